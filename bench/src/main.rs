@@ -1,0 +1,2 @@
+//! Load generators and side-by-side measurements of fieldgate.
+fn main() {}

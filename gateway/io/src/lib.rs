@@ -1,0 +1,1 @@
+//! I/O driver of fieldgate: io_uring data plane with epoll fallback.

@@ -1,0 +1,8 @@
+//! Sans-IO core of fieldgate: wire, identity, channel, routing, relay, delivery, journal.
+//!
+//! Bytes, time and randomness go in, effects come out. No socket, file, thread, clock or lock is in here.
+#![forbid(unsafe_code)]
+
+pub mod entropy;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! Deterministic simulator of fieldgate networks with fault injection.

@@ -1,0 +1,1 @@
+//! Signers of fieldgate: PKCS#11 token and sealed file.

@@ -1,0 +1,2 @@
+//! Recipes of the fieldgate workspace.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Readings, devices and the adapter interface of fieldgate.
