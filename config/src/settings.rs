@@ -1,0 +1,406 @@
+//! What a checked file says, in the types the node is composed from.
+//!
+//! A [`Settings`] handed out by [`load`](crate::load) is consistent: every number lies within its bounds, every name is
+//! well formed and unique, every path is joined to the directory of the file, every section has the partners it needs.
+//! What cannot be known without looking at the machine (does the file exist, is the port free, is the key in the token)
+//! is found out at start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::address::HostPort;
+use crate::identifier::Identifier;
+use crate::template::TopicTemplate;
+
+/// One node: everything its file switches on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `[node]`.
+    pub node: Node,
+    /// `[log]`.
+    pub log: Log,
+    /// `[identity]`.
+    pub identity: Identity,
+    /// `[journal]`; there is one exactly if the node has `[mqtt]` or an `[[uplink]]`.
+    pub journal: Option<Journal>,
+    /// `[mqtt]`.
+    pub mqtt: Option<Mqtt>,
+    /// `[[uplink]]`, in the order of the file, names and collectors unique.
+    pub uplinks: Vec<Uplink>,
+    /// `[link.tcp]`.
+    pub link_tcp: Option<LinkTcp>,
+    /// `[relay]`; `link_tcp` is then `Some` as well.
+    pub relay: Option<Relay>,
+    /// `[collector]`; it has at least one sink and a way for gateways to reach it.
+    pub collector: Option<Collector>,
+    /// `[metrics]`.
+    pub metrics: Option<Metrics>,
+}
+
+/// The node as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Name in logs, metrics and `status`: 1 to 63 of `a-z0-9-`.
+    pub name: String,
+    /// Directory of everything that survives a restart.
+    pub state_dir: PathBuf,
+    /// How sockets are served.
+    pub io: IoBackend,
+    /// Data-plane threads, at most 64; `None` is one per core.
+    pub shards: Option<u16>,
+    /// UNIX socket for `fieldgate status` and the other runtime commands; at most 107 bytes long.
+    pub control_socket: PathBuf,
+}
+
+/// How sockets are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoBackend {
+    /// `io_uring` where the self-test at start passes, else epoll.
+    Auto,
+    /// `io_uring` or refuse to start.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// What is logged and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe level that is written.
+    pub level: LogLevel,
+    /// Form of a line.
+    pub format: LogFormat,
+}
+
+/// Severity of a log line, most severe first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// What stops the node.
+    Error,
+    /// What should wake an operator.
+    Warn,
+    /// States an operator cares about.
+    Info,
+    /// Deviations.
+    Debug,
+    /// Each packet.
+    Trace,
+}
+
+impl LogLevel {
+    /// Returns the name used in the file and by `tracing`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people and the system journal.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Where the identity key lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// In a PKCS#11 token.
+    Pkcs11 {
+        /// Shared library of the token's vendor.
+        module: PathBuf,
+        /// Which token and key (RFC 7512): well formed, with neither `pin-value`, `pin-source` nor `module-path`.
+        uri: String,
+        /// Where the user PIN comes from.
+        pin: SecretSource,
+    },
+    /// In an encrypted file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where the passphrase comes from.
+        passphrase: SecretSource,
+    },
+}
+
+/// Where a secret comes from; never the secret itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// The systemd credential of this name (`$CREDENTIALS_DIRECTORY/<name>`).
+    Credential(String),
+    /// A file that only its owner can read.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+}
+
+/// The durable queue of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// Directory of the segments.
+    pub dir: PathBuf,
+    /// Disk space, in bytes; at least three segments.
+    pub bytes_max: u64,
+    /// Size of one segment, in bytes.
+    pub segment_bytes: u64,
+    /// Extra wait before a commit so that more readings share it.
+    pub commit_delay: Duration,
+    /// Memory for the newest readings, in bytes, so that a live uplink does not read the disk.
+    pub tail_bytes_max: u64,
+    /// Whether a reading is on stable storage before its device is acknowledged. `false` loses acknowledged readings
+    /// on power loss.
+    pub durable: bool,
+}
+
+/// The MQTT listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mqtt {
+    /// Addresses for MQTT over plain TCP; may be empty if `tls` is there.
+    pub listen: Vec<SocketAddr>,
+    /// MQTT over TLS.
+    pub tls: Option<MqttTls>,
+    /// Whether devices without credentials are let in.
+    pub anonymous: bool,
+    /// How long arriving bytes may wait for company.
+    pub latency: Duration,
+    /// Connections at a time, over all listeners.
+    pub clients_max: u32,
+    /// Largest MQTT packet a device may send, in bytes.
+    pub packet_bytes_max: u32,
+    /// Unacknowledged publishes per device (MQTT 5.0 Receive Maximum), at least 1.
+    pub receive_max: u16,
+    /// Longest keep-alive granted to an MQTT 5.0 client (Server Keep Alive).
+    pub keep_alive_max: Duration,
+    /// From the accepted connection to CONNECT.
+    pub connect_timeout: Duration,
+    /// Topic filters whose publishes are of class alarm.
+    pub alarm_topics: Vec<String>,
+    /// The device table; names and usernames unique.
+    pub devices: Vec<Device>,
+}
+
+/// MQTT over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MqttTls {
+    /// Addresses, at least one.
+    pub listen: Vec<SocketAddr>,
+    /// Certificate chain in PEM, the server's own first.
+    pub certificate: PathBuf,
+    /// Private key in PEM.
+    pub key: PathBuf,
+}
+
+/// One field device that may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Name in readings: 1 to 64 of `A-Za-z0-9._:-`.
+    pub name: String,
+    /// User Name of its CONNECT.
+    pub username: String,
+    /// What its password is compared with.
+    pub password_hash: PasswordHash,
+    /// Topic filters it may publish to, at least one.
+    pub publish: Vec<String>,
+}
+
+/// A password hash, `pbkdf2-sha256$<iterations>$<salt>$<hash>`; `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(pub(crate) String);
+
+impl PasswordHash {
+    /// Returns the text of the file.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PasswordHash(…)")
+    }
+}
+
+/// Delivery of the journal to one collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// Name in logs, metrics and `status`: 1 to 63 of `a-z0-9-`.
+    pub name: String,
+    /// Who must be at the other end.
+    pub collector: Identifier,
+    /// How the collector is reached.
+    pub path: UplinkPath,
+    /// Whether the channels must be post-quantum.
+    pub pq: Pq,
+    /// Whether records are padded to size buckets.
+    pub padding: bool,
+    /// How long readings may wait for company before a record is sealed.
+    pub latency: Duration,
+}
+
+/// How a collector is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UplinkPath {
+    /// Through relays, any of which will do.
+    Relays {
+        /// The name the collector holds at the relays.
+        via: String,
+        /// At least one, no address twice.
+        relays: Vec<RelayAddress>,
+    },
+    /// Over a link straight to the collector.
+    Direct {
+        /// The collector's `[link.tcp]`.
+        address: HostPort,
+    },
+}
+
+/// A relay and who it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayAddress {
+    /// The relay's `[link.tcp]`.
+    pub address: HostPort,
+    /// The relay's identity.
+    pub identifier: Identifier,
+}
+
+/// Policy for the post-quantum part of handshakes (`PROTOCOL.md` §4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pq {
+    /// Classical suites are refused.
+    Required,
+    /// Classical suites are taken only from peers without a hybrid one.
+    Preferred,
+    /// Only classical suites, for radio links where the larger messages cost too much.
+    Off,
+}
+
+/// The listener for links from other nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkTcp {
+    /// Addresses, at least one.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// The relay: who may use it, and for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// Policy for the channels members open to the relay's registrar.
+    pub pq: Pq,
+    /// Links at a time.
+    pub links_max: u32,
+    /// Labels per link and direction.
+    pub labels_max: u32,
+    /// Bytes waiting to leave per link.
+    pub queue_bytes_max: u32,
+    /// Members; names and identifiers unique.
+    pub members: Vec<RelayMember>,
+}
+
+/// A node that may use the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayMember {
+    /// Name in logs, metrics and `status`: 1 to 63 of `a-z0-9-`.
+    pub name: String,
+    /// Its identity.
+    pub identifier: Identifier,
+    /// Names it may register, at most 16.
+    pub hold: Vec<String>,
+    /// Names it may send to.
+    pub reach: Vec<String>,
+}
+
+/// The collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector {
+    /// Directory of the positions already confirmed per gateway.
+    pub state_dir: PathBuf,
+    /// Policy for the channels gateways open, and for those to the relays it registers at.
+    pub pq: Pq,
+    /// Where it registers, and under which name.
+    pub registrations: Vec<Registration>,
+    /// Who may deliver; names and identifiers unique.
+    pub gateways: Vec<CollectorGateway>,
+    /// Where readings go, at least one, names unique. A reading is confirmed when all have it.
+    pub sinks: Vec<Sink>,
+}
+
+/// A name the collector holds at a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The relay.
+    pub relay: RelayAddress,
+    /// The name, 1 to 128 bytes.
+    pub name: String,
+}
+
+/// A gateway that may deliver to the collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectorGateway {
+    /// Name in topics, JSON lines, logs and metrics: 1 to 63 of `a-z0-9-`.
+    pub name: String,
+    /// Its identity.
+    pub identifier: Identifier,
+}
+
+/// Where a collector puts readings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sink {
+    /// Name in logs, metrics and stored positions: 1 to 63 of `a-z0-9-`.
+    pub name: String,
+    /// What it is.
+    pub kind: SinkKind,
+}
+
+/// What a sink is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// An MQTT broker.
+    Mqtt(MqttSink),
+    /// JSON lines in a file.
+    File(PathBuf),
+    /// JSON lines on standard output.
+    Stdout,
+    /// Nowhere, for measurements.
+    Null,
+}
+
+/// An MQTT broker as a sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MqttSink {
+    /// The broker.
+    pub address: HostPort,
+    /// MQTT client identifier.
+    pub client_id: String,
+    /// Credentials.
+    pub login: Option<MqttLogin>,
+    /// Topic of each reading.
+    pub topic: TopicTemplate,
+    /// Publishes without PUBACK at a time, at least 1.
+    pub inflight_max: u16,
+}
+
+/// Credentials for a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MqttLogin {
+    /// User Name of CONNECT.
+    pub username: String,
+    /// Where the Password of CONNECT comes from.
+    pub password: Option<SecretSource>,
+}
+
+/// The metrics listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// A loopback address.
+    pub listen: SocketAddr,
+}
