@@ -1,0 +1,152 @@
+//! `setup`: installs what the checks and tests need and skips what is there.
+
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+use crate::program::Program;
+use crate::workspace::Workspace;
+
+/// Installs Debian packages, cargo tools and the Python packages of the second implementation.
+pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
+    debian_packages(workspace)?;
+    cargo_tools(workspace)?;
+    python_peers(workspace)
+}
+
+fn debian_packages(workspace: &Workspace) -> Result<(), Failure> {
+    let missing: Vec<&str> = DEBIAN_PACKAGES
+        .iter()
+        .copied()
+        .filter(|package| !is_installed(workspace, package))
+        .collect();
+    if missing.is_empty() {
+        println!(
+            "setup: all {} Debian packages are installed",
+            DEBIAN_PACKAGES.len()
+        );
+        return Ok(());
+    }
+    let root = Program::new(workspace, "id").arg("-u").output()? == b"0\n";
+    let apt = |arguments: &[&str]| {
+        let program = if root {
+            Program::new(workspace, "apt-get")
+        } else {
+            Program::new(workspace, "sudo").arg("apt-get")
+        };
+        program.args(arguments)
+    };
+    apt(&["update", "-q"]).run()?;
+    apt(&["install", "-q", "-y", "--no-install-recommends"])
+        .args(&missing)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .run()
+}
+
+fn is_installed(workspace: &Workspace, package: &str) -> bool {
+    Program::new(workspace, "dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .quiet_output()
+        .is_some_and(|status| status == b"installed")
+}
+
+fn cargo_tools(workspace: &Workspace) -> Result<(), Failure> {
+    for tool in CARGO_TOOLS {
+        if Program::cargo(workspace, tool.subcommand)
+            .arg("--version")
+            .succeeds()
+        {
+            println!("setup: cargo {} is installed", tool.subcommand);
+        } else {
+            Program::cargo(workspace, "install")
+                .args(["--locked", tool.package])
+                .run()?;
+        }
+    }
+    Ok(())
+}
+
+fn python_peers(workspace: &Workspace) -> Result<(), Failure> {
+    let requirements = requirements(workspace)?;
+    if requirements.is_empty() {
+        return Ok(());
+    }
+    let venv = workspace.path(PYTHON_ENVIRONMENT);
+    let python = venv.join("bin/python");
+    if !python.exists() {
+        Program::new(workspace, "python3")
+            .args(["-m", "venv"])
+            .arg(&venv)
+            .run()?;
+    }
+    for file in requirements {
+        Program::new(workspace, &python)
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--requirement",
+            ])
+            .arg(file)
+            .run()?;
+    }
+    Ok(())
+}
+
+/// Finds every tracked `requirements.txt`: each belongs to a peer that the tests talk to.
+fn requirements(workspace: &Workspace) -> Result<Vec<PathBuf>, Failure> {
+    let listing = Program::new(workspace, "git")
+        .args(["ls-files", "-z", "--", ":(glob)**/requirements.txt"])
+        .output()?;
+    Ok(String::from_utf8_lossy(&listing)
+        .split('\0')
+        .filter(|path| !path.is_empty())
+        .map(|path| workspace.path(Path::new(path)))
+        .collect())
+}
+
+struct CargoTool {
+    subcommand: &'static str,
+    package: &'static str,
+}
+
+const CARGO_TOOLS: [CargoTool; 2] = [
+    CargoTool {
+        subcommand: "deny",
+        package: "cargo-deny",
+    },
+    CargoTool {
+        subcommand: "fuzz",
+        package: "cargo-fuzz",
+    },
+];
+
+/// Where the Python packages go: below `target`, so that nothing outside the tree changes.
+const PYTHON_ENVIRONMENT: &str = "target/python";
+
+/// What tests and measurements start, one line per purpose.
+const DEBIAN_PACKAGES: [&str; 16] = [
+    // Builds: C compiler and cmake for aws-lc, C++ for libFuzzer.
+    "gcc",
+    "g++",
+    "make",
+    "cmake",
+    "pkg-config",
+    // MQTT peers, and the bridge that bench compares with.
+    "mosquitto",
+    "mosquitto-clients",
+    // PKCS#11 tokens.
+    "softhsm2",
+    "opensc",
+    "openssl",
+    // Network namespaces and what crosses them.
+    "iproute2",
+    "tcpdump",
+    // Fault injection at the system call.
+    "strace",
+    // The second implementation of the protocol.
+    "python3",
+    "python3-venv",
+    "git",
+];

@@ -1,0 +1,44 @@
+//! `sim`: runs of the deterministic simulator.
+
+use clap::Args;
+
+use crate::failure::Failure;
+use crate::program::Program;
+use crate::suite::Tally;
+use crate::workspace::Workspace;
+
+/// Which runs of the simulator.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Repeat the run of this seed, with its trace; without it: recorded seeds, then fresh ones
+    seed: Option<u64>,
+    /// How many fresh seeds are tried
+    #[arg(long, default_value_t = 200, conflicts_with = "seed")]
+    seeds: u32,
+}
+
+/// Hands the wish to the simulator's tests, which read it from their environment.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failure> {
+    let program = Program::cargo_build(workspace, "test").args(["--package=fieldgate-sim", "--release"]);
+    let program = match options.seed {
+        Some(seed) => program.env("FIELDGATE_SIM_SEED", &seed.to_string()).args([
+            "--",
+            "--nocapture",
+            "--test-threads=1",
+        ]),
+        None => program.env("FIELDGATE_SIM_SEEDS", &options.seeds.to_string()),
+    };
+    let line = program.line().to_owned();
+    let mut tally = Tally::default();
+    let ended_well = program.watch(|line| tally.add_line(line))?;
+    if !ended_well {
+        return Err(Failure::Status {
+            line,
+            status: "a failing seed".to_owned(),
+        });
+    }
+    if tally.total() == 0 {
+        return Err(Failure::NoTests { line });
+    }
+    tally.conclude()
+}
