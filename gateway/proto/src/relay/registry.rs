@@ -1,0 +1,308 @@
+//! A relay's members, their links and the names these hold.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    HOLDERS_PER_NAME_MAX, MemberRights, NAMES_PER_MEMBER_MAX, RefusedReason, RegistrarFrame, RelaySettings,
+};
+use crate::{
+    identity::Identifier,
+    route::{Address, LinkId, MemberLinkError},
+    time::Instant,
+};
+
+/// A name that went because its holder did not renew it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseExpired {
+    /// The name.
+    pub name: String,
+    /// Who held it.
+    pub member: Identifier,
+    /// Over which link.
+    pub link: LinkId,
+}
+
+/// A registration, for status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// Who holds it.
+    pub member: Identifier,
+    /// Over which link.
+    pub link: LinkId,
+    /// Until when, unless it is renewed.
+    pub expires: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    link: LinkId,
+    member: Identifier,
+    expires: Instant,
+}
+
+#[derive(Debug)]
+struct Attached {
+    member: Identifier,
+    names: BTreeSet<Box<str>>,
+}
+
+/// The registrar's state of a relay.
+///
+/// Invariant: a holder of a name stands in `names` exactly if the name stands in its link's `Attached`, and the link in
+/// `members` of its member.
+#[derive(Debug)]
+pub struct Relay {
+    settings: RelaySettings,
+    /// The holders of each name, the latest last; never empty.
+    names: BTreeMap<Box<str>, Vec<Holder>>,
+    links: BTreeMap<LinkId, Attached>,
+    members: BTreeMap<Identifier, BTreeSet<LinkId>>,
+}
+
+impl Relay {
+    pub(crate) const fn new(settings: RelaySettings) -> Self {
+        Self {
+            settings,
+            names: BTreeMap::new(),
+            links: BTreeMap::new(),
+            members: BTreeMap::new(),
+        }
+    }
+
+    /// Returns all registrations by name, the latest holder of each last.
+    pub fn registrations(&self) -> impl Iterator<Item = Registered<'_>> {
+        self.names.iter().flat_map(|(name, holders)| {
+            holders.iter().map(move |holder| Registered {
+                name,
+                member: holder.member,
+                link: holder.link,
+                expires: holder.expires,
+            })
+        })
+    }
+
+    /// Returns the links attached to members.
+    pub fn attached(&self) -> impl Iterator<Item = (LinkId, Identifier)> {
+        self.links.iter().map(|(link, attached)| (*link, attached.member))
+    }
+
+    /// Returns whether nobody holds a name.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Returns how many bytes may wait for one link, and for all links.
+    pub(crate) const fn queue_limits(&self) -> (usize, usize) {
+        (self.settings.queue_bytes_max, self.settings.held_bytes_max)
+    }
+
+    pub(crate) fn attach(&mut self, link: LinkId, member: Identifier) -> Result<(), MemberLinkError> {
+        if !self.settings.members.contains_key(&member) {
+            return Err(MemberLinkError::NotAMember);
+        }
+        let links = self.members.entry(member).or_default();
+        let max = self.settings.links_per_member_max;
+        if links.len() >= max && !links.contains(&link) {
+            if links.is_empty() {
+                self.members.remove(&member);
+            }
+            return Err(MemberLinkError::TooManyLinks { max });
+        }
+        links.insert(link);
+        self.links.insert(
+            link,
+            Attached {
+                member,
+                names: BTreeSet::new(),
+            },
+        );
+        Ok(())
+    }
+
+    /// Forgets a link and the names held over it.
+    pub(crate) fn detach(&mut self, link: LinkId) {
+        let Some(attached) = self.links.remove(&link) else {
+            return;
+        };
+        for name in &attached.names {
+            remove_holder(&mut self.names, name, link);
+        }
+        if let Some(links) = self.members.get_mut(&attached.member) {
+            links.remove(&link);
+            if links.is_empty() {
+                self.members.remove(&attached.member);
+            }
+        }
+    }
+
+    /// Changes the policy. Returns the links whose member's rights changed, and whether the member is one still; names
+    /// they may not hold any more are gone already.
+    pub(crate) fn set_settings(&mut self, settings: RelaySettings) -> Vec<(LinkId, bool)> {
+        let old = std::mem::replace(&mut self.settings, settings);
+        let mut changed = Vec::new();
+        for (link, attached) in &mut self.links {
+            let rights = self.settings.members.get(&attached.member);
+            if rights == old.members.get(&attached.member) {
+                continue;
+            }
+            changed.push((*link, rights.is_some()));
+            let names = &mut self.names;
+            attached.names.retain(|name| {
+                let stays = rights.is_some_and(|rights| may_hold(rights, name));
+                if !stays {
+                    remove_holder(names, name, *link);
+                }
+                stays
+            });
+        }
+        changed
+    }
+
+    /// Returns whether `member` may send first messages to `name`.
+    pub(crate) fn may_reach(&self, member: &Identifier, name: &str) -> bool {
+        let rights = self.settings.members.get(member);
+        rights.is_some_and(|rights| rights.reach.iter().any(|pattern| pattern.matches(name)))
+    }
+
+    /// Returns the link that registered `name` last and is not `except`, the one the frame came from.
+    ///
+    /// # Errors
+    /// Whether `except` itself holds the name.
+    pub(crate) fn holder(&self, name: &str, now: Instant, except: LinkId) -> Result<LinkId, bool> {
+        let holders = self.names.get(name).map(Vec::as_slice).unwrap_or_default();
+        let mut living = holders
+            .iter()
+            .rev()
+            .filter(|holder| now < holder.expires)
+            .map(|holder| holder.link);
+        let other = living.clone().find(|link| *link != except);
+        other.ok_or_else(|| living.any(|link| link == except))
+    }
+
+    /// Takes a frame from the channel of `member` to the registrar and returns what to answer over it.
+    pub(crate) fn handle_frame<'a>(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        frame: &RegistrarFrame<'a>,
+    ) -> Option<RegistrarFrame<'a>> {
+        match *frame {
+            RegistrarFrame::Register { request, name } => Some(match self.register(now, link, name) {
+                Ok(lease) => {
+                    let lease_secs = u32::try_from(lease.as_secs()).unwrap_or(u32::MAX);
+                    RegistrarFrame::Registered { request, lease_secs }
+                }
+                Err(reason) => RegistrarFrame::Refused { request, reason },
+            }),
+            RegistrarFrame::Unregister { name } => {
+                if let Some(attached) = self.links.get_mut(&link)
+                    && attached.names.remove(name)
+                {
+                    remove_holder(&mut self.names, name, link);
+                }
+                None
+            }
+            // Only relays send these.
+            RegistrarFrame::Registered { .. } | RegistrarFrame::Refused { .. } => None,
+        }
+    }
+
+    fn register(&mut self, now: Instant, link: LinkId, name: &str) -> Result<Duration, RefusedReason> {
+        Address::Name(name).check().map_err(|_| RefusedReason::BadName)?;
+        let member = self.links.get(&link).ok_or(RefusedReason::NotAuthorised)?.member;
+        let rights = self
+            .settings
+            .members
+            .get(&member)
+            .ok_or(RefusedReason::NotAuthorised)?;
+        if !may_hold(rights, name) {
+            return Err(RefusedReason::NotAuthorised);
+        }
+        let lease = self.settings.lease;
+        let expires = now + lease;
+        let held = self
+            .names
+            .get_mut(name)
+            .and_then(|holders| holders.iter_mut().find(|holder| holder.link == link));
+        if let Some(holder) = held {
+            // A renewal does not move the holder in front of those that came later, or the name would change hands at
+            // every half lease.
+            holder.expires = expires;
+            return Ok(lease);
+        }
+        let mut names: BTreeSet<&str> = BTreeSet::new();
+        for other in self.members.get(&member).into_iter().flatten() {
+            names.extend(
+                self.links
+                    .get(other)
+                    .into_iter()
+                    .flat_map(|attached| attached.names.iter().map(AsRef::as_ref)),
+            );
+        }
+        if names.len() >= NAMES_PER_MEMBER_MAX && !names.contains(name) {
+            return Err(RefusedReason::Limit);
+        }
+        let holders = self.names.get(name).map(Vec::as_slice).unwrap_or_default();
+        if holders.len() >= HOLDERS_PER_NAME_MAX {
+            // A member that reconnects before its old links were found dead takes the place of its oldest.
+            let oldest = holders
+                .iter()
+                .find(|holder| holder.member == member)
+                .ok_or(RefusedReason::Limit)?
+                .link;
+            self.remove_name(oldest, name);
+        }
+        self.names.entry(name.into()).or_default().push(Holder {
+            link,
+            member,
+            expires,
+        });
+        if let Some(attached) = self.links.get_mut(&link) {
+            attached.names.insert(name.into());
+        }
+        Ok(lease)
+    }
+
+    /// Drops the names that were not renewed.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<LeaseExpired> {
+        let expired: Vec<LeaseExpired> = self
+            .registrations()
+            .filter(|registered| now >= registered.expires)
+            .map(|registered| LeaseExpired {
+                name: registered.name.to_owned(),
+                member: registered.member,
+                link: registered.link,
+            })
+            .collect();
+        for lease in &expired {
+            self.remove_name(lease.link, &lease.name);
+        }
+        expired
+    }
+
+    fn remove_name(&mut self, link: LinkId, name: &str) {
+        remove_holder(&mut self.names, name, link);
+        if let Some(attached) = self.links.get_mut(&link) {
+            attached.names.remove(name);
+        }
+    }
+}
+
+fn may_hold(rights: &MemberRights, name: &str) -> bool {
+    rights.names.iter().any(|pattern| pattern.matches(name))
+}
+
+fn remove_holder(names: &mut BTreeMap<Box<str>, Vec<Holder>>, name: &str, link: LinkId) {
+    if let Some(holders) = names.get_mut(name) {
+        holders.retain(|holder| holder.link != link);
+        if holders.is_empty() {
+            names.remove(name);
+        }
+    }
+}
