@@ -1,1 +1,39 @@
-//! Signers of fieldgate: PKCS#11 token and sealed file.
+//! Signers of fieldgate: the identity key in a PKCS#11 token, or sealed in a file.
+//!
+//! ```text
+//!  Settings ──open──▶ Box<dyn Signer> ◀──owns── Worker ◀──submit── the rest of the node
+//!                     │ Pkcs11Signer            │ one thread for the signer, one for deadlines
+//!                     │ FileSigner              └──Completion──▶ the caller's function
+//!                     └ SoftwareSigner
+//! ```
+//!
+//! The identity key signs and does nothing else. Every signature is over the SHA-256 of the message, made
+//! on the host: ECDSA P-256 signs that digest, Ed25519 signs its 32 bytes as the message (`PROTOCOL.md` §2.1).
+//! A token may need half a second for a signature or hang for ever, so nothing but a [`Worker`]'s own
+//! thread calls a [`Signer`].
+#![forbid(unsafe_code)]
+
+mod clock;
+mod error;
+mod file;
+mod guarded;
+mod pkcs11;
+mod secret;
+mod settings;
+mod signer;
+mod software;
+mod uri;
+mod worker;
+
+pub use error::{CallError, Error, ErrorKind, KeyProblem, OsError, PinState, Stage};
+pub use file::{Argon2Cost, Derivation, FileSigner, SealError};
+pub use pkcs11::{
+    CreatedKey, KeyOrigin, Library, Pkcs11Signer, Probe, Recoveries, SlotSummary, TokenSummary,
+    create_pkcs11, probe,
+};
+pub use secret::{Secret, SecretSource};
+pub use settings::Settings;
+pub use signer::{Algorithm, PublicKey, Signature, Signer};
+pub use software::SoftwareSigner;
+pub use uri::{ObjectType, Pkcs11Uri, UriError};
+pub use worker::{Completion, Deliver, Limits, Priority, Request, Statistics, Worker};

@@ -1,0 +1,198 @@
+//! The identity key in a file, sealed with a passphrase or a random key.
+//!
+//! ```text
+//!  5 "FGKEY" | u8 version (1) | u8 algorithm | u8 derivation (1 Argon2id, 2 HKDF-SHA-256)
+//!  | u32 memory in KiB | u32 passes | u32 lanes          zero for HKDF
+//!  | 32 salt | public key (65 bytes P-256, 32 Ed25519)
+//!  | 48 AES-256-GCM of the private scalar or seed; all bytes before are associated data
+//!  | 32 SHA-256 of all bytes before
+//! ```
+//! Integers are big-endian. The hash at the end tells damage from a wrong passphrase; it is no protection, the
+//! AEAD is. The salt is new for every file and so is the AES key, which seals this one text: the nonce is zero.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::guarded::{self, Audience, ReadError};
+use crate::secret::{RANDOM_KEY_BYTES_MIN, Secret};
+use crate::signer::{Algorithm, PublicKey, Signature, Signer};
+use crate::software::SoftwareSigner;
+
+mod sealed;
+
+use sealed::Sealed;
+pub use sealed::{Argon2Cost, Derivation, SealError};
+
+/// Signs with a key that came out of a sealed file; the key is in memory while the signer lives.
+#[derive(Debug)]
+pub struct FileSigner {
+    path: PathBuf,
+    signer: SoftwareSigner,
+}
+
+impl FileSigner {
+    /// Makes a new key and seals it in a new file of mode 0600; returns once it is on stable storage.
+    ///
+    /// The derivation is Argon2id, or HKDF for a secret that is a random key ([`Derivation::suited_to`]).
+    ///
+    /// # Errors
+    /// [`Error::FileExists`]: no file is ever overwritten. [`Error::FileUnwritable`] leaves no file behind.
+    pub fn create(path: &Path, secret: &Secret, algorithm: Algorithm) -> Result<Self, Error> {
+        Self::create_with(path, secret, algorithm, Derivation::suited_to(secret))
+    }
+
+    /// Makes a new key and seals it with the given derivation.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create), and [`Error::KeyTooShort`] for HKDF with less than 32 bytes.
+    pub fn create_with(
+        path: &Path,
+        secret: &Secret,
+        algorithm: Algorithm,
+        derivation: Derivation,
+    ) -> Result<Self, Error> {
+        Self::seal(path, secret, SoftwareSigner::generate(algorithm)?, derivation)
+    }
+
+    /// Seals a given key in a new file.
+    ///
+    /// # Errors
+    /// Those of [`create_with`](Self::create_with).
+    pub fn seal(
+        path: &Path,
+        secret: &Secret,
+        signer: SoftwareSigner,
+        derivation: Derivation,
+    ) -> Result<Self, Error> {
+        if derivation == Derivation::Hkdf && secret.expose().len() < RANDOM_KEY_BYTES_MIN {
+            return Err(Error::KeyTooShort {
+                have: secret.expose().len(),
+                min: RANDOM_KEY_BYTES_MIN,
+            });
+        }
+        let sealed = Sealed::seal(&signer, secret, derivation)?;
+        write_new(path, &sealed.encode())?;
+        Ok(Self {
+            path: path.to_owned(),
+            signer,
+        })
+    }
+
+    /// Opens a sealed file.
+    ///
+    /// # Errors
+    /// [`Error::Exposed`] and [`Error::Owner`] before anything is read; [`Error::FileDamaged`] when the file is not
+    /// as it was written; [`Error::WrongKey`] when it is, but the secret does not open it.
+    pub fn open(path: &Path, secret: &Secret) -> Result<Self, Error> {
+        let sealed = read(path)?;
+        let damaged = |problem| Error::FileDamaged {
+            path: path.to_owned(),
+            problem,
+        };
+        let private_key = sealed
+            .open(secret)
+            .map_err(damaged)?
+            .ok_or_else(|| Error::WrongKey {
+                path: path.to_owned(),
+            })?;
+        let signer = SoftwareSigner::from_private_key(&private_key, &sealed.public_key)
+            .map_err(|_| damaged(SealError::Halves))?;
+        Ok(Self {
+            path: path.to_owned(),
+            signer,
+        })
+    }
+
+    /// Reads the public key of a sealed file without opening it.
+    ///
+    /// Only [`open`](Self::open) proves that the public key was not exchanged: for showing, not for trusting.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) but [`Error::WrongKey`].
+    pub fn dangerous_read_public_key(path: &Path) -> Result<PublicKey, Error> {
+        read(path).map(|sealed| sealed.public_key)
+    }
+}
+
+impl Signer for FileSigner {
+    fn public_key(&self) -> &PublicKey {
+        self.signer.public_key()
+    }
+
+    fn sign(&mut self, message: &[u8]) -> Result<Signature, Error> {
+        self.signer.sign(message)
+    }
+
+    fn location(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+fn read(path: &Path) -> Result<Sealed, Error> {
+    let damaged = |problem| Error::FileDamaged {
+        path: path.to_owned(),
+        problem,
+    };
+    let bytes = guarded::read(path, Audience::Owner, sealed::BYTES_MAX).map_err(|error| match error {
+        ReadError::Os(cause) => Error::FileUnreadable {
+            path: path.to_owned(),
+            cause,
+        },
+        ReadError::TooLong => damaged(SealError::Length {
+            have: sealed::BYTES_MAX.saturating_add(1),
+        }),
+        ReadError::Exposed { mode } => Error::Exposed {
+            path: path.to_owned(),
+            mode,
+        },
+        ReadError::Owner { owner, user } => Error::Owner {
+            path: path.to_owned(),
+            owner,
+            user,
+        },
+    })?;
+    Sealed::decode(&bytes).map_err(damaged)
+}
+
+/// Writes a new file of mode 0600 and waits until it and its name are on stable storage.
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let unwritable = |error: std::io::Error| Error::FileUnwritable {
+        path: path.to_owned(),
+        cause: error.into(),
+    };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| match error.kind() == ErrorKind::AlreadyExists {
+            true => Error::FileExists {
+                path: path.to_owned(),
+            },
+            false => unwritable(error),
+        })?;
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| sync_directory_of(path));
+    written.map_err(|error| {
+        // A half-written key is of no use to anybody; that it stays is no worse than the failure itself.
+        let _ = fs::remove_file(path);
+        unwritable(error)
+    })
+}
+
+/// Makes the names in the directory of `path` durable.
+fn sync_directory_of(path: &Path) -> std::io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

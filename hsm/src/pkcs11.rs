@@ -1,0 +1,322 @@
+//! The identity key in a PKCS#11 token.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use cryptoki::mechanism::Mechanism;
+use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
+use cryptoki::object::ObjectHandle;
+
+use crate::error::Error;
+use crate::secret::SecretSource;
+use crate::signer::{Algorithm, PublicKey, Signature, Signer, message_digest};
+use crate::uri::{ObjectType, Pkcs11Uri};
+
+mod create;
+mod key;
+mod module;
+mod point;
+mod probe;
+mod session;
+mod token;
+
+pub use create::{CreatedKey, create_pkcs11};
+pub use key::KeyOrigin;
+pub use probe::{Library, Probe, SlotSummary, TokenSummary, probe};
+
+use module::Module;
+use session::{Login, Sessions};
+
+/// Signs with a private key that never leaves its token.
+///
+/// A working session signs, an idle *anchor* session beside it keeps the login alive. Only single-part calls are
+/// made. After any failure the working session is thrown away, as an unfinished operation would block it for ever, and
+/// the *recovery ladder* is climbed: find the key again in a new session, open all sessions anew, log in anew,
+/// finalise and initialise the module. Return values are not told apart: modules disagree on them. Every signature
+/// is verified before it is given out.
+#[derive(Debug)]
+pub struct Pkcs11Signer {
+    /// What was configured; tokens are found again by it.
+    uri: Pkcs11Uri,
+    /// The URI of exactly this key.
+    location: String,
+    module: Arc<Module>,
+    login: Login,
+    algorithm: Algorithm,
+    public_key: PublicKey,
+    /// `CKA_ID`; the key is found again by it. Empty if the key has none.
+    id: Vec<u8>,
+    origin: KeyOrigin,
+    open: Option<OpenKey>,
+    recoveries: Recoveries,
+    /// Failed calls in a row; sets the pause.
+    failures: u32,
+}
+
+/// A key that can be used now.
+#[derive(Debug)]
+struct OpenKey {
+    sessions: Sessions,
+    handle: ObjectHandle,
+}
+
+/// How often each rung of the recovery ladder brought a token back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recoveries {
+    /// By finding the key again in a new working session.
+    pub key: u64,
+    /// By opening all sessions anew.
+    pub session: u64,
+    /// By logging out and in.
+    pub login: u64,
+    /// By finalising and initialising the module.
+    pub module: u64,
+    /// Climbs to the top that did not help.
+    pub failed: u64,
+}
+
+/// A rung of the recovery ladder, from cheap to dear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rung {
+    Key,
+    Session,
+    Login,
+    Module,
+}
+
+impl Rung {
+    const ALL: [Self; 4] = [Self::Key, Self::Session, Self::Login, Self::Module];
+}
+
+impl Pkcs11Signer {
+    /// Opens the key: loads the module, finds the token, logs in, finds the key, checks it, and has it sign once.
+    ///
+    /// # Errors
+    /// The first of: URI, secret, module, token absent or ambiguous, mechanism, PIN, key absent or ambiguous or
+    /// unsuitable, public key. A PIN that was refused, or that the token's flags warn of, is not tried again.
+    pub fn open(module: &Path, uri: &Pkcs11Uri, pin: &SecretSource) -> Result<Self, Error> {
+        uri.require_private_key()?;
+        let secret = pin.read()?;
+        let module = Module::load(module)?;
+        let mut login = Login::new(pin, secret);
+        let sessions = Sessions::open(&module, uri, &mut login)?;
+        let found = key::find_one(&sessions, uri)?;
+        let checked = key::check(&sessions, &found)?;
+        token::require_mechanism(&sessions, token::signing_mechanism(checked.algorithm))?;
+        let candidates = key::public_keys(&sessions, &found, checked.algorithm)?;
+        let location = sessions.key_uri(&found);
+        if candidates.is_empty() {
+            return Err(Error::PublicKeyMissing {
+                key: location.to_string(),
+            });
+        }
+        // The proof that public and private key belong together, and that the token signs at all.
+        let mut message = [0; 32];
+        rand::fill(&mut message).map_err(|_| Error::Crypto {
+            operation: "drawing random numbers",
+        })?;
+        let signature = sign_once(
+            &sessions,
+            found.handle,
+            checked.algorithm,
+            &message_digest(&message),
+        )?;
+        let public_key = candidates
+            .into_iter()
+            .find(|candidate| candidate.verify(&message, &signature))
+            .ok_or_else(|| Error::SignatureInvalid {
+                key: location.to_string(),
+            })?;
+        Ok(Self {
+            uri: uri.clone(),
+            location: location.to_string(),
+            module,
+            login,
+            algorithm: checked.algorithm,
+            public_key,
+            id: found.id,
+            origin: checked.origin,
+            open: Some(OpenKey {
+                sessions,
+                handle: found.handle,
+            }),
+            recoveries: Recoveries::default(),
+            failures: 0,
+        })
+    }
+
+    /// Returns what the token says about how the key came to be.
+    pub const fn origin(&self) -> KeyOrigin {
+        self.origin
+    }
+
+    /// Signs with what is open now.
+    fn attempt(&self, message: &[u8], digest: &[u8; 32]) -> Result<Signature, Error> {
+        let Some(OpenKey { sessions, handle }) = &self.open else {
+            return Err(Error::KeyNotFound {
+                uri: self.location.clone(),
+                offered: Vec::new(),
+            });
+        };
+        let signature = sign_once(sessions, *handle, self.algorithm, digest)?;
+        if self.public_key.verify(message, &signature) {
+            Ok(signature)
+        } else {
+            Err(Error::SignatureInvalid {
+                key: self.location.clone(),
+            })
+        }
+    }
+
+    /// Does what a rung says. All old sessions are gone before new ones are opened: a module may give a new session
+    /// the number of an old one, and closing the old one then closes the new.
+    fn climb(&mut self, rung: Rung) -> Result<(), Error> {
+        let sessions = match rung {
+            Rung::Key => {
+                let Some(OpenKey { mut sessions, .. }) = self.open.take() else {
+                    return Err(Error::KeyNotFound {
+                        uri: self.location.clone(),
+                        offered: Vec::new(),
+                    });
+                };
+                sessions.replace_working()?;
+                sessions
+            }
+            Rung::Session => {
+                self.open = None;
+                Sessions::open(&self.module, &self.uri, &mut self.login)?
+            }
+            Rung::Login => {
+                self.open = None;
+                Sessions::open_after_logout(&self.module, &self.uri, &mut self.login)?
+            }
+            Rung::Module => {
+                let generation = self.module.generation();
+                self.open = None;
+                self.module.reinitialize(generation)?;
+                Sessions::open(&self.module, &self.uri, &mut self.login)?
+            }
+        };
+        let handle = key::find_again(&sessions, &self.uri, &self.id)?.handle;
+        self.open = Some(OpenKey { sessions, handle });
+        Ok(())
+    }
+
+    const fn count(&mut self, rung: Rung) {
+        let count = match rung {
+            Rung::Key => &mut self.recoveries.key,
+            Rung::Session => &mut self.recoveries.session,
+            Rung::Login => &mut self.recoveries.login,
+            Rung::Module => &mut self.recoveries.module,
+        };
+        *count = count.saturating_add(1);
+    }
+
+    /// Says whether the rest of the ladder is of no use: only a person can help.
+    const fn is_final(error: &Error) -> bool {
+        matches!(
+            error,
+            Error::PinRefused { .. }
+                | Error::PinBlocked { .. }
+                | Error::PinUnset { .. }
+                | Error::PinPad { .. }
+                | Error::TokenAmbiguous { .. }
+                | Error::KeyAmbiguous { .. }
+        )
+    }
+}
+
+impl Signer for Pkcs11Signer {
+    fn public_key(&self) -> &PublicKey {
+        &self.public_key
+    }
+
+    fn sign(&mut self, message: &[u8]) -> Result<Signature, Error> {
+        let digest = message_digest(message);
+        let mut last = match self.attempt(message, &digest) {
+            Ok(signature) => {
+                self.failures = 0;
+                return Ok(signature);
+            }
+            Err(error) => error,
+        };
+        for rung in Rung::ALL {
+            match self.climb(rung).and_then(|()| self.attempt(message, &digest)) {
+                Ok(signature) => {
+                    self.failures = 0;
+                    self.count(rung);
+                    return Ok(signature);
+                }
+                Err(error) if Self::is_final(&error) => {
+                    self.open = None;
+                    return Err(error);
+                }
+                Err(error) => last = error,
+            }
+        }
+        self.open = None;
+        self.recoveries.failed = self.recoveries.failed.saturating_add(1);
+        let retry_after = pause_after(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        Err(Error::Unavailable {
+            key: self.location.clone(),
+            retry_after,
+            cause: Box::new(last),
+        })
+    }
+
+    fn location(&self) -> String {
+        self.location.clone()
+    }
+
+    fn recoveries(&self) -> Recoveries {
+        self.recoveries
+    }
+}
+
+/// Returns the pause after a climb that did not help: 1 s, doubled up to 60 s.
+fn pause_after(failures: u32) -> Duration {
+    let doubled = 1_u64
+        .checked_shl(failures)
+        .filter(|seconds| *seconds != 0)
+        .unwrap_or(u64::MAX);
+    Duration::from_secs(doubled.min(PAUSE_SECS_MAX))
+}
+
+/// Has the token sign a digest, in one part.
+///
+/// The length of what goes in and what comes out is checked here: modules accept anything (ECDSA takes what it is
+/// given and cuts it off).
+fn sign_once(
+    sessions: &Sessions,
+    key: ObjectHandle,
+    algorithm: Algorithm,
+    digest: &[u8; 32],
+) -> Result<Signature, Error> {
+    let mechanism = match algorithm {
+        Algorithm::P256 => Mechanism::Ecdsa,
+        Algorithm::Ed25519 => Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519)),
+    };
+    let signature = sessions.call(|session| session.sign(&mechanism, key, digest))?;
+    Signature::try_from(signature.as_slice()).map_err(|_| Error::SignatureLength {
+        have: signature.len(),
+    })
+}
+
+/// Longest pause between two climbs.
+const PAUSE_SECS_MAX: u64 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        let pauses: Vec<u64> = (0..8).map(|failures| pause_after(failures).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pause_after(u32::MAX), Duration::from_secs(60));
+        assert_eq!(pause_after(63), Duration::from_secs(60));
+    }
+}

@@ -1,0 +1,216 @@
+//! Finding a private key and the public key that belongs to it.
+
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::session::Session;
+
+use super::point::{self, Curve};
+use super::session::Sessions;
+use crate::error::{Error, KeyProblem};
+use crate::signer::{Algorithm, PublicKey};
+use crate::uri::Pkcs11Uri;
+
+/// A private key on a token.
+#[derive(Clone, Debug)]
+pub(super) struct FoundKey {
+    pub(super) handle: ObjectHandle,
+    pub(super) label: String,
+    pub(super) id: Vec<u8>,
+}
+
+/// What a token says about how a key came to be; `None` where it does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyOrigin {
+    /// `CKA_LOCAL`: it was made on the token.
+    pub local: Option<bool>,
+    /// `CKA_NEVER_EXTRACTABLE`: it was extractable at no time.
+    pub never_extractable: Option<bool>,
+    /// `CKA_ALWAYS_SENSITIVE`: it was readable at no time.
+    pub always_sensitive: Option<bool>,
+}
+
+/// A private key that can be an identity key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CheckedKey {
+    pub(super) algorithm: Algorithm,
+    pub(super) origin: KeyOrigin,
+}
+
+/// Finds the one private key that the URI names.
+pub(super) fn find_one(sessions: &Sessions, uri: &Pkcs11Uri) -> Result<FoundKey, Error> {
+    let keys = sessions.call(private_keys)?;
+    let is_wanted = |key: &FoundKey| {
+        uri.object.as_ref().is_none_or(|label| *label == key.label)
+            && uri.id.as_ref().is_none_or(|id| *id == key.id)
+    };
+    let uris = |keys: &[FoundKey]| keys.iter().map(|key| sessions.key_uri(key).to_string()).collect();
+    let (mut matching, others): (Vec<FoundKey>, Vec<FoundKey>) = keys.into_iter().partition(is_wanted);
+    match (matching.pop(), matching.is_empty()) {
+        (Some(key), true) => Ok(key),
+        (Some(key), false) => {
+            matching.push(key);
+            Err(Error::KeyAmbiguous {
+                uri: uri.to_string(),
+                offered: uris(&matching),
+            })
+        }
+        (None, _) => Err(Error::KeyNotFound {
+            uri: uri.to_string(),
+            offered: uris(&others),
+        }),
+    }
+}
+
+/// Finds the key again that was opened before: by its identifier too, where it has one.
+pub(super) fn find_again(sessions: &Sessions, uri: &Pkcs11Uri, id: &[u8]) -> Result<FoundKey, Error> {
+    let id = if id.is_empty() {
+        uri.id.clone()
+    } else {
+        Some(id.to_vec())
+    };
+    find_one(sessions, &Pkcs11Uri { id, ..uri.clone() })
+}
+
+/// Lists the private keys that the token keeps. Label and identifier are compared here: not every module filters well.
+fn private_keys(session: &Session) -> Result<Vec<FoundKey>, cryptoki::error::Error> {
+    let template = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Token(true)];
+    let mut keys = Vec::new();
+    for handle in session.find_objects(&template)?.into_iter().take(KEYS_MAX) {
+        let mut key = FoundKey {
+            handle,
+            label: String::new(),
+            id: Vec::new(),
+        };
+        for attribute in session.get_attributes(handle, &[AttributeType::Label, AttributeType::Id])? {
+            if let Attribute::Label(label) = attribute {
+                key.label = String::from_utf8_lossy(&label).into_owned();
+            } else if let Attribute::Id(id) = attribute {
+                key.id = id;
+            }
+        }
+        keys.push(key);
+    }
+    Ok(keys)
+}
+
+/// Reads one attribute; `None` if the module does not have it.
+fn attribute(
+    sessions: &Sessions,
+    key: ObjectHandle,
+    wanted: AttributeType,
+) -> Result<Option<Attribute>, Error> {
+    let mut attributes = sessions.call(|session| session.get_attributes(key, &[wanted]))?;
+    Ok(attributes.pop())
+}
+
+/// Checks that a private key can be an identity key, and says of which algorithm.
+pub(super) fn check(sessions: &Sessions, key: &FoundKey) -> Result<CheckedKey, Error> {
+    let unsuitable = |problem| Error::KeyUnsuitable {
+        key: sessions.key_uri(key).to_string(),
+        problem,
+    };
+    let wanted = [
+        AttributeType::Sensitive,
+        AttributeType::Extractable,
+        AttributeType::Sign,
+        AttributeType::AlwaysAuthenticate,
+        AttributeType::Local,
+        AttributeType::NeverExtractable,
+        AttributeType::AlwaysSensitive,
+    ];
+    let (mut sensitive, mut extractable, mut sign, mut always_authenticate) = (None, None, None, None);
+    let mut origin = KeyOrigin::default();
+    for wanted in wanted {
+        // One by one: some modules fail the whole call when they do not know one of several.
+        let Ok(Some(attribute)) = attribute(sessions, key.handle, wanted) else {
+            continue;
+        };
+        if let Attribute::Sensitive(value) = attribute {
+            sensitive = Some(value);
+        } else if let Attribute::Extractable(value) = attribute {
+            extractable = Some(value);
+        } else if let Attribute::Sign(value) = attribute {
+            sign = Some(value);
+        } else if let Attribute::AlwaysAuthenticate(value) = attribute {
+            always_authenticate = Some(value);
+        } else if let Attribute::Local(value) = attribute {
+            origin.local = Some(value);
+        } else if let Attribute::NeverExtractable(value) = attribute {
+            origin.never_extractable = Some(value);
+        } else if let Attribute::AlwaysSensitive(value) = attribute {
+            origin.always_sensitive = Some(value);
+        }
+    }
+    if !sensitive.ok_or_else(|| unsuitable(KeyProblem::Unreported("CKA_SENSITIVE")))? {
+        return Err(unsuitable(KeyProblem::NotSensitive));
+    }
+    if extractable.ok_or_else(|| unsuitable(KeyProblem::Unreported("CKA_EXTRACTABLE")))? {
+        return Err(unsuitable(KeyProblem::Extractable));
+    }
+    if !sign.ok_or_else(|| unsuitable(KeyProblem::Unreported("CKA_SIGN")))? {
+        return Err(unsuitable(KeyProblem::CannotSign));
+    }
+    if always_authenticate == Some(true) {
+        return Err(unsuitable(KeyProblem::AlwaysAuthenticate));
+    }
+    let algorithm = algorithm(sessions, key)?.map_err(unsuitable)?;
+    Ok(CheckedKey { algorithm, origin })
+}
+
+/// Reads key type and curve.
+fn algorithm(sessions: &Sessions, key: &FoundKey) -> Result<Result<Algorithm, KeyProblem>, Error> {
+    let Some(Attribute::KeyType(key_type)) = attribute(sessions, key.handle, AttributeType::KeyType)? else {
+        return Ok(Err(KeyProblem::Unreported("CKA_KEY_TYPE")));
+    };
+    if key_type != KeyType::EC && key_type != KeyType::EC_EDWARDS {
+        return Ok(Err(KeyProblem::Type(key_type.to_string())));
+    }
+    let Some(Attribute::EcParams(parameters)) = attribute(sessions, key.handle, AttributeType::EcParams)?
+    else {
+        return Ok(Err(KeyProblem::Unreported("CKA_EC_PARAMS")));
+    };
+    Ok(
+        match (Curve::from_parameters(&parameters), key_type == KeyType::EC) {
+            (Some(Curve::P256), true) => Ok(Algorithm::P256),
+            (Some(Curve::Ed25519), false) => Ok(Algorithm::Ed25519),
+            (Some(_) | None, _) => Err(KeyProblem::Curve(
+                parameters.iter().map(|byte| format!("{byte:02x}")).collect(),
+            )),
+        },
+    )
+}
+
+/// Lists the public keys that may belong to a private key, the likeliest first.
+///
+/// A public key object with the same identifier or, where there is none, the same label; then what the private key
+/// itself says. Which of them it is, a signature shows.
+pub(super) fn public_keys(
+    sessions: &Sessions,
+    key: &FoundKey,
+    algorithm: Algorithm,
+) -> Result<Vec<PublicKey>, Error> {
+    let mut template = vec![Attribute::Class(ObjectClass::PUBLIC_KEY)];
+    template.push(match (key.id.is_empty(), key.label.is_empty()) {
+        (false, _) => Attribute::Id(key.id.clone()),
+        (true, false) => Attribute::Label(key.label.clone().into_bytes()),
+        (true, true) => Attribute::Token(true),
+    });
+    let mut handles = sessions.call(|session| session.find_objects(&template))?;
+    handles.truncate(KEYS_MAX);
+    handles.push(key.handle);
+    let mut keys = Vec::new();
+    for handle in handles {
+        for wanted in [AttributeType::EcPoint, AttributeType::PublicKeyInfo] {
+            // Most modules have neither on a private key, and say so in different ways.
+            let read = match attribute(sessions, handle, wanted) {
+                Ok(Some(Attribute::EcPoint(point))) => point::from_ec_point(algorithm, &point),
+                Ok(Some(Attribute::PublicKeyInfo(info))) => point::from_public_key_info(algorithm, &info),
+                Ok(Some(_) | None) | Err(_) => None,
+            };
+            keys.extend(read.filter(|read| !keys.contains(read)));
+        }
+    }
+    Ok(keys)
+}
+
+/// Objects that are looked at; tokens hold far fewer.
+const KEYS_MAX: usize = 256;

@@ -1,0 +1,189 @@
+//! What the configuration says about the identity key.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::file::FileSigner;
+use crate::pkcs11::{Pkcs11Signer, create_pkcs11};
+use crate::secret::SecretSource;
+use crate::signer::{Algorithm, PublicKey, Signer};
+use crate::uri::Pkcs11Uri;
+
+/// Where the identity key is: exactly one of the two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of it")]
+pub enum Settings {
+    /// In a PKCS#11 token.
+    Pkcs11 {
+        /// The module: a shared library.
+        module: PathBuf,
+        /// Which token and which key.
+        uri: Pkcs11Uri,
+        /// Where the user PIN is found.
+        pin: SecretSource,
+    },
+    /// In a sealed file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where the passphrase or the key that seals it is found.
+        key: SecretSource,
+    },
+}
+
+impl Settings {
+    /// Brings together what the URI and the settings beside it say about a token.
+    ///
+    /// The module may be given by `module` or by `module-path` in the URI, the PIN by `pin` or by `pin-source`.
+    ///
+    /// # Errors
+    /// [`Error::Contradiction`] when both are given and differ, [`Error::Missing`] when neither is, [`Error::Uri`] for
+    /// a `pin-source` that cannot be used, [`Error::UriUnsuitable`] for a URI that cannot mean a private key.
+    pub fn pkcs11(uri: Pkcs11Uri, module: Option<PathBuf>, pin: Option<SecretSource>) -> Result<Self, Error> {
+        uri.require_private_key()?;
+        let show_path = |path: &PathBuf| path.display().to_string();
+        let module = one_of("the PKCS#11 module", module, uri.module_path.clone(), show_path)?;
+        let pin_of_uri = uri.pin_secret().map_err(Error::Uri)?;
+        let pin = one_of("the place of the PIN", pin, pin_of_uri, SecretSource::to_string)?;
+        Ok(Self::Pkcs11 { module, uri, pin })
+    }
+
+    /// Opens the signer. A token may take its time: call it on a [`Worker`](crate::Worker)'s thread.
+    ///
+    /// # Errors
+    /// Whatever keeps the key from being used, with the candidates where a choice failed.
+    pub fn open(&self) -> Result<Box<dyn Signer>, Error> {
+        match self {
+            Self::Pkcs11 { module, uri, pin } => Ok(Box::new(Pkcs11Signer::open(module, uri, pin)?)),
+            Self::File { path, key } => Ok(Box::new(FileSigner::open(path, &key.read()?)?)),
+        }
+    }
+
+    /// Makes a new key at the place the settings name, and returns its public key.
+    ///
+    /// On a token the label is `object` of the URI, `fieldgate-identity` where it names none.
+    ///
+    /// # Errors
+    /// [`Error::LabelTaken`] and [`Error::FileExists`]: no key is ever replaced.
+    pub fn create(&self, algorithm: Algorithm) -> Result<PublicKey, Error> {
+        match self {
+            Self::Pkcs11 { module, uri, pin } => {
+                let label = uri.object.as_deref().unwrap_or(DEFAULT_LABEL);
+                Ok(create_pkcs11(module, uri, pin, label, algorithm)?.public_key)
+            }
+            Self::File { path, key } => create_file(path, key, algorithm),
+        }
+    }
+}
+
+fn create_file(path: &Path, key: &SecretSource, algorithm: Algorithm) -> Result<PublicKey, Error> {
+    let signer = FileSigner::create(path, &key.read()?, algorithm)?;
+    Ok(*signer.public_key())
+}
+
+/// Takes the one value that is given, or the same given twice.
+fn one_of<T: PartialEq>(
+    what: &'static str,
+    first: Option<T>,
+    second: Option<T>,
+    show: impl Fn(&T) -> String,
+) -> Result<T, Error> {
+    match (first, second) {
+        (Some(first), Some(second)) if first != second => Err(Error::Contradiction {
+            what,
+            first: show(&first),
+            second: show(&second),
+        }),
+        (Some(value), _) | (None, Some(value)) => Ok(value),
+        (None, None) => Err(Error::Missing { what }),
+    }
+}
+
+/// Label of an identity key whose URI names none.
+const DEFAULT_LABEL: &str = "fieldgate-identity";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(text: &str) -> Pkcs11Uri {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn module_and_pin_come_from_either_place() {
+        let expected = Settings::Pkcs11 {
+            module: "/m.so".into(),
+            uri: uri("pkcs11:token=a?pin-source=file:/pin&module-path=/m.so"),
+            pin: SecretSource::File("/pin".into()),
+        };
+        let full = uri("pkcs11:token=a?pin-source=file:/pin&module-path=/m.so");
+        assert_eq!(Settings::pkcs11(full.clone(), None, None), Ok(expected.clone()));
+        let pin = SecretSource::File("/pin".into());
+        assert_eq!(
+            Settings::pkcs11(full.clone(), Some("/m.so".into()), Some(pin)),
+            Ok(expected)
+        );
+
+        let other = Settings::pkcs11(full.clone(), Some("/n.so".into()), None);
+        assert!(matches!(
+            other,
+            Err(Error::Contradiction {
+                what: "the PKCS#11 module",
+                ..
+            })
+        ));
+        let other = Settings::pkcs11(full, None, Some(SecretSource::Credential("pin".into())));
+        assert!(matches!(
+            other,
+            Err(Error::Contradiction {
+                what: "the place of the PIN",
+                ..
+            })
+        ));
+        let missing = Settings::pkcs11(uri("pkcs11:token=a"), Some("/m.so".into()), None);
+        assert_eq!(
+            missing,
+            Err(Error::Missing {
+                what: "the place of the PIN"
+            })
+        );
+        let program = Settings::pkcs11(
+            uri("pkcs11:token=a?pin-source=|/bin/ask"),
+            Some("/m.so".into()),
+            None,
+        );
+        assert!(matches!(program, Err(Error::Uri(_))));
+    }
+
+    #[test]
+    fn a_file_is_created_and_opened() {
+        use std::os::unix::fs::OpenOptionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("credential");
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&key)
+            .unwrap();
+        std::io::Write::write_all(&mut file, &[0xee; 32]).unwrap();
+        let settings = Settings::File {
+            path: directory.path().join("identity"),
+            key: SecretSource::File(key),
+        };
+        assert!(matches!(
+            settings.open().map(|_| ()),
+            Err(Error::FileUnreadable { .. })
+        ));
+        let public_key = settings.create(Algorithm::P256).unwrap();
+        let mut signer = settings.open().unwrap();
+        let signature = signer.sign(b"message").unwrap();
+        assert!(public_key.verify(b"message", &signature));
+        assert!(matches!(
+            settings.create(Algorithm::P256),
+            Err(Error::FileExists { .. })
+        ));
+    }
+}
