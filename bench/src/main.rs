@@ -1,2 +1,88 @@
 //! Load generators and side-by-side measurements of fieldgate.
-fn main() {}
+//!
+//! Figures of different runs are not comparable: whatever is compared is measured in turns in one run.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool speaks on its standard streams"
+)]
+
+mod channel;
+mod clock;
+mod consumer;
+mod failure;
+mod latency;
+mod load;
+mod packet;
+mod press;
+mod process;
+mod procfs;
+mod spread;
+mod stamp;
+mod uplink;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::failure::Failure;
+
+#[derive(Parser)]
+#[command(
+    name = "fieldgate-bench",
+    about = "Load generators and side-by-side measurements of fieldgate"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// MQTT clients that publish to any broker or gateway
+    Load(press::Options),
+    /// fieldgate beside a mosquitto bridge: readings/s, CPU, system calls, latency, memory
+    Uplink(uplink::Options),
+    /// The end-to-end channel beside plain sealing
+    Channel(channel::Options),
+}
+
+fn main() -> ExitCode {
+    raise_descriptor_limit();
+    let outcome = match &Arguments::parse().what {
+        What::Load(options) => press::run(options),
+        What::Uplink(options) => uplink::run(options),
+        What::Channel(options) => channel::run(options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(failure: &Failure) {
+    eprintln!("fieldgate-bench: {failure}");
+    if let Some(cause) = failure.source() {
+        eprintln!("  caused by: {cause}");
+    }
+    eprintln!("  help: {}", failure.hint());
+}
+
+/// A thousand clients are more than the usual soft limit; the measured processes inherit the new one.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Refused: connecting will say so, with the number of clients that did connect.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+}

@@ -1,0 +1,216 @@
+//! fieldgate: gateway, relay and collector as three processes.
+//!
+//! ```text
+//! devices ─▶ gateway ══channel══▶ relay ══channel══▶ collector ─▶ null sink, or a sink that is timed
+//! ```
+
+mod files;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use self::files::{Files, Identifiers};
+use super::System;
+use crate::clock::Window;
+use crate::consumer::Consumer;
+use crate::failure::Failure;
+use crate::latency::Latencies;
+use crate::process::{Running, complete, free_address};
+
+/// How a chain is set up.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The `fieldgate` binary.
+    pub(crate) binary: PathBuf,
+    /// Whether a reading is on stable storage before its PUBACK.
+    pub(crate) durable: bool,
+    /// Whether the collector publishes to a consumer, which takes the time, or drops everything.
+    pub(crate) timed: bool,
+    /// Clients that will connect.
+    pub(crate) clients: usize,
+    /// Publishes of each that may wait for their PUBACK.
+    pub(crate) window: u16,
+    /// `[node] io`.
+    pub(crate) io: String,
+}
+
+/// Three nodes, and a consumer if the sink is timed.
+pub(crate) struct Chain {
+    devices: SocketAddr,
+    collector_metrics: SocketAddr,
+    /// Collector, relay, gateway: the order in which they start.
+    processes: Vec<Running>,
+    consumer: Option<Consumer>,
+}
+
+impl Chain {
+    /// Makes the identities and files in `folder` and starts the nodes.
+    pub(crate) fn start(settings: &Settings, folder: &Path, window: Arc<Window>) -> Result<Self, Failure> {
+        let consumer = settings.timed.then(|| Consumer::listen(window)).transpose()?;
+        let files = Files {
+            folder,
+            settings,
+            devices: free_address()?,
+            relay: free_address()?,
+            gateway_metrics: free_address()?,
+            relay_metrics: free_address()?,
+            collector_metrics: free_address()?,
+            sink: consumer.as_ref().map(Consumer::address),
+        };
+        let path = folder.join("passphrase");
+        fs::write(&path, "only for this measurement\n")
+            .map_err(Failure::io(format!("writing {}", path.display())))?;
+        let identifiers = Identifiers {
+            gateway: identity(settings, folder, "gateway", &files.identity("gateway"))?,
+            relay: identity(settings, folder, "relay", &files.identity("relay"))?,
+            collector: identity(settings, folder, "collector", &files.identity("collector"))?,
+        };
+        let relay = node(settings, folder, "relay", &files.relay(&identifiers), files.relay)?;
+        let collector = node(
+            settings,
+            folder,
+            "collector",
+            &files.collector(&identifiers),
+            files.collector_metrics,
+        )?;
+        let gateway = node(
+            settings,
+            folder,
+            "gateway",
+            &files.gateway(&identifiers),
+            files.devices,
+        )?;
+        Ok(Self {
+            devices: files.devices,
+            collector_metrics: files.collector_metrics,
+            processes: vec![gateway, relay, collector],
+            consumer,
+        })
+    }
+}
+
+impl System for Chain {
+    fn devices(&self) -> SocketAddr {
+        self.devices
+    }
+
+    fn processes(&mut self) -> &mut [Running] {
+        &mut self.processes
+    }
+
+    fn delivered(&self) -> Result<u64, Failure> {
+        match &self.consumer {
+            Some(consumer) => Ok(consumer.delivered()),
+            None => counter(self.collector_metrics, "fieldgate_delivered_readings_total"),
+        }
+    }
+
+    fn finish(self: Box<Self>) -> Result<Option<Latencies>, Failure> {
+        for process in self.processes {
+            process.stop()?;
+        }
+        self.consumer.map(Consumer::finish).transpose()
+    }
+}
+
+/// Creates the identity that `text` describes and returns its identifier.
+fn identity(settings: &Settings, folder: &Path, name: &str, text: &str) -> Result<String, Failure> {
+    let path = write(folder, &format!("{name}-identity.toml"), text)?;
+    let call = |action: &str| {
+        let mut command = Command::new(&settings.binary);
+        command.args(["identity", action, "--config"]).arg(&path);
+        command
+    };
+    complete(&mut call("create"))?;
+    let shown = complete(call("show").arg("--json"))?;
+    let shown: Shown = serde_json::from_slice(&shown).map_err(|error| Failure::Format {
+        what: "`fieldgate identity show --json`".to_owned(),
+        problem: error.to_string(),
+    })?;
+    Ok(shown.identifier)
+}
+
+/// What `fieldgate identity show --json` prints, as far as it is needed.
+#[derive(Deserialize)]
+struct Shown {
+    identifier: String,
+}
+
+fn node(
+    settings: &Settings,
+    folder: &Path,
+    name: &'static str,
+    text: &str,
+    listens: SocketAddr,
+) -> Result<Running, Failure> {
+    let path = write(folder, &format!("{name}.toml"), text)?;
+    let mut command = Command::new(&settings.binary);
+    let mut process = Running::start(name, command.args(["run", "--config"]).arg(&path), folder)?;
+    process.await_listener(listens)?;
+    Ok(process)
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, Failure> {
+    let path = folder.join(name);
+    fs::write(&path, text).map_err(Failure::io(format!("writing {}", path.display())))?;
+    Ok(path)
+}
+
+/// Reads one counter from a Prometheus page; 0 while it has not counted anything.
+fn counter(address: SocketAddr, name: &str) -> Result<u64, Failure> {
+    let what = || format!("reading http://{address}/metrics");
+    let page = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, SCRAPE_MAX)?;
+        stream.set_read_timeout(Some(SCRAPE_MAX))?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok(page)
+    };
+    let page = page().map_err(Failure::io(what()))?;
+    sum(&page, name).ok_or_else(|| Failure::Format {
+        what: what(),
+        problem: format!("{name} is no number"),
+    })
+}
+
+/// Sums a counter over all its labels.
+fn sum(page: &str, name: &str) -> Option<u64> {
+    let mut sum = 0;
+    for line in page.lines() {
+        let Some(rest) = line.strip_prefix(name) else {
+            continue;
+        };
+        if !rest.starts_with([' ', '{']) {
+            continue;
+        }
+        let value = rest.rsplit_once(' ').map_or(rest, |(_, value)| value);
+        // A counter may be written as a float.
+        let value = value.strip_suffix(".0").unwrap_or(value);
+        sum += value.parse::<u64>().ok()?;
+    }
+    Some(sum)
+}
+
+/// How long a node may take to show its metrics.
+const SCRAPE_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::sum;
+
+    #[test]
+    fn a_counter_is_summed_over_its_labels_and_told_from_longer_names() {
+        let page = "# TYPE a_total counter\na_total{gateway=\"x y\"} 3\na_total 4.0\na_total_more 9\nb 1\n";
+        assert_eq!(sum(page, "a_total"), Some(7));
+        assert_eq!(sum(page, "none"), Some(0));
+        assert_eq!(sum("a_total x", "a_total"), None);
+    }
+}

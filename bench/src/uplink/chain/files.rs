@@ -1,0 +1,174 @@
+//! The TOML files of a measured chain.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::Settings;
+
+/// What the files are made from.
+pub(super) struct Files<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) settings: &'a Settings,
+    /// Where devices connect to the gateway.
+    pub(super) devices: SocketAddr,
+    /// Where links connect to the relay.
+    pub(super) relay: SocketAddr,
+    pub(super) gateway_metrics: SocketAddr,
+    pub(super) relay_metrics: SocketAddr,
+    pub(super) collector_metrics: SocketAddr,
+    /// The broker that the sink publishes to; `None`: the null sink.
+    pub(super) sink: Option<SocketAddr>,
+}
+
+/// Who the nodes are, as `fg1…` texts.
+pub(super) struct Identifiers {
+    pub(super) gateway: String,
+    pub(super) relay: String,
+    pub(super) collector: String,
+}
+
+impl Files<'_> {
+    /// Returns what every node has, which is enough to make its identity.
+    pub(super) fn identity(&self, name: &str) -> String {
+        let (folder, io) = (self.folder.display(), &self.settings.io);
+        format!(
+            "[node]\n\
+             name = \"{name}\"\n\
+             state_dir = \"{folder}/{name}\"\n\
+             io = \"{io}\"\n\
+             control_socket = \"{folder}/{name}.sock\"\n\
+             \n\
+             [log]\n\
+             level = \"warn\"\n\
+             \n\
+             [identity]\n\
+             file = \"{folder}/{name}.key\"\n\
+             passphrase = {{ file = \"{folder}/passphrase\" }}\n"
+        )
+    }
+
+    /// Returns the file of the gateway.
+    pub(super) fn gateway(&self, identifiers: &Identifiers) -> String {
+        let mut text = self.identity("gateway");
+        let Settings {
+            durable,
+            clients,
+            window,
+            ..
+        } = self.settings;
+        let clients_max = clients + SPARE_CLIENTS;
+        let _ = write!(
+            text,
+            "\n[journal]\n\
+             bytes_max = \"2 GiB\"\n\
+             durable = {durable}\n\
+             \n\
+             [mqtt]\n\
+             listen = [\"{devices}\"]\n\
+             anonymous = true\n\
+             latency_ms = 1\n\
+             clients_max = {clients_max}\n\
+             receive_max = {window}\n\
+             \n\
+             [[uplink]]\n\
+             name = \"main\"\n\
+             collector = \"{collector}\"\n\
+             via = \"{COLLECTOR_NAME}\"\n\
+             relay = {relay}\n\
+             latency_ms = 1\n\
+             \n\
+             [metrics]\n\
+             listen = \"{metrics}\"\n",
+            devices = self.devices,
+            collector = identifiers.collector,
+            relay = self.relay_table(identifiers),
+            metrics = self.gateway_metrics,
+        );
+        text
+    }
+
+    /// Returns the file of the relay.
+    pub(super) fn relay(&self, identifiers: &Identifiers) -> String {
+        let mut text = self.identity("relay");
+        let _ = write!(
+            text,
+            "\n[link.tcp]\n\
+             listen = [\"{relay}\"]\n\
+             \n\
+             [relay]\n\
+             \n\
+             [[relay.member]]\n\
+             name = \"gateway\"\n\
+             identifier = \"{gateway}\"\n\
+             hold = []\n\
+             reach = [\"{COLLECTOR_NAME}\"]\n\
+             \n\
+             [[relay.member]]\n\
+             name = \"collector\"\n\
+             identifier = \"{collector}\"\n\
+             hold = [\"{COLLECTOR_NAME}\"]\n\
+             reach = []\n\
+             \n\
+             [metrics]\n\
+             listen = \"{metrics}\"\n",
+            relay = self.relay,
+            gateway = identifiers.gateway,
+            collector = identifiers.collector,
+            metrics = self.relay_metrics,
+        );
+        text
+    }
+
+    /// Returns the file of the collector.
+    pub(super) fn collector(&self, identifiers: &Identifiers) -> String {
+        let mut text = self.identity("collector");
+        let _ = write!(
+            text,
+            "\n[collector]\n\
+             register = [{{ relay = {relay}, name = \"{COLLECTOR_NAME}\" }}]\n\
+             \n\
+             [[collector.gateway]]\n\
+             name = \"gateway\"\n\
+             identifier = \"{gateway}\"\n\
+             \n\
+             [[collector.sink]]\n\
+             {sink}\
+             \n\
+             [metrics]\n\
+             listen = \"{metrics}\"\n",
+            relay = self.relay_table(identifiers),
+            gateway = identifiers.gateway,
+            sink = self.sink_keys(),
+            metrics = self.collector_metrics,
+        );
+        text
+    }
+
+    fn relay_table(&self, identifiers: &Identifiers) -> String {
+        format!(
+            "{{ address = \"{}\", identifier = \"{}\" }}",
+            self.relay, identifiers.relay
+        )
+    }
+
+    fn sink_keys(&self) -> String {
+        self.sink.map_or_else(
+            || "kind = \"null\"\n".to_owned(),
+            |address| {
+                format!(
+                    "kind = \"mqtt\"\n\
+                     address = \"{address}\"\n\
+                     client_id = \"bench-collector\"\n\
+                     topic = \"{{gateway}}/{{device}}/{{resource}}\"\n\
+                     inflight_max = 1000\n"
+                )
+            },
+        )
+    }
+}
+
+/// The name that the collector registers at the relay.
+const COLLECTOR_NAME: &str = "bench-collector";
+/// Connections besides the devices: probes before the measurement.
+const SPARE_CLIENTS: usize = 16;
