@@ -3,6 +3,12 @@
 //! Bytes, time and randomness go in, effects come out. No socket, file, thread, clock or lock is in here.
 #![forbid(unsafe_code)]
 
+pub mod channel;
+pub mod crypto;
 pub mod entropy;
+pub mod identity;
+pub mod link;
+pub mod relay;
+pub mod route;
 pub mod time;
 pub mod wire;

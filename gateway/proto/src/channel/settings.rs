@@ -1,0 +1,136 @@
+//! What the owner of the channels decides.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{PqPolicy, SuiteOrder};
+use crate::{
+    crypto::X25519Secret,
+    identity::{ChangeHistory, Identifier, IdentityError, SignedAttestation},
+};
+
+/// How a node's channels behave. The default is what PROTOCOL.md says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelSettings {
+    /// Suites taken as responder; an initiator decides per connection.
+    pub pq: PqPolicy,
+    /// AEAD offered first as initiator.
+    pub order: SuiteOrder,
+    /// Whether records are padded.
+    pub padding: Padding,
+    /// When keys are replaced.
+    pub rekey: RekeySettings,
+    /// Longest time without a record from the peer before a channel closes.
+    pub silence_max: Duration,
+    /// Channels, handshakes included, at most 65,536.
+    pub channels_max: usize,
+    /// Half-open handshakes as responder, at most 1,024.
+    pub half_open_max: usize,
+    /// Half-open handshakes as responder from which on initiators must prove their path with a cookie.
+    pub cookie_from: usize,
+    /// Half-open handshakes as responder on one path, so that one path cannot fill the table.
+    pub half_open_per_path_max: usize,
+    /// Peers whose verified attestation is remembered.
+    pub peers_remembered_max: usize,
+}
+
+impl Default for ChannelSettings {
+    fn default() -> Self {
+        Self {
+            pq: PqPolicy::default(),
+            order: SuiteOrder::for_this_cpu(),
+            padding: Padding::Off,
+            rekey: RekeySettings::default(),
+            silence_max: Duration::from_secs(7200),
+            channels_max: CHANNELS_MAX,
+            half_open_max: HALF_OPEN_MAX,
+            cookie_from: 256,
+            half_open_per_path_max: 128,
+            peers_remembered_max: 4096,
+        }
+    }
+}
+
+/// Channels in one node (PROTOCOL.md §12).
+pub const CHANNELS_MAX: usize = 65_536;
+/// Half-open handshakes in one node (PROTOCOL.md §12).
+pub const HALF_OPEN_MAX: usize = 1024;
+
+/// Whether the length of a record hides the length of what is in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Padding {
+    /// Records are as long as their content.
+    #[default]
+    Off,
+    /// Plaintexts are filled to 64, 256, 1,024, 4,096, 16,384 or 65,536 bytes.
+    Buckets,
+}
+
+/// When the keys of a channel are replaced (PROTOCOL.md §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RekeySettings {
+    /// Age of a generation at which the initiator replaces it, ± 20 %.
+    pub interval: Duration,
+    /// Bytes of plaintext in both directions at which the initiator replaces a generation.
+    pub bytes_max: u64,
+    /// Least age of a generation before the peer's wish or `bytes_max` replaces it.
+    pub interval_min: Duration,
+}
+
+impl Default for RekeySettings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(3600),
+            bytes_max: 1 << 36,
+            interval_min: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a node proves itself with: identity, current attestation, and the key it is about.
+#[derive(Debug)]
+pub struct LocalIdentity {
+    pub(super) identifier: Identifier,
+    pub(super) static_secret: Arc<X25519Secret>,
+    /// The payload of form 1 (PROTOCOL.md §4.4).
+    pub(super) payload: Vec<u8>,
+    /// First half of the hash of the attestation.
+    pub(super) attestation_hash: [u8; 16],
+}
+
+impl LocalIdentity {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// [`IdentityError`] if they do not belong together: the attestation is not signed by the current key of
+    /// `history` or is about another key than `static_secret`.
+    pub fn new(
+        history: &ChangeHistory,
+        attestation: &SignedAttestation,
+        static_secret: X25519Secret,
+    ) -> Result<Self, IdentityError> {
+        attestation.verify(history)?;
+        if &attestation.attestation().public_key != static_secret.public() {
+            return Err(IdentityError::OtherKey);
+        }
+        let mut payload = vec![super::message::FORM_FULL];
+        history.encode(&mut payload);
+        crate::wire::put_bytes16(&mut payload, &attestation.encode());
+        let mut attestation_hash = [0; 16];
+        attestation_hash
+            .iter_mut()
+            .zip(attestation.hash())
+            .for_each(|(to, from)| *to = from);
+        Ok(Self {
+            identifier: history.identifier(),
+            static_secret: Arc::new(static_secret),
+            payload,
+            attestation_hash,
+        })
+    }
+
+    /// Returns whose identity it is.
+    #[must_use]
+    pub const fn identifier(&self) -> Identifier {
+        self.identifier
+    }
+}
