@@ -20,17 +20,28 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod check;
+mod document;
 pub mod identifier;
 mod problem;
+mod raw;
+mod reader;
+mod reference;
+mod schema;
 pub mod settings;
+mod shape;
 mod source;
+mod spec;
+mod suggest;
 pub mod template;
+mod text;
 
 use std::io::Read;
 use std::path::Path;
 
 pub use problem::{Colour, Problem, Problems, Severity};
 use problem::{Draft, Findings};
+use reader::{Context, RawTable};
 use settings::Settings;
 
 /// What became of a file.
@@ -51,7 +62,7 @@ pub struct Loaded {
 #[must_use]
 pub fn load(path: &Path, host_name: &str) -> Loaded {
     let name = path.display().to_string();
-    let base_dir = path.parent().unwrap_or(Path::new(""));
+    let base_dir = path.parent().unwrap_or_else(|| Path::new(""));
     match read(path) {
         Ok(text) => load_str(&name, &text, base_dir, host_name),
         Err(draft) => {
@@ -68,10 +79,14 @@ pub fn load(path: &Path, host_name: &str) -> Loaded {
 /// Checks the text of a file called `name` as if it lay in `base_dir`.
 #[must_use]
 pub fn load_str(name: &str, text: &str, base_dir: &Path, host_name: &str) -> Loaded {
-    let _ = (base_dir, host_name);
-    let findings = Findings::default();
+    let mut findings = Findings::default();
+    let settings = document::parse(text, &mut findings).and_then(|table| {
+        let mut context = Context::new(base_dir, &mut findings);
+        let root = raw::Root::read(&table, &(0..0), "", &mut context);
+        check::check(root, host_name, &mut context)
+    });
     Loaded {
-        settings: None,
+        settings,
         problems: findings.finish(name, text),
     }
 }
@@ -79,26 +94,23 @@ pub fn load_str(name: &str, text: &str, base_dir: &Path, host_name: &str) -> Loa
 /// Returns all keys with type, bounds, default and meaning, in Markdown.
 #[must_use]
 pub fn reference() -> String {
-    String::new()
+    reference::render(&raw::Root::spec(), &raw::Secret::spec())
 }
 
 /// Returns a JSON Schema (2020-12) for the file, for editors.
 #[must_use]
 pub fn schema() -> serde_json::Value {
-    serde_json::Value::Null
+    schema::render(&raw::Root::spec())
 }
 
 fn read(path: &Path) -> Result<String, Draft> {
     let unreadable = |error: &std::io::Error| {
-        Draft::error(format!("cannot read {}: {error}", path.display())).help(match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                "examples for every role stand in /usr/share/doc/fieldgate/examples"
-            }
-            std::io::ErrorKind::PermissionDenied => {
-                "the file must be readable for the user fieldgate runs as"
-            }
-            _ => "name a readable TOML file",
-        })
+        let help = if error.kind() == std::io::ErrorKind::NotFound {
+            "examples for every role stand in /usr/share/doc/fieldgate/examples"
+        } else {
+            "name a TOML file that the user fieldgate runs as can read"
+        };
+        Draft::error(format!("cannot read {}: {error}", path.display())).help(help)
     };
     let file = std::fs::File::open(path).map_err(|error| unreadable(&error))?;
     let mut bytes = Vec::new();

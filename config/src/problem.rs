@@ -277,8 +277,15 @@ impl Draft {
 /// Collects problems, and what must not be shown, while a file is read.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    drafts: Vec<Draft>,
+    errors: Pile,
+    warnings: Pile,
     secrets: Vec<Range<usize>>,
+}
+
+/// Problems of one severity. Each severity has its own, so that warnings cannot crowd out an error.
+#[derive(Debug, Default)]
+struct Pile {
+    drafts: Vec<Draft>,
     /// Problems beyond [`PROBLEMS_MAX`].
     left_out: usize,
 }
@@ -286,11 +293,14 @@ pub(crate) struct Findings {
 impl Findings {
     /// Takes a problem.
     pub(crate) fn push(&mut self, draft: Draft) {
-        // An error must never be lost behind the limit: it decides whether there are settings.
-        if self.drafts.len() < PROBLEMS_MAX {
-            self.drafts.push(draft);
+        let pile = match draft.severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        if pile.drafts.len() < PROBLEMS_MAX {
+            pile.drafts.push(draft);
         } else {
-            self.left_out += 1;
+            pile.left_out += 1;
         }
     }
 
@@ -300,24 +310,33 @@ impl Findings {
     }
 
     /// Returns whether the node may not start.
-    pub(crate) fn has_errors(&self) -> bool {
-        self.left_out > 0 || self.drafts.iter().any(|draft| draft.severity == Severity::Error)
+    pub(crate) const fn has_errors(&self) -> bool {
+        !self.errors.drafts.is_empty()
     }
 
     /// Ties the problems to the text.
-    pub(crate) fn finish(mut self, name: &str, text: &str) -> Problems {
-        if self.left_out > 0 {
-            self.drafts.insert(
-                0,
-                Draft::error(format!("{} more problems are not shown", self.left_out))
-                    .help("mend these first; a file with so many is often not meant for fieldgate"),
-            );
+    pub(crate) fn finish(self, name: &str, text: &str) -> Problems {
+        let mut drafts = Vec::new();
+        let piles = [
+            (self.errors, "errors", Severity::Error),
+            (self.warnings, "warnings", Severity::Warning),
+        ];
+        for (pile, what, severity) in piles {
+            if pile.left_out > 0 {
+                let message = format!("{} more {what} are not shown", pile.left_out);
+                let help = "mend these first; a file with so many is often not meant for fieldgate";
+                drafts.push(Draft {
+                    severity,
+                    ..Draft::error(message).help(help)
+                });
+            }
+            drafts.extend(pile.drafts);
         }
         let source = Arc::new(Source::new(name, text, &self.secrets));
         // Stable, so that of two problems of one place the one found first comes first.
-        self.drafts
+        drafts
             .sort_by_key(|draft| draft.labels.first().map(|(span, _)| span.start));
-        let problems = self.drafts.into_iter().map(|draft| Problem {
+        let problems = drafts.into_iter().map(|draft| Problem {
             severity: draft.severity,
             key: draft.key,
             message: draft.message,
@@ -333,5 +352,5 @@ impl Findings {
     }
 }
 
-/// Problems shown for one file; more are counted only.
+/// Problems of one severity shown for one file; more are counted only.
 const PROBLEMS_MAX: usize = 1_000;

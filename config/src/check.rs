@@ -1,0 +1,350 @@
+//! From the file as it is written to settings: what no single key can tell, partners, duplicates, contradictions.
+//!
+//! Every function here says all it has to say and then builds; it gives `None` only if a value it needs was refused, which
+//! is a problem already said.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::problem::{Draft, Findings};
+use crate::raw;
+use crate::reader::{Context, Field, Item, RawTable};
+use crate::settings;
+use crate::text::{NAME_LEN_MAX, is_name};
+
+mod collector;
+mod mqtt;
+mod relay;
+mod uplink;
+
+/// Checks a file and builds its settings.
+pub(crate) fn check(
+    raw: raw::Root,
+    host_name: &str,
+    context: &mut Context<'_>,
+) -> Option<settings::Settings> {
+    check_purpose(&raw, context.findings);
+    check_listeners(&raw, context.findings);
+    let has_link_tcp = raw.link.value.as_ref().is_some_and(|link| link.tcp.is_given());
+    let has_journal = raw.mqtt.is_given() || raw.uplink.is_given();
+
+    let node = node(raw.node.value?, host_name);
+    let state_dir = node
+        .as_ref()
+        .map_or_else(PathBuf::new, |node| node.state_dir.clone());
+    let log = raw.log.value.and_then(log);
+    let identity = raw.identity.value.and_then(identity);
+    let journal = journal(raw.journal, has_journal, &state_dir, context);
+    let mqtt = raw.mqtt.value.and_then(|raw| mqtt::mqtt(raw, context.findings));
+    let uplinks = uplink::uplinks(raw.uplink.value.unwrap_or_default(), context.findings);
+    let link_tcp = raw.link.value.and_then(|link| link.tcp.value).and_then(link_tcp);
+    let relay = raw
+        .relay
+        .value
+        .and_then(|raw| relay::relay(raw, has_link_tcp, context.findings));
+    let collector = raw.collector.value.and_then(|raw| {
+        let surroundings = collector::Surroundings {
+            has_link_tcp,
+            state_dir: &state_dir,
+            journal_dir: journal.as_ref().map(|journal| journal.dir.as_path()),
+            node_name: node.as_ref().map_or("", |node| &node.name),
+        };
+        collector::collector(raw, &surroundings, context.findings)
+    });
+    let metrics = raw.metrics.value.and_then(|raw| {
+        Some(settings::Metrics {
+            listen: raw.listen.value?,
+        })
+    });
+
+    if context.findings.has_errors() {
+        return None;
+    }
+    Some(settings::Settings {
+        node: node?,
+        log: log?,
+        identity: identity?,
+        journal,
+        mqtt,
+        uplinks: uplinks?,
+        link_tcp,
+        relay,
+        collector,
+        metrics,
+    })
+}
+
+/// Sees to it that the sections make a whole.
+fn check_purpose(raw: &raw::Root, findings: &mut Findings) {
+    let tcp = raw.link.value.as_ref().and_then(|link| link.tcp.value.as_ref());
+    if !(raw.mqtt.is_given() || raw.uplink.is_given() || raw.relay.is_given() || raw.collector.is_given()) {
+        findings.push(Draft::error("the file switches nothing on").help(
+            "a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector]; examples stand in \
+             /usr/share/doc/fieldgate/examples",
+        ));
+    }
+    if let Some(mqtt) = raw.mqtt.value.as_ref().filter(|_| !raw.uplink.is_given()) {
+        let draft = mqtt
+            .header()
+            .warning("there is no `[[uplink]]`: readings stay in the journal until it is full");
+        findings.push(draft.help("add an [[uplink]] to the collector that shall get them"));
+    }
+    let first_uplink = raw.uplink.value.as_ref().and_then(|uplinks| uplinks.first());
+    if let Some(uplink) = first_uplink.filter(|_| !raw.mqtt.is_given()) {
+        let draft = uplink
+            .header()
+            .warning("nothing fills the journal: only what it already holds is delivered");
+        findings.push(draft.help("add [mqtt], where devices publish"));
+    }
+    if let Some(tcp) = tcp.filter(|_| !(raw.relay.is_given() || raw.collector.is_given())) {
+        let draft = tcp
+            .header()
+            .warning("`link.tcp` listens, but nothing in this file answers there");
+        findings.push(draft.help(
+            "take it out: only relays and collectors are connected to; gateways connect by themselves",
+        ));
+    }
+    if let Some(journal) = raw
+        .journal
+        .value
+        .as_ref()
+        .filter(|_| !(raw.mqtt.is_given() || raw.uplink.is_given()))
+    {
+        let draft = journal
+            .header()
+            .warning("`journal` is not used: there is neither `[mqtt]` nor `[[uplink]]`");
+        findings.push(draft.help("take it out"));
+    }
+}
+
+/// Finds addresses that cannot be listened on at the same time.
+fn check_listeners(raw: &raw::Root, findings: &mut Findings) {
+    let mqtt = raw.mqtt.value.as_ref();
+    let tls = mqtt.and_then(|mqtt| mqtt.tls.value.as_ref());
+    let tcp = raw.link.value.as_ref().and_then(|link| link.tcp.value.as_ref());
+    let lists = [
+        mqtt.map(|mqtt| &mqtt.listen),
+        tls.map(|tls| &tls.listen),
+        tcp.map(|tcp| &tcp.listen),
+    ];
+    let items = lists
+        .into_iter()
+        .flatten()
+        .filter_map(|list| list.value.as_ref())
+        .flatten();
+    let metrics = raw.metrics.value.as_ref().map(|metrics| &metrics.listen);
+    let listeners: Vec<(SocketAddr, Place<'_>)> = items
+        .map(|item| (item.value, item.place()))
+        .chain(metrics.and_then(|field| field.value.map(|address| (address, field.place()))))
+        .collect();
+    for (index, (address, place)) in listeners.iter().enumerate() {
+        let Some((other, other_place)) = listeners
+            .iter()
+            .take(index)
+            .find(|(other, _)| collide(*other, *address))
+        else {
+            continue;
+        };
+        let message = format!(
+            "`{}` is {address}, which `{}` ({other}) already takes",
+            place.path, other_place.path
+        );
+        let draft = Draft::error(message)
+            .key(place.path)
+            .at(place.span.clone(), "this address")
+            .at(other_place.span.clone(), "taken here");
+        findings.push(draft.help("choose another port or another address of this machine"));
+    }
+}
+
+/// Whether two listeners get in each other's way. IPv6 listeners take IPv6 only.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.port() != 0
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+fn node(raw: raw::Node, host_name: &str) -> Option<settings::Node> {
+    let name = match raw.name.value {
+        Some(name) => name,
+        None if raw.name.is_given() => return None,
+        None => name_of_host(host_name),
+    };
+    Some(settings::Node {
+        name,
+        state_dir: raw.state_dir.value?,
+        io: raw.io.value?,
+        shards: raw.shards.value.map(|shards| (shards > 0).then_some(shards))?,
+        control_socket: raw.control_socket.value?,
+    })
+}
+
+/// Makes a node name from the name of the machine.
+fn name_of_host(host_name: &str) -> String {
+    let first = host_name.split('.').next().unwrap_or_default().to_lowercase();
+    let kept: String = first
+        .chars()
+        .map(|c| if is_name(&c.to_string()) { c } else { '-' })
+        .take(NAME_LEN_MAX)
+        .collect();
+    let name = kept.trim_matches('-');
+    if is_name(name) {
+        name.to_owned()
+    } else {
+        "fieldgate".to_owned()
+    }
+}
+
+fn log(raw: raw::Log) -> Option<settings::Log> {
+    Some(settings::Log {
+        level: raw.level.value?,
+        format: raw.format.value?,
+    })
+}
+
+fn identity(raw: raw::Identity) -> Option<settings::Identity> {
+    if let Some(uri) = raw.pkcs11.value {
+        return Some(settings::Identity::Pkcs11 {
+            module: raw.module.value?,
+            uri,
+            pin: raw.pin.value?,
+        });
+    }
+    Some(settings::Identity::File {
+        path: raw.file.value?,
+        passphrase: raw.passphrase.value?,
+    })
+}
+
+fn journal(
+    field: Field<raw::Journal>,
+    is_needed: bool,
+    state_dir: &std::path::Path,
+    context: &mut Context<'_>,
+) -> Option<settings::Journal> {
+    let raw = match field.value {
+        Some(raw) => raw,
+        None if field.span.is_some() || !is_needed => return None,
+        None => raw::Journal::defaults("journal", context),
+    };
+    if let (Some(segment), Some(max)) = (raw.segment_bytes.value, raw.bytes_max.value)
+        && segment.saturating_mul(SEGMENTS_MIN) > max
+    {
+        // Whichever of the two stands in the file is the one to point at.
+        let field = if raw.segment_bytes.is_given() {
+            &raw.segment_bytes
+        } else {
+            &raw.bytes_max
+        };
+        let (segment, max) = (crate::spec::size_text(segment), crate::spec::size_text(max));
+        let message = format!(
+            "three segments of {segment} (`journal.segment_bytes`) are more than {max} (`journal.bytes_max`)"
+        );
+        let draft = field.error(message).at(
+            raw.bytes_max
+                .span
+                .clone()
+                .filter(|_| raw.segment_bytes.is_given()),
+            "and this",
+        );
+        context.push(draft.help("enlarge `bytes_max`, or choose a smaller `segment_bytes`"));
+    }
+    if let (Some(tail), Some(max)) = (raw.tail_bytes_max.value, raw.bytes_max.value)
+        && tail > max
+    {
+        let field = if raw.tail_bytes_max.is_given() {
+            &raw.tail_bytes_max
+        } else {
+            &raw.bytes_max
+        };
+        let draft =
+            field.error("`journal.tail_bytes_max` is more than `journal.bytes_max`, the whole journal");
+        context.push(draft.help("choose a smaller `tail_bytes_max`"));
+    }
+    if raw.durable.value == Some(false) {
+        let draft = raw.durable.warning(
+            "`journal.durable` is false: a power cut loses readings that devices were told are safe",
+        );
+        context.push(draft.help("take it out, except for comparisons"));
+    }
+    if !is_needed {
+        return None;
+    }
+    Some(settings::Journal {
+        dir: raw.dir.value.unwrap_or_else(|| state_dir.join("journal")),
+        bytes_max: raw.bytes_max.value?,
+        segment_bytes: raw.segment_bytes.value?,
+        commit_delay: raw.commit_delay_ms.value?,
+        tail_bytes_max: raw.tail_bytes_max.value?,
+        durable: raw.durable.value?,
+    })
+}
+
+fn link_tcp(raw: raw::LinkTcp) -> Option<settings::LinkTcp> {
+    Some(settings::LinkTcp {
+        listen: values(raw.listen.value?),
+    })
+}
+
+/// Takes the values out of a list.
+fn values<V>(items: Vec<Item<V>>) -> Vec<V> {
+    items.into_iter().map(|item| item.value).collect()
+}
+
+/// Finds values that may stand in the file once only.
+struct Unique<K> {
+    first: BTreeMap<K, Option<Range<usize>>>,
+}
+
+impl<K: Ord> Unique<K> {
+    const fn new() -> Self {
+        Self {
+            first: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a value and returns whether it is new; says so if it is not. `what` names it in the message.
+    fn add(&mut self, key: K, place: Place<'_>, what: &str, help: &str, findings: &mut Findings) -> bool {
+        if let Some(first) = self.first.get(&key) {
+            let draft = Draft::error(format!("`{}` is {what} that is taken already", place.path))
+                .key(place.path)
+                .at(place.span, "again here")
+                .at(first.clone(), "first here");
+            findings.push(draft.help(help));
+            false
+        } else {
+            self.first.insert(key, place.span);
+            true
+        }
+    }
+}
+
+/// Where a value stands.
+struct Place<'p> {
+    path: &'p str,
+    span: Option<Range<usize>>,
+}
+
+impl<V> Field<V> {
+    fn place(&self) -> Place<'_> {
+        Place {
+            path: &self.path,
+            span: self.span.clone(),
+        }
+    }
+}
+
+impl<V> Item<V> {
+    fn place(&self) -> Place<'_> {
+        Place {
+            path: &self.path,
+            span: self.span.clone(),
+        }
+    }
+}
+
+/// Fewer segments would leave no whole one to free while one is written and one is read.
+const SEGMENTS_MIN: u64 = 3;

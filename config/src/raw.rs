@@ -1,0 +1,444 @@
+//! The table of keys: the file as it is written.
+//!
+//! Names, types, bounds, defaults and meanings stand here and nowhere else. From one declaration come the type that
+//! [`check`](crate::check) works with, the reader that fills it, the reference and the schema.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::address::HostPort;
+use crate::identifier::Identifier;
+use crate::reader::{Field, Header, Item, RawTable, Reader};
+use crate::settings::{IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource};
+use crate::shape::{
+    Boolean, Choice, FilePath, List, Shape, bytes_u32, bytes_u64, count_u16, count_u32, inline, inlines,
+    millis, seconds, section, sections,
+};
+use crate::spec::Presence::{Default, Optional, Required};
+use crate::spec::{Key, Spec, When};
+use crate::template::TopicTemplate;
+use crate::text::{
+    CLIENT_ID, CREDENTIAL, DEVICE_NAME, HOST_PORT, IDENTIFIER, LISTEN, LISTEN_LOOPBACK, NAME, PASSWORD_HASH,
+    PKCS11_URI, RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE, USERNAME, VARIABLE,
+};
+
+/// Declares tables: `/// meaning`, key, type, `=` shape, presence, and `if` when the key means something.
+macro_rules! tables {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident $(exactly_one($($one:literal),+))? {
+            $( $(#[doc = $key_doc:literal])+ $key:ident: $value:ty = $shape:expr, $presence:expr $(, if $when:expr)?; )+
+        }
+    )+) => { $(
+        $(#[doc = $doc])+
+        #[derive(Debug)]
+        pub(crate) struct $name {
+            header: Header,
+            $( $(#[doc = $key_doc])+ pub(crate) $key: Field<$value>, )+
+        }
+
+        impl RawTable for $name {
+            const KEYS: &'static [&'static str] = &[$(stringify!($key)),+];
+            const EXACTLY_ONE: &'static [&'static str] = &[$($($one),+)?];
+
+            fn header(&self) -> &Header {
+                &self.header
+            }
+
+            fn spec() -> Spec {
+                Spec {
+                    doc: concat!($($doc),+),
+                    keys: vec![$( Key {
+                        name: stringify!($key),
+                        doc: concat!($($key_doc),+),
+                        form: Shape::form(&$shape),
+                        presence: $presence,
+                        when: tables!(@when $($when)?),
+                    } ),+],
+                    exactly_one: Self::EXACTLY_ONE,
+                }
+            }
+
+            fn fields(reader: &mut Reader<'_, '_, '_>) -> Self {
+                Self {
+                    header: reader.header(),
+                    $( $key: reader.field(
+                        stringify!($key),
+                        concat!($($key_doc),+),
+                        &$shape,
+                        $presence,
+                        tables!(@when $($when)?),
+                    ), )+
+                }
+            }
+        }
+    )+ };
+    (@when) => { When::Always };
+    (@when $when:expr) => { $when };
+}
+
+const LOG_LEVEL: Choice<LogLevel> = Choice(&[
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+]);
+const LOG_FORMAT: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+const IO_BACKEND: Choice<IoBackend> = Choice(&[
+    ("auto", IoBackend::Auto),
+    ("uring", IoBackend::Uring),
+    ("epoll", IoBackend::Epoll),
+]);
+const PQ: Choice<Pq> = Choice(&[
+    ("required", Pq::Required),
+    ("preferred", Pq::Preferred),
+    ("off", Pq::Off),
+]);
+const SINK_KIND: Choice<SinkName> = Choice(&[
+    ("mqtt", SinkName::Mqtt),
+    ("file", SinkName::File),
+    ("null", SinkName::Null),
+]);
+
+const FILE: FilePath = FilePath {
+    what: "a path, relative to the directory of this file",
+    len_max: PATH_LEN_MAX,
+};
+const SOCKET: FilePath = FilePath {
+    what: "a path of at most 107 bytes, relative to the directory of this file",
+    len_max: SOCKET_LEN_MAX,
+};
+const SECRET: crate::shape::Secret = crate::shape::Secret;
+
+const MQTT: When = When::Equals("kind", "mqtt");
+
+/// What the key `kind` of a sink says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SinkName {
+    Mqtt,
+    File,
+    Null,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+
+/// `PATH_MAX` of Linux less the final zero.
+const PATH_LEN_MAX: usize = 4_095;
+/// Size of `sun_path` on Linux less the final zero.
+const SOCKET_LEN_MAX: usize = 107;
+
+/// Largest MQTT packet that can be set: a reading of 65,000 bytes encoded (`PROTOCOL.md` §12) with room for the fields of
+/// PUBLISH that are not kept. Anything larger could only be refused.
+const PACKET_BYTES_MAX: u32 = 64 << 10;
+
+tables! {
+    /// The file. A section switches its function on.
+    Root {
+        /// The node as a whole.
+        node: Node = section::<Node>(), Default("{}");
+        /// What is logged and how.
+        log: Log = section::<Log>(), Default("{}");
+        /// Where the key of this node lives. `fieldgate identity create` makes it.
+        identity: Identity = section::<Identity>(), Required;
+        /// The durable queue on disk between devices and uplinks.
+        journal: Journal = section::<Journal>(), Optional("all defaults, if there is `[mqtt]` or `[[uplink]]`");
+        /// MQTT listener for field devices.
+        mqtt: Mqtt = section::<Mqtt>(), Optional("off");
+        /// Delivery of the journal to a collector.
+        uplink: Vec<Uplink> = sections::<Uplink>(16), Optional("none");
+        /// Listeners for links from other nodes.
+        link: Link = section::<Link>(), Optional("off");
+        /// Forwarding between members that never see each other's networks.
+        relay: Relay = section::<Relay>(), Optional("off");
+        /// End of the uplinks.
+        collector: Collector = section::<Collector>(), Optional("off");
+        /// Metrics in the Prometheus text format.
+        metrics: Metrics = section::<Metrics>(), Optional("off");
+    }
+
+    /// The node as a whole.
+    Node {
+        /// Name in logs, metrics and `status`.
+        name: String = NAME, Optional("the host name up to its first dot");
+        /// Directory of everything that survives a restart.
+        state_dir: PathBuf = FILE, Default("\"/var/lib/fieldgate\"");
+        /// How sockets are served: io_uring after a self-test, else epoll; or one of them.
+        io: IoBackend = IO_BACKEND, Default("\"auto\"");
+        /// Data-plane threads; 0 is one per core.
+        shards: u16 = count_u16(0, 64), Default("0");
+        /// UNIX socket for `fieldgate status` and the other commands that talk to a running node.
+        control_socket: PathBuf = SOCKET, Default("\"/run/fieldgate/control.sock\"");
+    }
+
+    /// What is logged and how. Logs go to standard error.
+    Log {
+        /// Least severe level that is written.
+        level: LogLevel = LOG_LEVEL, Default("\"info\"");
+        /// Form of a line: for people, or one JSON object.
+        format: LogFormat = LOG_FORMAT, Default("\"text\"");
+    }
+
+    /// Where the key of this node lives: in a PKCS#11 token, or in an encrypted file.
+    Identity exactly_one("pkcs11", "file") {
+        /// Key in a token (RFC 7512); it must match one key exactly. Without PIN, module and query part.
+        pkcs11: String = PKCS11_URI, Optional("no token");
+        /// PKCS#11 library of the token.
+        module: PathBuf = FILE, Required, if When::With(&["pkcs11"]);
+        /// User PIN of the token.
+        pin: SecretSource = SECRET, Required, if When::With(&["pkcs11"]);
+        /// Key in a file.
+        file: PathBuf = FILE, Optional("no file");
+        /// Passphrase of the file.
+        passphrase: SecretSource = SECRET, Required, if When::With(&["file"]);
+    }
+
+    /// Where a secret is. The secret itself never stands in the file.
+    Secret exactly_one("credential", "file", "env") {
+        /// Credential that systemd hands to the unit (`LoadCredentialEncrypted=`).
+        credential: String = CREDENTIAL, Optional("none");
+        /// File that only its owner can read; one line feed at its end is not part of the secret.
+        file: PathBuf = FILE, Optional("none");
+        /// Environment variable. Other processes of the same user can read it.
+        env: String = VARIABLE, Optional("none");
+    }
+
+    /// The durable queue on disk between devices and uplinks.
+    Journal {
+        /// Directory of the segments.
+        dir: PathBuf = FILE, Optional("`<state_dir>/journal`");
+        /// Disk space; at least three times `segment_bytes`. When it is used up, devices are not acknowledged any more.
+        bytes_max: u64 = bytes_u64(3 * MIB, 64 * TIB), Default("\"1 GiB\"");
+        /// Size of one segment; space is freed segment by segment.
+        segment_bytes: u64 = bytes_u64(MIB, 64 * MIB), Default("\"8 MiB\"");
+        /// Extra wait in milliseconds before a commit, so that more readings share one write. Devices wait as much longer.
+        commit_delay_ms: Duration = millis(0, 100), Default("0");
+        /// Memory for the newest readings, so that a live uplink does not read the disk; at most `bytes_max`.
+        tail_bytes_max: u64 = bytes_u64(64 * KIB, 256 * MIB), Default("\"4 MiB\"");
+        /// Whether a reading is on stable storage before its device is acknowledged. Without it a power cut loses
+        /// acknowledged readings; for comparisons only.
+        durable: bool = Boolean, Default("true");
+    }
+
+    /// MQTT listener for field devices: 3.1.1 and 5.0 on the same port.
+    Mqtt {
+        /// Addresses for plain TCP. An IPv6 address takes IPv6 only.
+        listen: Vec<Item<SocketAddr>> = List { item: LISTEN, min: 0, max: 16 },
+            Optional("`[\"0.0.0.0:1883\"]`, and none if there is `[mqtt.tls]`");
+        /// Listener with TLS.
+        tls: MqttTls = section::<MqttTls>(), Optional("off");
+        /// Whether devices without credentials are let in; only on loopback addresses.
+        anonymous: bool = Boolean, Default("false");
+        /// Allows `anonymous` on every address: whoever reaches the port can write anything.
+        dangerous_anonymous: bool = Boolean, Default("false");
+        /// How long in milliseconds arriving bytes may wait for company; 0 serves each at once.
+        latency_ms: Duration = millis(0, 100), Default("1");
+        /// Connections at a time, over all addresses.
+        clients_max: u32 = count_u32(1, 1_000_000), Default("10000");
+        /// Largest packet a device may send. A reading has at most 65,000 bytes encoded.
+        packet_bytes_max: u32 = bytes_u32(1 << 10, PACKET_BYTES_MAX), Default("\"64 KiB\"");
+        /// Publishes of one device that may wait for their acknowledgement (MQTT 5.0 Receive Maximum).
+        receive_max: u16 = count_u16(1, 1_024), Default("64");
+        /// Longest keep-alive in seconds granted to a client of MQTT 5.0; one that asks for more, or for none, gets this.
+        keep_alive_max_secs: Duration = seconds(5, 65_535), Default("1200");
+        /// Seconds from the accepted connection to CONNECT.
+        connect_timeout_secs: Duration = seconds(1, 300), Default("10");
+        /// Topic filters whose readings are alarms and overtake the backlog.
+        alarm_topics: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Default("[]");
+        /// Devices that may connect.
+        device: Vec<Device> = sections::<Device>(65_536), Optional("none");
+    }
+
+    /// MQTT over TLS 1.2 and 1.3.
+    MqttTls {
+        /// Addresses.
+        listen: Vec<Item<SocketAddr>> = List { item: LISTEN, min: 1, max: 16 }, Default("[\"0.0.0.0:8883\"]");
+        /// Certificate chain in PEM, the server's own first.
+        certificate: PathBuf = FILE, Required;
+        /// Private key in PEM.
+        key: PathBuf = FILE, Required;
+    }
+
+    /// A device that may connect.
+    Device {
+        /// Name in readings.
+        name: String = DEVICE_NAME, Required;
+        /// User name of its CONNECT.
+        username: String = USERNAME, Optional("`name`");
+        /// Hash of the password of its CONNECT.
+        password_hash: PasswordHash = PASSWORD_HASH, Required;
+        /// Topic filters it may publish to.
+        publish: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 1, max: 64 },
+            Optional("`[\"<name>/#\"]`: everything under its own name");
+    }
+
+    /// Delivery of the journal to a collector, end to end, through relays or straight.
+    Uplink exactly_one("relay", "relays", "direct") {
+        /// Name in logs, metrics and `status`.
+        name: String = NAME, Required;
+        /// Identifier of the collector; nobody else is let in.
+        collector: Identifier = IDENTIFIER, Required;
+        /// Name the collector holds at the relays.
+        via: String = RELAY_NAME, Required, if When::With(&["relay", "relays"]);
+        /// The relay.
+        relay: RelayAddress = inline::<RelayAddress>(), Optional("none");
+        /// Several relays, any of which will do.
+        relays: Vec<RelayAddress> = inlines::<RelayAddress>(8), Optional("none");
+        /// The collector itself, where it can be reached without a relay.
+        direct: DirectAddress = inline::<DirectAddress>(), Optional("none");
+        /// Whether channels must be post-quantum (X25519 with ML-KEM-768): classical ones are refused, or taken from peers
+        /// that have no other, or the only ones (for radio links).
+        pq: Pq = PQ, Default("\"required\"");
+        /// Whether records are padded to size buckets, so that their length tells less.
+        padding: bool = Boolean, Default("false");
+        /// How long in milliseconds readings may wait for company before a record is sealed.
+        latency_ms: Duration = millis(0, 100), Default("1");
+    }
+
+    /// A relay and who it must be.
+    RelayAddress {
+        /// Its `[link.tcp]` address.
+        address: HostPort = HOST_PORT, Required;
+        /// Its identifier.
+        identifier: Identifier = IDENTIFIER, Required;
+    }
+
+    /// The collector without a relay in between.
+    DirectAddress {
+        /// Its `[link.tcp]` address.
+        address: HostPort = HOST_PORT, Required;
+    }
+
+    /// Listeners for links from other nodes.
+    Link {
+        /// Links over TCP.
+        tcp: LinkTcp = section::<LinkTcp>(), Optional("off");
+    }
+
+    /// Links over TCP, for a relay and for a collector with direct uplinks. Needs no TLS: links carry channels only.
+    LinkTcp {
+        /// Addresses. An IPv6 address takes IPv6 only.
+        listen: Vec<Item<SocketAddr>> = List { item: LISTEN, min: 1, max: 16 }, Default("[\"0.0.0.0:4433\"]");
+    }
+
+    /// Forwarding between members. The relay sees ciphertext only. Needs `[link.tcp]`.
+    Relay {
+        /// Whether the channels in which members register must be post-quantum, as for `[[uplink]]`.
+        pq: Pq = PQ, Default("\"required\"");
+        /// Links at a time.
+        links_max: u32 = count_u32(1, 65_536), Default("10000");
+        /// Conversations per link and direction.
+        labels_max: u32 = count_u32(16, 4_096), Default("4096");
+        /// Bytes that may wait to leave on one link; what comes on top is dropped and sent again by its owner.
+        queue_bytes_max: u32 = bytes_u32(128 << 10, 256 << 20), Default("\"4 MiB\"");
+        /// Nodes that may use the relay. Everybody else is refused.
+        member: Vec<RelayMember> = sections::<RelayMember>(65_536), Optional("none");
+    }
+
+    /// A node that may use the relay.
+    RelayMember {
+        /// Name in logs, metrics and `status`.
+        name: String = NAME, Required;
+        /// Its identifier.
+        identifier: Identifier = IDENTIFIER, Required;
+        /// Names it may register, so that others reach it.
+        hold: Vec<Item<String>> = List { item: RELAY_NAME, min: 0, max: 16 }, Default("[]");
+        /// Names it may send to. Answers need no right.
+        reach: Vec<Item<String>> = List { item: RELAY_NAME, min: 0, max: 1_024 }, Default("[]");
+    }
+
+    /// End of the uplinks: takes readings from gateways and confirms them when every sink has them.
+    Collector {
+        /// Directory of the positions confirmed per gateway.
+        state_dir: PathBuf = FILE, Optional("`<state_dir>/collector` with the `state_dir` of `[node]`");
+        /// Whether channels from gateways and to relays must be post-quantum, as for `[[uplink]]`.
+        pq: Pq = PQ, Default("\"required\"");
+        /// Where it registers, and under which name. Without it only direct uplinks reach the collector.
+        register: Vec<Registration> = inlines::<Registration>(8), Optional("none");
+        /// Gateways that may deliver. Everybody else is refused.
+        gateway: Vec<CollectorGateway> = sections::<CollectorGateway>(65_536), Optional("none");
+        /// Where readings go.
+        sink: Vec<Sink> = sections::<Sink>(16), Optional("none, which is an error");
+    }
+
+    /// A name held at a relay.
+    Registration {
+        /// The relay.
+        relay: RelayAddress = inline::<RelayAddress>(), Required;
+        /// The name, which gateways write as `via`.
+        name: String = RELAY_NAME, Required;
+    }
+
+    /// A gateway that may deliver.
+    CollectorGateway {
+        /// Name in topics, JSON lines, logs and metrics.
+        name: String = NAME, Required;
+        /// Its identifier.
+        identifier: Identifier = IDENTIFIER, Required;
+    }
+
+    /// Where readings go.
+    Sink {
+        /// What it is: an MQTT broker, JSON lines in a file, or nowhere (for measurements).
+        kind: SinkName = SINK_KIND, Required;
+        /// Name in logs, metrics and stored positions.
+        name: String = NAME, Optional("`kind`");
+        /// The broker. The connection is not encrypted.
+        address: HostPort = HOST_PORT, Required, if MQTT;
+        /// MQTT client identifier; no other client of the broker may have it.
+        client_id: String = CLIENT_ID, Optional("`fieldgate-<name of the node>`"), if MQTT;
+        /// User name at the broker.
+        username: String = USERNAME, Optional("no login"), if MQTT;
+        /// Password at the broker; needs `username`.
+        password: SecretSource = SECRET, Optional("no password"), if MQTT;
+        /// Topic of each reading.
+        topic: TopicTemplate = TOPIC_TEMPLATE, Default("\"{gateway}/{device}/{resource}\""), if MQTT;
+        /// Readings that may wait for the broker's acknowledgement at a time.
+        inflight_max: u16 = count_u16(1, 65_535), Default("1000"), if MQTT;
+        /// File that lines are appended to; `"-"` is standard output.
+        path: SinkPath = SINK_PATH, Required, if When::Equals("kind", "file");
+    }
+
+    /// Metrics in the Prometheus text format, on `/metrics`.
+    Metrics {
+        /// A loopback address.
+        listen: SocketAddr = LISTEN_LOOPBACK, Default("\"127.0.0.1:9464\"");
+    }
+}
+
+/// What the key `path` of a sink says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum SinkPath {
+    Stdout,
+    File(PathBuf),
+}
+
+const SINK_PATH: SinkPathShape = SinkPathShape;
+
+/// A path, or `-`.
+struct SinkPathShape;
+
+impl Shape for SinkPathShape {
+    type Value = SinkPath;
+
+    fn form(&self) -> crate::spec::Form {
+        crate::spec::Form::Text {
+            what: "a path, relative to the directory of this file, or `-`",
+        }
+    }
+
+    fn read(
+        &self,
+        value: &toml::Spanned<toml::de::DeValue<'_>>,
+        path: &str,
+        context: &mut crate::reader::Context<'_>,
+    ) -> Option<SinkPath> {
+        if value.get_ref().as_str() == Some("-") {
+            return Some(SinkPath::Stdout);
+        }
+        FILE.read(value, path, context).map(SinkPath::File)
+    }
+}

@@ -1,0 +1,334 @@
+//! The texts of the file that mean something, and what is demanded of them.
+
+use std::net::SocketAddr;
+
+use crate::address::{HostPort, HostPortError};
+use crate::identifier::Identifier;
+use crate::settings::PasswordHash;
+use crate::shape::{Refusal, Text};
+use crate::template::{TemplateError, TopicTemplate};
+
+mod pkcs11;
+
+pub(crate) use pkcs11::PKCS11_URI;
+
+/// Name of a node or of something only this file talks about.
+pub(crate) const NAME: Text<String> = Text {
+    what: "a name of 1 to 63 of `a-z`, `0-9`, `-`",
+    parse: parse_name,
+};
+
+fn parse_name(text: &str) -> Result<String, Refusal> {
+    if is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::new(
+            "is not a name",
+            "use 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end",
+        ))
+    }
+}
+
+pub(crate) fn is_name(text: &str) -> bool {
+    (1..=NAME_LEN_MAX).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Longest name: that of a DNS label.
+pub(crate) const NAME_LEN_MAX: usize = 63;
+
+/// Name of a device.
+pub(crate) const DEVICE_NAME: Text<String> = Text {
+    what: "a name of 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_`, `:`, `-`",
+    parse: parse_device_name,
+};
+
+fn parse_device_name(text: &str) -> Result<String, Refusal> {
+    let fits = (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'));
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::new(
+            "is not a device name",
+            "use 1 to 64 letters, digits, dots, underscores, colons and hyphens",
+        ))
+    }
+}
+
+/// Name at a relay.
+pub(crate) const RELAY_NAME: Text<String> = Text {
+    what: "a name at the relay, 1 to 128 bytes without spaces and `*`",
+    parse: parse_relay_name,
+};
+
+fn parse_relay_name(text: &str) -> Result<String, Refusal> {
+    if text.contains('*') {
+        return Err(Refusal::new(
+            "has a wildcard",
+            "write each name out; wildcards are not taken",
+        ));
+    }
+    let fits = (1..=128).contains(&text.len()) && !text.chars().any(|c| c.is_whitespace() || c.is_control());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::new(
+            "is not a name at a relay",
+            "use 1 to 128 bytes without spaces, such as \"collector-1\"",
+        ))
+    }
+}
+
+/// Free text for a broker or a device.
+pub(crate) const USERNAME: Text<String> = Text {
+    what: "text of 1 to 255 bytes",
+    parse: parse_username,
+};
+
+fn parse_username(text: &str) -> Result<String, Refusal> {
+    if (1..=255).contains(&text.len()) && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::new(
+            "is empty, too long or has control characters",
+            "use 1 to 255 bytes of text",
+        ))
+    }
+}
+
+/// MQTT client identifier.
+pub(crate) const CLIENT_ID: Text<String> = Text {
+    what: "text of 1 to 255 bytes",
+    parse: parse_username,
+};
+
+/// Identifier of a node.
+pub(crate) const IDENTIFIER: Text<Identifier> = Text {
+    what: "an identifier, `fg1…`",
+    parse: parse_identifier,
+};
+
+fn parse_identifier(text: &str) -> Result<Identifier, Refusal> {
+    text.parse()
+        .map_err(|error: crate::identifier::IdentifierError| Refusal::new(error.to_string(), error.hint()))
+}
+
+/// Where to connect to.
+pub(crate) const HOST_PORT: Text<HostPort> = Text {
+    what: "`host:port`, the host a name or an IP address",
+    parse: parse_host_port,
+};
+
+fn parse_host_port(text: &str) -> Result<HostPort, Refusal> {
+    text.parse().map_err(|error: HostPortError| {
+        let hint = match error {
+            HostPortError::NoPort => {
+                "write host:port, such as \"relay.example.net:4433\" or \"[fd00::2]:4433\""
+            }
+            HostPortError::Port => "choose a port from 1 to 65535",
+            HostPortError::Host => "write a host name, an IPv4 address, or an IPv6 address in brackets",
+        };
+        Refusal::new(error.to_string(), hint)
+    })
+}
+
+/// Where to listen.
+pub(crate) const LISTEN: Text<SocketAddr> = Text {
+    what: "`IP address:port`, port 0 for one the system chooses",
+    parse: parse_listen,
+};
+
+fn parse_listen(text: &str) -> Result<SocketAddr, Refusal> {
+    text.parse().map_err(|_| {
+        Refusal::new(
+            "is not an IP address and a port",
+            "write an address of this machine, such as \"10.77.0.1:1883\"; \"0.0.0.0:1883\" is all IPv4 and \"[::]:1883\" all \
+             IPv6 ones",
+        )
+    })
+}
+
+/// Where to listen on this machine only.
+pub(crate) const LISTEN_LOOPBACK: Text<SocketAddr> = Text {
+    what: "`loopback address:port`, port 0 for one the system chooses",
+    parse: parse_listen_loopback,
+};
+
+fn parse_listen_loopback(text: &str) -> Result<SocketAddr, Refusal> {
+    let address = parse_listen(text)?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(Refusal::new(
+            "is not a loopback address",
+            format!(
+                "write \"127.0.0.1:{0}\" or \"[::1]:{0}\": it has no access control; put a proxy that has in front",
+                address.port()
+            ),
+        ))
+    }
+}
+
+/// An MQTT topic filter (MQTT 5.0 §4.7).
+pub(crate) const TOPIC_FILTER: Text<String> = Text {
+    what: "an MQTT topic filter of at most 1024 bytes",
+    parse: parse_topic_filter,
+};
+
+fn parse_topic_filter(text: &str) -> Result<String, Refusal> {
+    let help = "levels are separated by /; + stands for one whole level, # for the rest and comes last: \"hall/+/temp\", \"hall/#\"";
+    let levels: Vec<&str> = text.split('/').collect();
+    let reason = if text.is_empty() {
+        "is empty"
+    } else if text.len() > 1024 {
+        "is longer than 1024 bytes"
+    } else if text.chars().any(char::is_control) {
+        "has a control character"
+    } else if levels.iter().any(|level| level.contains('+') && *level != "+") {
+        "has a + that is not a whole level"
+    } else if levels
+        .iter()
+        .enumerate()
+        .any(|(at, level)| level.contains('#') && (*level != "#" || at + 1 < levels.len()))
+    {
+        "has a # that is not the last level"
+    } else if levels.first() == Some(&"$share") {
+        "is a shared subscription, to which nobody publishes"
+    } else {
+        return Ok(text.to_owned());
+    };
+    Err(Refusal::new(reason, help))
+}
+
+/// The topic of readings at a broker.
+pub(crate) const TOPIC_TEMPLATE: Text<TopicTemplate> = Text {
+    what: "a topic with the variables `{gateway}`, `{device}`, `{resource}`, at most 1024 bytes",
+    parse: parse_topic_template,
+};
+
+fn parse_topic_template(text: &str) -> Result<TopicTemplate, Refusal> {
+    if text.len() > 1024 {
+        return Err(Refusal::new("is longer than 1024 bytes", "choose a shorter one"));
+    }
+    text.parse().map_err(|error: TemplateError| {
+        let help = match &error {
+            TemplateError::Variable { name } => {
+                match crate::suggest::nearest(name, &["gateway", "device", "resource"]) {
+                    Some(meant) => format!("did you mean {{{meant}}}?"),
+                    None => "the variables are {gateway}, {device} and {resource}".to_owned(),
+                }
+            }
+            TemplateError::Empty | TemplateError::Brace => {
+                "write a topic such as \"{gateway}/{device}/{resource}\"".to_owned()
+            }
+            TemplateError::Character { .. } => "take it out; + and # are for topic filters".to_owned(),
+        };
+        Refusal::new(error.to_string(), help)
+    })
+}
+
+/// Stored form of a device's password.
+pub(crate) const PASSWORD_HASH: Text<PasswordHash> = Text {
+    what: "a password hash, `pbkdf2-sha256$<iterations>$<salt>$<hash>`",
+    parse: parse_password_hash,
+};
+
+fn parse_password_hash(text: &str) -> Result<PasswordHash, Refusal> {
+    let refuse = |reason: &str| {
+        let help = "`fieldgate device password NAME` makes a password and prints this line; the password itself must not \
+                    stand here";
+        Err(Refusal::secret(reason, help))
+    };
+    let parts: Vec<&str> = text.split('$').collect();
+    let [scheme, iterations, salt, hash] = parts.as_slice() else {
+        return refuse("is not a password hash");
+    };
+    if *scheme != "pbkdf2-sha256" {
+        return refuse("is hashed in a way fieldgate does not know");
+    }
+    let is_number = !iterations.starts_with('0') && iterations.bytes().all(|b| b.is_ascii_digit());
+    if !is_number
+        || !iterations
+            .parse::<u32>()
+            .is_ok_and(|n| (1..=ITERATIONS_MAX).contains(&n))
+    {
+        return refuse("has an iteration count outside 1..=1000000");
+    }
+    if !base64_len(salt).is_some_and(|len| (8..=64).contains(&len)) {
+        return refuse("has a salt that is not 8 to 64 bytes of Base64");
+    }
+    if base64_len(hash) != Some(32) {
+        return refuse("has a hash that is not 32 bytes of Base64");
+    }
+    Ok(PasswordHash(text.to_owned()))
+}
+
+/// Most rounds a connect may cost.
+const ITERATIONS_MAX: u32 = 1_000_000;
+
+/// Returns the number of bytes a Base64 text stands for (RFC 4648 §4), without padding and with unused bits zero, so that
+/// there is one text for each value.
+fn base64_len(text: &str) -> Option<usize> {
+    const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let values: Option<Vec<usize>> = text.chars().map(|c| DIGITS.find(c)).collect();
+    let values = values?;
+    let last = values.last().copied().unwrap_or(0);
+    let is_canonical = match values.len() % 4 {
+        0 => true,
+        2 => last.is_multiple_of(16),
+        3 => last.is_multiple_of(4),
+        _ => false,
+    };
+    is_canonical.then_some(values.len() * 3 / 4)
+}
+
+/// Name of a systemd credential.
+pub(crate) const CREDENTIAL: Text<String> = Text {
+    what: "the name of a systemd credential",
+    parse: parse_credential,
+};
+
+fn parse_credential(text: &str) -> Result<String, Refusal> {
+    // What systemd takes (systemd.exec(5), LoadCredential=): a valid file name.
+    let fits = (1..=255).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && !text.chars().any(|c| c == '/' || c == ':' || c.is_control());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::new(
+            "is not the name of a credential",
+            "write the name that LoadCredentialEncrypted= of the unit gives it, without a path",
+        ))
+    }
+}
+
+/// Name of an environment variable.
+pub(crate) const VARIABLE: Text<String> = Text {
+    what: "the name of an environment variable",
+    parse: parse_variable,
+};
+
+fn parse_variable(text: &str) -> Result<String, Refusal> {
+    let fits = (1..=255).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !text.starts_with(|c: char| c.is_ascii_digit());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::new(
+            "is not the name of an environment variable",
+            "use letters, digits and underscores, no $ in front",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests;
