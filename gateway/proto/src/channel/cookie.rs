@@ -71,7 +71,7 @@ impl CookieJar {
     }
 }
 
-fn cookie(secret: &Secret, path: &[u8], e: &[u8; 32]) -> Secret {
+pub(super) fn cookie(secret: &Secret, path: &[u8], e: &[u8; 32]) -> Secret {
     hmac_sha256(secret.as_bytes(), &[path, e])
 }
 
