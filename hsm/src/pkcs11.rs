@@ -1,5 +1,6 @@
 //! The identity key in a PKCS#11 token.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +37,6 @@ use session::{Login, Sessions};
 /// the *recovery ladder* is climbed: find the key again in a new session, open all sessions anew, log in anew,
 /// finalise and initialise the module. Return values are not told apart: modules disagree on them. Every signature
 /// is verified before it is given out.
-#[derive(Debug)]
 pub struct Pkcs11Signer {
     /// What was configured; tokens are found again by it.
     uri: Pkcs11Uri,
@@ -56,7 +56,6 @@ pub struct Pkcs11Signer {
 }
 
 /// A key that can be used now.
-#[derive(Debug)]
 struct OpenKey {
     sessions: Sessions,
     handle: ObjectHandle,
@@ -273,6 +272,17 @@ impl Signer for Pkcs11Signer {
 
     fn recoveries(&self) -> Recoveries {
         self.recoveries
+    }
+}
+
+impl fmt::Debug for Pkcs11Signer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Pkcs11Signer")
+            .field("location", &self.location)
+            .field("public_key", &self.public_key)
+            .field("recoveries", &self.recoveries)
+            .finish_non_exhaustive()
     }
 }
 

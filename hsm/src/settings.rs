@@ -1,12 +1,12 @@
 //! What the configuration says about the identity key.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::file::FileSigner;
 use crate::pkcs11::{Pkcs11Signer, create_pkcs11};
 use crate::secret::SecretSource;
-use crate::signer::{Algorithm, PublicKey, Signer};
+use crate::signer::{Algorithm, Signer};
 use crate::uri::Pkcs11Uri;
 
 /// Where the identity key is: exactly one of the two.
@@ -59,26 +59,23 @@ impl Settings {
         }
     }
 
-    /// Makes a new key at the place the settings name, and returns its public key.
+    /// Makes a new key at the place the settings name, and returns it open.
     ///
-    /// On a token the label is `object` of the URI, `fieldgate-identity` where it names none.
+    /// On a token the label is `object` of the URI, `fieldgate-identity` where it names none; the URI of exactly the
+    /// new key is the signer's [`location`](Signer::location).
     ///
     /// # Errors
     /// [`Error::LabelTaken`] and [`Error::FileExists`]: no key is ever replaced.
-    pub fn create(&self, algorithm: Algorithm) -> Result<PublicKey, Error> {
+    pub fn create(&self, algorithm: Algorithm) -> Result<Box<dyn Signer>, Error> {
         match self {
             Self::Pkcs11 { module, uri, pin } => {
                 let label = uri.object.as_deref().unwrap_or(DEFAULT_LABEL);
-                Ok(create_pkcs11(module, uri, pin, label, algorithm)?.public_key)
+                let created = create_pkcs11(module, uri, pin, label, algorithm)?;
+                Ok(Box::new(Pkcs11Signer::open(module, &created.uri, pin)?))
             }
-            Self::File { path, key } => create_file(path, key, algorithm),
+            Self::File { path, key } => Ok(Box::new(FileSigner::create(path, &key.read()?, algorithm)?)),
         }
     }
-}
-
-fn create_file(path: &Path, key: &SecretSource, algorithm: Algorithm) -> Result<PublicKey, Error> {
-    let signer = FileSigner::create(path, &key.read()?, algorithm)?;
-    Ok(*signer.public_key())
 }
 
 /// Takes the one value that is given, or the same given twice.
@@ -177,12 +174,12 @@ mod tests {
             settings.open().map(|_| ()),
             Err(Error::FileUnreadable { .. })
         ));
-        let public_key = settings.create(Algorithm::P256).unwrap();
+        let created = settings.create(Algorithm::P256).unwrap();
         let mut signer = settings.open().unwrap();
         let signature = signer.sign(b"message").unwrap();
-        assert!(public_key.verify(b"message", &signature));
+        assert!(created.public_key().verify(b"message", &signature));
         assert!(matches!(
-            settings.create(Algorithm::P256),
+            settings.create(Algorithm::P256).map(|_| ()),
             Err(Error::FileExists { .. })
         ));
     }

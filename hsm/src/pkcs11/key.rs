@@ -108,6 +108,7 @@ pub(super) fn check(sessions: &Sessions, key: &FoundKey) -> Result<CheckedKey, E
         key: sessions.key_uri(key).to_string(),
         problem,
     };
+    let algorithm = algorithm(sessions, key)?.map_err(unsuitable)?;
     let wanted = [
         AttributeType::Sensitive,
         AttributeType::Extractable,
@@ -152,7 +153,6 @@ pub(super) fn check(sessions: &Sessions, key: &FoundKey) -> Result<CheckedKey, E
     if always_authenticate == Some(true) {
         return Err(unsuitable(KeyProblem::AlwaysAuthenticate));
     }
-    let algorithm = algorithm(sessions, key)?.map_err(unsuitable)?;
     Ok(CheckedKey { algorithm, origin })
 }
 

@@ -12,7 +12,6 @@ use cryptoki::error::{Error as CryptokiError, RvError};
 use crate::error::{CallError, Error};
 
 /// A module and the state of its initialisation.
-#[derive(Debug)]
 pub(crate) struct Module {
     path: PathBuf,
     context: Pkcs11,
@@ -20,7 +19,6 @@ pub(crate) struct Module {
     lifecycle: RwLock<Lifecycle>,
 }
 
-#[derive(Debug)]
 struct Lifecycle {
     initialized: Option<Owner>,
     /// Counts initialisations; a session of an earlier one is dead and must not be closed.

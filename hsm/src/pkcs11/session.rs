@@ -1,6 +1,5 @@
 //! Sessions with a token, and the login.
 
-use std::fmt;
 use std::sync::Arc;
 
 use cryptoki::error::{Error as CryptokiError, RvError};
@@ -20,7 +19,6 @@ use crate::secret::{Secret, SecretSource};
 ///
 /// A PIN that was refused is not tried again while the process lives: each wrong try brings the token nearer to
 /// its lock, and a loop of restarts is stopped by the token's own warning flags.
-#[derive(Debug)]
 pub(super) struct Login {
     source: String,
     pin: Secret,
@@ -130,15 +128,6 @@ impl Drop for OwnedSession {
     }
 }
 
-impl fmt::Debug for OwnedSession {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("OwnedSession")
-            .field("generation", &self.generation)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What a session may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
@@ -149,7 +138,6 @@ pub(super) enum Access {
 }
 
 /// The sessions of one signer: one that works and one that keeps the login.
-#[derive(Debug)]
 pub(super) struct Sessions {
     // Dropped in this order, so that the login ends last.
     working: OwnedSession,

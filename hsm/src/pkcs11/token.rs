@@ -147,18 +147,24 @@ pub(super) const fn generating_mechanism(algorithm: Algorithm) -> Needed {
     }
 }
 
-/// Refuses a token that lacks a mechanism.
+/// Refuses a token that lacks a mechanism, or has it for something else.
+///
+/// Both the list and the description are asked: some modules describe what they were told not to do.
 pub(super) fn require_mechanism(sessions: &Sessions, needed: Needed) -> Result<(), Error> {
     let entered = sessions.enter();
     let slot = sessions.slot();
-    let is_there = entered
+    let is_listed = entered
+        .context()
+        .get_mechanism_list(slot)
+        .is_ok_and(|mechanisms| mechanisms.contains(&needed.mechanism));
+    let is_fit = entered
         .context()
         .get_mechanism_info(slot, needed.mechanism)
         .is_ok_and(|info| match needed.use_for {
             Use::Sign => info.sign(),
             Use::GenerateKeyPair => info.generate_key_pair(),
         });
-    if is_there {
+    if is_listed && is_fit {
         return Ok(());
     }
     Err(Error::Mechanism {

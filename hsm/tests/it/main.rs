@@ -1,1 +1,14 @@
-//! Tests against a real token.
+//! Signers against a real PKCS#11 module, SoftHSM2, each test with a token directory of its own.
+//!
+//! `C_Initialize` and the path of the token directory are of the whole process, so every test runs itself again as
+//! a process of its own; see [`softhsm::scenario`].
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod create;
+mod keys;
+mod pin;
+mod recovery;
+mod softhsm;
+mod tokens;
+mod worker;

@@ -1,0 +1,104 @@
+//! What an operator can do about an error.
+
+use super::{Error, KeyProblem, PinState};
+
+impl Error {
+    /// Returns what an operator can do about it. No wildcard arm: a new variant must bring a hint.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Uri(problem) => problem.hint(),
+            Self::UriUnsuitable { .. } => {
+                "name a token and a private key: pkcs11:token=…;object=…;type=private"
+            }
+            Self::Contradiction { .. } => "remove one of the two",
+            Self::Missing { .. } => "add it to the [identity] section of the configuration",
+            Self::CredentialsDirectory { .. } => {
+                "start fieldgate by systemd with LoadCredentialEncrypted= or LoadCredential= in its unit, or use a file"
+            }
+            Self::CredentialName { .. } => "write the name that stands before the colon of LoadCredential=",
+            Self::SecretUnreadable { .. } => {
+                "check that the file exists and that the user of fieldgate may read it"
+            }
+            Self::SecretVariable { .. } => {
+                "set the variable in the environment of fieldgate, or better use a credential"
+            }
+            Self::SecretEmpty { .. } => "put the PIN or the passphrase there, without anything around it",
+            Self::SecretTooLong { .. } => "check that the right file is named: a PIN or a key is far shorter",
+            Self::Exposed { .. } => "take the rights of group and others away: chmod 600 on that file",
+            Self::Owner { .. } => "give the file to the user that runs fieldgate: chown on that file",
+            Self::FileExists { .. } => "choose another path; a key file is never overwritten",
+            Self::FileUnreadable { .. } => {
+                "check the path; if there is no identity yet, make one with `fieldgate identity create`"
+            }
+            Self::FileUnwritable { .. } => "check that the directory exists, is writable and has space",
+            Self::FileDamaged { problem, .. } => problem.hint(),
+            Self::WrongKey { .. } => "check the passphrase or the credential; the file itself is intact",
+            Self::KeyTooShort { .. } => {
+                "use at least 32 random bytes, or a passphrase with the password hash"
+            }
+            Self::ModuleLoad { .. } => {
+                "check the path of the module and that its package is installed (SoftHSM: apt-get install softhsm2)"
+            }
+            Self::Module { .. } => {
+                "check the module's own configuration, and that its daemon and device are there"
+            }
+            Self::TokenNotFound { .. } => {
+                "correct the URI, or plug the token in; the message lists what is there"
+            }
+            Self::TokenAmbiguous { .. } => "add serial= to the URI; tokens differ in it",
+            Self::Mechanism { .. } => {
+                "use a token with ECDSA on P-256 (or Ed25519), or enable the mechanism in the module"
+            }
+            Self::WriteProtected { .. } => {
+                "lift the write protection, or make the key with the token's own tool"
+            }
+            Self::PinPad { .. } => {
+                "use a token that takes the PIN from the program: nobody is there to type it"
+            }
+            Self::PinUnset { .. } => "set the user PIN: pkcs11-tool --login --login-type so --init-pin",
+            Self::PinBlocked { state, .. } => match state {
+                PinState::Locked => "unlock the PIN with the token's security officer PIN",
+                PinState::FinalTry | PinState::CountLow => {
+                    "log in once by hand with the right PIN (pkcs11-tool --login --list-objects), then start fieldgate"
+                }
+            },
+            Self::PinRefused { .. } => {
+                "correct the PIN, log in once by hand with it (pkcs11-tool --login --list-objects), then start fieldgate"
+            }
+            Self::KeyNotFound { .. } => "correct the URI, or make the key with `fieldgate identity create`",
+            Self::KeyAmbiguous { .. } => "add id= to the URI; keys differ in it",
+            Self::KeyUnsuitable { problem, .. } => match problem {
+                KeyProblem::NotSensitive | KeyProblem::Extractable => {
+                    "make a new key with `fieldgate identity create`: this one could have been copied"
+                }
+                KeyProblem::CannotSign
+                | KeyProblem::AlwaysAuthenticate
+                | KeyProblem::Unreported(_)
+                | KeyProblem::Type(_)
+                | KeyProblem::Curve(_) => "make a new key with `fieldgate identity create`",
+            },
+            Self::PublicKeyMissing { .. } => {
+                "store the public key on the token with the same CKA_ID as the private key"
+            }
+            Self::SignatureInvalid { .. } | Self::SignatureLength { .. } => {
+                "check that public and private key belong together; otherwise the token is faulty"
+            }
+            Self::LabelTaken { .. } => {
+                "choose another label, or remove the old object with pkcs11-tool --delete-object"
+            }
+            Self::Label { .. } => "choose a short label, such as fieldgate-identity",
+            Self::Call { .. } => "check the token with `pkcs11-tool --login --test`",
+            Self::Unavailable { .. } => "check that the token is plugged in; fieldgate tries again by itself",
+            Self::Crypto { .. } => "check that the system provides random numbers; otherwise report this",
+            Self::PrivateKey => "give the public key that belongs to the private key",
+            Self::TimedOut { .. } => {
+                "a token may be slow, gone or hanging: check it with `pkcs11-tool --login --test`"
+            }
+            Self::QueueFull { .. } => {
+                "the token is slower than the demand: allow attestations in place of live proofs"
+            }
+            Self::Stopped => "restart fieldgate; its log says why the worker ended",
+            Self::Thread(_) => "raise the limit of tasks of the service",
+        }
+    }
+}
