@@ -5,9 +5,11 @@
 
 pub mod channel;
 pub mod crypto;
+pub mod delivery;
 pub mod entropy;
 pub mod identity;
 pub mod link;
+pub mod node;
 pub mod relay;
 pub mod route;
 pub mod time;

@@ -520,4 +520,4 @@ pub const FRAME_LEN_MAX_AT_LEAST: usize = 4_096;
 const PONG_BACKLOG_MAX: usize = 1 << 20;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -34,3 +34,6 @@ pub use received::{Candidate, DropReason, Received, RouterStats};
 pub use router::{
     LinkId, LinkTraffic, LinkWriter, MemberLinkError, Output, Router, RouterError, RouterSettings,
 };
+
+#[cfg(test)]
+mod tests;

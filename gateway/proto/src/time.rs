@@ -40,7 +40,10 @@ impl Add<Duration> for Instant {
 
     /// Adds, and stays at the largest instant (584 years) instead of wrapping.
     fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 

@@ -69,7 +69,11 @@ impl<'a> Reader<'a> {
     /// [`WireError::Truncated`] if fewer are left.
     pub fn bytes(&mut self, field: &'static str, len: usize) -> Result<&'a [u8], WireError> {
         let Some((head, rest)) = self.rest.split_at_checked(len) else {
-            return Err(WireError::Truncated { field, need: len, have: self.rest.len() });
+            return Err(WireError::Truncated {
+                field,
+                need: len,
+                have: self.rest.len(),
+            });
         };
         self.rest = rest;
         Ok(head)
@@ -81,7 +85,11 @@ impl<'a> Reader<'a> {
     /// [`WireError::Truncated`] if fewer are left.
     pub fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], WireError> {
         let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
-            return Err(WireError::Truncated { field, need: N, have: self.rest.len() });
+            return Err(WireError::Truncated {
+                field,
+                need: N,
+                have: self.rest.len(),
+            });
         };
         self.rest = rest;
         Ok(*head)
@@ -125,12 +133,18 @@ impl<'a> Reader<'a> {
     /// [`WireError::Truncated`], or [`WireError::Value`] for a form longer than needed.
     pub fn varint(&mut self, field: &'static str) -> Result<u64, WireError> {
         let Some(first) = self.rest.first() else {
-            return Err(WireError::Truncated { field, need: 1, have: 0 });
+            return Err(WireError::Truncated {
+                field,
+                need: 1,
+                have: 0,
+            });
         };
         let len = 1_usize << (first >> 6);
         let bytes = self.bytes(field, len)?;
-        let value =
-            bytes.iter().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)) & (VARINT_MAX >> (8 * (8 - len)));
+        let value = bytes
+            .iter()
+            .fold(0_u64, |value, byte| value << 8 | u64::from(*byte))
+            & (VARINT_MAX >> (8 * (8 - len)));
         if varint_len(value) != len {
             return Err(WireError::Value { field, value });
         }
@@ -178,7 +192,13 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`WireError::Trailing`] if bytes are left.
     pub const fn finish(self) -> Result<(), WireError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(WireError::Trailing { extra: self.rest.len() }) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(WireError::Trailing {
+                extra: self.rest.len(),
+            })
+        }
     }
 }
 
@@ -198,7 +218,10 @@ pub const fn varint_len(value: u64) -> usize {
 /// # Panics
 /// If `value` exceeds [`VARINT_MAX`]: every caller writes lengths and counters of its own.
 pub fn put_varint(out: &mut Vec<u8>, value: u64) {
-    assert!(value <= VARINT_MAX, "{value} does not fit a variable-length integer");
+    assert!(
+        value <= VARINT_MAX,
+        "{value} does not fit a variable-length integer"
+    );
     let bytes = value.to_be_bytes();
     match varint_len(value) {
         1 => out.push(bytes[7]),
@@ -246,7 +269,10 @@ mod tests {
     #[test]
     fn decodes_the_examples_of_rfc_9000() {
         let cases: [(&[u8], u64); 4] = [
-            (&[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c], 151_288_809_941_952_652),
+            (
+                &[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c],
+                151_288_809_941_952_652,
+            ),
             (&[0x9d, 0x7f, 0x3e, 0x7d], 494_878_333),
             (&[0x7b, 0xbd], 15_293),
             (&[0x25], 37),
@@ -261,7 +287,13 @@ mod tests {
 
     #[test]
     fn refuses_a_varint_longer_than_needed() {
-        assert_eq!(Reader::new(&[0x40, 0x25]).varint("x"), Err(WireError::Value { field: "x", value: 37 }));
+        assert_eq!(
+            Reader::new(&[0x40, 0x25]).varint("x"),
+            Err(WireError::Value {
+                field: "x",
+                value: 37
+            })
+        );
     }
 
     proptest! {

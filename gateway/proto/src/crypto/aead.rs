@@ -59,13 +59,7 @@ impl AeadKey {
     /// If `in_out` exceeds the AEAD's limit of gigabytes; records end at 64 KiB.
     #[must_use]
     pub fn seal(&self, number: u64, aad: &[u8], in_out: &mut [u8]) -> [u8; TAG_LEN] {
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(self.aead.nonce(number), aead::Aad::from(aad), in_out)
-            .expect("messages and records are far below the AEAD's limit");
-        let mut bytes = [0; TAG_LEN];
-        bytes.copy_from_slice(tag.as_ref());
-        bytes
+        self.seal_with(self.aead.nonce(number), aad, in_out)
     }
 
     /// Verifies and decrypts ciphertext and tag in place, and returns the plaintext.
@@ -78,8 +72,27 @@ impl AeadKey {
         aad: &[u8],
         in_out: &'m mut [u8],
     ) -> Result<&'m mut [u8], CryptoError> {
+        self.open_with(self.aead.nonce(number), aad, in_out)
+    }
+
+    pub(super) fn seal_with(&self, nonce: Nonce, aad: &[u8], in_out: &mut [u8]) -> [u8; TAG_LEN] {
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce, aead::Aad::from(aad), in_out)
+            .expect("messages and records are far below the AEAD's limit");
+        let mut bytes = [0; TAG_LEN];
+        bytes.copy_from_slice(tag.as_ref());
+        bytes
+    }
+
+    pub(super) fn open_with<'m>(
+        &self,
+        nonce: Nonce,
+        aad: &[u8],
+        in_out: &'m mut [u8],
+    ) -> Result<&'m mut [u8], CryptoError> {
         self.key
-            .open_in_place(self.aead.nonce(number), aead::Aad::from(aad), in_out)
+            .open_in_place(nonce, aead::Aad::from(aad), in_out)
             .map_err(|_| CryptoError::Tag)
     }
 }

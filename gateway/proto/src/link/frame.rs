@@ -315,7 +315,10 @@ pub fn finish_frame(out: &mut Vec<u8>, mark: Mark, len_max: usize) -> Result<(),
         abandon_frame(out, mark);
         return Err(FrameError::TooLong { len, max });
     }
-    if let Some(header) = out.get_mut(mark.start..).and_then(|frame| frame.first_chunk_mut::<3>()) {
+    if let Some(header) = out
+        .get_mut(mark.start..)
+        .and_then(|frame| frame.first_chunk_mut::<3>())
+    {
         *header = length_bytes(len);
     }
     Ok(())
@@ -392,4 +395,4 @@ fn put_fixed(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,10 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use crate::wire::{Reader, WireError, put_bytes8, put_varint};
+use crate::{
+    channel::put_frame,
+    wire::{Reader, WireError, put_bytes8},
+};
 
 const KIND_REGISTER: u8 = 0x10;
 const KIND_REGISTERED: u8 = 0x11;
@@ -151,8 +154,6 @@ impl<'a> RegistrarFrame<'a> {
                 KIND_UNREGISTER
             }
         };
-        out.push(kind);
-        put_varint(out, body.len() as u64);
-        out.extend_from_slice(&body);
+        put_frame(out, kind, &body);
     }
 }

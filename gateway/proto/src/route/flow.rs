@@ -183,6 +183,14 @@ impl Flows {
     }
 }
 
+#[cfg(test)]
+impl Flows {
+    /// Returns the way back of an initiator's conversation, as text.
+    pub(super) fn return_route(&self, flow: FlowId) -> Option<String> {
+        Some(self.get(flow)?.return_route.to_string())
+    }
+}
+
 /// Returns the token in the service address of a conversation, `None` for the service of a worker.
 pub(super) fn flow_token(service: &str) -> Option<u64> {
     let digits = service.strip_prefix(FLOW_SERVICE_PREFIX)?;

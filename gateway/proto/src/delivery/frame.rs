@@ -1,0 +1,344 @@
+//! The frames of delivery and their codecs.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use crate::{
+    channel::{FrameMark, begin_frame, finish_frame, put_frame},
+    wire::{Reader, WireError},
+};
+
+/// Which journal: random, drawn when the journal was created.
+pub type JournalId = [u8; 16];
+
+/// Kind of [`Offer`].
+pub const OFFER: u8 = 0x20;
+/// Kind of [`Resume`].
+pub const RESUME: u8 = 0x21;
+/// Kind of [`Batch`].
+pub const BATCH: u8 = 0x22;
+/// Kind of [`Ack`].
+pub const ACK: u8 = 0x23;
+/// Kind of [`Lost`].
+pub const LOST: u8 = 0x24;
+
+/// Why a frame of delivery was refused. Always the sender's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryError {
+    /// The body does not have the form of its kind.
+    #[error("delivery frame is malformed")]
+    Wire(#[from] WireError),
+    /// A frame came that this side never gets, or before its time.
+    #[error("delivery frame {kind:#04x} is out of place")]
+    OutOfPlace {
+        /// Its kind.
+        kind: u8,
+    },
+    /// The frame is about another journal than the one offered.
+    #[error("delivery frame is about another journal")]
+    Journal,
+    /// Numbers contradict each other.
+    #[error("delivery frame has {what} {value}, outside {min}..={max}")]
+    Range {
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// Smallest possible.
+        min: u64,
+        /// Largest possible.
+        max: u64,
+    },
+}
+
+impl DeliveryError {
+    /// Returns what an operator can do about it.
+    #[must_use]
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::Wire(_) | Self::OutOfPlace { .. } | Self::Journal | Self::Range { .. } => {
+                "upgrade the older of gateway and collector"
+            }
+        }
+    }
+}
+
+/// What a gateway has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Which journal.
+    pub journal: JournalId,
+    /// Oldest sequence it still has, or `next` if it has none.
+    pub first: u64,
+    /// The sequence that the next reading will get.
+    pub next: u64,
+}
+
+impl Offer {
+    /// Reads the body of an Offer.
+    ///
+    /// # Errors
+    /// [`DeliveryError::Wire`], or [`DeliveryError::Range`] if `first` is 0 or after `next`.
+    pub fn decode(body: &[u8]) -> Result<Self, DeliveryError> {
+        let mut reader = Reader::new(body);
+        let offer = Self {
+            journal: reader.array("journal id")?,
+            first: reader.u64("first available sequence")?,
+            next: reader.u64("next sequence")?,
+        };
+        reader.finish()?;
+        within("next sequence", offer.next, 1, SEQUENCE_MAX)?;
+        within("first available sequence", offer.first, 1, offer.next)?;
+        Ok(offer)
+    }
+
+    /// Appends the frame.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let mark = begin_frame(out, OFFER);
+        out.extend_from_slice(&self.journal);
+        out.extend_from_slice(&self.first.to_be_bytes());
+        out.extend_from_slice(&self.next.to_be_bytes());
+        finish_frame(out, mark);
+    }
+}
+
+/// How far a collector has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The collector holds everything up to here.
+    pub received: u64,
+    /// Its sinks confirmed everything up to here.
+    pub committed: u64,
+    /// The gateway may send up to here.
+    pub credit: u64,
+}
+
+impl Ack {
+    /// Reads the body of an Ack.
+    ///
+    /// # Errors
+    /// [`DeliveryError::Wire`], or [`DeliveryError::Range`] if `committed` is after `received`.
+    pub fn decode(body: &[u8]) -> Result<Self, DeliveryError> {
+        let mut reader = Reader::new(body);
+        let ack = Self::read(&mut reader)?;
+        reader.finish()?;
+        Ok(ack)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DeliveryError> {
+        let ack = Self {
+            received: reader.u64("received")?,
+            committed: reader.u64("committed")?,
+            credit: reader.u64("credit")?,
+        };
+        within("received", ack.received, 0, SEQUENCE_MAX)?;
+        within("committed", ack.committed, 0, ack.received)?;
+        Ok(ack)
+    }
+
+    fn body(&self) -> [u8; 24] {
+        let mut body = [0; 24];
+        for (place, value) in body
+            .chunks_exact_mut(8)
+            .zip([self.received, self.committed, self.credit])
+        {
+            place.copy_from_slice(&value.to_be_bytes());
+        }
+        body
+    }
+
+    /// Appends the frame.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        put_frame(out, ACK, &self.body());
+    }
+}
+
+/// The answer to an [`Offer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Which journal.
+    pub journal: JournalId,
+    /// How far the collector has come with it.
+    pub ack: Ack,
+}
+
+impl Resume {
+    /// Reads the body of a Resume.
+    ///
+    /// # Errors
+    /// As for [`Ack::decode`].
+    pub fn decode(body: &[u8]) -> Result<Self, DeliveryError> {
+        let mut reader = Reader::new(body);
+        let resume = Self {
+            journal: reader.array("journal id")?,
+            ack: Ack::read(&mut reader)?,
+        };
+        reader.finish()?;
+        Ok(resume)
+    }
+
+    /// Appends the frame.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let mark = begin_frame(out, RESUME);
+        out.extend_from_slice(&self.journal);
+        out.extend_from_slice(&self.ack.body());
+        finish_frame(out, mark);
+    }
+}
+
+/// Why readings cannot be had any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LostReason {
+    /// Their checksum is wrong.
+    Corrupt = 1,
+    /// Policy discarded them.
+    Discarded = 2,
+}
+
+/// Readings that cannot be had any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// First sequence.
+    pub first: u64,
+    /// Last sequence.
+    pub last: u64,
+    /// Why.
+    pub reason: LostReason,
+}
+
+impl Lost {
+    /// Reads the body of a Lost.
+    ///
+    /// # Errors
+    /// [`DeliveryError::Wire`], or [`DeliveryError::Range`] for an empty range or unknown reason.
+    pub fn decode(body: &[u8]) -> Result<Self, DeliveryError> {
+        let mut reader = Reader::new(body);
+        let (first, last) = (
+            reader.u64("first lost sequence")?,
+            reader.u64("last lost sequence")?,
+        );
+        let reason = match reader.u8("reason")? {
+            1 => LostReason::Corrupt,
+            2 => LostReason::Discarded,
+            value => {
+                return Err(WireError::Value {
+                    field: "reason",
+                    value: u64::from(value),
+                }
+                .into());
+            }
+        };
+        reader.finish()?;
+        within("last lost sequence", last, 1, SEQUENCE_MAX)?;
+        within("first lost sequence", first, 1, last)?;
+        Ok(Self { first, last, reason })
+    }
+
+    /// Appends the frame.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let mark = begin_frame(out, LOST);
+        out.extend_from_slice(&self.first.to_be_bytes());
+        out.extend_from_slice(&self.last.to_be_bytes());
+        out.push(self.reason as u8);
+        finish_frame(out, mark);
+    }
+}
+
+/// Consecutive readings, as received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// Sequence of the first.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// Each behind its variable-length length.
+    pub readings: &'a [u8],
+}
+
+impl<'a> Batch<'a> {
+    /// Reads the body of a Batch and checks that it holds exactly `count` readings.
+    ///
+    /// # Errors
+    /// [`DeliveryError::Wire`], or [`DeliveryError::Range`] for numbers that cannot be.
+    pub fn decode(body: &'a [u8]) -> Result<Self, DeliveryError> {
+        let mut reader = Reader::new(body);
+        let first = reader.u64("first sequence")?;
+        let count = u64::from(reader.u16("number of readings")?);
+        within("number of readings", count, 1, u64::from(u16::MAX))?;
+        within("first sequence", first, 1, SEQUENCE_MAX)?;
+        let readings = reader.rest();
+        for _ in 0..count {
+            reader.bytes_varint("reading")?;
+        }
+        reader.finish()?;
+        Ok(Self {
+            first,
+            count,
+            readings,
+        })
+    }
+
+    /// Returns the batch without its first `skipped` readings, `None` if none would be left.
+    #[must_use]
+    pub fn without_first(self, skipped: u64) -> Option<Self> {
+        let count = self.count.checked_sub(skipped).filter(|count| *count > 0)?;
+        let mut reader = Reader::new(self.readings);
+        for _ in 0..skipped {
+            reader.bytes_varint("reading").ok()?;
+        }
+        Some(Self {
+            first: self.first.saturating_add(skipped),
+            count,
+            readings: reader.rest(),
+        })
+    }
+}
+
+/// Writes a Batch frame whose readings somebody else appends.
+#[derive(Debug)]
+#[must_use = "the frame has no length until it is finished"]
+pub struct BatchWriter {
+    mark: FrameMark,
+    count_at: usize,
+}
+
+impl BatchWriter {
+    /// Bytes that the frame takes beside its readings.
+    pub const OVERHEAD: usize = 3 + 8 + 2;
+
+    /// Begins the frame; the caller appends readings, each behind its variable-length length.
+    pub fn begin(out: &mut Vec<u8>, first: u64) -> Self {
+        let mark = begin_frame(out, BATCH);
+        out.extend_from_slice(&first.to_be_bytes());
+        let count_at = out.len();
+        out.extend_from_slice(&[0, 0]);
+        Self { mark, count_at }
+    }
+
+    /// Ends the frame with the number of readings appended.
+    ///
+    /// # Panics
+    /// If `out` was shortened since.
+    pub fn finish(self, out: &mut [u8], count: u16) {
+        let place = out
+            .get_mut(self.count_at..)
+            .and_then(|rest| rest.first_chunk_mut());
+        *place.expect("the buffer only grows while a frame is written") = count.to_be_bytes();
+        finish_frame(out, self.mark);
+    }
+}
+
+fn within(what: &'static str, value: u64, min: u64, max: u64) -> Result<(), DeliveryError> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(DeliveryError::Range {
+            what,
+            value,
+            min,
+            max,
+        })
+    }
+}
+
+/// Largest sequence: far beyond what any journal reaches, and far from overflow.
+const SEQUENCE_MAX: u64 = 1 << 62;

@@ -1,0 +1,381 @@
+//! A whole node, sans-IO: links, routing, channels, registrations, delivery.
+//!
+//! ```text
+//!  bytes of a connection ─▶ Link ─▶ Router ─▶ Channels ─▶ frames ─▶ uplink │ source │ registrar
+//!                                     │                               │        │
+//!                          other links ◀┘ (relay)      journal ◀──────┘        └─▶ sinks
+//! ```
+//!
+//! The caller owns sockets, clocks, the journal and the sinks. It gives bytes and the end of each turn in, and takes
+//! bytes (through [`Wire`]) and [`Output`]s out. Everything a node says is appended to send buffers of the caller; readings
+//! are sealed where they are copied to.
+
+mod collect;
+mod connection;
+mod incoming;
+mod neighbour;
+mod output;
+mod settings;
+mod uplink;
+
+use std::collections::{BTreeMap, VecDeque};
+
+pub use collect::{SourceIndex, SourceInfo, SourceView};
+pub use connection::ConnectionView;
+pub use neighbour::{NeighbourState, NeighbourView};
+pub use output::{Event, Output};
+pub use settings::{CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings};
+pub use uplink::{UplinkState, UplinkView};
+
+use crate::{
+    channel::{ChannelId, Channels, ChannelsStats, CloseCode, LocalIdentity, PathId},
+    delivery::Batch,
+    entropy::Entropy,
+    link::LinkSettings,
+    route::{FlowId, LinkId, LinkWriter, Router, RouterStats},
+    time::{Instant, Now},
+};
+
+/// A connection of the caller: any number that is not used again while the node knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionKey(pub u64);
+
+/// The send buffers of the caller's connections.
+pub trait Wire {
+    /// Returns the buffer to which bytes for the connection are appended, `None` if it is gone.
+    fn buffer(&mut self, connection: ConnectionKey) -> Option<&mut Vec<u8>>;
+
+    /// Returns how many bytes wait to be sent, those in the buffer included.
+    fn queued_bytes(&self, connection: ConnectionKey) -> usize;
+}
+
+/// Where a collector's readings go.
+pub trait ReadingSink {
+    /// Takes consecutive readings of a source that follow what it took before, all of them or none.
+    ///
+    /// Returns `false` if it holds too much already; the node then asks for them again later.
+    fn accept(&mut self, source: &SourceInfo, batch: Batch<'_>) -> bool;
+}
+
+/// What a node without a collector does with readings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoSink;
+
+impl ReadingSink for NoSink {
+    fn accept(&mut self, _source: &SourceInfo, _batch: Batch<'_>) -> bool {
+        false
+    }
+}
+
+/// The journal as uplinks see it.
+pub trait RecordSource {
+    /// Copies records from `from` on in the form of a Batch frame (PROTOCOL.md §8) to the end of `out`: at most `bytes_max`
+    /// bytes and `count_max` records.
+    fn copy_records(&mut self, from: u64, bytes_max: usize, count_max: u64, out: &mut Vec<u8>) -> Copied;
+}
+
+/// What [`RecordSource::copy_records`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// So many records were copied, at least one.
+    Records(u64),
+    /// They have to be read from disk first; nothing was copied. Call again once they are there.
+    NotYet,
+    /// They cannot be had any more, up to this sequence; nothing was copied.
+    Lost {
+        /// The last sequence that is lost.
+        last: u64,
+        /// Why.
+        reason: crate::delivery::LostReason,
+    },
+}
+
+/// What a channel is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// To the registrar of the relay at a neighbour.
+    Registrar { neighbour: usize },
+    /// From an uplink to its collector.
+    Uplink { uplink: usize },
+    /// From a node to this relay's registrar, straight over a link.
+    Member { link: LinkId },
+    /// From a gateway to this collector; the source is known once the journal was offered.
+    Gateway { source: Option<SourceIndex> },
+    /// It came for a service, and the peer is not authenticated yet.
+    Unknown { service: Service },
+}
+
+/// Services that other nodes' channels can come for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    Registrar,
+    Uplink,
+}
+
+/// A channel's end in this node.
+#[derive(Clone, Copy, Debug)]
+struct ChannelEntry {
+    used_for: Use,
+    flow: FlowId,
+}
+
+/// The node. See the [module](self).
+#[derive(Debug)]
+pub struct Node {
+    link_settings: LinkSettings,
+    router: Router,
+    channels: Channels,
+    /// By connection.
+    connections: BTreeMap<ConnectionKey, Box<connection::Connection>>,
+    /// By [`LinkId::index`].
+    connection_of: Vec<Option<ConnectionKey>>,
+    by_channel: BTreeMap<ChannelId, ChannelEntry>,
+    by_flow: BTreeMap<FlowId, ChannelId>,
+    neighbours: Vec<neighbour::Neighbour>,
+    uplinks: Vec<uplink::Uplink>,
+    collector: Option<collect::Collector>,
+    outputs: VecDeque<Output>,
+    /// Bytes of the link machine on their way to a send buffer; kept for its capacity.
+    scratch: Vec<u8>,
+    stats: NodeStats,
+    /// Links count in seconds, so they are asked once a second and not at every turn.
+    next_link_sweep: Instant,
+}
+
+/// What a node has seen since it was made, beside what its parts count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeStats {
+    /// Channels closed because the peer is not allowed what it wanted.
+    pub unauthorised: u64,
+    /// Frames inside channels that were malformed or out of place.
+    pub bad_frames: u64,
+    /// Links closed because of what came over them.
+    pub bad_links: u64,
+}
+
+impl Node {
+    /// Makes a node without connections; it asks for those it needs at its first timeout.
+    #[must_use]
+    pub fn new(now: Now, entropy: &mut dyn Entropy, settings: NodeSettings, local: LocalIdentity) -> Self {
+        let link_settings = LinkSettings::new(&settings.software, entropy.u64());
+        let router = Router::new(settings.router());
+        Self {
+            link_settings,
+            router,
+            channels: Channels::new(settings.channels, local),
+            connections: BTreeMap::new(),
+            connection_of: Vec::new(),
+            by_channel: BTreeMap::new(),
+            by_flow: BTreeMap::new(),
+            neighbours: settings
+                .neighbours
+                .iter()
+                .map(|settings| neighbour::Neighbour::new(now.instant, settings))
+                .collect(),
+            uplinks: settings
+                .uplinks
+                .into_iter()
+                .map(|settings| uplink::Uplink::new(now.instant, settings))
+                .collect(),
+            collector: settings.collect.map(collect::Collector::new),
+            outputs: VecDeque::new(),
+            scratch: Vec::new(),
+            stats: NodeStats::default(),
+            next_link_sweep: now.instant,
+        }
+    }
+
+    /// Replaces what the node proves itself with in handshakes from now on.
+    pub fn set_local(&mut self, local: LocalIdentity) {
+        self.channels.set_local(local);
+    }
+
+    /// Does what is due at `now`: dialling, handshakes, repetitions, expiries.
+    pub fn handle_timeout(&mut self, now: Now, entropy: &mut dyn Entropy, wire: &mut dyn Wire) {
+        self.time_out_connections(now, entropy, wire);
+        self.router.handle_timeout(
+            now.instant,
+            &mut Links {
+                connection_of: &self.connection_of,
+                wire,
+            },
+        );
+        self.channels.handle_timeout(now, entropy);
+        self.settle(now, entropy, wire);
+        self.time_out_neighbours(now, entropy, wire);
+        self.time_out_uplinks(now, entropy, wire);
+        if let Some(collector) = &mut self.collector {
+            collector.handle_timeout(now.instant);
+        }
+        self.settle(now, entropy, wire);
+    }
+
+    /// Returns when [`Node::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let neighbours = self
+            .neighbours
+            .iter()
+            .filter_map(neighbour::Neighbour::poll_timeout);
+        let uplinks = self.uplinks.iter().filter_map(uplink::Uplink::poll_timeout);
+        let own = [
+            (!self.connections.is_empty()).then_some(self.next_link_sweep),
+            self.router.poll_timeout(),
+            self.channels.poll_timeout(),
+            self.collector.as_ref().and_then(collect::Collector::poll_timeout),
+        ];
+        neighbours.chain(uplinks).chain(own.into_iter().flatten()).min()
+    }
+
+    /// Returns the next effect; drain it to `None` after every `handle_*` and [`Node::flush`].
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Seals and sends whatever waits: readings of the journal, acknowledgements, frames held back for congested links.
+    /// Call it once at the end of each turn.
+    pub fn flush(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        wire: &mut dyn Wire,
+        journal: Option<&mut dyn RecordSource>,
+    ) {
+        self.router.flush(&mut Links {
+            connection_of: &self.connection_of,
+            wire,
+        });
+        if let Some(journal) = journal {
+            self.flush_uplinks(now, wire, journal);
+        }
+        self.flush_sources(now, wire);
+        self.settle(now, entropy, wire);
+    }
+
+    /// Deals with what the parts have to say until none has anything.
+    fn settle(&mut self, now: Now, entropy: &mut dyn Entropy, wire: &mut dyn Wire) {
+        loop {
+            if let Some(output) = self.channels.poll_output() {
+                self.handle_channel_output(now, entropy, wire, output);
+            } else if let Some(output) = self.router.poll_output() {
+                self.handle_router_output(now, output);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Appends `message` of `channel` to the link of its flow.
+    fn send(&mut self, now: Now, flow: FlowId, message: &[u8], wire: &mut dyn Wire) {
+        let mut links = Links {
+            connection_of: &self.connection_of,
+            wire,
+        };
+        // A flow that is gone was or will be reported; the channel repeats what matters over the next.
+        let _ = self
+            .router
+            .send(now.instant, flow, crate::link::Class::Normal, message, &mut links);
+    }
+
+    /// Seals `frames` as one record of `channel` and appends it to the link of its flow.
+    fn send_frames(&mut self, now: Now, channel: ChannelId, frames: &[u8], wire: &mut dyn Wire) {
+        let Some(entry) = self.by_channel.get(&channel).copied() else {
+            return;
+        };
+        let mut links = Links {
+            connection_of: &self.connection_of,
+            wire,
+        };
+        let Some(link) = self.router.link_of(entry.flow) else {
+            return;
+        };
+        let Some(out) = links.buffer(link) else { return };
+        let Ok(mark) = self
+            .router
+            .begin(now.instant, entry.flow, crate::link::Class::Normal, out)
+        else {
+            return;
+        };
+        let sealed = self.channels.begin(channel, out).and_then(|start| {
+            out.extend_from_slice(frames);
+            self.channels.finish(now.instant, channel, out, start)
+        });
+        match sealed {
+            // A frame longer than the neighbour takes was taken back already.
+            Ok(()) => drop(self.router.finish(entry.flow, out, mark)),
+            Err(_) => self.router.abandon(out, mark),
+        }
+    }
+
+    /// Closes a channel of which the caller has forgotten the use already.
+    fn close_channel(&mut self, channel: ChannelId, code: CloseCode) {
+        self.channels.close(channel, code);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Returns the counters of the channels.
+    #[must_use]
+    pub fn channel_stats(&self) -> ChannelsStats {
+        self.channels.stats()
+    }
+
+    /// Returns the counters of routing.
+    #[must_use]
+    pub const fn router_stats(&self) -> &RouterStats {
+        self.router.stats()
+    }
+
+    /// Returns the node's own counters.
+    #[must_use]
+    pub const fn stats(&self) -> NodeStats {
+        self.stats
+    }
+
+    /// Returns the names registered at this relay, with the members that hold them.
+    #[must_use]
+    pub fn registered_names(&self) -> Vec<String> {
+        let Some(relay) = self.router.relay() else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = relay
+            .registrations()
+            .map(|registered| registered.name.to_owned())
+            .collect();
+        names.dedup();
+        names
+    }
+}
+
+/// The send buffers by link, on top of those by connection.
+struct Links<'a> {
+    connection_of: &'a [Option<ConnectionKey>],
+    wire: &'a mut dyn Wire,
+}
+
+impl LinkWriter for Links<'_> {
+    fn buffer(&mut self, link: LinkId) -> Option<&mut Vec<u8>> {
+        let connection = (*self.connection_of.get(link.index())?)?;
+        self.wire.buffer(connection)
+    }
+
+    fn queued_bytes(&self, link: LinkId) -> usize {
+        let connection = self.connection_of.get(link.index()).copied().flatten();
+        connection.map_or(0, |connection| self.wire.queued_bytes(connection))
+    }
+}
+
+/// The path of a message for a service that has no flow yet: told apart from flows by the highest bit.
+fn candidate_path(link: LinkId) -> PathId {
+    PathId(link.number() | 1 << 63)
+}
+
+/// The path of a flow.
+fn flow_path(flow: FlowId) -> PathId {
+    PathId(flow.number())
+}
+
+#[cfg(test)]
+mod tests;

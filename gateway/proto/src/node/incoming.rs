@@ -1,0 +1,424 @@
+//! What comes in: bytes of connections, and what links, routing and channels make of them.
+
+use super::{
+    ChannelEntry, ConnectionKey, Event, Links, Node, ReadingSink, Service, Use, Wire, candidate_path,
+    flow_path,
+    settings::{REGISTRAR, UPLINK},
+};
+use crate::{
+    channel::{self, ChannelId, CloseCode, CloseReason, FIRST_APPLICATION_KIND, Received, Role, frames},
+    entropy::Entropy,
+    identity::Identifier,
+    link::{Frame, LinkInput},
+    relay::RegistrarFrame,
+    route::{self, Candidate, FlowId, LinkId},
+    time::Now,
+};
+
+/// What the bytes of a connection ask of the node.
+enum Step {
+    Up { frame_len_max: usize, software: String },
+    Nothing,
+}
+
+impl Node {
+    /// Takes bytes of a connection. Records are opened in place, so `bytes` holds something else afterwards.
+    pub fn handle_bytes(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        key: ConnectionKey,
+        bytes: &mut [u8],
+        wire: &mut dyn Wire,
+        sink: &mut dyn ReadingSink,
+    ) {
+        // Taken out while its frames are dealt with, because they borrow from it.
+        let Some(mut connection) = self.connections.remove(&key) else {
+            return;
+        };
+        let mut control = std::mem::take(&mut self.scratch);
+        control.clear();
+        let mut incoming = connection.link.receive(now.instant, bytes);
+        let end = loop {
+            let step = match incoming.next_input(&mut control) {
+                Ok(Some(LinkInput::Up(hello))) => Step::Up {
+                    frame_len_max: hello.frame_len_max,
+                    software: hello.software,
+                },
+                Ok(Some(LinkInput::Frame(frame))) => {
+                    if let Some(link) = connection.id {
+                        self.handle_frame(now, entropy, link, frame, wire, sink);
+                    }
+                    Step::Nothing
+                }
+                Ok(Some(LinkInput::Malformed(_))) => Step::Nothing,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            if let Step::Up {
+                frame_len_max,
+                software,
+            } = step
+            {
+                let Ok(link) = self.router.link_up(now.instant, entropy, frame_len_max) else {
+                    // At the bound of links the newcomer has to go; it is told nothing.
+                    self.outputs
+                        .push_back(super::Output::CloseConnection { connection: key });
+                    break Ok(());
+                };
+                if self.connection_of.len() <= link.index() {
+                    self.connection_of.resize(link.index() + 1, None);
+                }
+                self.connection_of[link.index()] = Some(key);
+                connection.id = Some(link);
+                self.event(Event::LinkUp {
+                    connection: key,
+                    neighbour: connection.neighbour,
+                    software,
+                });
+                if let Some(neighbour) = connection.neighbour {
+                    self.neighbour_greeted(now, entropy, neighbour, (key, link), wire);
+                }
+            }
+        };
+        if let Some(out) = wire.buffer(key) {
+            out.extend_from_slice(&control);
+        }
+        self.scratch = control;
+        self.connections.insert(key, connection);
+        if let Err(error) = end {
+            self.break_connection(now, entropy, key, error, wire);
+        }
+        self.settle(now, entropy, wire);
+    }
+
+    fn handle_frame(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        link: LinkId,
+        frame: Frame<'_>,
+        wire: &mut dyn Wire,
+        sink: &mut dyn ReadingSink,
+    ) {
+        let mut links = Links {
+            connection_of: &self.connection_of,
+            wire: &mut *wire,
+        };
+        match self.router.handle_frame(now.instant, link, frame, &mut links) {
+            route::Received::Local { flow, payload, .. } => {
+                if payload.is_empty() {
+                    // Keeps the labels in use.
+                    return;
+                }
+                self.handle_payload(now, entropy, flow, payload, wire, sink);
+                self.settle(now, entropy, wire);
+            }
+            route::Received::Candidate { candidate, payload } => {
+                self.handle_candidate(now, entropy, &candidate, payload, wire);
+            }
+            route::Received::Forwarded { .. } | route::Received::Consumed | route::Received::Dropped(_) => {}
+        }
+    }
+
+    /// Takes the first message of a conversation. Only a handshake that was answered leaves state behind.
+    fn handle_candidate(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        candidate: &Candidate<'_>,
+        payload: &mut [u8],
+        wire: &mut dyn Wire,
+    ) {
+        let service = match candidate.service() {
+            REGISTRAR => Service::Registrar,
+            UPLINK => Service::Uplink,
+            _ => return,
+        };
+        let mut path = Vec::with_capacity(64);
+        candidate.put_path(&mut path);
+        // A bad message is counted by the channels; its sender is told nothing.
+        let _ = self
+            .channels
+            .handle_message(now, entropy, candidate_path(candidate.link()), &path, payload);
+        while let Some(output) = self.channels.poll_output() {
+            match &output {
+                channel::Output::Transmit {
+                    channel: None, bytes, ..
+                } => {
+                    let mut links = Links {
+                        connection_of: &self.connection_of,
+                        wire: &mut *wire,
+                    };
+                    // A cookie that finds its link gone has nobody to go to.
+                    let _ = self.router.answer(candidate, bytes, &mut links);
+                }
+                channel::Output::Transmit {
+                    channel: Some(channel),
+                    path,
+                    ..
+                } if *path == candidate_path(candidate.link()) && !self.by_channel.contains_key(channel) => {
+                    let Ok(flow) = self.router.accept(now.instant, candidate) else {
+                        continue;
+                    };
+                    self.by_channel.insert(
+                        *channel,
+                        ChannelEntry {
+                            used_for: Use::Unknown { service },
+                            flow,
+                        },
+                    );
+                    self.by_flow.insert(flow, *channel);
+                    self.handle_channel_output(now, entropy, wire, output);
+                }
+                _ => self.handle_channel_output(now, entropy, wire, output),
+            }
+        }
+        self.settle(now, entropy, wire);
+    }
+
+    fn handle_payload(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        flow: FlowId,
+        payload: &mut [u8],
+        wire: &mut dyn Wire,
+        sink: &mut dyn ReadingSink,
+    ) {
+        let Ok(Received::Record { channel, plaintext }) =
+            self.channels
+                .handle_message(now, entropy, flow_path(flow), &[], payload)
+        else {
+            return;
+        };
+        let mut bad = 0;
+        for frame in frames(plaintext) {
+            let Ok((kind, body)) = frame else {
+                bad += 1;
+                break;
+            };
+            if kind >= FIRST_APPLICATION_KIND
+                && !self.handle_channel_frame(now, entropy, channel, (kind, body), wire, sink)
+            {
+                bad += 1;
+            }
+        }
+        self.stats.bad_frames += bad;
+    }
+
+    /// Hands a frame of a channel to whom the channel is for; false if it is bad.
+    fn handle_channel_frame(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        channel: ChannelId,
+        frame: (u8, &[u8]),
+        wire: &mut dyn Wire,
+        sink: &mut dyn ReadingSink,
+    ) -> bool {
+        // What authentication has to say comes before what the peer says.
+        self.settle(now, entropy, wire);
+        let Some(entry) = self.by_channel.get(&channel).copied() else {
+            return true;
+        };
+        match entry.used_for {
+            Use::Registrar { neighbour } => self.registrar_frame(now, entropy, neighbour, frame, wire),
+            Use::Uplink { uplink } => self.uplink_frame(now, uplink, frame.0, frame.1),
+            Use::Member { link } => self.member_frame(now, channel, link, frame, wire),
+            Use::Gateway { source } => self.gateway_frame(now, channel, source, frame, sink),
+            Use::Unknown { .. } => false,
+        }
+    }
+
+    /// Takes a frame of a member for this relay's registrar; false if it is bad.
+    fn member_frame(
+        &mut self,
+        now: Now,
+        channel: ChannelId,
+        link: LinkId,
+        (kind, body): (u8, &[u8]),
+        wire: &mut dyn Wire,
+    ) -> bool {
+        let Some(member) = self.channels.peer(channel) else {
+            return false;
+        };
+        let Ok(frame) = RegistrarFrame::decode(kind, body) else {
+            return false;
+        };
+        let Some(frame) = frame else { return true };
+        if let Some(answer) = self
+            .router
+            .handle_registrar_frame(now.instant, link, member, &frame)
+        {
+            if let (RegistrarFrame::Register { name, .. }, RegistrarFrame::Registered { .. }) =
+                (&frame, &answer)
+            {
+                self.event(Event::NameRegistered {
+                    member,
+                    name: (*name).to_owned(),
+                });
+            }
+            let mut out = Vec::new();
+            answer.put(&mut out);
+            self.send_frames(now, channel, &out, wire);
+        }
+        true
+    }
+
+    pub(super) fn handle_channel_output(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        wire: &mut dyn Wire,
+        output: channel::Output,
+    ) {
+        match output {
+            channel::Output::Transmit { channel, path, bytes } => {
+                let entry = channel.and_then(|channel| self.by_channel.get(&channel));
+                let flow = entry.map_or_else(|| FlowId::from_number(path.0), |entry| entry.flow);
+                self.send(now, flow, &bytes, wire);
+            }
+            channel::Output::Established {
+                channel, peer, role, ..
+            } => {
+                self.handle_established(now, channel, peer, role, wire);
+            }
+            channel::Output::Closed { channel, reason } => {
+                self.handle_closed(now, entropy, channel, reason, wire);
+            }
+            channel::Output::Pong { .. } => {}
+        }
+    }
+
+    fn handle_established(
+        &mut self,
+        now: Now,
+        channel: ChannelId,
+        peer: Identifier,
+        role: Role,
+        wire: &mut dyn Wire,
+    ) {
+        let Some(entry) = self.by_channel.get(&channel).copied() else {
+            self.close_channel(channel, CloseCode::BROKEN);
+            return;
+        };
+        debug_assert!(
+            (role == Role::Responder) == matches!(entry.used_for, Use::Unknown { .. }),
+            "roles fit uses"
+        );
+        match entry.used_for {
+            Use::Registrar { neighbour } => self.registrar_established(now, neighbour, wire),
+            Use::Uplink { uplink } => self.uplink_established(now, uplink),
+            Use::Unknown {
+                service: Service::Registrar,
+            } => self.member_established(channel, peer, entry.flow),
+            Use::Unknown {
+                service: Service::Uplink,
+            } => {
+                if self
+                    .collector
+                    .as_ref()
+                    .is_some_and(|collector| collector.may_deliver(&peer))
+                {
+                    self.set_use(channel, Use::Gateway { source: None });
+                } else {
+                    self.refuse(channel, peer, UPLINK);
+                }
+            }
+            Use::Member { .. } | Use::Gateway { .. } => {}
+        }
+    }
+
+    /// A peer was authenticated at this relay's registrar: its link becomes the member's, if it came straight over one.
+    fn member_established(&mut self, channel: ChannelId, member: Identifier, flow: FlowId) {
+        let link = self.router.link_of(flow).filter(|_| self.router.is_direct(flow));
+        let Some(link) = link.filter(|link| self.router.attach(*link, member).is_ok()) else {
+            self.refuse(channel, member, REGISTRAR);
+            return;
+        };
+        self.set_use(channel, Use::Member { link });
+        if let Some(connection) = self.connection_of.get(link.index()).copied().flatten() {
+            self.event(Event::MemberAttached { member, connection });
+        }
+    }
+
+    fn set_use(&mut self, channel: ChannelId, used_for: Use) {
+        if let Some(entry) = self.by_channel.get_mut(&channel) {
+            entry.used_for = used_for;
+        }
+    }
+
+    fn refuse(&mut self, channel: ChannelId, peer: Identifier, service: &'static str) {
+        self.stats.unauthorised += 1;
+        self.event(Event::NotAuthorised { peer, service });
+        self.close_channel(channel, CloseCode::NOT_AUTHORISED);
+    }
+
+    fn handle_closed(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        channel: ChannelId,
+        reason: CloseReason,
+        wire: &mut dyn Wire,
+    ) {
+        let Some(entry) = self.by_channel.remove(&channel) else {
+            return;
+        };
+        self.by_flow.remove(&entry.flow);
+        self.router.close(
+            entry.flow,
+            &mut Links {
+                connection_of: &self.connection_of,
+                wire: &mut *wire,
+            },
+        );
+        match entry.used_for {
+            Use::Registrar { neighbour } => {
+                if let Some(relay) = self.neighbours[neighbour].relay {
+                    self.event(Event::ChannelLost { peer: relay, reason });
+                }
+                self.registrar_closed(now, entropy, neighbour, channel, wire);
+            }
+            Use::Uplink { uplink } => {
+                let peer = self.uplinks[uplink].settings.collector;
+                self.event(Event::ChannelLost { peer, reason });
+                self.uplink_closed(now, entropy, uplink);
+            }
+            Use::Member { link } => {
+                self.router.detach(
+                    link,
+                    &mut Links {
+                        connection_of: &self.connection_of,
+                        wire,
+                    },
+                );
+            }
+            Use::Gateway { source: Some(source) } => self.gateway_closed(channel, source),
+            Use::Gateway { source: None } | Use::Unknown { .. } => {}
+        }
+    }
+
+    pub(super) fn handle_router_output(&mut self, _now: Now, output: route::Output) {
+        match output {
+            route::Output::FlowLost { flow, .. } => {
+                if let Some(channel) = self.by_flow.remove(&flow) {
+                    if matches!(
+                        self.by_channel.get(&channel),
+                        Some(ChannelEntry {
+                            used_for: Use::Unknown { .. },
+                            ..
+                        })
+                    ) {
+                        // Its handshake was never finished, so nobody will say that it ended.
+                        self.by_channel.remove(&channel);
+                    }
+                    // The path is gone for good: what runs in the channel is taken up again in a new one.
+                    self.close_channel(channel, CloseCode::BROKEN);
+                }
+            }
+            route::Output::LeaseExpired(_) => {}
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Nodes that this node dials and keeps a link to.
+
+use super::{
+    ChannelEntry, ConnectionKey, Event, Links, NeighbourSettings, Node, Output, Use, Wire, flow_path,
+    settings::REGISTRAR, uplink::BACKOFF,
+};
+use crate::{
+    channel::{ChannelId, PqPolicy},
+    entropy::Entropy,
+    identity::Identifier,
+    link::Backoff,
+    relay::{RefusedReason, RegistrarFrame, Registration, RegistrationOutput, RegistrationState},
+    route::{Address, LinkId, Route},
+    time::{Instant, Now},
+};
+
+/// One node to dial.
+///
+/// ```text
+///  Down ─retry_at─▶ Dialling ─connected─▶ Greeting ─Hello─▶ (relay) Attaching ─Established─▶ Ready
+///   ▲                  │                     │            └ (collector dialled directly) ─────▶ ▲
+///   └──── connection gone, dial failed; channel to the registrar closed: the connection is closed ┘
+/// ```
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    pub(super) relay: Option<Identifier>,
+    pq: PqPolicy,
+    pub(super) state: NeighbourState,
+    link: Option<LinkId>,
+    channel: Option<ChannelId>,
+    registrations: Vec<Registration>,
+    backoff: Backoff,
+}
+
+/// Where a neighbour stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeighbourState {
+    /// Not connected; dialled again at this time.
+    Down {
+        /// When.
+        retry_at: Instant,
+    },
+    /// The caller was asked to dial.
+    Dialling,
+    /// Connected; its Hello has not come.
+    Greeting {
+        /// The connection.
+        connection: ConnectionKey,
+    },
+    /// The channel to its registrar is being established.
+    Attaching {
+        /// The connection.
+        connection: ConnectionKey,
+    },
+    /// Channels can be opened over it.
+    Ready {
+        /// The connection.
+        connection: ConnectionKey,
+    },
+}
+
+impl Neighbour {
+    pub(super) fn new(now: Instant, settings: &NeighbourSettings) -> Self {
+        let registrations = settings.registrations.iter().map(|registration| {
+            Registration::new(&registration.name).expect("names were checked when the settings were made")
+        });
+        Self {
+            relay: settings.relay,
+            pq: settings.pq,
+            state: NeighbourState::Down { retry_at: now },
+            link: None,
+            channel: None,
+            registrations: registrations.collect(),
+            backoff: Backoff::new(BACKOFF),
+        }
+    }
+
+    /// Returns its connection, if there is one.
+    pub(super) const fn connection(&self) -> Option<ConnectionKey> {
+        match self.state {
+            NeighbourState::Down { .. } | NeighbourState::Dialling => None,
+            NeighbourState::Greeting { connection }
+            | NeighbourState::Attaching { connection }
+            | NeighbourState::Ready { connection } => Some(connection),
+        }
+    }
+
+    /// Notes that the connection is gone or could not be made, and when to dial again.
+    pub(super) fn handle_failure(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        self.state = NeighbourState::Down {
+            retry_at: self.backoff.handle_failure(now, entropy),
+        };
+        self.link = None;
+        self.channel = None;
+        for registration in &mut self.registrations {
+            registration.handle_channel_down();
+            while registration.poll_output().is_some() {}
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let dial = match self.state {
+            NeighbourState::Down { retry_at } => Some(retry_at),
+            NeighbourState::Dialling
+            | NeighbourState::Greeting { .. }
+            | NeighbourState::Attaching { .. }
+            | NeighbourState::Ready { .. } => None,
+        };
+        self.registrations
+            .iter()
+            .filter_map(Registration::poll_timeout)
+            .chain(dial)
+            .min()
+    }
+}
+
+impl Node {
+    /// Dials neighbours that are down, and renews registrations.
+    pub(super) fn time_out_neighbours(&mut self, now: Now, entropy: &mut dyn Entropy, wire: &mut dyn Wire) {
+        for index in 0..self.neighbours.len() {
+            let neighbour = &mut self.neighbours[index];
+            if let NeighbourState::Down { retry_at } = neighbour.state
+                && now.instant >= retry_at
+            {
+                neighbour.state = NeighbourState::Dialling;
+                self.outputs.push_back(Output::Dial { neighbour: index });
+            }
+            for registration in &mut self.neighbours[index].registrations {
+                registration.handle_timeout(now.instant, entropy);
+            }
+            self.settle_registrations(now, index, wire);
+        }
+    }
+
+    /// Returns the link of a neighbour over which channels can be opened.
+    pub(super) fn ready_link(&self, index: usize) -> Option<LinkId> {
+        let neighbour = self.neighbours.get(index)?;
+        matches!(neighbour.state, NeighbourState::Ready { .. }).then_some(neighbour.link)?
+    }
+
+    /// Goes on with a neighbour whose Hello came.
+    pub(super) fn neighbour_greeted(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        index: usize,
+        (connection, link): (ConnectionKey, LinkId),
+        wire: &mut dyn Wire,
+    ) {
+        let Some(neighbour) = self.neighbours.get_mut(index) else {
+            return;
+        };
+        neighbour.link = Some(link);
+        let Some(relay) = neighbour.relay else {
+            neighbour.state = NeighbourState::Ready { connection };
+            neighbour.backoff.handle_success(now.instant);
+            self.wake_uplinks(now);
+            return;
+        };
+        neighbour.state = NeighbourState::Attaching { connection };
+        let pq = neighbour.pq;
+        let route = Route::new([Address::Service(REGISTRAR)]).expect("one service makes a route");
+        let Ok(flow) = self.router.open(now.instant, entropy, link, &route) else {
+            return;
+        };
+        match self.channels.connect(now, entropy, relay, flow_path(flow), pq) {
+            Ok(channel) => {
+                self.neighbours[index].channel = Some(channel);
+                self.by_channel.insert(
+                    channel,
+                    ChannelEntry {
+                        used_for: Use::Registrar { neighbour: index },
+                        flow,
+                    },
+                );
+                self.by_flow.insert(flow, channel);
+            }
+            Err(_) => self.router.close(
+                flow,
+                &mut Links {
+                    connection_of: &self.connection_of,
+                    wire,
+                },
+            ),
+        }
+    }
+
+    pub(super) fn registrar_established(&mut self, now: Now, index: usize, wire: &mut dyn Wire) {
+        let neighbour = &mut self.neighbours[index];
+        let Some(connection) = neighbour.connection() else {
+            return;
+        };
+        neighbour.state = NeighbourState::Ready { connection };
+        neighbour.backoff.handle_success(now.instant);
+        for registration in &mut neighbour.registrations {
+            registration.handle_channel_up(now.instant);
+        }
+        self.event(Event::Attached { neighbour: index });
+        self.settle_registrations(now, index, wire);
+        self.wake_uplinks(now);
+    }
+
+    /// The channel to a registrar is gone. Without it nothing is forwarded, so the connection is given up as well.
+    pub(super) fn registrar_closed(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        index: usize,
+        channel: ChannelId,
+        wire: &mut dyn Wire,
+    ) {
+        let neighbour = &self.neighbours[index];
+        if neighbour.channel != Some(channel) {
+            return;
+        }
+        if let Some(connection) = neighbour.connection() {
+            self.forget_connection(now, entropy, connection, wire);
+            self.outputs.push_back(Output::CloseConnection { connection });
+        }
+    }
+
+    /// Takes a frame of a relay's registrar; false if it is bad.
+    pub(super) fn registrar_frame(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        index: usize,
+        (kind, body): (u8, &[u8]),
+        wire: &mut dyn Wire,
+    ) -> bool {
+        let Ok(frame) = RegistrarFrame::decode(kind, body) else {
+            return false;
+        };
+        let Some(frame) = frame else { return true };
+        for registration in &mut self.neighbours[index].registrations {
+            registration.handle_frame(now.instant, &frame, entropy);
+        }
+        self.settle_registrations(now, index, wire);
+        true
+    }
+
+    /// Sends what registrations have to say.
+    fn settle_registrations(&mut self, now: Now, index: usize, wire: &mut dyn Wire) {
+        let mut frames = Vec::new();
+        let neighbour = &mut self.neighbours[index];
+        for registration in &mut neighbour.registrations {
+            while let Some(output) = registration.poll_output() {
+                let name = registration.name();
+                match output {
+                    RegistrationOutput::SendRegister { request } => {
+                        RegistrarFrame::Register { request, name }.put(&mut frames);
+                    }
+                    RegistrationOutput::Registered { .. } => {
+                        let event = Event::Registered {
+                            neighbour: index,
+                            name: name.to_owned(),
+                        };
+                        self.outputs.push_back(Output::Event(event));
+                    }
+                    RegistrationOutput::Refused { reason } => {
+                        let event = Event::RegistrationRefused {
+                            neighbour: index,
+                            name: name.to_owned(),
+                            reason,
+                        };
+                        self.outputs.push_back(Output::Event(event));
+                    }
+                    RegistrationOutput::Lost => {}
+                }
+            }
+        }
+        if let (Some(channel), false) = (neighbour.channel, frames.is_empty()) {
+            self.send_frames(now, channel, &frames, wire);
+        }
+    }
+
+    /// Returns the index of the neighbour that a channel's flow comes by.
+    pub(super) fn neighbour_of(&self, channel: ChannelId) -> Option<usize> {
+        let entry = self.by_channel.get(&channel)?;
+        let link = self.router.link_of(entry.flow)?;
+        let connection = (*self.connection_of.get(link.index())?)?;
+        self.connections.get(&connection)?.neighbour
+    }
+
+    /// Returns where each neighbour stands, with the names confirmed and those refused there, in the order of the settings.
+    pub fn neighbours(&self) -> impl Iterator<Item = NeighbourView<'_>> + '_ {
+        self.neighbours.iter().map(|neighbour| NeighbourView {
+            state: neighbour.state,
+            registrations: &neighbour.registrations,
+        })
+    }
+}
+
+/// What can be seen of a neighbour.
+#[derive(Clone, Copy, Debug)]
+pub struct NeighbourView<'a> {
+    /// Where it stands.
+    pub state: NeighbourState,
+    registrations: &'a [Registration],
+}
+
+impl NeighbourView<'_> {
+    /// Returns the names this node wants there, whether each is registered, and what the relay said if it refused.
+    pub fn names(&self) -> impl Iterator<Item = (&str, bool, Option<RefusedReason>)> + '_ {
+        self.registrations
+            .iter()
+            .map(|registration| match registration.state() {
+                RegistrationState::Registered { .. } => (registration.name(), true, None),
+                RegistrationState::Waiting { refused, .. } => (registration.name(), false, refused),
+                RegistrationState::NoChannel | RegistrationState::Asking => {
+                    (registration.name(), false, None)
+                }
+            })
+    }
+}

@@ -1,0 +1,126 @@
+//! What a node is made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    channel::{ChannelSettings, PqPolicy},
+    delivery::{JournalId, ReceiverSettings},
+    identity::Identifier,
+    relay::RelaySettings,
+    route::RouterSettings,
+};
+
+/// Everything a node does.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// Name and version of the software, told to neighbours; at most 255 bytes.
+    pub software: String,
+    /// How channels behave.
+    pub channels: ChannelSettings,
+    /// Nodes this node dials, and keeps a link to.
+    pub neighbours: Vec<NeighbourSettings>,
+    /// Collectors the journal is delivered to.
+    pub uplinks: Vec<UplinkSettings>,
+    /// Forwarding for others.
+    pub relay: Option<RelaySettings>,
+    /// Taking readings of gateways.
+    pub collect: Option<CollectSettings>,
+    /// Links at the same time.
+    pub links_max: usize,
+    /// Labels on all links together.
+    pub labels_max: usize,
+    /// Bytes queued on a link above which frames forwarded to it wait by class.
+    pub link_bytes_max: usize,
+}
+
+impl NodeSettings {
+    /// Returns settings of a node that does nothing, with the default limits.
+    #[must_use]
+    pub fn new(software: &str) -> Self {
+        let router = RouterSettings::default();
+        Self {
+            software: software.to_owned(),
+            channels: ChannelSettings::default(),
+            neighbours: Vec::new(),
+            uplinks: Vec::new(),
+            relay: None,
+            collect: None,
+            links_max: router.links_max,
+            labels_max: router.labels_max,
+            link_bytes_max: router.link_bytes_max,
+        }
+    }
+
+    /// Returns what of it concerns routing.
+    pub(super) fn router(&self) -> RouterSettings {
+        let mut services = BTreeSet::new();
+        if self.relay.is_some() {
+            services.insert(REGISTRAR.to_owned());
+        }
+        if self.collect.is_some() {
+            services.insert(UPLINK.to_owned());
+        }
+        RouterSettings {
+            services,
+            relay: self.relay.clone(),
+            links_max: self.links_max,
+            labels_max: self.labels_max,
+            link_bytes_max: self.link_bytes_max,
+            ..RouterSettings::default()
+        }
+    }
+}
+
+/// A node to dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeighbourSettings {
+    /// Its identity, if it is a relay: this node then attaches to it. `None` for a collector that is dialled directly.
+    pub relay: Option<Identifier>,
+    /// Policy for the channel to its registrar.
+    pub pq: PqPolicy,
+    /// Names to register there.
+    pub registrations: Vec<RegistrationSettings>,
+}
+
+/// A name to register at a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistrationSettings {
+    /// The name, 1 to 128 bytes.
+    pub name: String,
+}
+
+/// A collector to deliver to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UplinkSettings {
+    /// Who must be at the other end.
+    pub collector: Identifier,
+    /// Policy for the channel.
+    pub pq: PqPolicy,
+    /// Ways to it, in order of preference: index of the neighbour, and the name the collector holds there (`None` if the
+    /// neighbour is the collector).
+    pub ways: Vec<(usize, Option<String>)>,
+    /// How long committed readings may wait for company before a record is sealed.
+    pub latency: std::time::Duration,
+    /// Which journal.
+    pub journal: JournalId,
+    /// Oldest sequence the journal has.
+    pub first: u64,
+    /// Newest sequence on stable storage.
+    pub available: u64,
+}
+
+/// What a collector takes.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CollectSettings {
+    /// Gateways that may deliver.
+    pub gateways: BTreeSet<Identifier>,
+    /// How far the sinks are with the journals they know.
+    pub positions: BTreeMap<(Identifier, JournalId), u64>,
+    /// Bounds of each source.
+    pub receiver: ReceiverSettings,
+}
+
+/// Service of a relay that members attach to.
+pub(super) const REGISTRAR: &str = "registrar";
+/// Service of a collector that uplinks deliver to.
+pub(super) const UPLINK: &str = "uplink";

@@ -1,0 +1,360 @@
+//! Delivery of the journal to a collector: the way there, the channel, and what is sent in it.
+
+use super::{
+    ChannelEntry, Copied, Event, Links, Node, Output, RecordSource, UplinkSettings, Use, Wire, flow_path,
+    settings::UPLINK,
+};
+use crate::{
+    channel::{ChannelId, PLAINTEXT_LEN_MAX},
+    delivery::{BatchWriter, Sender, SenderEvent, SenderState},
+    entropy::Entropy,
+    link::{Backoff, BackoffSettings, Class},
+    route::{Address, FlowId, LinkWriter as _, Route},
+    time::{Instant, Now},
+};
+
+/// An uplink.
+///
+/// ```text
+///  Waiting ──a way's neighbour is ready──▶ Connecting ──Established──▶ Up
+///     ▲  (not before `retry_at`)            │                          │
+///     └──────── channel closed, flow lost: next way, back-off ─────────┘
+/// ```
+#[derive(Debug)]
+pub(super) struct Uplink {
+    pub(super) settings: UplinkSettings,
+    pub(super) state: UplinkState,
+    channel: Option<(ChannelId, FlowId)>,
+    pub(super) sender: Sender,
+    /// Index into `settings.ways` of the way in use, or to try next.
+    way: usize,
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+    /// Since when committed readings wait for company.
+    waiting_since: Option<Instant>,
+}
+
+/// Where an uplink stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UplinkState {
+    /// No neighbour on any way is ready, or the last attempt failed a moment ago.
+    Waiting,
+    /// The handshake with the collector is under way.
+    Connecting,
+    /// The channel is up.
+    Up,
+}
+
+/// What can be seen of an uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UplinkView {
+    /// Where it stands.
+    pub state: UplinkState,
+    /// Where delivery stands.
+    pub delivery: SenderState,
+    /// Index of the neighbour it goes by, or would next.
+    pub neighbour: usize,
+    /// Highest sequence the collector has confirmed.
+    pub committed: u64,
+    /// Readings sent and not confirmed.
+    pub in_flight: u64,
+    /// Readings on stable storage and not sent.
+    pub waiting: u64,
+    /// Readings sent, repetitions included.
+    pub sent: u64,
+}
+
+impl Uplink {
+    pub(super) fn new(now: Instant, settings: UplinkSettings) -> Self {
+        let sender = Sender::new(settings.journal, settings.first, settings.available);
+        Self {
+            settings,
+            state: UplinkState::Waiting,
+            channel: None,
+            sender,
+            way: 0,
+            backoff: Backoff::new(BACKOFF),
+            retry_at: Some(now),
+            waiting_since: None,
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let sealing = self.waiting_since.map(|since| since + self.settings.latency);
+        [self.retry_at, self.sender.poll_timeout(), sealing]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Notes that the channel is gone, and tries the next way after a while.
+    fn handle_failure(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        self.state = UplinkState::Waiting;
+        self.channel = None;
+        self.sender.handle_down();
+        self.waiting_since = None;
+        self.way = (self.way + 1) % self.settings.ways.len().max(1);
+        self.retry_at = Some(self.backoff.handle_failure(now, entropy));
+    }
+
+    /// Returns whether a record should be sealed now rather than wait for more.
+    fn is_ripe(&mut self, now: Instant) -> bool {
+        let Some((_, count)) = self.sender.next_range() else {
+            self.waiting_since = None;
+            return false;
+        };
+        if count >= COMPANY || self.settings.latency.is_zero() {
+            return true;
+        }
+        let since = *self.waiting_since.get_or_insert(now);
+        now >= since + self.settings.latency
+    }
+}
+
+impl Node {
+    /// Takes the news that the journal has everything from `first` up to `available` on stable storage.
+    pub fn handle_available(&mut self, now: Now, first: u64, available: u64) {
+        for uplink in &mut self.uplinks {
+            uplink.sender.handle_available(now.instant, first, available);
+        }
+    }
+
+    /// Opens channels that are missing and whose way is ready.
+    pub(super) fn time_out_uplinks(&mut self, now: Now, entropy: &mut dyn Entropy, wire: &mut dyn Wire) {
+        for index in 0..self.uplinks.len() {
+            self.uplinks[index].sender.handle_timeout(now.instant);
+            let uplink = &self.uplinks[index];
+            if uplink.state == UplinkState::Waiting && uplink.retry_at.is_some_and(|at| now.instant >= at) {
+                self.connect_uplink(now, entropy, index, wire);
+            }
+        }
+    }
+
+    /// Begins the handshake over the first way, from the preferred one on, whose neighbour is ready.
+    fn connect_uplink(&mut self, now: Now, entropy: &mut dyn Entropy, index: usize, wire: &mut dyn Wire) {
+        let uplink = &self.uplinks[index];
+        let ways = uplink.settings.ways.len();
+        let ready = (0..ways)
+            .map(|offset| (uplink.way + offset) % ways)
+            .find_map(|way| {
+                let (neighbour, name) = &uplink.settings.ways[way];
+                Some((way, self.ready_link(*neighbour)?, name.clone()))
+            });
+        let Some((way, link, name)) = ready else {
+            // The neighbour wakes the uplink when it is ready.
+            self.uplinks[index].retry_at = None;
+            return;
+        };
+        let mut addresses = Vec::with_capacity(2);
+        addresses.extend(name.as_deref().map(Address::Name));
+        addresses.push(Address::Service(UPLINK));
+        let route = Route::new(addresses).expect("a checked name and a service make a route");
+        let (collector, pq) = (uplink.settings.collector, uplink.settings.pq);
+        let opened = self
+            .router
+            .open(now.instant, entropy, link, &route)
+            .ok()
+            .and_then(|flow| {
+                match self
+                    .channels
+                    .connect(now, entropy, collector, flow_path(flow), pq)
+                {
+                    Ok(channel) => Some((channel, flow)),
+                    Err(_) => {
+                        self.router.close(
+                            flow,
+                            &mut Links {
+                                connection_of: &self.connection_of,
+                                wire,
+                            },
+                        );
+                        None
+                    }
+                }
+            });
+        let uplink = &mut self.uplinks[index];
+        uplink.way = way;
+        let Some((channel, flow)) = opened else {
+            uplink.retry_at = Some(uplink.backoff.handle_failure(now.instant, entropy));
+            return;
+        };
+        uplink.state = UplinkState::Connecting;
+        uplink.retry_at = None;
+        uplink.channel = Some((channel, flow));
+        self.by_channel.insert(
+            channel,
+            ChannelEntry {
+                used_for: Use::Uplink { uplink: index },
+                flow,
+            },
+        );
+        self.by_flow.insert(flow, channel);
+    }
+
+    /// Lets uplinks that wait for a way look again.
+    pub(super) fn wake_uplinks(&mut self, now: Now) {
+        for uplink in self
+            .uplinks
+            .iter_mut()
+            .filter(|uplink| uplink.state == UplinkState::Waiting)
+        {
+            uplink.retry_at.get_or_insert(now.instant);
+        }
+    }
+
+    pub(super) fn uplink_established(&mut self, now: Now, index: usize) {
+        let uplink = &mut self.uplinks[index];
+        uplink.state = UplinkState::Up;
+        uplink.backoff.handle_success(now.instant);
+        uplink.sender.handle_up(now.instant);
+        let neighbour = uplink.settings.ways[uplink.way].0;
+        self.event(Event::UplinkUp {
+            uplink: index,
+            neighbour,
+        });
+    }
+
+    pub(super) fn uplink_closed(&mut self, now: Now, entropy: &mut dyn Entropy, index: usize) {
+        let was_up = self.uplinks[index].state == UplinkState::Up;
+        self.uplinks[index].handle_failure(now.instant, entropy);
+        if was_up {
+            self.event(Event::UplinkDown { uplink: index });
+        }
+    }
+
+    /// Takes a frame of the collector; false if it is bad.
+    pub(super) fn uplink_frame(&mut self, now: Now, index: usize, kind: u8, body: &[u8]) -> bool {
+        match self.uplinks[index].sender.handle_frame(now.instant, kind, body) {
+            Ok(SenderEvent::None) => {}
+            Ok(SenderEvent::Released { .. }) => {
+                // With several uplinks the journal keeps what the slowest still needs.
+                let up_to = self
+                    .uplinks
+                    .iter()
+                    .map(|uplink| uplink.sender.committed())
+                    .min()
+                    .unwrap_or(0);
+                self.outputs.push_back(Output::Released { up_to });
+            }
+            Ok(SenderEvent::SetBack { committed }) => self.event(Event::SetBack {
+                uplink: index,
+                committed,
+            }),
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// Seals readings into the send buffers, as far as collectors, links and the journal allow.
+    pub(super) fn flush_uplinks(&mut self, now: Now, wire: &mut dyn Wire, journal: &mut dyn RecordSource) {
+        for index in 0..self.uplinks.len() {
+            let Some((channel, flow)) = self.uplinks[index].channel else {
+                continue;
+            };
+            if self.uplinks[index].state != UplinkState::Up {
+                continue;
+            }
+            if self.uplinks[index].sender.has_frames() {
+                let mut frames = std::mem::take(&mut self.scratch);
+                frames.clear();
+                self.uplinks[index].sender.write_frames(&mut frames);
+                self.send_frames(now, channel, &frames, wire);
+                self.scratch = frames;
+            }
+            if !self.uplinks[index].is_ripe(now.instant) {
+                continue;
+            }
+            while self.flush_batch(now, index, channel, flow, wire, journal) {}
+        }
+    }
+
+    /// Seals one record of readings; false if there is nothing more to do for now.
+    fn flush_batch(
+        &mut self,
+        now: Now,
+        index: usize,
+        channel: ChannelId,
+        flow: FlowId,
+        wire: &mut dyn Wire,
+        journal: &mut dyn RecordSource,
+    ) -> bool {
+        let uplink = &mut self.uplinks[index];
+        let Some((first, count)) = uplink.sender.next_range() else {
+            uplink.waiting_since = None;
+            return false;
+        };
+        let mut links = Links {
+            connection_of: &self.connection_of,
+            wire,
+        };
+        let Some(link) = self.router.link_of(flow) else {
+            return false;
+        };
+        if links.queued_bytes(link) >= LINK_BYTES_MAX {
+            return false;
+        }
+        let Some(out) = links.buffer(link) else {
+            return false;
+        };
+        let Ok(mark) = self.router.begin(now.instant, flow, Class::Normal, out) else {
+            return false;
+        };
+        let Ok(start) = self.channels.begin(channel, out) else {
+            self.router.abandon(out, mark);
+            return false;
+        };
+        let writer = BatchWriter::begin(out, first);
+        let room = PLAINTEXT_LEN_MAX - BatchWriter::OVERHEAD;
+        match journal.copy_records(first, room, count.min(u64::from(u16::MAX)), out) {
+            Copied::Records(copied) => {
+                let count = u16::try_from(copied).expect("no more were asked for");
+                writer.finish(out, count);
+                if self.channels.finish(now.instant, channel, out, start).is_err() {
+                    self.router.abandon(out, mark);
+                    return false;
+                }
+                if self.router.finish(flow, out, mark).is_err() {
+                    return false;
+                }
+                uplink.sender.handle_sent(now.instant, copied);
+                true
+            }
+            Copied::NotYet => {
+                self.router.abandon(out, mark);
+                false
+            }
+            Copied::Lost { last, reason } => {
+                self.router.abandon(out, mark);
+                uplink.sender.handle_lost(now.instant, last, reason);
+                let mut frames = Vec::new();
+                uplink.sender.write_frames(&mut frames);
+                self.send_frames(now, channel, &frames, wire);
+                true
+            }
+        }
+    }
+
+    /// Returns what can be seen of each uplink, in the order of the settings.
+    pub fn uplinks(&self) -> impl Iterator<Item = UplinkView> + '_ {
+        self.uplinks.iter().map(|uplink| UplinkView {
+            state: uplink.state,
+            delivery: uplink.sender.state(),
+            neighbour: uplink.settings.ways.get(uplink.way).map_or(0, |way| way.0),
+            committed: uplink.sender.committed(),
+            in_flight: uplink.sender.in_flight(),
+            waiting: uplink.sender.waiting(),
+            sent: uplink.sender.stats().sent,
+        })
+    }
+}
+
+/// Waits between attempts to reach a collector.
+pub(super) const BACKOFF: BackoffSettings = BackoffSettings {
+    delay_min: std::time::Duration::from_millis(100),
+    delay_max: std::time::Duration::from_secs(5),
+    stable_after: std::time::Duration::from_secs(5),
+};
+/// Readings that are company enough for a record to be sealed without waiting for more.
+const COMPANY: u64 = 256;
+/// Bytes queued on a link above which no more readings are sealed for it: what is sealed cannot be overtaken any more.
+const LINK_BYTES_MAX: usize = 256 << 10;
