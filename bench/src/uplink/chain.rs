@@ -67,10 +67,12 @@ impl Chain {
         let path = folder.join("passphrase");
         fs::write(&path, "only for this measurement\n")
             .map_err(Failure::io(format!("writing {}", path.display())))?;
+        // A file is refused while it names nobody, so the first ones name nodes that do not exist.
+        let nobody = Identifiers::nobody();
         let identifiers = Identifiers {
-            gateway: identity(settings, folder, "gateway", &files.identity("gateway"))?,
-            relay: identity(settings, folder, "relay", &files.identity("relay"))?,
-            collector: identity(settings, folder, "collector", &files.identity("collector"))?,
+            gateway: identity(settings, folder, "gateway", &files.gateway(&nobody))?,
+            relay: identity(settings, folder, "relay", &files.relay(&nobody))?,
+            collector: identity(settings, folder, "collector", &files.collector(&nobody))?,
         };
         let relay = node(settings, folder, "relay", &files.relay(&identifiers), files.relay)?;
         let collector = node(
@@ -120,9 +122,9 @@ impl System for Chain {
     }
 }
 
-/// Creates the identity that `text` describes and returns its identifier.
+/// Creates the identity of the node that `text` describes and returns its identifier.
 fn identity(settings: &Settings, folder: &Path, name: &str, text: &str) -> Result<String, Failure> {
-    let path = write(folder, &format!("{name}-identity.toml"), text)?;
+    let path = write(folder, &format!("{name}.toml"), text)?;
     let call = |action: &str| {
         let mut command = Command::new(&settings.binary);
         command.args(["identity", action, "--config"]).arg(&path);

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use fieldgate_proto::identity::Identifier;
+
 use super::Settings;
 
 /// What the files are made from.
@@ -28,9 +30,21 @@ pub(super) struct Identifiers {
     pub(super) collector: String,
 }
 
+impl Identifiers {
+    /// Returns identifiers that are well-formed and belong to no key.
+    pub(super) fn nobody() -> Self {
+        let of = |byte| Identifier::from_bytes([byte; 32]).to_string();
+        Self {
+            gateway: of(1),
+            relay: of(2),
+            collector: of(3),
+        }
+    }
+}
+
 impl Files<'_> {
-    /// Returns what every node has, which is enough to make its identity.
-    pub(super) fn identity(&self, name: &str) -> String {
+    /// Returns what every node has.
+    fn node(&self, name: &str) -> String {
         let (folder, io) = (self.folder.display(), &self.settings.io);
         format!(
             "[node]\n\
@@ -50,7 +64,7 @@ impl Files<'_> {
 
     /// Returns the file of the gateway.
     pub(super) fn gateway(&self, identifiers: &Identifiers) -> String {
-        let mut text = self.identity("gateway");
+        let mut text = self.node("gateway");
         let Settings {
             durable,
             clients,
@@ -90,7 +104,7 @@ impl Files<'_> {
 
     /// Returns the file of the relay.
     pub(super) fn relay(&self, identifiers: &Identifiers) -> String {
-        let mut text = self.identity("relay");
+        let mut text = self.node("relay");
         let _ = write!(
             text,
             "\n[link.tcp]\n\
@@ -122,7 +136,7 @@ impl Files<'_> {
 
     /// Returns the file of the collector.
     pub(super) fn collector(&self, identifiers: &Identifiers) -> String {
-        let mut text = self.identity("collector");
+        let mut text = self.node("collector");
         let _ = write!(
             text,
             "\n[collector]\n\
@@ -172,3 +186,51 @@ impl Files<'_> {
 const COLLECTOR_NAME: &str = "bench-collector";
 /// Connections besides the devices: probes before the measurement.
 const SPARE_CLIENTS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::{Files, Identifiers};
+    use crate::uplink::chain::Settings;
+
+    /// Fails with what fieldgate would say if it refused the file.
+    fn check(text: &str) {
+        let loaded = fieldgate_config::load_str("bench.toml", text, Path::new("/tmp"), "host");
+        let said = loaded.problems.render_text(fieldgate_config::Colour::None, 100);
+        assert!(loaded.settings.is_some(), "{said}\n{text}");
+    }
+
+    #[test]
+    fn fieldgate_takes_every_file() {
+        let address = |port: u16| ([127, 0, 0, 1], port).into();
+        for (durable, sink, clients, window) in [
+            (true, None, 1000, 1),
+            (false, Some(address(6)), 1, 1000),
+            (true, None, 50_000, 1),
+        ] {
+            let settings = Settings {
+                binary: PathBuf::new(),
+                durable,
+                timed: sink.is_some(),
+                clients,
+                window,
+                io: "epoll".to_owned(),
+            };
+            let files = Files {
+                folder: Path::new("/tmp/bench"),
+                settings: &settings,
+                devices: address(1),
+                relay: address(2),
+                gateway_metrics: address(3),
+                relay_metrics: address(4),
+                collector_metrics: address(5),
+                sink,
+            };
+            let identifiers = Identifiers::nobody();
+            check(&files.gateway(&identifiers));
+            check(&files.relay(&identifiers));
+            check(&files.collector(&identifiers));
+        }
+    }
+}
