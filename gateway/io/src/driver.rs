@@ -1,0 +1,642 @@
+use std::{
+    io,
+    marker::PhantomData,
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+
+use crate::{
+    backend::Backend,
+    clock,
+    connection::{BufferClass, CloseReason, Connection, ConnectionId, ListenerId, Phase},
+    epoll,
+    shard::{Event, Settings, Shard, Stats},
+    storage::FileRef,
+    uring,
+    waker::Waker,
+};
+
+/// What a shard does with what happens. All calls come from the shard's thread.
+///
+/// For each connection: `accepted` or `connected(Ok)`, then any number of `received` and `drained`, at most one `ended`, and
+/// at last exactly one `closed`. After the handler has closed or aborted a connection only `closed` still comes.
+pub trait Handler {
+    /// A peer has connected to a listener. The handler may write, or close it at once.
+    fn accepted(&mut self, io: &mut Io, listener: ListenerId, connection: ConnectionId, peer: SocketAddr);
+
+    /// A connect has ended. After an error the connection is gone, and `closed` does not come.
+    fn connected(&mut self, io: &mut Io, connection: ConnectionId, result: io::Result<()>);
+
+    /// Bytes have come. The slice is valid during the call only, and may be overwritten to decrypt in place.
+    fn received(&mut self, io: &mut Io, connection: ConnectionId, bytes: &mut [u8]);
+
+    /// The peer has ended its stream and may still be reading. Unless overridden, the connection is closed.
+    fn ended(&mut self, io: &mut Io, connection: ConnectionId) {
+        io.close(connection);
+    }
+
+    /// The queue of a connection has fallen below the low-water mark after having been above the high-water mark.
+    fn drained(&mut self, io: &mut Io, connection: ConnectionId);
+
+    /// The connection is no more.
+    fn closed(&mut self, io: &mut Io, connection: ConnectionId, reason: CloseReason);
+
+    /// A durable write has ended; on success the bytes are on stable storage. The buffer comes back as it was given.
+    fn written(&mut self, io: &mut Io, token: u64, buffer: Vec<u8>, result: io::Result<()>);
+
+    /// The shard's [`Waker`] was used. May come without cause.
+    fn woken(&mut self, io: &mut Io);
+
+    /// All that has happened was told; what was written is sent after this. Says when and how to wait.
+    fn turn_ended(&mut self, io: &mut Io) -> Turn;
+}
+
+/// How the shard waits for its next turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// The next turn comes at this time ([`clock::monotonic`], nanoseconds) even if nothing happens.
+    pub deadline_nanos: Option<u64>,
+    /// The next turn does not begin sooner than this after the last one began, so that more gathers for it, unless the
+    /// deadline or a full batch comes first. Zero reacts at once; 1–2 ms suit telemetry.
+    pub coalesce: Duration,
+}
+
+/// How to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Buffers for the connections accepted.
+    pub class: BufferClass,
+    /// Other shards may listen on the same address, and the kernel spreads the connections over them.
+    pub reuse_port: bool,
+    /// Connections the kernel keeps until they are accepted; it applies its own limit (`net.core.somaxconn`).
+    pub backlog: i32,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self {
+            class: BufferClass::Device,
+            reuse_port: false,
+            backlog: 1024,
+        }
+    }
+}
+
+/// How to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// Buffers for the connection.
+    pub class: BufferClass,
+    /// `connected` says `TimedOut` after this.
+    pub timeout: Duration,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            class: BufferClass::Link,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a handler can do. Nothing here waits; the effects come after [`Handler::turn_ended`].
+#[derive(Debug)]
+pub struct Io {
+    pub(crate) shard: Shard,
+    pub(crate) port: Port,
+}
+
+/// How a shard reaches the kernel.
+#[derive(Debug)]
+pub(crate) enum Port {
+    Epoll(epoll::Poller),
+    Ring(Box<uring::Ring>),
+}
+
+impl Io {
+    /// Listens on `addr` (port 0: any) and returns where. TCP_NODELAY and keep-alive are on for what it accepts.
+    ///
+    /// # Errors
+    /// The kernel's: address in use, not ours, not permitted.
+    pub fn listen(
+        &mut self,
+        addr: SocketAddr,
+        options: &ListenOptions,
+    ) -> io::Result<(ListenerId, SocketAddr)> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if options.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        // Accepted sockets inherit both.
+        prepare(&socket)?;
+        socket.bind(&addr.into())?;
+        socket.listen(options.backlog)?;
+        let socket = std::net::TcpListener::from(socket);
+        let local = socket.local_addr()?;
+        if let Port::Epoll(_) = self.port {
+            socket.set_nonblocking(true)?;
+        }
+        let id = self.shard.add_listener(socket, options.class)?;
+        if let (Port::Epoll(poller), Some(listener)) = (&self.port, self.shard.listener(id)) {
+            poller.watch_listener(listener, id)?;
+        }
+        Ok((id, local))
+    }
+
+    /// Stops listening. Connections already accepted stay.
+    pub fn unlisten(&mut self, listener: ListenerId) {
+        if let Some(listener) = self.shard.listener(listener) {
+            listener.closing = true;
+        }
+    }
+
+    /// Begins to connect to `addr`; `connected` tells how it went. Bytes can be queued before that.
+    ///
+    /// # Errors
+    /// `QuotaExceeded` when the shard has all the connections it may have; the kernel's when it has no socket left.
+    pub fn connect(&mut self, addr: SocketAddr, options: &ConnectOptions) -> io::Result<ConnectionId> {
+        if !self.shard.connections.has_room() {
+            return Err(table_full());
+        }
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        prepare(&socket)?;
+        let mut connection = Connection::new(TcpStream::from(socket), Phase::Connecting, options.class);
+        connection.address = Some(Box::new(SockAddr::from(addr)));
+        let id = self.shard.connections.insert(connection).ok_or_else(table_full)?;
+        self.shard
+            .set_deadline(id, self.shard.now.saturating_add(clock::nanos(options.timeout)));
+        self.shard.mark_dirty(id);
+        Ok(id)
+    }
+
+    /// Returns the buffer to append outgoing bytes to, or `None` if the connection is closed or its sending side finished.
+    ///
+    /// What is appended is sent after the turn, once. Only append: what stands in it belongs to earlier messages.
+    pub fn send_buffer(&mut self, connection: ConnectionId) -> Option<&mut Vec<u8>> {
+        self.shard.mark_dirty(connection);
+        let shard = &mut self.shard;
+        let connection = shard.connections.get_mut(connection)?;
+        match connection.phase {
+            Phase::Connecting | Phase::Open if !connection.finishing => {
+                Some(connection.outbox.filling(&mut shard.pool))
+            }
+            Phase::Connecting | Phase::Open | Phase::Closing | Phase::Gone => None,
+        }
+    }
+
+    /// Returns the bytes queued on a connection and not yet taken by the kernel; 0 if there is no such connection.
+    #[must_use]
+    pub fn queued_bytes(&self, connection: ConnectionId) -> usize {
+        self.shard
+            .connections
+            .get(connection)
+            .map_or(0, |connection| connection.outbox.queued())
+    }
+
+    /// Tells whether more than the high-water mark is queued on a connection or it has not drained since.
+    #[must_use]
+    pub fn is_congested(&self, connection: ConnectionId) -> bool {
+        self.shard.connections.get(connection).is_some_and(|connection| {
+            connection.congested || connection.outbox.queued() > self.shard.settings.high_water
+        })
+    }
+
+    /// Tells whether the connection is there to be written to or received from.
+    #[must_use]
+    pub fn is_open(&self, connection: ConnectionId) -> bool {
+        self.shard
+            .connections
+            .get(connection)
+            .is_some_and(|connection| connection.phase == Phase::Open)
+    }
+
+    /// Sends what is queued, ends our stream, and closes when the peer has closed too, or after the close timeout.
+    pub fn close(&mut self, id: ConnectionId) {
+        let Some(connection) = self.shard.connections.get_mut(id) else {
+            return;
+        };
+        match connection.phase {
+            Phase::Connecting => self.shard.lose(id, CloseReason::Local),
+            Phase::Open => {
+                connection.phase = Phase::Closing;
+                connection.finishing = true;
+                connection.reason = if connection.peer_ended {
+                    CloseReason::Peer
+                } else {
+                    CloseReason::Local
+                };
+                connection.backlog = Vec::new();
+                let deadline = self
+                    .shard
+                    .now
+                    .saturating_add(clock::nanos(self.shard.settings.close_timeout));
+                self.shard.set_deadline(id, deadline);
+                self.shard.mark_dirty(id);
+                // Epoll: what was not read while paused is thrown away now.
+                self.shard.mark_ready(id);
+            }
+            Phase::Closing | Phase::Gone => {}
+        }
+    }
+
+    /// Drops the connection with a reset, and what is queued with it.
+    pub fn abort(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.shard.connections.get_mut(id) {
+            connection.reset = true;
+            self.shard.lose(id, CloseReason::Aborted);
+        }
+    }
+
+    /// Sends what is queued and ends our stream; receiving goes on.
+    pub fn finish(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.shard.connections.get_mut(id) {
+            connection.finishing = true;
+            self.shard.mark_dirty(id);
+        }
+    }
+
+    /// Stops `received` for a connection, at once; the peer notices when the kernel's buffers are full.
+    pub fn pause_receive(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.shard.connections.get_mut(id) {
+            connection.paused = true;
+            self.shard.mark_dirty(id);
+        }
+    }
+
+    /// Lets `received` come again, from the next turn on.
+    pub fn resume_receive(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.shard.connections.get_mut(id)
+            && connection.paused
+        {
+            connection.paused = false;
+            self.shard.mark_dirty(id);
+            self.shard.mark_ready(id);
+        }
+    }
+
+    /// Writes `buffer` at `offset` of `file` and, with it, to stable storage; `written` brings `token` and the buffer back.
+    ///
+    /// Writes in flight at the same time may end in any order.
+    ///
+    /// # Errors
+    /// Gives the buffer back when [`Self::WRITES_MAX`] writes are in flight, or no writer could be started.
+    pub fn write_durable(
+        &mut self,
+        file: &FileRef,
+        offset: u64,
+        buffer: Vec<u8>,
+        token: u64,
+    ) -> Result<(), Vec<u8>> {
+        match &mut self.port {
+            Port::Epoll(poller) => poller.write_durable(file, offset, buffer, token),
+            Port::Ring(ring) => ring.write_durable(file, offset, buffer, token),
+        }
+    }
+
+    /// Durable writes a shard can have in flight.
+    pub const WRITES_MAX: usize = 64;
+
+    /// Returns the time of this turn ([`clock::monotonic`], nanoseconds), without reading the clock again.
+    #[must_use]
+    pub const fn now(&self) -> u64 {
+        self.shard.now
+    }
+
+    /// Returns what the shard has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            connections: self.shard.connections.len() as u64,
+            ..self.shard.stats
+        }
+    }
+
+    /// Makes [`Driver::run`] return after this turn. Connections still open are aborted when the driver is dropped.
+    pub const fn stop(&mut self) {
+        self.shard.stopping = true;
+    }
+
+    /// Hands received bytes to the handler, or keeps them while it does not want them.
+    pub(crate) fn receive(&mut self, handler: &mut dyn Handler, id: ConnectionId, bytes: &mut [u8]) {
+        self.shard.stats.receives += 1;
+        self.shard.stats.bytes_received += bytes.len() as u64;
+        let turn = self.shard.turn;
+        let Some(connection) = self.shard.connections.get_mut(id) else {
+            return;
+        };
+        if connection.phase != Phase::Open {
+            return;
+        }
+        let allowance = connection.turn_allowance(turn);
+        if connection.paused || !connection.backlog.is_empty() || allowance == 0 {
+            connection.backlog.extend_from_slice(bytes);
+            if !connection.paused {
+                self.shard.stats.throttled += 1;
+                self.shard.mark_ready(id);
+            }
+            self.shard.mark_dirty(id);
+            return;
+        }
+        connection.turn_bytes += bytes.len();
+        handler.received(self, id, bytes);
+    }
+
+    /// Hands kept bytes to the handler. Returns whether all of them are gone.
+    pub(crate) fn receive_backlog(&mut self, handler: &mut dyn Handler, id: ConnectionId) -> bool {
+        let turn = self.shard.turn;
+        let Some(connection) = self.shard.connections.get_mut(id) else {
+            return false;
+        };
+        if connection.backlog.is_empty() {
+            return true;
+        }
+        if connection.paused || connection.phase != Phase::Open {
+            return false;
+        }
+        let count = connection.turn_allowance(turn).min(connection.backlog.len());
+        connection.turn_bytes += count;
+        let mut backlog = std::mem::take(&mut connection.backlog);
+        if let Some(bytes) = backlog.get_mut(..count) {
+            handler.received(self, id, bytes);
+        }
+        backlog.drain(..count);
+        let Some(connection) = self.shard.connections.get_mut(id) else {
+            return false;
+        };
+        if backlog.is_empty() {
+            self.shard.mark_dirty(id);
+            return true;
+        }
+        if connection.phase == Phase::Open {
+            let paused = connection.paused;
+            connection.backlog = backlog;
+            if !paused {
+                self.shard.mark_ready(id);
+            }
+        }
+        false
+    }
+
+    /// The peer has ended its stream: tells the handler when it has seen all that came before.
+    pub(crate) fn end_of_stream(&mut self, handler: &mut dyn Handler, id: ConnectionId) {
+        let Some(connection) = self.shard.connections.get_mut(id) else {
+            return;
+        };
+        connection.peer_ended = true;
+        match connection.phase {
+            Phase::Open
+                if connection.backlog.is_empty() && !connection.paused && !connection.ended_reported =>
+            {
+                connection.ended_reported = true;
+                handler.ended(self, id);
+            }
+            Phase::Closing => self.shard.mark_dirty(id),
+            Phase::Open | Phase::Connecting | Phase::Gone => {}
+        }
+    }
+
+    /// Puts a fresh connection to use.
+    pub(crate) fn accept(
+        &mut self,
+        handler: &mut dyn Handler,
+        listener: ListenerId,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) {
+        let Some(class) = self.shard.listener(listener).map(|listener| listener.class) else {
+            return;
+        };
+        let Some(id) = self.shard.admit(socket, class) else {
+            return;
+        };
+        let watched = match (&mut self.port, self.shard.connections.get_mut(id)) {
+            (Port::Epoll(poller), Some(connection)) => poller.watch(connection, id),
+            (Port::Ring(ring), Some(connection)) => {
+                ring.register(connection, id);
+                Ok(())
+            }
+            (_, None) => Ok(()),
+        };
+        if let Err(error) = watched {
+            // The handler has not heard of it, so it goes without a word.
+            self.shard.release(id);
+            self.shard.stats.accepted -= 1;
+            self.shard.accept_failed(listener, &error);
+            return;
+        }
+        handler.accepted(self, listener, id, peer);
+    }
+
+    /// Tells the handler what came up elsewhere. What its answers bring up waits for the next turn.
+    fn tell(&mut self, handler: &mut dyn Handler) {
+        for _ in 0..self.shard.events.len() {
+            match self.shard.events.pop_front() {
+                Some(Event::Connected(id, result)) => handler.connected(self, id, result),
+                Some(Event::Drained(id)) if self.is_open(id) => handler.drained(self, id),
+                Some(Event::Closed(id, reason)) => handler.closed(self, id, reason),
+                Some(Event::Drained(_)) | None => {}
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        match &mut self.port {
+            Port::Epoll(poller) => poller.flush(&mut self.shard),
+            Port::Ring(ring) => ring.flush(&mut self.shard),
+        }
+    }
+}
+
+/// Sets what every socket of ours has.
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEP_ALIVE_IDLE)
+            .with_interval(KEEP_ALIVE_INTERVAL),
+    )
+}
+
+fn table_full() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::QuotaExceeded,
+        "the shard has all the connections it may have",
+    )
+}
+
+/// Silence before the kernel asks whether the peer is still there. Protocols with their own pings notice sooner.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// Time between such questions.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// The loop of one shard. It belongs to the thread that made it.
+///
+/// Dropping it aborts all connections and waits until the kernel has given back all memory; durable writes in flight are
+/// finished, but nobody hears of them.
+#[derive(Debug)]
+pub struct Driver {
+    io: Io,
+    inbox: Inbox,
+    next: Turn,
+    waker: Waker,
+    /// The ring may be used by one thread only.
+    not_send: PhantomData<*const ()>,
+}
+
+/// What came from the kernel and the memory it came in, apart from [`Io`] so that a handler can hold a slice of it.
+#[derive(Debug)]
+enum Inbox {
+    Epoll(epoll::Inbox),
+    Ring(uring::Inbox),
+}
+
+impl Driver {
+    /// Makes the driver of a shard, on the thread that will run it.
+    ///
+    /// # Errors
+    /// Settings that cannot work, a waker that is in use or not a shard's ([`Waker::callback`]), or what the kernel says
+    /// when descriptors or memory run out.
+    pub fn new(backend: Backend, settings: Settings, waker: &Waker) -> io::Result<Self> {
+        settings
+            .check()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        if !waker.attach() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the waker is in use or not a shard's",
+            ));
+        }
+        match Self::build(backend, &settings, waker) {
+            Ok((port, inbox)) => Ok(Self {
+                io: Io {
+                    shard: Shard::new(settings),
+                    port,
+                },
+                inbox,
+                // The first turn comes at once, so that the handler can say how to wait.
+                next: Turn {
+                    deadline_nanos: Some(0),
+                    coalesce: Duration::ZERO,
+                },
+                waker: waker.clone(),
+                not_send: PhantomData,
+            }),
+            Err(error) => {
+                waker.detach();
+                Err(error)
+            }
+        }
+    }
+
+    fn build(backend: Backend, settings: &Settings, waker: &Waker) -> io::Result<(Port, Inbox)> {
+        Ok(match backend {
+            Backend::Epoll => (
+                Port::Epoll(epoll::Poller::new(waker)?),
+                Inbox::Epoll(epoll::Inbox::new()),
+            ),
+            Backend::Uring => {
+                let (ring, inbox) = uring::Ring::new(settings, waker)?;
+                (Port::Ring(Box::new(ring)), Inbox::Ring(inbox))
+            }
+        })
+    }
+
+    /// Returns what the handler will get, to listen and connect before the first turn.
+    pub const fn io(&mut self) -> &mut Io {
+        &mut self.io
+    }
+
+    /// Runs turns until the handler calls [`Io::stop`].
+    ///
+    /// # Errors
+    /// What [`Self::turn`] says.
+    pub fn run(&mut self, handler: &mut dyn Handler) -> io::Result<()> {
+        while !self.io.shard.stopping {
+            self.turn(handler)?;
+        }
+        self.io.flush();
+        match &mut self.io.port {
+            Port::Epoll(_) => Ok(()),
+            Port::Ring(ring) => ring.submit(),
+        }
+    }
+
+    /// Runs one turn: sends what is queued, waits, tells the handler.
+    ///
+    /// # Errors
+    /// The kernel refuses to wait. It never does unless something is badly wrong; the shard cannot go on.
+    pub fn turn(&mut self, handler: &mut dyn Handler) -> io::Result<()> {
+        let io = &mut self.io;
+        io.flush();
+        let (timeout, window) = Self::waiting(io, self.next);
+        io.shard.stats.system_calls += 1;
+        match (&mut io.port, &mut self.inbox) {
+            (Port::Epoll(poller), Inbox::Epoll(inbox)) => poller.wait(inbox, timeout, window)?,
+            (Port::Ring(ring), Inbox::Ring(inbox)) => {
+                ring.wait(inbox, timeout, window, &mut io.shard.stats)?
+            }
+            (Port::Epoll(_), Inbox::Ring(_)) | (Port::Ring(_), Inbox::Epoll(_)) => {
+                unreachable!("port and inbox are made together")
+            }
+        }
+        io.shard.now = clock::monotonic();
+        io.shard.turn += 1;
+        io.shard.stats.turns += 1;
+        io.shard.end_accept_pauses();
+        match &mut self.inbox {
+            Inbox::Epoll(inbox) => epoll::dispatch(io, inbox, handler),
+            Inbox::Ring(inbox) => uring::dispatch(io, inbox, handler),
+        }
+        io.shard.expire();
+        io.tell(handler);
+        self.next = handler.turn_ended(io);
+        Ok(())
+    }
+
+    /// Returns how long to wait at most, and how long not to be disturbed.
+    fn waiting(io: &Io, next: Turn) -> (Option<Duration>, Duration) {
+        let shard = &io.shard;
+        let accepting = shard
+            .listeners
+            .iter()
+            .flatten()
+            .any(|listener| listener.readable && listener.retry_at == 0);
+        if accepting || !shard.ready.is_empty() || !shard.events.is_empty() || !shard.dirty.is_empty() {
+            return (Some(Duration::ZERO), Duration::ZERO);
+        }
+        let deadline = match (next.deadline_nanos, io.shard.next_deadline()) {
+            (Some(handler), Some(driver)) => Some(handler.min(driver)),
+            (handler, driver) => handler.or(driver),
+        };
+        if deadline.is_none() && next.coalesce.is_zero() {
+            return (None, Duration::ZERO);
+        }
+        let now = clock::monotonic();
+        let timeout = deadline.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now)));
+        let elapsed = Duration::from_nanos(now.saturating_sub(io.shard.now));
+        let window = next.coalesce.saturating_sub(elapsed);
+        (timeout, timeout.map_or(window, |timeout| window.min(timeout)))
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let (Port::Ring(ring), Inbox::Ring(inbox)) = (&mut self.io.port, &mut self.inbox) {
+            ring.shut_down(&mut self.io.shard, inbox);
+        }
+        for id in self.io.shard.connections.ids() {
+            if let Some(connection) = self.io.shard.connections.get(id)
+                && (connection.reset || matches!(connection.phase, Phase::Connecting | Phase::Open))
+            {
+                connection.arm_reset();
+            }
+        }
+        self.waker.detach();
+    }
+}

@@ -1,0 +1,606 @@
+//! The backend that gets completions from a ring: multishot accept and receive into provided buffers, one system call per turn.
+#![expect(
+    unsafe_code,
+    reason = "entries of the submission queue carry pointers the kernel uses later"
+)]
+
+use std::{io, net::TcpStream, os::fd::AsRawFd, time::Duration};
+
+use io_uring::{
+    IoUring, cqueue, opcode, squeue,
+    types::{self, CancelBuilder, SubmitArgs, Timespec},
+};
+
+use crate::{
+    clock,
+    connection::{BufferClass, Connection, ConnectionId, ConnectionTable, Phase},
+    shard::{Listener, Settings, Shard, Stats},
+    storage::FileRef,
+    sys,
+    waker::Waker,
+};
+
+mod buffers;
+mod dispatch;
+mod probe;
+mod setup;
+mod writes;
+
+use buffers::BufferRing;
+pub(crate) use dispatch::dispatch;
+pub(crate) use probe::{ProbeError, probe};
+use writes::WriteTable;
+
+/// What a completion is about; the topmost byte of its 64 bits of user data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Accept,
+    CancelAccept,
+    ReceiveDevice,
+    ReceiveLink,
+    CancelReceive,
+    Send,
+    Connect,
+    CancelAll,
+    Wake,
+    Write,
+    CancelAny,
+}
+
+impl Operation {
+    const ALL: [Self; 11] = [
+        Self::Accept,
+        Self::CancelAccept,
+        Self::ReceiveDevice,
+        Self::ReceiveLink,
+        Self::CancelReceive,
+        Self::Send,
+        Self::Connect,
+        Self::CancelAll,
+        Self::Wake,
+        Self::Write,
+        Self::CancelAny,
+    ];
+
+    const fn receive(class: BufferClass) -> Self {
+        match class {
+            BufferClass::Device => Self::ReceiveDevice,
+            BufferClass::Link => Self::ReceiveLink,
+        }
+    }
+
+    /// Packs the operation with an index below 2^24 and, for connections, a generation.
+    const fn token(self, id: ConnectionId) -> u64 {
+        ((self as u64) << 56) | ((id.index as u64) << 32) | id.generation as u64
+    }
+
+    /// Packs an operation that is about no connection.
+    const fn token_of(self, index: u32) -> u64 {
+        self.token(ConnectionId { index, generation: 0 })
+    }
+
+    /// Undoes [`Self::token`].
+    #[expect(clippy::cast_possible_truncation, reason = "the parts are taken apart")]
+    fn from_token(token: u64) -> Option<(Self, ConnectionId)> {
+        let operation = Self::ALL.get((token >> 56) as usize)?;
+        Some((
+            *operation,
+            ConnectionId {
+                index: (token >> 32) as u32 & 0x00ff_ffff,
+                generation: token as u32,
+            },
+        ))
+    }
+}
+
+/// One entry of the completion queue.
+#[derive(Clone, Copy, Debug)]
+struct Completion {
+    token: u64,
+    result: i32,
+    flags: u32,
+}
+
+/// Completions of one turn, and the buffers the kernel receives into.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    completions: Vec<Completion>,
+    device: BufferRing,
+    link: BufferRing,
+}
+
+impl Inbox {
+    const fn buffers(&mut self, class: BufferClass) -> &mut BufferRing {
+        match class {
+            BufferClass::Device => &mut self.device,
+            BufferClass::Link => &mut self.link,
+        }
+    }
+}
+
+/// Number of the buffer group of a class.
+const fn group(class: BufferClass) -> u16 {
+    match class {
+        BufferClass::Device => 0,
+        BufferClass::Link => 1,
+    }
+}
+
+pub(crate) struct Ring {
+    ring: IoUring,
+    waker: Waker,
+    wake_armed: bool,
+    /// Operations the kernel holds. While it is above 0 no memory they use may be freed.
+    in_flight: usize,
+    /// Sockets in slots below this are used through the table of registered files, which saves looking them up.
+    registered_max: u32,
+    min_wait: bool,
+    enter_flags: u32,
+    writes: WriteTable,
+    /// Completions taken in order to make room, not dispatched yet.
+    spill: Vec<Completion>,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("parameters", self.ring.params())
+            .field("in_flight", &self.in_flight)
+            .field("registered_max", &self.registered_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds an entry for a connection's socket, through the registered file if there is one.
+macro_rules! for_socket {
+    ($connection:expr, $id:expr, |$target:ident| $build:expr) => {
+        if $connection.registered {
+            let $target = types::Fixed($id.index);
+            $build
+        } else {
+            let $target = types::Fd($connection.socket.as_raw_fd());
+            $build
+        }
+    };
+}
+
+impl Ring {
+    /// Makes the ring of a shard: disabled, buffers and files registered, restricted, and only then enabled.
+    pub(crate) fn new(settings: &Settings, waker: &Waker) -> io::Result<(Self, Inbox)> {
+        let ring = setup::build(SUBMISSIONS, COMPLETIONS)?;
+        let device = BufferRing::register(
+            &ring,
+            group(BufferClass::Device),
+            settings.device_buffers,
+            BufferClass::Device.buffer_size(),
+        )?;
+        let link = BufferRing::register(
+            &ring,
+            group(BufferClass::Link),
+            settings.link_buffers,
+            BufferClass::Link.buffer_size(),
+        )?;
+        let registered_max = setup::register_files(&ring, settings.connections_max);
+        setup::enable(&ring)?;
+        let ring = Self {
+            min_wait: ring.params().is_feature_min_timeout(),
+            enter_flags: setup::enter_flags(ring.params()),
+            ring,
+            waker: waker.clone(),
+            wake_armed: false,
+            in_flight: 0,
+            registered_max,
+            writes: WriteTable::new(),
+            spill: Vec::new(),
+        };
+        Ok((
+            ring,
+            Inbox {
+                completions: Vec::with_capacity(COMPLETIONS as usize),
+                device,
+                link,
+            },
+        ))
+    }
+
+    /// Puts an entry into the submission queue.
+    ///
+    /// # Safety
+    /// What the entry points to must stay valid and untouched until its completion has come (`in_flight`).
+    unsafe fn push(&mut self, entry: &squeue::Entry) {
+        for _ in 0..PUSH_ATTEMPTS {
+            let mut queue = self.ring.submission();
+            // SAFETY: the caller promises what is needed.
+            let pushed = unsafe { queue.push(entry) };
+            drop(queue);
+            if pushed.is_ok() {
+                self.in_flight += 1;
+                return;
+            }
+            // The queue is full. If the kernel does not take entries because completions pile up, take those.
+            let _ = self.submit();
+            let mut spill = std::mem::take(&mut self.spill);
+            self.reap(&mut spill);
+            self.spill = spill;
+        }
+        panic!("the kernel takes no entries from a full submission queue");
+    }
+
+    /// Puts in an entry that points to nothing.
+    fn push_plain(&mut self, entry: &squeue::Entry) {
+        // SAFETY: callers pass entries with numbers only: cancellations, polls, accepts without an address, and receives
+        // into the registered buffers, which live until the ring is shut down.
+        unsafe { self.push(entry) };
+    }
+
+    /// Uses the table of registered files for a fresh connection, where there is room in it.
+    pub(crate) fn register(&self, connection: &mut Connection, id: ConnectionId) {
+        if id.index < self.registered_max {
+            let descriptor = [connection.socket.as_raw_fd()];
+            let result = self.ring.submitter().register_files_update(id.index, &descriptor);
+            connection.registered = matches!(result, Ok(1));
+        }
+    }
+
+    /// Takes the connection out of the table and frees it; only when the kernel holds nothing of it.
+    fn release(&self, shard: &mut Shard, id: ConnectionId) {
+        if let Some(connection) = shard.connections.get_mut(id)
+            && std::mem::take(&mut connection.registered)
+        {
+            let result = self.ring.submitter().register_files_update(id.index, &[-1]);
+            assert!(
+                matches!(result, Ok(1)),
+                "a registered file cannot be taken out: {result:?}"
+            );
+        }
+        shard.release(id);
+    }
+
+    pub(crate) fn write_durable(
+        &mut self,
+        file: &FileRef,
+        offset: u64,
+        buffer: Vec<u8>,
+        token: u64,
+    ) -> Result<(), Vec<u8>> {
+        let index = self.writes.insert(file, offset, buffer, token)?;
+        self.push_write(index);
+        Ok(())
+    }
+
+    /// Writes what is left of a write.
+    fn push_write(&mut self, index: u32) {
+        if let Some(write) = self.writes.get(index) {
+            let rest = write.rest();
+            let entry = opcode::Write::new(types::Fd(write.descriptor()), rest.as_ptr(), chunk(rest))
+                .offset(write.position())
+                .rw_flags(libc::RWF_DSYNC)
+                .build()
+                .user_data(Operation::Write.token_of(index));
+            // SAFETY: the buffer and the file belong to the table, which keeps both until the completion is dispatched.
+            unsafe { self.push(&entry) };
+        }
+    }
+
+    /// Does what the handler asked for since the last wait. The entries are submitted by the next wait.
+    pub(crate) fn flush(&mut self, shard: &mut Shard) {
+        if !self.wake_armed
+            && let Some(event) = self.waker.event()
+        {
+            let entry = opcode::PollAdd::new(types::Fd(event.as_raw_fd()), libc::POLLIN as u32)
+                .multi(true)
+                .build()
+                .user_data(Operation::Wake.token_of(0));
+            self.wake_armed = true;
+            self.push_plain(&entry);
+        }
+        for (index, slot) in (0_u32..).zip(&mut shard.listeners) {
+            if let Some(listener) = slot
+                && self.flush_listener(listener, index)
+            {
+                *slot = None;
+            }
+        }
+        while !shard.dirty.is_empty() {
+            let mut dirty = std::mem::take(&mut shard.dirty);
+            for id in dirty.drain(..) {
+                self.advance(shard, id);
+            }
+            // Losing a connection makes it dirty once more; otherwise this keeps the list's memory.
+            if shard.dirty.is_empty() {
+                shard.dirty = dirty;
+            }
+        }
+    }
+
+    /// Arms or disarms a listener; returns whether it can be dropped.
+    fn flush_listener(&mut self, listener: &mut Listener, index: u32) -> bool {
+        if listener.closing {
+            if listener.armed && !listener.cancelling {
+                listener.cancelling = true;
+                let accept = Operation::Accept.token_of(index);
+                let entry = opcode::AsyncCancel::new(accept).build();
+                self.push_plain(&entry.user_data(Operation::CancelAccept.token_of(index)));
+            }
+            return !listener.armed && !listener.cancelling;
+        }
+        if !listener.armed && listener.retry_at == 0 {
+            listener.armed = true;
+            let entry = opcode::AcceptMulti::new(types::Fd(listener.socket.as_raw_fd()))
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+                .user_data(Operation::Accept.token_of(index));
+            self.push_plain(&entry);
+        }
+        false
+    }
+
+    fn advance(&mut self, shard: &mut Shard, id: ConnectionId) {
+        let Some(connection) = shard.connections.get_mut(id) else {
+            return;
+        };
+        connection.dirty = false;
+        match connection.phase {
+            Phase::Connecting => self.start_connect(connection, id),
+            Phase::Gone if connection.operations() == 0 => self.release(shard, id),
+            Phase::Gone => self.cancel_all(connection, id),
+            Phase::Open | Phase::Closing => {
+                if !shard.check_queue(id) {
+                    return;
+                }
+                self.start_send(shard, id);
+                shard.after_send(id);
+                if let Some(connection) = shard.connections.get_mut(id) {
+                    self.direct_receive(connection, id);
+                }
+            }
+        }
+    }
+
+    fn start_connect(&mut self, connection: &mut Connection, id: ConnectionId) {
+        if connection.connecting {
+            return;
+        }
+        self.register(connection, id);
+        if let Some(address) = &connection.address {
+            connection.connecting = true;
+            let entry = for_socket!(connection, id, |socket| {
+                opcode::Connect::new(socket, address.as_ptr().cast(), address.len()).build()
+            });
+            // SAFETY: the boxed address stays with the connection until the completion clears `connecting`, and a
+            // connection is not freed before that.
+            unsafe { self.push(&entry.user_data(Operation::Connect.token(id))) };
+        }
+    }
+
+    fn start_send(&mut self, shard: &mut Shard, id: ConnectionId) {
+        let Some(connection) = shard.connections.get_mut(id) else {
+            return;
+        };
+        if connection.sending || !connection.outbox.stage() {
+            return;
+        }
+        connection.sending = true;
+        shard.stats.sends += 1;
+        let unsent = connection.outbox.unsent();
+        let entry = for_socket!(connection, id, |socket| {
+            // With WAITALL the kernel goes on by itself after a partial send: one completion per buffer.
+            opcode::Send::new(socket, unsent.as_ptr(), chunk(unsent))
+                .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+                .build()
+        });
+        // SAFETY: these bytes are the outbox's buffer in flight, which is not touched while `sending` is set, and a
+        // connection is not freed before the completion has cleared that.
+        unsafe { self.push(&entry.user_data(Operation::Send.token(id))) };
+    }
+
+    /// Receives, or stops receiving, as the connection wants.
+    fn direct_receive(&mut self, connection: &mut Connection, id: ConnectionId) {
+        if !matches!(connection.phase, Phase::Open | Phase::Closing) {
+            return;
+        }
+        let receive = Operation::receive(connection.class).token(id);
+        if connection.wants_bytes() {
+            if !connection.receiving {
+                connection.receiving = true;
+                let group = group(connection.class);
+                let entry = for_socket!(connection, id, |socket| opcode::RecvMulti::new(socket, group)
+                    .build());
+                self.push_plain(&entry.user_data(receive));
+            }
+        } else if connection.receiving && !connection.cancelling && !connection.peer_ended {
+            connection.cancelling = true;
+            let entry = opcode::AsyncCancel::new(receive).build();
+            self.push_plain(&entry.user_data(Operation::CancelReceive.token(id)));
+        }
+    }
+
+    /// Takes back from the kernel whatever it does for the connection.
+    fn cancel_all(&mut self, connection: &mut Connection, id: ConnectionId) {
+        if connection.cancelling_all {
+            return;
+        }
+        connection.cancelling_all = true;
+        let builder = for_socket!(connection, id, |socket| CancelBuilder::fd(socket)).all();
+        let entry = opcode::AsyncCancel2::new(builder).build();
+        self.push_plain(&entry.user_data(Operation::CancelAll.token(id)));
+    }
+
+    /// Submits what is queued without waiting.
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
+        self.enter(0, None, Duration::ZERO)
+    }
+
+    /// Submits and waits at most `timeout`; the first `window` of it without being disturbed by less than a full batch.
+    pub(crate) fn wait(
+        &mut self,
+        inbox: &mut Inbox,
+        timeout: Option<Duration>,
+        window: Duration,
+        stats: &mut Stats,
+    ) -> io::Result<()> {
+        inbox.completions.clear();
+        inbox.completions.append(&mut self.spill);
+        if !inbox.completions.is_empty() || timeout == Some(Duration::ZERO) {
+            self.enter(0, None, Duration::ZERO)?;
+        } else if window.is_zero() {
+            self.enter(1, timeout, Duration::ZERO)?;
+        } else if self.min_wait {
+            self.enter(BATCH, timeout, window)?;
+        } else {
+            self.enter(0, None, Duration::ZERO)?;
+            sys::sleep(window);
+            stats.system_calls += 2;
+            self.enter(
+                1,
+                timeout.map(|timeout| timeout.saturating_sub(window)),
+                Duration::ZERO,
+            )?;
+        }
+        let mut count = self.reap(&mut inbox.completions);
+        // One wait for one completion runs a bounded number of deferred tasks. As long as it came back full there are more,
+        // and a larger turn makes larger sends.
+        while count >= TASKS_PER_WAIT && inbox.completions.len() < BATCH {
+            stats.system_calls += 1;
+            self.enter(0, None, Duration::ZERO)?;
+            count = self.reap(&mut inbox.completions);
+        }
+        Ok(())
+    }
+
+    /// Enters the kernel. That time is up, a signal came, or completions must be taken first, is no error.
+    fn enter(&mut self, want: usize, timeout: Option<Duration>, min_wait: Duration) -> io::Result<()> {
+        let queued = u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX);
+        let want = u32::try_from(want).unwrap_or(u32::MAX);
+        let min_wait = u32::try_from(min_wait.as_micros()).unwrap_or(u32::MAX);
+        let time = timeout.map(Timespec::from);
+        let arguments = SubmitArgs::new().min_wait_usec(min_wait);
+        let arguments = time.as_ref().map_or(arguments, |time| arguments.timespec(time));
+        // SAFETY: the arguments are of the type that EXT_ARG announces and, with the time in them, outlive the call; the
+        // queued entries were pushed under the promise `push` asks for.
+        let result = unsafe {
+            self.ring
+                .submitter()
+                .enter(queued, want, self.enter_flags, Some(&arguments))
+        };
+        match result {
+            Ok(_) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves what is in the completion queue to `completions` and returns how many came.
+    fn reap(&mut self, completions: &mut Vec<Completion>) -> usize {
+        let before = completions.len();
+        let mut ended = 0;
+        completions.extend(self.ring.completion().map(|entry| {
+            if !cqueue::more(entry.flags()) {
+                ended += 1;
+            }
+            Completion {
+                token: entry.user_data(),
+                result: entry.result(),
+                flags: entry.flags(),
+            }
+        }));
+        assert!(
+            ended <= self.in_flight,
+            "{ended} operations ended, {} were in flight",
+            self.in_flight
+        );
+        self.in_flight -= ended;
+        completions.len() - before
+    }
+
+    /// Cancels everything and waits until the kernel has given back all memory. If it does not, the memory is leaked:
+    /// better lost than overwritten.
+    pub(crate) fn shut_down(&mut self, shard: &mut Shard, inbox: &mut Inbox) {
+        let deadline = clock::monotonic() + clock::nanos(SHUT_DOWN_TIMEOUT);
+        while self.in_flight > 0 && clock::monotonic() < deadline {
+            let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+            self.push_plain(&entry.user_data(Operation::CancelAny.token_of(0)));
+            let mut completions = std::mem::take(&mut self.spill);
+            // Wait for everything; a write that has begun cannot be cancelled and takes as long as the disk does.
+            if self
+                .enter(self.in_flight, Some(SHUT_DOWN_ROUND), Duration::ZERO)
+                .is_err()
+            {
+                break;
+            }
+            self.reap(&mut completions);
+            for completion in completions {
+                if let Some((Operation::Accept, _)) = Operation::from_token(completion.token)
+                    && completion.result >= 0
+                {
+                    drop(sys::own_accepted(completion.result));
+                }
+            }
+        }
+        if self.in_flight > 0 {
+            std::mem::forget(std::mem::replace(&mut shard.connections, ConnectionTable::new(0)));
+            std::mem::forget(std::mem::replace(&mut self.writes, WriteTable::new()));
+            inbox.device.leak();
+            inbox.link.leak();
+        }
+    }
+}
+
+/// A socket from an accept completion.
+fn accepted(descriptor: i32) -> TcpStream {
+    TcpStream::from(sys::own_accepted(descriptor))
+}
+
+/// Length of the next piece of `bytes`, in the 32 bits the kernel takes; what is left follows after its completion.
+fn chunk(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(CHUNK_MAX).min(CHUNK_MAX)
+}
+
+/// Largest piece sent or written by one entry: results are 31 bits.
+const CHUNK_MAX: u32 = 1 << 30;
+
+/// Entries of the submission queue: more only submit earlier.
+const SUBMISSIONS: u32 = 512;
+
+/// Entries of the completion queue: a turn's worth of receives and sends. The kernel keeps what does not fit.
+const COMPLETIONS: u32 = 4096;
+
+/// Completions that make a batch full.
+const BATCH: usize = 256;
+
+/// Deferred tasks the kernel runs in a wait for one completion are 20; a little less counts as "there may be more".
+const TASKS_PER_WAIT: usize = 16;
+
+/// Times a full submission queue is submitted before giving up. Each makes room for at least one entry unless the kernel is
+/// out of memory for good.
+const PUSH_ATTEMPTS: usize = 10_000;
+
+/// Time the kernel gets to give everything back when a driver is dropped; a stuck disk is the only reason to need it.
+const SHUT_DOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Cancellation is repeated after this, for operations that were just being moved between queues.
+const SHUT_DOWN_ROUND: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_keep_what_was_put_in() {
+        let id = ConnectionId {
+            index: 0x00ab_cdef,
+            generation: 0x7fff_fffe,
+        };
+        for operation in Operation::ALL {
+            assert_eq!(Operation::from_token(operation.token(id)), Some((operation, id)));
+        }
+        assert_eq!(Operation::from_token(u64::MAX), None);
+    }
+}

@@ -1,0 +1,202 @@
+use std::io;
+
+use io_uring::cqueue;
+
+use super::{Completion, Inbox, Operation, Ring, accepted};
+use crate::{
+    connection::{BufferClass, CloseReason, ConnectionId, ListenerId, Phase, peer_address},
+    driver::{Handler, Io, Port},
+};
+
+/// Tells the handler what the last wait brought.
+pub(crate) fn dispatch(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler) {
+    // First what earlier turns have left over: it came before what comes now.
+    let mut ready = std::mem::take(&mut io.shard.ready);
+    for id in ready.drain(..) {
+        if let Some(connection) = io.shard.connections.get_mut(id) {
+            connection.ready = false;
+            let ended = connection.peer_ended;
+            if io.receive_backlog(handler, id) && ended {
+                io.end_of_stream(handler, id);
+            }
+        }
+    }
+    if io.shard.ready.is_empty() {
+        io.shard.ready = ready;
+    }
+    for index in 0..inbox.completions.len() {
+        if let Some(&completion) = inbox.completions.get(index) {
+            complete(io, inbox, handler, completion);
+        }
+    }
+    inbox.completions.clear();
+    inbox.device.publish();
+    inbox.link.publish();
+}
+
+fn complete(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler, completion: Completion) {
+    let Some((operation, id)) = Operation::from_token(completion.token) else {
+        unreachable!("the kernel made up the completion {completion:?}")
+    };
+    match operation {
+        Operation::Accept => accept(io, handler, ListenerId(id.index), completion),
+        Operation::CancelAccept => {
+            if let Some(listener) = io.shard.listener(ListenerId(id.index)) {
+                listener.cancelling = false;
+            }
+        }
+        Operation::ReceiveDevice => receive(io, inbox, handler, BufferClass::Device, id, completion),
+        Operation::ReceiveLink => receive(io, inbox, handler, BufferClass::Link, id, completion),
+        Operation::CancelReceive => {
+            if let Some(connection) = io.shard.connections.get_mut(id) {
+                connection.cancelling = false;
+            }
+        }
+        Operation::Send => sent(io, id, completion.result),
+        Operation::Connect => connected(io, id, completion.result),
+        Operation::CancelAll => cancelled(io, id, completion.result),
+        Operation::Wake => {
+            if let Port::Ring(ring) = &mut io.port {
+                ring.wake_armed = cqueue::more(completion.flags);
+                ring.waker.clear();
+            }
+            handler.woken(io);
+        }
+        Operation::Write => written(io, handler, id.index, completion.result),
+        Operation::CancelAny => {}
+    }
+}
+
+/// Splits a result into what was done and the error.
+fn outcome(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
+
+fn accept(io: &mut Io, handler: &mut dyn Handler, id: ListenerId, completion: Completion) {
+    let closing = match io.shard.listener(id) {
+        Some(listener) => {
+            listener.armed = cqueue::more(completion.flags);
+            listener.closing
+        }
+        None => true,
+    };
+    match outcome(completion.result) {
+        Ok(_) => {
+            let socket = accepted(completion.result);
+            // A peer that is gone again already has no address, and nothing to say.
+            if !closing && let Ok(peer) = peer_address(&socket) {
+                io.accept(handler, id, socket, peer);
+            }
+        }
+        Err(error) => io.shard.accept_failed(id, &error),
+    }
+}
+
+fn receive(
+    io: &mut Io,
+    inbox: &mut Inbox,
+    handler: &mut dyn Handler,
+    class: BufferClass,
+    id: ConnectionId,
+    completion: Completion,
+) {
+    let buffer = cqueue::buffer_select(completion.flags);
+    let buffers = inbox.buffers(class);
+    if let Some(buffer) = buffer {
+        buffers.take(buffer);
+    }
+    if !cqueue::more(completion.flags) {
+        if let Some(connection) = io.shard.connections.get_mut(id) {
+            connection.receiving = false;
+        }
+        io.shard.mark_dirty(id);
+    }
+    match (outcome(completion.result), buffer) {
+        (Ok(count), Some(buffer)) if count > 0 => io.receive(handler, id, buffers.bytes(buffer, count)),
+        (Ok(_), _) => io.end_of_stream(handler, id),
+        (Err(error), _) => match error.raw_os_error() {
+            // The buffers of this turn are back before the receive is armed again.
+            Some(libc::ENOBUFS) => io.shard.stats.buffers_exhausted += 1,
+            // We cancelled it, or it has to be asked for again.
+            Some(libc::ECANCELED | libc::EAGAIN | libc::EINTR) => {}
+            _ => io.shard.lose(id, CloseReason::from_error(&error)),
+        },
+    }
+    if let Some(buffer) = buffer {
+        buffers.recycle(buffer);
+    }
+}
+
+fn sent(io: &mut Io, id: ConnectionId, result: i32) {
+    let Some(connection) = io.shard.connections.get_mut(id) else {
+        return;
+    };
+    connection.sending = false;
+    match outcome(result) {
+        Ok(count) => {
+            io.shard.stats.bytes_sent += count as u64;
+            connection.outbox.advance(count, &mut io.shard.pool);
+        }
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ECANCELED | libc::EAGAIN | libc::EINTR) => {}
+            _ => io.shard.lose(id, CloseReason::from_error(&error)),
+        },
+    }
+    io.shard.mark_dirty(id);
+}
+
+fn connected(io: &mut Io, id: ConnectionId, result: i32) {
+    let Some(connection) = io.shard.connections.get_mut(id) else {
+        return;
+    };
+    connection.connecting = false;
+    connection.address = None;
+    match outcome(result) {
+        Ok(_) => io.shard.connected(id),
+        Err(error) => io.shard.connect_failed(id, error),
+    }
+    io.shard.mark_dirty(id);
+}
+
+/// Everything of a lost connection was cancelled; `result` says how much was found.
+fn cancelled(io: &mut Io, id: ConnectionId, result: i32) {
+    if let Some(connection) = io.shard.connections.get_mut(id)
+        && connection.phase == Phase::Gone
+        && connection.operations() > result.max(0)
+    {
+        // Some operation was just being moved between queues and was missed, or is done anyway. Ending the socket ends it.
+        let _ = connection.socket.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+fn written(io: &mut Io, handler: &mut dyn Handler, index: u32, result: i32) {
+    let Port::Ring(ring) = &mut io.port else { return };
+    let Some(result) = write_result(ring, index, result) else {
+        return ring.push_write(index);
+    };
+    if let Some((token, buffer)) = ring.writes.remove(index) {
+        io.shard.stats.writes += 1;
+        handler.written(io, token, buffer, result);
+    }
+}
+
+/// Returns how a write has ended, or `None` if it must go on.
+fn write_result(ring: &mut Ring, index: u32, result: i32) -> Option<io::Result<()>> {
+    let write = ring.writes.get_mut(index)?;
+    match outcome(result) {
+        Ok(count) => {
+            write.advance(count);
+            if write.rest().is_empty() {
+                Some(Ok(()))
+            } else if count == 0 {
+                Some(Err(io::ErrorKind::WriteZero.into()))
+            } else {
+                None
+            }
+        }
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EINTR | libc::EAGAIN) => None,
+            _ => Some(Err(error)),
+        },
+    }
+}
