@@ -65,4 +65,4 @@ pub fn cpu_prefers_aes() -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

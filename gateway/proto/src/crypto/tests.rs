@@ -1,11 +1,52 @@
-//! Published vectors: Wycheproof (with the ML-KEM vectors that follow NIST's ACVP format), RFC 4231, RFC 5869.
+//! Published vectors: NIST ACVP (ML-KEM), Wycheproof, RFC 4231, RFC 5869, FIPS 180.
+
+use std::{path::PathBuf, process::Command};
 
 use aws_lc_rs::aead::Nonce;
-use data_encoding::HEXLOWER;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use fips203::traits::{KeyGen as _, SerDes as _};
+use serde_json::Value;
 use wycheproof::{TestResult, aead as aead_vectors, ecdsa, mlkem, xdh};
 
 use super::*;
 use crate::identity::tests::Seeded;
+
+/// Reads a file that is packaged inside a development dependency.
+pub(crate) fn packaged(name: &str, file: &str) -> String {
+    let cargo = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO")).args(arguments).output();
+        String::from_utf8(output.expect("cargo runs, for it runs this test").stdout)
+            .expect("cargo prints UTF-8")
+    };
+    let version = cargo(&["-vV"]);
+    let host = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .expect("cargo knows its host");
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    // For this platform only: packages for others may not have been downloaded.
+    let output = cargo(&[
+        "metadata",
+        "--format-version",
+        "1",
+        "--filter-platform",
+        host,
+        "--manifest-path",
+        manifest,
+    ]);
+    let metadata: Value = serde_json::from_str(&output).expect("cargo prints JSON");
+    let packages = metadata["packages"].as_array().expect("cargo lists packages");
+    let package = packages
+        .iter()
+        .find(|package| package["name"] == name)
+        .expect("it is a dependency");
+    let manifest = PathBuf::from(
+        package["manifest_path"]
+            .as_str()
+            .expect("packages have a manifest"),
+    );
+    std::fs::read_to_string(manifest.with_file_name(file)).expect("the package holds the file")
+}
 
 fn hex(text: &str) -> Vec<u8> {
     HEXLOWER
@@ -150,10 +191,102 @@ fn ml_kem_768(name: mlkem::TestName) -> impl Iterator<Item = mlkem::Test> {
     set.test_groups.into_iter().flat_map(|group| group.tests)
 }
 
-/// Decapsulation as in NIST's ACVP vectors: the right secret, and the pseudo-random one for a ciphertext that
-/// was made for another key (implicit rejection).
+/// NIST's own vectors (ACVP, packaged with `fips203`), the groups for ML-KEM-768.
+fn acvp(file: &str) -> Vec<Value> {
+    let text = packaged(
+        "fips203",
+        &format!("tests/nist_vectors/{file}/internalProjection.json"),
+    );
+    let set: Value = serde_json::from_str(&text).expect("vectors are JSON");
+    let groups = set["testGroups"].as_array().expect("a set has groups");
+    groups
+        .iter()
+        .filter(|group| group["parameterSet"] == "ML-KEM-768")
+        .cloned()
+        .collect()
+}
+
+fn acvp_hex(value: &Value) -> Vec<u8> {
+    HEXLOWER_PERMISSIVE
+        .decode(value.as_str().expect("a vector is text").as_bytes())
+        .expect("and hexadecimal")
+}
+
+/// The secrets of NIST's encapsulations and decapsulations come out, among them those of ciphertexts that
+/// were modified (implicit rejection).
 #[test]
-fn ml_kem_768_decapsulation() {
+fn acvp_ml_kem_768_decapsulation() {
+    let (mut count, mut modified) = (0, 0);
+    for group in acvp("ML-KEM-encapDecap-FIPS203") {
+        for test in group["tests"].as_array().expect("a group has tests") {
+            let dk = test.get("dk").unwrap_or(&group["dk"]);
+            let key = KemSecret::from_expanded(&acvp_hex(dk)).expect("the key has the right length");
+            let ek = test.get("ek").unwrap_or(&group["ek"]);
+            assert_eq!(key.public().as_slice(), acvp_hex(ek));
+            let ciphertext: [u8; CIPHERTEXT_LEN] = acvp_hex(&test["c"]).try_into().expect("1,088 bytes");
+            let want = Secret::new(acvp_hex(&test["k"]).try_into().expect("32 bytes"));
+            assert_eq!(key.decapsulate(&ciphertext), Ok(want), "test {}", test["tcId"]);
+            modified += usize::from(test["reason"] == "modify ciphertext");
+            count += 1;
+        }
+    }
+    assert!(
+        count == 35 && modified > 0,
+        "{count} vectors ran, {modified} of them modified"
+    );
+}
+
+/// NIST's key pairs work: what is encapsulated for the public half opens with the private one.
+#[test]
+fn acvp_ml_kem_768_keys() {
+    let mut count = 0;
+    for group in acvp("ML-KEM-keyGen-FIPS203") {
+        for test in group["tests"].as_array().expect("a group has tests") {
+            let key = KemSecret::from_expanded(&acvp_hex(&test["dk"])).expect("the key has the right length");
+            let public: [u8; ENCAPSULATION_KEY_LEN] = acvp_hex(&test["ek"]).try_into().expect("1,184 bytes");
+            assert_eq!(key.public(), &public);
+            let (ciphertext, secret) = kem_encapsulate(&public).expect("the key is valid");
+            assert_eq!(key.decapsulate(&ciphertext), Ok(secret));
+            count += 1;
+        }
+    }
+    assert_eq!(count, 25);
+}
+
+/// aws-lc-rs makes no key from a seed; `fips203` does, so that Wycheproof's vectors can run.
+#[test]
+fn wycheproof_ml_kem_768_decapsulation() {
+    let (mut valid, mut refused) = (0, 0);
+    for test in ml_kem_768(mlkem::TestName::MlKem768) {
+        let seed = test.seed.expect("the test has a seed");
+        let Some((d, z)) = seed.split_first_chunk::<32>() else {
+            continue;
+        };
+        let Ok(z) = <[u8; 32]>::try_from(z) else { continue };
+        let (_, dk) = fips203::ml_kem_768::KG::keygen_from_seed(*d, z);
+        let key = KemSecret::from_expanded(&dk.into_bytes()).expect("the key has the right length");
+        let ciphertext = test.ct.expect("the test has a ciphertext");
+        let Ok(ciphertext) = <&[u8; CIPHERTEXT_LEN]>::try_from(ciphertext.as_ref()) else {
+            assert_eq!(test.result, TestResult::Invalid);
+            refused += 1;
+            continue;
+        };
+        let want = test.shared_secret.expect("the test has a secret");
+        let want = Secret::new(want.as_ref().try_into().expect("32 bytes"));
+        assert_eq!(
+            key.decapsulate(ciphertext),
+            Ok(want),
+            "{}: {}",
+            test.tc_id,
+            test.comment
+        );
+        valid += 1;
+    }
+    assert!(valid >= 150, "{valid} vectors ran, {refused} have another length");
+}
+
+#[test]
+fn wycheproof_ml_kem_768_decapsulation_keys() {
     let (mut valid, mut invalid) = (0, 0);
     for test in ml_kem_768(mlkem::TestName::MlKem768SemiExpandedDecaps) {
         let dk = test.decaps_key.expect("the test has a key");
@@ -177,15 +310,12 @@ fn ml_kem_768_decapsulation() {
             invalid += 1;
         }
     }
-    assert!(
-        valid + invalid > 0,
-        "{valid} valid and {invalid} invalid vectors ran"
-    );
+    assert_eq!((valid, invalid), (3, 6));
 }
 
 /// The public half that [`KemSecret`] takes from the expanded key is the one FIPS 203 derives from the seed.
 #[test]
-fn ml_kem_768_keys() {
+fn wycheproof_ml_kem_768_keys() {
     let mut count = 0;
     for test in ml_kem_768(mlkem::TestName::MlKem768KeyGenSeed) {
         if test.result != TestResult::Valid {
@@ -201,12 +331,12 @@ fn ml_kem_768_keys() {
         assert_eq!(key.decapsulate(&ciphertext), Ok(secret));
         count += 1;
     }
-    assert!(count >= 20, "{count} vectors ran");
+    assert!(count == 100, "{count} vectors ran");
 }
 
 /// A key with a coefficient that is not reduced is refused (FIPS 203 §7.2), a valid one is not.
 #[test]
-fn ml_kem_768_encapsulation_keys_are_checked() {
+fn wycheproof_ml_kem_768_encapsulation_keys_are_checked() {
     let (mut valid, mut invalid) = (0, 0);
     for test in ml_kem_768(mlkem::TestName::MlKem768Encaps) {
         let ek = test.encaps_key.expect("the test has a key");

@@ -1,36 +1,10 @@
 //! Noise XX with the published vectors, from the same `SymmetricState` that channels use.
 
-use std::{path::PathBuf, process::Command};
-
 use data_encoding::HEXLOWER;
 use serde_json::Value;
 
 use super::*;
-use crate::crypto::X25519Secret;
-
-/// Finds a file that is packaged inside the crate `snow`, a development dependency.
-fn packaged_with_snow(file: &str) -> String {
-    let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--offline",
-            "--manifest-path",
-        ])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-        .output()
-        .expect("cargo runs, for it runs this test");
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
-    let packages = metadata["packages"].as_array().expect("cargo lists packages");
-    let snow = packages
-        .iter()
-        .find(|package| package["name"] == "snow")
-        .expect("snow is a dependency");
-    let manifest = PathBuf::from(snow["manifest_path"].as_str().expect("packages have a manifest"));
-    let path = manifest.with_file_name("tests/vectors").join(file);
-    std::fs::read_to_string(&path).expect("snow packages its vectors")
-}
+use crate::crypto::{X25519Secret, tests::packaged};
 
 fn hex(value: &Value) -> Vec<u8> {
     HEXLOWER
@@ -201,7 +175,8 @@ fn run(vector: &Value) {
 fn published_noise_xx_vectors_pass() {
     let mut names = Vec::new();
     for file in ["cacophony.txt", "snow.txt"] {
-        let vectors: Value = serde_json::from_str(&packaged_with_snow(file)).expect("vectors are JSON");
+        let vectors: Value = serde_json::from_str(&packaged("snow", &format!("tests/vectors/{file}")))
+            .expect("vectors are JSON");
         for vector in vectors["vectors"].as_array().expect("a file holds vectors") {
             let name = vector["protocol_name"].as_str().expect("a vector has a name");
             if ["Noise_XX_25519_AESGCM_SHA256", "Noise_XX_25519_ChaChaPoly_SHA256"].contains(&name) {
