@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::problem::{Draft, Findings};
 use crate::raw;
-use crate::reader::{Context, Field, Item, RawTable};
+use crate::reader::{Context, Field, Item, RawTable, quote};
 use crate::settings;
 use crate::text::{NAME_LEN_MAX, is_name};
 
@@ -295,28 +295,40 @@ fn values<V>(items: Vec<Item<V>>) -> Vec<V> {
 }
 
 /// Finds values that may stand in the file once only.
-struct Unique<K> {
-    first: BTreeMap<K, Option<Range<usize>>>,
+struct Unique {
+    /// What they are, with an article.
+    what: &'static str,
+    help: &'static str,
+    first: BTreeMap<String, Option<Range<usize>>>,
 }
 
-impl<K: Ord> Unique<K> {
-    const fn new() -> Self {
+impl Unique {
+    const fn new(what: &'static str, help: &'static str) -> Self {
         Self {
+            what,
+            help,
             first: BTreeMap::new(),
         }
     }
 
-    /// Takes a value and returns whether it is new; says so if it is not. `what` names it in the message.
-    fn add(&mut self, key: K, place: Place<'_>, what: &str, help: &str, findings: &mut Findings) -> bool {
-        if let Some(first) = self.first.get(&key) {
-            let draft = Draft::error(format!("`{}` is {what} that is taken already", place.path))
+    /// Takes a value and returns whether it is new; says so if it is not.
+    fn add(&mut self, value: impl ToString, place: Place<'_>, findings: &mut Findings) -> bool {
+        let value = value.to_string();
+        if let Some(first) = self.first.get(&value) {
+            let message = format!(
+                "`{}` is {}, {} that is taken already",
+                place.path,
+                quote(&value),
+                self.what
+            );
+            let draft = Draft::error(message)
                 .key(place.path)
                 .at(place.span, "again here")
                 .at(first.clone(), "first here");
-            findings.push(draft.help(help));
+            findings.push(draft.help(self.help));
             false
         } else {
-            self.first.insert(key, place.span);
+            self.first.insert(value, place.span);
             true
         }
     }

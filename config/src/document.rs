@@ -1,5 +1,7 @@
 //! TOML into tables.
 
+use std::ops::Range;
+
 use toml::de::DeTable;
 
 use crate::problem::{Draft, Findings};
@@ -19,7 +21,7 @@ pub(crate) fn parse<'t>(text: &'t str, findings: &mut Findings) -> Option<DeTabl
     if let Some(error) = others.first() {
         let draft = Draft::error(format!("the file is not TOML: {}", error.message()));
         let help = "texts stand in quotes, lists in [ ], tables in { }, and each key on a line of its own";
-        findings.push(draft.at(Some(error.span().unwrap_or(0..0)), "here").help(help));
+        findings.push(draft.at(Some(visible(error.span(), text)), "here").help(help));
         return None;
     }
     for error in duplicates {
@@ -32,6 +34,17 @@ pub(crate) fn parse<'t>(text: &'t str, findings: &mut Findings) -> Option<DeTabl
         );
     }
     Some(table.into_inner())
+}
+
+/// Returns a span that can be pointed at: the end of the file is none, the last character is.
+fn visible(span: Option<Range<usize>>, text: &str) -> Range<usize> {
+    let end = text.trim_end().len();
+    let span = span.unwrap_or(0..0);
+    if span.start < end {
+        span
+    } else {
+        text.floor_char_boundary(end.saturating_sub(1))..end
+    }
 }
 
 /// Hides what looks like a secret by the words alone: of a file with faults there is no tree to go by.

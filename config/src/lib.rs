@@ -6,7 +6,7 @@
 //!                    └──────────────────┴────────────── Problem, all of them ────┘
 //! ```
 //!
-//! [`load`] says everything that is wrong with a file at once, and hands out [`Settings`](settings::Settings) only if
+//! [`load`] says everything that is wrong with a file at once, and hands out [`Settings`] only if
 //! nothing is that would keep the node from starting. [`reference()`] and [`schema()`] are made from the same table of
 //! keys the file is read with, so they cannot tell of keys, bounds or defaults that do not exist.
 //!
@@ -22,7 +22,6 @@
 pub mod address;
 mod check;
 mod document;
-pub mod identifier;
 mod problem;
 mod raw;
 mod reader;

@@ -334,8 +334,7 @@ impl Findings {
         }
         let source = Arc::new(Source::new(name, text, &self.secrets));
         // Stable, so that of two problems of one place the one found first comes first.
-        drafts
-            .sort_by_key(|draft| draft.labels.first().map(|(span, _)| span.start));
+        drafts.sort_by_key(|draft| draft.labels.first().map(|(span, _)| span.start));
         let problems = drafts.into_iter().map(|draft| Problem {
             severity: draft.severity,
             key: draft.key,

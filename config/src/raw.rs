@@ -3,12 +3,14 @@
 //! Names, types, bounds, defaults and meanings stand here and nowhere else. From one declaration come the type that
 //! [`check`](crate::check) works with, the reader that fills it, the reference and the schema.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fieldgate_proto::identity::Identifier;
+
 use crate::address::HostPort;
-use crate::identifier::Identifier;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
 use crate::settings::{IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource};
 use crate::shape::{
@@ -410,10 +412,19 @@ tables! {
 }
 
 /// What the key `path` of a sink says.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SinkPath {
     Stdout,
     File(PathBuf),
+}
+
+impl fmt::Display for SinkPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("-"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 const SINK_PATH: SinkPathShape = SinkPathShape;

@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fieldgate_proto::identity::Identifier;
+
 use crate::address::HostPort;
-use crate::identifier::Identifier;
 use crate::template::TopicTemplate;
 
 /// One node: everything its file switches on.

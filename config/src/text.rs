@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
+use fieldgate_proto::identity::{Identifier, IdentifierError};
+
 use crate::address::{HostPort, HostPortError};
-use crate::identifier::Identifier;
 use crate::settings::PasswordHash;
 use crate::shape::{Refusal, Text};
 use crate::template::{TemplateError, TopicTemplate};
@@ -116,8 +117,20 @@ pub(crate) const IDENTIFIER: Text<Identifier> = Text {
 };
 
 fn parse_identifier(text: &str) -> Result<Identifier, Refusal> {
-    text.parse()
-        .map_err(|error: crate::identifier::IdentifierError| Refusal::new(error.to_string(), error.hint()))
+    // Bech32 takes capitals as well, but then one identifier could stand in two texts.
+    let parsed = if text.starts_with("fg1") {
+        text.parse()
+    } else {
+        Err(IdentifierError::Prefix)
+    };
+    parsed.map_err(|error: IdentifierError| {
+        let reason = match error {
+            IdentifierError::Checksum => "has a typing error".to_owned(),
+            IdentifierError::Prefix => "does not start with `fg1`".to_owned(),
+            IdentifierError::Length { got } => format!("holds {got} bytes, not 32"),
+        };
+        Refusal::new(reason, error.hint())
+    })
 }
 
 /// Where to connect to.

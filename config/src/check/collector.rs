@@ -78,22 +78,18 @@ fn check_reachable(raw: &raw::Collector, surroundings: &Surroundings<'_>, findin
              [link.tcp] for direct uplinks",
         ));
     }
-    let mut registered = Unique::new();
+    let mut registered = Unique::new(
+        "a registration",
+        "take one of the two out, or choose another relay or name",
+    );
     for registration in raw.register.value.iter().flatten() {
         let relay = registration
             .relay
             .value
             .as_ref()
-            .and_then(|relay| relay.address.value.clone());
-        if let (Some(relay), Some(name)) = (relay, registration.name.value.clone()) {
-            let help = "take one of the two out, or choose another relay or name";
-            registered.add(
-                (relay, name),
-                registration.name.place(),
-                "a name at this relay",
-                help,
-                findings,
-            );
+            .and_then(|relay| relay.address.value.as_ref());
+        if let (Some(relay), Some(name)) = (relay, &registration.name.value) {
+            registered.add(format!("{name} at {relay}"), registration.name.place(), findings);
         }
     }
 }
@@ -105,26 +101,14 @@ fn check_gateways(raw: &raw::Collector, findings: &mut Findings) {
             .warning("`collector` has no `[[collector.gateway]]`: every gateway is refused");
         findings.push(draft.help("add a [[collector.gateway]] with name and identifier for each"));
     }
-    let (mut names, mut identifiers) = (Unique::new(), Unique::new());
+    let mut names = Unique::new("a name", "give each gateway a name of its own");
+    let mut identifiers = Unique::new("an identifier", "write one [[collector.gateway]] per gateway");
     for gateway in raw.gateway.value.iter().flatten() {
         if let Some(name) = &gateway.name.value {
-            names.add(
-                name.clone(),
-                gateway.name.place(),
-                "a name",
-                "give each gateway a name of its own",
-                findings,
-            );
+            names.add(name, gateway.name.place(), findings);
         }
         if let Some(identifier) = gateway.identifier.value {
-            let help = "write one [[collector.gateway]] per gateway";
-            identifiers.add(
-                identifier,
-                gateway.identifier.place(),
-                "an identifier",
-                help,
-                findings,
-            );
+            identifiers.add(identifier, gateway.identifier.place(), findings);
         }
     }
 }
@@ -152,48 +136,33 @@ fn check_sinks(raw: &raw::Collector, default_client_id: &str, findings: &mut Fin
             "add [[collector.sink]] with kind = \"mqtt\" and address = \"host:port\", or kind = \"file\" and path",
         ));
     }
-    let (mut names, mut paths, mut clients) = (Unique::new(), Unique::new(), Unique::new());
+    let mut names = Unique::new(
+        "the name of a sink",
+        "give each sink a `name`; without one it is called by its kind",
+    );
+    let mut paths = Unique::new("a file", "give each sink a file of its own");
+    let mut clients = Unique::new(
+        "a client of this broker",
+        "give each sink of one broker a `client_id` of its own, or the broker ends one for the other",
+    );
     for raw in raw.sink.value.iter().flatten() {
         check_sink(raw, findings);
         if let Some(name) = &raw.name.value {
-            let help = "give each sink a name of its own";
-            names.add(
-                name.clone(),
-                raw.name.place(),
-                "the name of a sink",
-                help,
-                findings,
-            );
+            names.add(name, raw.name.place(), findings);
         } else if let Some(kind) = raw.kind.value {
-            let help = "give each sink a `name`; without one it is called by its kind";
-            names.add(
-                kind_name(kind).to_owned(),
-                raw.kind.place(),
-                "the name of a sink",
-                help,
-                findings,
-            );
+            names.add(kind_name(kind), raw.kind.place(), findings);
         }
         if let Some(path) = &raw.path.value {
-            let help = "give each sink a file of its own";
-            paths.add(path.clone(), raw.path.place(), "a file", help, findings);
+            paths.add(path, raw.path.place(), findings);
         }
         if let Some(address) = &raw.address.value {
-            let client_id = raw
-                .client_id
-                .value
-                .as_deref()
-                .unwrap_or(default_client_id)
-                .to_owned();
+            let client_id = raw.client_id.value.as_deref().unwrap_or(default_client_id);
             let place = if raw.client_id.is_given() {
                 raw.client_id.place()
             } else {
                 raw.address.place()
             };
-            let what = "a broker and client identifier";
-            let help =
-                "give each sink of one broker a `client_id` of its own, or the broker ends one for the other";
-            clients.add((address.clone(), client_id), place, what, help, findings);
+            clients.add(format!("{client_id} at {address}"), place, findings);
         }
     }
 }

@@ -108,18 +108,14 @@ fn tls(raw: raw::MqttTls) -> Option<settings::MqttTls> {
 
 fn devices(field: Field<Vec<raw::Device>>, findings: &mut Findings) -> Option<Vec<settings::Device>> {
     let raws = field.value.unwrap_or_default();
-    let (mut names, mut usernames) = (Unique::new(), Unique::new());
+    let mut names = Unique::new("the name of a device", "give each device a name of its own");
+    let mut usernames = Unique::new(
+        "the user name of a device",
+        "give each device a user name of its own; without `username` it is the name of the device",
+    );
     for raw in &raws {
-        let is_new = raw.name.value.as_ref().is_none_or(|name| {
-            let help = "give each device a name of its own";
-            names.add(
-                name.clone(),
-                raw.name.place(),
-                "the name of a device",
-                help,
-                findings,
-            )
-        });
+        let name = raw.name.value.as_ref();
+        let is_new = name.is_none_or(|name| names.add(name, raw.name.place(), findings));
         // The name stands for the user name; if it repeats, that has been said.
         let login = if raw.username.is_given() {
             Some(&raw.username)
@@ -129,15 +125,7 @@ fn devices(field: Field<Vec<raw::Device>>, findings: &mut Findings) -> Option<Ve
         if let Some((login, username)) =
             login.and_then(|login| login.value.as_ref().map(|value| (login, value)))
         {
-            let help =
-                "give each device a user name of its own; without `username` it is the name of the device";
-            usernames.add(
-                username.clone(),
-                login.place(),
-                "the user name of a device",
-                help,
-                findings,
-            );
+            usernames.add(username, login.place(), findings);
         }
     }
     // All of them, or none: a refused device makes the file an error.

@@ -34,37 +34,22 @@ pub(super) fn relay(raw: raw::Relay, has_link_tcp: bool, findings: &mut Findings
 }
 
 fn check_members(members: &[raw::RelayMember], findings: &mut Findings) {
-    let (mut names, mut identifiers) = (Unique::new(), Unique::new());
+    let mut names = Unique::new("a name", "give each member a name of its own");
+    let mut identifiers = Unique::new(
+        "an identifier",
+        "put all rights of a node into one [[relay.member]]",
+    );
     for raw in members {
         if let Some(name) = &raw.name.value {
-            names.add(
-                name.clone(),
-                raw.name.place(),
-                "a name",
-                "give each member a name of its own",
-                findings,
-            );
+            names.add(name, raw.name.place(), findings);
         }
         if let Some(identifier) = raw.identifier.value {
-            let help = "put all rights of a node into one [[relay.member]]";
-            identifiers.add(
-                identifier,
-                raw.identifier.place(),
-                "an identifier",
-                help,
-                findings,
-            );
+            identifiers.add(identifier, raw.identifier.place(), findings);
         }
         for list in [&raw.hold, &raw.reach] {
-            let mut listed = Unique::new();
+            let mut listed = Unique::new("a name", "take one of the two out");
             for item in list.value.iter().flatten() {
-                listed.add(
-                    item.value.as_str(),
-                    item.place(),
-                    "a name",
-                    "take one of the two out",
-                    findings,
-                );
+                listed.add(&item.value, item.place(), findings);
             }
         }
         let is_empty = |list: &Field<Vec<Item<String>>>| list.value.as_ref().is_some_and(Vec::is_empty);

@@ -6,40 +6,26 @@ use crate::raw;
 use crate::settings;
 
 pub(super) fn uplinks(raws: Vec<raw::Uplink>, findings: &mut Findings) -> Option<Vec<settings::Uplink>> {
-    let (mut names, mut collectors) = (Unique::new(), Unique::new());
+    let mut names = Unique::new("a name", "give each uplink a name of its own");
+    let mut collectors = Unique::new(
+        "a collector",
+        "write one [[uplink]] per collector; several ways to one collector go into `relays`",
+    );
     for raw in &raws {
         if let Some(name) = &raw.name.value {
-            names.add(
-                name.clone(),
-                raw.name.place(),
-                "a name",
-                "give each uplink a name of its own",
-                findings,
-            );
+            names.add(name, raw.name.place(), findings);
         }
         if let Some(collector) = raw.collector.value {
-            let help = "write one [[uplink]] per collector; several ways to one collector go into `relays`";
-            collectors.add(collector, raw.collector.place(), "a collector", help, findings);
+            collectors.add(collector, raw.collector.place(), findings);
         }
-        check_relays(raw, findings);
+        let mut addresses = Unique::new("an address", "take one of the two out");
+        for relay in raw.relays.value.iter().flatten() {
+            if let Some(address) = &relay.address.value {
+                addresses.add(address, relay.address.place(), findings);
+            }
+        }
     }
     raws.into_iter().map(uplink).collect()
-}
-
-fn check_relays(raw: &raw::Uplink, findings: &mut Findings) {
-    let mut addresses = Unique::new();
-    for relay in raw.relays.value.iter().flatten() {
-        if let Some(address) = &relay.address.value {
-            let help = "take one of the two out";
-            addresses.add(
-                address.clone(),
-                relay.address.place(),
-                "an address",
-                help,
-                findings,
-            );
-        }
-    }
 }
 
 fn uplink(raw: raw::Uplink) -> Option<settings::Uplink> {

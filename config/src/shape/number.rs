@@ -64,14 +64,26 @@ impl<T> Shape for Number<T> {
             .and_then(self.convert);
         if accepted.is_none() {
             let message = format!("`{path}` is {integer}, outside {}..={}", self.min, self.max);
+            let unit = unit_of(path);
             let help = if number.is_some_and(|number| number > self.max) {
-                format!("choose at most {}", self.max)
+                format!("choose at most {}{unit}", self.max)
             } else {
-                format!("choose at least {}", self.min)
+                format!("choose at least {}{unit}", self.min)
             };
             context.refuse(path, &value.span(), message, help);
         }
         accepted
+    }
+}
+
+/// Returns the unit that the name of a key ends in, as it is written after a number.
+fn unit_of(path: &str) -> &'static str {
+    if path.ends_with("_ms") {
+        " ms"
+    } else if path.ends_with("_secs") {
+        " s"
+    } else {
+        ""
     }
 }
 

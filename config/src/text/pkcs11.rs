@@ -79,39 +79,64 @@ fn split(attribute: &str) -> Result<(&str, &str), Refusal> {
 
 /// Refuses a value that is not in the character set or means nothing.
 fn check_value(name: &str, value: &str, also_plain: &[u8]) -> Result<(), Refusal> {
+    let mut decoded = Vec::with_capacity(value.len());
     let mut bytes = value.bytes();
     while let Some(byte) = bytes.next() {
         if byte == b'%' {
-            let two_digits = [bytes.next(), bytes.next()]
-                .iter()
-                .all(|byte| byte.is_some_and(|b| b.is_ascii_hexdigit()));
-            if !two_digits {
-                return Err(Refusal::new(
-                    format!("has a % in {name} without two hexadecimal digits after it"),
-                    "encode a % itself as %25",
-                ));
-            }
-        } else if !(byte.is_ascii_alphanumeric() || PLAIN.contains(&byte) || also_plain.contains(&byte)) {
+            let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
+            let (high, low) = (digit(), digit());
+            let Some(byte) = high
+                .zip(low)
+                .and_then(|(high, low)| u8::try_from(high * 16 + low).ok())
+            else {
+                let reason = format!("has a % in {name} without two hexadecimal digits after it");
+                return Err(Refusal::new(reason, "encode a % itself as %25"));
+            };
+            decoded.push(byte);
+        } else if byte.is_ascii_alphanumeric() || PLAIN.contains(&byte) || also_plain.contains(&byte) {
+            decoded.push(byte);
+        } else {
             let encoded = if byte.is_ascii() {
                 format!(": %{byte:02X}")
             } else {
                 String::new()
             };
+            let reason = format!("has a character in {name} that must be percent-encoded");
             return Err(Refusal::new(
-                format!("has a character in {name} that must be percent-encoded"),
+                reason,
                 format!("encode it{encoded} (a space is %20)"),
             ));
         }
     }
+    if name == "id" {
+        return Ok(());
+    }
+    let Ok(decoded) = String::from_utf8(decoded) else {
+        let help = "only id can hold any bytes; encode text as UTF-8";
+        return Err(Refusal::new(
+            format!("has a value of {name} that is not UTF-8"),
+            help,
+        ));
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match name {
-        "type" if value != "private" => Err(Refusal::new(
+        "type" if decoded != "private" => Err(Refusal::new(
             "does not mean a private key",
             "write type=private, or leave type out",
         )),
-        "slot-id" if value.parse::<u64>().is_err() => Err(Refusal::new(
+        "slot-id" if !(is_number(&decoded) && decoded.parse::<u64>().is_ok()) => Err(Refusal::new(
             "has a slot-id that is not a number",
             "better name the token, as slot numbers change: token=…",
         )),
+        "library-version"
+            if !decoded
+                .split('.')
+                .all(|part| is_number(part) && part.parse::<u8>().is_ok())
+                || decoded.split('.').count() > 2 =>
+        {
+            let help = "write one or two numbers up to 255, as in 2.6, or leave it out";
+            Err(Refusal::new("has a library-version that is not a version", help))
+        }
         _ => Ok(()),
     }
 }

@@ -52,6 +52,26 @@ fn names_at_relays_are_any_text_without_spaces_and_wildcards() {
 }
 
 #[test]
+fn identifiers_are_whole_and_in_lower_case() {
+    let good = Identifier::from_bytes([7; 32]).to_string();
+    assert_taken(&IDENTIFIER, &[&good]);
+    assert_eq!(
+        reason(&IDENTIFIER, &good.to_uppercase()),
+        "does not start with `fg1`"
+    );
+    assert_eq!(
+        reason(&IDENTIFIER, &good.replace("fg1", "bc1")),
+        "does not start with `fg1`"
+    );
+    assert_eq!(reason(&IDENTIFIER, &good[..60]), "has a typing error");
+    assert_eq!(
+        reason(&IDENTIFIER, &format!("fg1{}", good[3..].to_uppercase())),
+        "has a typing error"
+    );
+    assert_eq!(reason(&IDENTIFIER, "fg1…"), "has a typing error");
+}
+
+#[test]
 fn listeners_are_numeric_addresses() {
     assert_taken(&LISTEN, &["0.0.0.0:1883", "[::]:1883", "127.0.0.1:0"]);
     assert_refused(
@@ -208,6 +228,12 @@ fn pkcs11_uris_name_a_key_and_nothing_else() {
         ),
         ("pkcs11:object=a;type=cert", "does not mean a private key"),
         ("pkcs11:object=a;slot-id=x", "has a slot-id that is not a number"),
+        ("pkcs11:object=a;slot-id=+1", "has a slot-id that is not a number"),
+        (
+            "pkcs11:object=a;library-version=2.x",
+            "has a library-version that is not a version",
+        ),
+        ("pkcs11:object=a%a0", "has a value of object that is not UTF-8"),
         (
             "pkcs11:object=a?pin-source=file:/x",
             "has the query attribute \"pin-source\"",
@@ -267,7 +293,10 @@ proptest! {
 
     #[test]
     fn pkcs11_uris_agree_with_the_signers(
-        text in near("pkcs11:token=a%20b;object=c;type=private", "abc%;=?&/ 2#[~\u{e4}"),
+        text in prop_oneof![
+            near("pkcs11:token=a%20b;object=c;type=private", "abc%;=?&/ 2#[~\u{e4}"),
+            near("pkcs11:id=%00%ff;slot-id=12;library-version=2.6", "0f%;=?.+1 29\u{e4}"),
+        ],
     ) {
         if (PKCS11_URI.parse)(&text).is_ok() {
             let theirs: Result<fieldgate_hsm::Pkcs11Uri, _> = text.parse();

@@ -1,0 +1,248 @@
+//! What no single key can tell: one test for each rule, with the file that breaks it.
+
+use insta::assert_snapshot;
+
+use crate::{complaints, load};
+
+const IDENTITY: &str = "identity = { file = 'k', passphrase = { env = 'P' } }\n";
+const UPLINK: &str = "[[uplink]]\nname = 'u'\ncollector = '$COLLECTOR'\ndirect = { address = 'c:1' }\n";
+const LOCAL: &str = "[mqtt]\nanonymous = true\nlisten = ['127.0.0.1:1883']\n";
+
+/// Complaints about a gateway without other faults, with `more` after it; its identity and uplink take five lines.
+fn about_gateway(more: &str) -> String {
+    complaints(&format!("{IDENTITY}{UPLINK}{more}"))
+}
+
+fn about_collector(more: &str) -> String {
+    complaints(&format!(
+        "{IDENTITY}[link.tcp]\n[collector]\ngateway = [{{ name = 'g', identifier = '$GATEWAY' }}]\n{more}"
+    ))
+}
+
+fn about_relay(more: &str) -> String {
+    complaints(&format!("{IDENTITY}[link.tcp]\n[relay]\n{more}"))
+}
+
+#[test]
+fn the_fixtures_have_no_faults_of_their_own() {
+    assert_eq!(about_gateway(LOCAL), "");
+    assert_eq!(
+        about_collector("[[collector.sink]]\nkind = 'file'\npath = '-'"),
+        ""
+    );
+    assert_eq!(
+        about_relay("[[relay.member]]\nname = 'm'\nidentifier = '$GATEWAY'\nhold = ['a']\nreach = ['a']"),
+        ""
+    );
+}
+
+#[test]
+fn a_file_switches_something_on() {
+    assert_snapshot!(complaints(""), @r"
+    error: `[identity]` is missing
+    error: the file switches nothing on
+    ");
+    assert_snapshot!(complaints(&format!("{IDENTITY}[metrics]")), @r"error: the file switches nothing on");
+    assert_snapshot!(complaints(&format!("{IDENTITY}{LOCAL}")), @r"2:1 warning: there is no `[[uplink]]`: readings stay in the journal until it is full");
+    assert_snapshot!(complaints(&format!("{IDENTITY}{UPLINK}")), @r"2:1 warning: nothing fills the journal: only what it already holds is delivered");
+    assert_snapshot!(complaints(&format!("{IDENTITY}{UPLINK}{LOCAL}[link.tcp]")), @r"9:1 warning: `link.tcp` listens, but nothing in this file answers there");
+    let relay = "[[relay.member]]\nname = 'm'\nidentifier = '$GATEWAY'\nhold = ['a']\n";
+    assert_snapshot!(complaints(&format!("{IDENTITY}[link.tcp]\n{relay}[journal]")), @r"7:1 warning: `journal` is not used: there is neither `[mqtt]` nor `[[uplink]]`");
+}
+
+#[test]
+fn the_identity_is_one_of_two() {
+    let about = |identity: &str| complaints(&format!("[identity]\n{identity}\n{LOCAL}{UPLINK}"));
+    assert_snapshot!(about(""), @r"1:1 error: `identity` needs one of `pkcs11`, `file`");
+    assert_snapshot!(about("file = 'k'"), @r"1:1 error: `identity.passphrase` is missing");
+    assert_snapshot!(about("pkcs11 = 'pkcs11:object=a'"), @r"
+    1:1 error: `identity.module` is missing
+    1:1 error: `identity.pin` is missing
+    ");
+    assert_snapshot!(about("file = 'k'\npassphrase = { env = 'P' }\npin = { env = 'P' }\nmodule = 'm'"), @r"
+    4:7 error: `identity.pin` goes with `pkcs11`, which is not there
+    5:10 error: `identity.module` goes with `pkcs11`, which is not there
+    ");
+    assert_snapshot!(about("file = 'k'\npassphrase = { env = 'P' }\npkcs11 = 'pkcs11:object=a'\nmodule = 'm'\npin = { env = 'P' }"), @r"2:1 error: `identity` has 2 of `pkcs11`, `file`, but takes exactly one");
+    assert_snapshot!(about("file = 'k'\npassphrase = {}"), @r"3:14 error: `identity.passphrase` needs one of `credential`, `file`, `env`");
+    assert_snapshot!(about("file = 'k'\npassphrase = { env = 'P', file = 'p', credential = 'c' }"), @r"3:27 error: `identity.passphrase` has 3 of `credential`, `file`, `env`, but takes exactly one");
+}
+
+#[test]
+fn the_journal_has_room() {
+    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\nbytes_max = '23 MiB'")), @r"10:13 error: three segments of 8 MiB (`journal.segment_bytes`) are more than 23 MiB (`journal.bytes_max`)");
+    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\nsegment_bytes = '64 MiB'\nbytes_max = '100 MiB'")), @r"10:17 error: three segments of 64 MiB (`journal.segment_bytes`) are more than 100 MiB (`journal.bytes_max`)");
+    assert_eq!(
+        about_gateway(&format!("{LOCAL}[journal]\nbytes_max = '24 MiB'")),
+        ""
+    );
+    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\nsegment_bytes = '1 MiB'\nbytes_max = '3 MiB'")), @r"11:13 error: `journal.tail_bytes_max` is more than `journal.bytes_max`, the whole journal");
+    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\ndurable = false")), @r"10:11 warning: `journal.durable` is false: a power cut loses readings that devices were told are safe");
+    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\nbytes_max = '1 GB'\nsegment_bytes = 0\ntail_bytes_max = -1\ncommit_delay_ms = 101")), @r#"
+    10:13 error: `journal.bytes_max` is "1 GB", which is not a size
+    11:17 error: `journal.segment_bytes` is 0, outside 1 MiB..=64 MiB
+    12:18 error: `journal.tail_bytes_max` is -1, outside 64 KiB..=256 MiB
+    13:19 error: `journal.commit_delay_ms` is 101, outside 0..=100
+    "#);
+}
+
+#[test]
+fn nobody_writes_without_being_let_in_knowingly() {
+    assert_snapshot!(about_gateway("[mqtt]"), @r"6:1 error: there is no `[[mqtt.device]]` and `mqtt.anonymous` is false: no device could connect");
+    assert_snapshot!(about_gateway("[mqtt]\nanonymous = true"), @r"7:13 error: `mqtt.anonymous` is true and 0.0.0.0:1883 can be reached by others: anybody could write anything");
+    assert_snapshot!(about_gateway("[mqtt]\nanonymous = true\nlisten = ['127.0.0.1:1', '[::]:1']"), @r"7:13 error: `mqtt.anonymous` is true and [::]:1 can be reached by others: anybody could write anything");
+    assert_snapshot!(about_gateway("[mqtt]\nanonymous = true\n[mqtt.tls]\ncertificate = 'c'\nkey = 'k'"), @r"7:13 error: `mqtt.anonymous` is true and 0.0.0.0:8883 can be reached by others: anybody could write anything");
+    assert_snapshot!(about_gateway("[mqtt]\nanonymous = true\ndangerous_anonymous = true"), @r"8:23 warning: `mqtt.dangerous_anonymous` is true: whoever reaches the port can write anything");
+    assert_snapshot!(about_gateway(&format!("[mqtt]\ndangerous_anonymous = true\ndevice = [{DEVICE}]")), @r"7:23 warning: `mqtt.dangerous_anonymous` does nothing without `anonymous = true`");
+    assert_eq!(
+        about_gateway("[mqtt]\nanonymous = true\nlisten = ['127.0.0.1:1', '[::1]:1']"),
+        ""
+    );
+    assert_snapshot!(about_gateway(&format!("[mqtt]\nlisten = []\ndevice = [{DEVICE}]")), @r"7:10 error: `mqtt.listen` is empty and there is no `[mqtt.tls]`: no device could connect");
+    assert_eq!(
+        about_gateway(&format!(
+            "[mqtt]\nlisten = []\ndevice = [{DEVICE}]\ntls = {{ certificate = 'c', key = 'k' }}"
+        )),
+        ""
+    );
+}
+
+const DEVICE: &str = "{ name = 'd', password_hash = '$HASH' }";
+
+#[test]
+fn devices_differ() {
+    let device = |line: &str| format!("[[mqtt.device]]\npassword_hash = '$HASH'\n{line}\n");
+    let about = |one: &str, other: &str| about_gateway(&format!("[mqtt]\n{}{}", device(one), device(other)));
+    assert_eq!(about("name = 'a'", "name = 'b'"), "");
+    assert_snapshot!(about("name = 'a'", "name = 'a'"), @r#"12:8 error: `mqtt.device[1].name` is "a", the name of a device that is taken already"#);
+    assert_snapshot!(about("name = 'a'", "name = 'b'\nusername = 'a'"), @r#"13:12 error: `mqtt.device[1].username` is "a", the user name of a device that is taken already"#);
+    assert_snapshot!(about("name = 'a'\nusername = 'x'", "name = 'b'\nusername = 'x'"), @r#"14:12 error: `mqtt.device[1].username` is "x", the user name of a device that is taken already"#);
+    assert_snapshot!(about("name = 'a'", "username = 'b'"), @r"10:1 error: `mqtt.device[1].name` is missing");
+}
+
+#[test]
+fn listeners_do_not_collide() {
+    assert_snapshot!(about_gateway("[mqtt]\nanonymous = true\nlisten = ['127.0.0.1:9464']\n[metrics]"), @r"8:11 error: `metrics.listen` is 127.0.0.1:9464, which `mqtt.listen[0]` (127.0.0.1:9464) already takes");
+    assert_snapshot!(about_gateway("[mqtt]\nanonymous = true\nlisten = ['127.0.0.1:1', '127.0.0.1:1']"), @r"8:26 error: `mqtt.listen[1]` is 127.0.0.1:1, which `mqtt.listen[0]` (127.0.0.1:1) already takes");
+    let with_wildcard =
+        "[mqtt]\nanonymous = true\ndangerous_anonymous = true\nlisten = ['0.0.0.0:1', '127.0.0.1:1']";
+    assert_snapshot!(about_gateway(with_wildcard), @r"
+    8:23 warning: `mqtt.dangerous_anonymous` is true: whoever reaches the port can write anything
+    9:24 error: `mqtt.listen[1]` is 127.0.0.1:1, which `mqtt.listen[0]` (0.0.0.0:1) already takes
+    ");
+    assert_eq!(
+        about_gateway(
+            "[mqtt]\nanonymous = true\nlisten = ['127.0.0.1:0', '127.0.0.1:0', '[::1]:2', '127.0.0.1:2']"
+        ),
+        ""
+    );
+}
+
+#[test]
+fn uplinks_have_one_way_each() {
+    let about = |lines: &str| {
+        complaints(&format!(
+            "{IDENTITY}{LOCAL}[[uplink]]\nname = 'u'\ncollector = '$COLLECTOR'\n{lines}"
+        ))
+    };
+    let relay = "{ address = 'r:1', identifier = '$RELAY' }";
+    assert_eq!(about(&format!("via = 'c'\nrelay = {relay}")), "");
+    assert_eq!(about(&format!("via = 'c'\nrelays = [{relay}]")), "");
+    assert_snapshot!(about("via = 'c'"), @r"
+    5:1 error: `uplink[0]` needs one of `relay`, `relays`, `direct`
+    8:7 error: `uplink[0].via` goes with `relay` or `relays`, which is not there
+    ");
+    assert_snapshot!(about(&format!("relay = {relay}")), @r"5:1 error: `uplink[0].via` is missing");
+    assert_snapshot!(about(&format!("via = 'c'\nrelay = {relay}\nrelays = [{relay}]")), @r"10:1 error: `uplink[0]` has 2 of `relay`, `relays`, `direct`, but takes exactly one");
+    assert_snapshot!(about("via = 'c'\ndirect = { address = 'c:1' }"), @r"8:7 error: `uplink[0].via` goes with `relay` or `relays`, which is not there");
+    assert_snapshot!(about("via = 'c'\nrelays = []"), @r"9:10 error: `uplink[0].relays` has 0 tables, outside 1..=8");
+    assert_snapshot!(about(&format!("via = 'c'\nrelays = [{relay}, {relay}]")), @r#"9:122 error: `uplink[0].relays[1].address` is "r:1", an address that is taken already"#);
+    assert_snapshot!(about(&format!("direct = {{ address = 'c:1' }}\n{UPLINK}")), @r#"
+    10:8 error: `uplink[1].name` is "u", a name that is taken already
+    11:13 error: `uplink[1].collector` is "fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a", a collector that is taken already
+    "#);
+}
+
+#[test]
+fn a_relay_has_a_listener_and_members_with_rights() {
+    assert_snapshot!(complaints(&format!("{IDENTITY}[relay]")), @r"
+    2:1 error: `relay` needs `[link.tcp]`: no member could connect
+    2:1 warning: `relay` has no `[[relay.member]]`: everybody is refused
+    ");
+    let member = |lines: &str| format!("[[relay.member]]\n{lines}\n");
+    assert_snapshot!(about_relay(&member("name = 'm'\nidentifier = '$GATEWAY'")), @r"4:1 warning: `relay.member[0]` may neither hold nor reach a name: it cannot do anything");
+    let collector = member("name = 'c'\nidentifier = '$COLLECTOR'\nhold = ['collector-1']");
+    let slip = member("name = 'g'\nidentifier = '$GATEWAY'\nreach = ['colector-1', 'other']");
+    assert_snapshot!(about_relay(&format!("{collector}{slip}")), @r#"
+    11:10 warning: `relay.member[1].reach[0]` is "colector-1", which no member may hold
+    11:24 warning: `relay.member[1].reach[1]` is "other", which no member may hold
+    "#);
+    let again = member("name = 'c'\nidentifier = '$COLLECTOR'\nhold = ['a', 'a']");
+    assert_snapshot!(about_relay(&format!("{collector}{again}")), @r#"
+    9:8 error: `relay.member[1].name` is "c", a name that is taken already
+    10:14 error: `relay.member[1].identifier` is "fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a", an identifier that is taken already
+    11:14 error: `relay.member[1].hold[1]` is "a", a name that is taken already
+    "#);
+    let many: Vec<String> = (0..17).map(|n| format!("'n{n}'")).collect();
+    assert_snapshot!(about_relay(&member(&format!("name = 'm'\nidentifier = '$GATEWAY'\nhold = [{}]", many.join(",")))), @r"7:8 error: `relay.member[0].hold` has 17 entries, outside 0..=16");
+}
+
+#[test]
+fn a_collector_is_reachable_and_has_a_sink() {
+    assert_snapshot!(complaints(&format!("{IDENTITY}[collector]")), @r"
+    2:1 error: `collector` has neither `register` nor `[link.tcp]`: no gateway could reach it
+    2:1 error: `collector` has no `[[collector.sink]]`: readings would go nowhere
+    2:1 warning: `collector` has no `[[collector.gateway]]`: every gateway is refused
+    ");
+    assert_snapshot!(about_collector("[[collector.sink]]\nkind = 'null'"), @r"5:1 warning: `collector.sink[0]` throws readings away and confirms them");
+    let file = "[[collector.sink]]\nkind = 'file'\npath = 'f'\n";
+    assert_snapshot!(about_collector(&format!("{file}{file}")), @r#"
+    9:8 error: `collector.sink[1].kind` is "file", the name of a sink that is taken already
+    10:8 error: `collector.sink[1].path` is "/etc/fieldgate/f", a file that is taken already
+    "#);
+    let broker = "[[collector.sink]]\nkind = 'mqtt'\naddress = 'localhost:1883'\n";
+    assert_snapshot!(about_collector(&format!("{broker}name = 'a'\n{broker}name = 'b'")), @r#"11:11 error: `collector.sink[1].address` is "fieldgate-hall-3 at localhost:1883", a client of this broker that is taken already"#);
+    assert_eq!(
+        about_collector(&format!(
+            "{broker}name = 'a'\n{broker}name = 'b'\nclient_id = 'other'"
+        )),
+        ""
+    );
+    assert_snapshot!(about_collector(&format!("{broker}password = {{ env = 'P' }}")), @r"8:12 error: `collector.sink[0].password` needs `username`");
+    let remote = "[[collector.sink]]\nkind = 'mqtt'\naddress = 'broker:1883'\nusername = 'u'\npassword = { env = 'P' }";
+    assert_snapshot!(about_collector(remote), @r"7:11 warning: `collector.sink[0].address` is another machine: the password and all readings go there unencrypted");
+    let register = "register = [{ relay = { address = 'r:1', identifier = '$RELAY' }, name = 'c' }, { relay = { address = 'R:1', identifier = '$RELAY' }, name = 'c' }]\n";
+    assert_snapshot!(about_collector(&format!("{register}{file}")), @r#"5:252 error: `collector.register[1].name` is "c at r:1", a registration that is taken already"#);
+    let twins = "[[collector.gateway]]\nname = 'g'\nidentifier = '$GATEWAY'\n";
+    assert_snapshot!(complaints(&format!("{IDENTITY}[link.tcp]\n[collector]\n{twins}{twins}{file}")), @r#"
+    8:8 error: `collector.gateway[1].name` is "g", a name that is taken already
+    9:14 error: `collector.gateway[1].identifier` is "fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r", an identifier that is taken already
+    "#);
+    let shared = format!(
+        "{IDENTITY}{UPLINK}{LOCAL}[link.tcp]\n[collector]\nstate_dir = '/var/lib/fieldgate/journal'\n{twins}{file}"
+    );
+    assert_snapshot!(complaints(&shared), @r"11:13 error: `collector.state_dir` is the directory of the journal");
+}
+
+#[test]
+fn settings_hold_what_the_file_says() {
+    let settings = load(include_str!("every_key.toml")).settings.expect("no errors");
+    assert_snapshot!(format!("{:?}", settings.node), @r#"Node { name: "everything", state_dir: "/srv/fieldgate", io: Epoll, shards: Some(4), control_socket: "/run/everything.sock" }"#);
+    assert_snapshot!(format!("{:?} {:?}", settings.log, settings.metrics), @r"Log { level: Debug, format: Json } Some(Metrics { listen: [::1]:9465 })");
+    assert_snapshot!(format!("{:?}", settings.identity), @r#"Pkcs11 { module: "/usr/lib/softhsm/libsofthsm2.so", uri: "pkcs11:token=fieldgate;object=everything", pin: Credential("fieldgate-pin") }"#);
+    assert_snapshot!(format!("{:?}", settings.journal), @r#"Some(Journal { dir: "/srv/journal", bytes_max: 21474836480, segment_bytes: 1048576, commit_delay: 3ms, tail_bytes_max: 1048576, durable: false })"#);
+    let mqtt = settings.mqtt.expect("a listener");
+    assert_snapshot!(format!("{mqtt:?}"), @r#"Mqtt { listen: [127.0.0.1:1883, [::1]:1883], tls: Some(MqttTls { listen: [127.0.0.1:8884], certificate: "/etc/fieldgate/tls.pem", key: "/etc/fieldgate/tls.key" }), anonymous: true, latency: 0ns, clients_max: 1, packet_bytes_max: 1024, receive_max: 1, keep_alive_max: 255s, connect_timeout: 1s, alarm_topics: ["+/alarm/#"], devices: [Device { name: "pump-7", username: "pump", password_hash: PasswordHash(…), publish: ["pump/+/out", "common"] }] }"#);
+    assert_eq!(
+        mqtt.devices.first().map(|device| device.password_hash.as_str()),
+        Some(crate::HASH)
+    );
+    let [a, b, c] = settings.uplinks.as_slice() else {
+        panic!("three uplinks")
+    };
+    assert_snapshot!(format!("{a:?}"), @r#"Uplink { name: "a", collector: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, path: Relays { via: "collector-1", relays: [RelayAddress { address: HostPort { host: "relay.example.net", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Preferred, padding: true, latency: 2ms }"#);
+    assert_snapshot!(format!("{b:?}"), @r#"Uplink { name: "b", collector: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc, path: Relays { via: "collector-2", relays: [RelayAddress { address: HostPort { host: "10.0.0.1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, RelayAddress { address: HostPort { host: "fd00::1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Off, padding: false, latency: 1ms }"#);
+    assert_snapshot!(format!("{c:?}"), @r#"Uplink { name: "c", collector: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r, path: Direct { address: HostPort { host: "10.0.0.3", port: 4433 } }, pq: Required, padding: false, latency: 1ms }"#);
+    assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, labels_max: 16, queue_bytes_max: 131072, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: ["collector-1"], reach: ["collector-1"] }] })"#);
+    assert_snapshot!(format!("{:?}", settings.collector), @r#"Some(Collector { state_dir: "/srv/collector", pq: Off, registrations: [Registration { relay: RelayAddress { address: HostPort { host: "relay", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, name: "collector-1" }], gateways: [CollectorGateway { name: "g", identifier: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r }], sinks: [Sink { name: "broker", kind: Mqtt(MqttSink { address: HostPort { host: "localhost", port: 1883 }, client_id: "collector", login: Some(MqttLogin { username: "fieldgate", password: Some(Environment("BROKER_PASSWORD")) }), topic: TopicTemplate { parts: [Literal("plant/"), Variable(Gateway), Literal("/"), Variable(Device), Literal("/"), Variable(Resource)] }, inflight_max: 20 }) }, Sink { name: "file", kind: File("/srv/readings.jsonl") }, Sink { name: "null", kind: Null }] })"#);
+}
