@@ -74,6 +74,12 @@ impl Relay {
         }
     }
 
+    /// Returns what the relay allows.
+    #[must_use]
+    pub const fn settings(&self) -> &RelaySettings {
+        &self.settings
+    }
+
     /// Returns all registrations by name, the latest holder of each last.
     pub fn registrations(&self) -> impl Iterator<Item = Registered<'_>> {
         self.names.iter().flat_map(|(name, holders)| {

@@ -1,1 +1,286 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::{
+    route::{LinkId, MemberLinkError},
+    time::Instant,
+};
+
+fn seconds(seconds: u64) -> Instant {
+    Instant::START + Duration::from_secs(seconds)
+}
+
+fn id(number: u8) -> Identifier {
+    Identifier::from_bytes([number; 32])
+}
+
+fn rights(names: &[&str], reach: &[&str]) -> MemberRights {
+    let patterns = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|text| text.parse().expect("a pattern"))
+            .collect()
+    };
+    MemberRights {
+        names: patterns(names),
+        reach: patterns(reach),
+    }
+}
+
+/// Members 1 (holds `a*`) and 2 (holds everything, reaches `a`).
+fn relay() -> Relay {
+    Relay::new(RelaySettings {
+        members: BTreeMap::from([(id(1), rights(&["a*"], &[])), (id(2), rights(&["*"], &["a"]))]),
+        ..RelaySettings::default()
+    })
+}
+
+fn link(index: u32) -> LinkId {
+    LinkId::for_test(index)
+}
+
+/// Registers and returns the reason if that is refused.
+fn register(relay: &mut Relay, at: u64, over: u32, name: &str) -> Result<(), RefusedReason> {
+    match relay.handle_frame(
+        seconds(at),
+        link(over),
+        &RegistrarFrame::Register { request: 9, name },
+    ) {
+        Some(RegistrarFrame::Registered {
+            request: 9,
+            lease_secs: 600,
+        }) => Ok(()),
+        Some(RegistrarFrame::Refused { request: 9, reason }) => Err(reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn holders(relay: &Relay, name: &str) -> Vec<LinkId> {
+    relay
+        .registrations()
+        .filter(|found| found.name == name)
+        .map(|found| found.link)
+        .collect()
+}
+
+#[test]
+fn frames_have_the_bytes_of_the_protocol() {
+    let cases: [(RegistrarFrame<'_>, &[u8]); 4] = [
+        (
+            RegistrarFrame::Register {
+                request: 1,
+                name: "ab",
+            },
+            &[0x10, 7, 0, 0, 0, 1, 2, b'a', b'b'],
+        ),
+        (
+            RegistrarFrame::Registered {
+                request: 2,
+                lease_secs: 600,
+            },
+            &[0x11, 8, 0, 0, 0, 2, 0, 0, 2, 0x58],
+        ),
+        (
+            RegistrarFrame::Refused {
+                request: 3,
+                reason: RefusedReason::BadName,
+            },
+            &[0x12, 5, 0, 0, 0, 3, 3],
+        ),
+        (
+            RegistrarFrame::Unregister { name: "ab" },
+            &[0x13, 3, 2, b'a', b'b'],
+        ),
+    ];
+    for (frame, bytes) in cases {
+        let mut out = Vec::new();
+        frame.put(&mut out);
+        assert_eq!(out, bytes);
+        assert_eq!(RegistrarFrame::decode(bytes[0], &bytes[2..]), Ok(Some(frame)));
+    }
+    assert_eq!(RegistrarFrame::decode(0x14, b"later"), Ok(None));
+    assert!(RegistrarFrame::decode(0x12, &[0, 0, 0, 1, 4]).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_frame_is_refused_or_has_one_encoding(kind in 0x0f_u8..0x15, body: Vec<u8>) {
+        if let Ok(Some(frame)) = RegistrarFrame::decode(kind, &body) {
+            let mut out = Vec::new();
+            frame.put(&mut out);
+            prop_assert_eq!(out[0], kind);
+            prop_assert_eq!(out.get(1 + crate::wire::varint_len(body.len() as u64)..), Some(body.as_slice()));
+        }
+    }
+
+    #[test]
+    fn registrations_come_back(request: u32, name in "\\PC{1,60}", unregister: bool) {
+        let frame = if unregister {
+            RegistrarFrame::Unregister { name: &name }
+        } else {
+            RegistrarFrame::Register { request, name: &name }
+        };
+        let mut out = Vec::new();
+        frame.put(&mut out);
+        let mut reader = crate::wire::Reader::new(&out);
+        let kind = reader.u8("kind").expect("a kind");
+        let body = reader.bytes_varint("body").expect("a body");
+        prop_assert_eq!(RegistrarFrame::decode(kind, body), Ok(Some(frame)));
+        prop_assert!(reader.is_empty());
+    }
+
+    #[test]
+    fn patterns_come_back(text in "[^*]{0,40}\\*?") {
+        if let Ok(pattern) = text.parse::<NamePattern>() {
+            prop_assert_eq!(pattern.to_string(), text);
+        } else {
+            prop_assert!(text.is_empty() || text.len() > 128);
+        }
+    }
+}
+
+#[test]
+fn patterns_mean_one_name_or_a_beginning() {
+    let matches =
+        |pattern: &str, name: &str| pattern.parse::<NamePattern>().expect("a pattern").matches(name);
+    assert!(matches("plant", "plant") && !matches("plant", "plant-1"));
+    assert!(matches("plant-*", "plant-1") && matches("plant-*", "plant-") && !matches("plant-*", "plant"));
+    assert!(matches("*", "anything"));
+    for bad in ["", "a*b", "**", &"x".repeat(129)] {
+        let error = bad.parse::<NamePattern>().expect_err("not a pattern");
+        assert!(!error.hint().is_empty() && !error.to_string().is_empty());
+    }
+}
+
+#[test]
+fn only_members_register_and_only_their_names() {
+    let mut relay = relay();
+    assert_eq!(register(&mut relay, 1, 1, "a"), Err(RefusedReason::NotAuthorised));
+    assert_eq!(relay.attach(link(1), id(9)), Err(MemberLinkError::NotAMember));
+    assert_eq!(relay.attach(link(1), id(1)), Ok(()));
+    assert_eq!(register(&mut relay, 1, 1, "b"), Err(RefusedReason::NotAuthorised));
+    assert_eq!(register(&mut relay, 1, 1, "ab"), Ok(()));
+    assert_eq!(register(&mut relay, 1, 1, ""), Err(RefusedReason::BadName));
+    assert_eq!(
+        register(&mut relay, 1, 1, &"a".repeat(129)),
+        Err(RefusedReason::BadName)
+    );
+    assert_eq!(register(&mut relay, 1, 1, &"a".repeat(128)), Ok(()));
+    let answer = RegistrarFrame::Registered {
+        request: 1,
+        lease_secs: 1,
+    };
+    assert_eq!(relay.handle_frame(seconds(1), link(1), &answer), None);
+}
+
+#[test]
+fn the_link_that_registered_last_holds_the_name() {
+    let mut relay = relay();
+    for (over, member) in [(1, 1), (2, 2), (3, 2)] {
+        relay.attach(link(over), id(member)).expect("a member");
+        register(&mut relay, 1, over, "a").expect("registered");
+    }
+    assert_eq!(relay.holder("a", seconds(1), link(9)), Ok(link(3)));
+    assert_eq!(
+        relay.holder("a", seconds(1), link(3)),
+        Ok(link(2)),
+        "never back over the same link"
+    );
+    register(&mut relay, 2, 1, "a").expect("a renewal");
+    assert_eq!(
+        relay.holder("a", seconds(2), link(9)),
+        Ok(link(3)),
+        "a renewal changes nothing"
+    );
+    relay.handle_frame(seconds(2), link(3), &RegistrarFrame::Unregister { name: "a" });
+    assert_eq!(relay.holder("a", seconds(2), link(9)), Ok(link(2)));
+    register(&mut relay, 3, 3, "a").expect("registered anew");
+    assert_eq!(relay.holder("a", seconds(3), link(9)), Ok(link(3)));
+    relay.detach(link(3));
+    relay.detach(link(2));
+    assert_eq!(relay.holder("a", seconds(3), link(1)), Err(true));
+    relay.detach(link(1));
+    assert_eq!(relay.holder("a", seconds(3), link(1)), Err(false));
+    assert!(relay.is_empty() && relay.attached().count() == 0);
+}
+
+#[test]
+fn a_name_not_renewed_leads_nowhere() {
+    let mut relay = relay();
+    relay.attach(link(1), id(1)).expect("a member");
+    register(&mut relay, 0, 1, "a").expect("registered");
+    register(&mut relay, 300, 1, "ab").expect("registered");
+    assert!(relay.holder("a", seconds(599), link(9)).is_ok());
+    assert!(
+        relay.holder("a", seconds(600), link(9)).is_err(),
+        "expired before anybody looked"
+    );
+    let expired = relay.expire(seconds(600));
+    let lease = LeaseExpired {
+        name: "a".to_owned(),
+        member: id(1),
+        link: link(1),
+    };
+    assert_eq!(expired, [lease]);
+    assert_eq!(holders(&relay, "a"), []);
+    assert_eq!(holders(&relay, "ab"), [link(1)]);
+    assert_eq!(register(&mut relay, 601, 1, "a"), Ok(()));
+}
+
+#[test]
+fn a_member_has_sixteen_names_over_all_its_links() {
+    let mut relay = relay();
+    relay.attach(link(1), id(2)).expect("a member");
+    relay.attach(link(2), id(2)).expect("a member");
+    for n in 0..16 {
+        register(&mut relay, 1, 1 + n % 2, &format!("n{n}")).expect("registered");
+    }
+    assert_eq!(register(&mut relay, 1, 1, "n16"), Err(RefusedReason::Limit));
+    assert_eq!(
+        register(&mut relay, 1, 1, "n1"),
+        Ok(()),
+        "a name it has already, over another link"
+    );
+    relay.handle_frame(seconds(1), link(1), &RegistrarFrame::Unregister { name: "n0" });
+    assert_eq!(register(&mut relay, 1, 2, "n16"), Ok(()));
+}
+
+#[test]
+fn a_ninth_holder_takes_the_place_of_its_members_oldest_link_or_is_refused() {
+    let mut relay = relay();
+    for over in 1..=9 {
+        relay.attach(link(over), id(2)).expect("a member");
+        register(&mut relay, 1, over, "a").expect("registered");
+    }
+    assert_eq!(holders(&relay, "a"), (2..=9).map(link).collect::<Vec<_>>());
+    relay.attach(link(10), id(1)).expect("a member");
+    assert_eq!(register(&mut relay, 1, 10, "a"), Err(RefusedReason::Limit));
+}
+
+#[test]
+fn reach_is_denied_by_default() {
+    let relay = relay();
+    assert!(relay.may_reach(&id(2), "a"));
+    assert!(!relay.may_reach(&id(2), "ab") && !relay.may_reach(&id(1), "a") && !relay.may_reach(&id(9), "a"));
+    assert!(!Relay::new(RelaySettings::default()).may_reach(&id(2), "a"));
+}
+
+#[test]
+fn a_new_policy_takes_away_what_it_does_not_allow() {
+    let mut relay = relay();
+    relay.attach(link(1), id(1)).expect("a member");
+    relay.attach(link(2), id(2)).expect("a member");
+    for name in ["a", "ab"] {
+        register(&mut relay, 1, 1, name).expect("registered");
+    }
+    let same = relay.settings().clone();
+    assert_eq!(relay.set_settings(same), []);
+    let members = BTreeMap::from([(id(1), rights(&["a"], &[]))]);
+    let changed = relay.set_settings(RelaySettings {
+        members,
+        ..RelaySettings::default()
+    });
+    assert_eq!(changed, [(link(1), true), (link(2), false)]);
+    assert_eq!(holders(&relay, "a"), [link(1)]);
+    assert_eq!(holders(&relay, "ab"), []);
+}
