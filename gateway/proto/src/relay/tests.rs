@@ -71,32 +71,32 @@ fn frames_have_the_bytes_of_the_protocol() {
                 request: 1,
                 name: "ab",
             },
-            &[0x10, 7, 0, 0, 0, 1, 2, b'a', b'b'],
+            &[0x10, 0, 7, 0, 0, 0, 1, 2, b'a', b'b'],
         ),
         (
             RegistrarFrame::Registered {
                 request: 2,
                 lease_secs: 600,
             },
-            &[0x11, 8, 0, 0, 0, 2, 0, 0, 2, 0x58],
+            &[0x11, 0, 8, 0, 0, 0, 2, 0, 0, 2, 0x58],
         ),
         (
             RegistrarFrame::Refused {
                 request: 3,
                 reason: RefusedReason::BadName,
             },
-            &[0x12, 5, 0, 0, 0, 3, 3],
+            &[0x12, 0, 5, 0, 0, 0, 3, 3],
         ),
         (
             RegistrarFrame::Unregister { name: "ab" },
-            &[0x13, 3, 2, b'a', b'b'],
+            &[0x13, 0, 3, 2, b'a', b'b'],
         ),
     ];
     for (frame, bytes) in cases {
         let mut out = Vec::new();
         frame.put(&mut out);
         assert_eq!(out, bytes);
-        assert_eq!(RegistrarFrame::decode(bytes[0], &bytes[2..]), Ok(Some(frame)));
+        assert_eq!(RegistrarFrame::decode(bytes[0], &bytes[3..]), Ok(Some(frame)));
     }
     assert_eq!(RegistrarFrame::decode(0x14, b"later"), Ok(None));
     assert!(RegistrarFrame::decode(0x12, &[0, 0, 0, 1, 4]).is_err());
@@ -109,7 +109,7 @@ proptest! {
             let mut out = Vec::new();
             frame.put(&mut out);
             prop_assert_eq!(out[0], kind);
-            prop_assert_eq!(out.get(1 + crate::wire::varint_len(body.len() as u64)..), Some(body.as_slice()));
+            prop_assert_eq!(out.get(3..), Some(body.as_slice()));
         }
     }
 
@@ -124,7 +124,7 @@ proptest! {
         frame.put(&mut out);
         let mut reader = crate::wire::Reader::new(&out);
         let kind = reader.u8("kind").expect("a kind");
-        let body = reader.bytes_varint("body").expect("a body");
+        let body = reader.bytes16("body").expect("a body");
         prop_assert_eq!(RegistrarFrame::decode(kind, body), Ok(Some(frame)));
         prop_assert!(reader.is_empty());
     }

@@ -533,3 +533,42 @@ fn ids_survive_the_way_through_a_number() {
     assert_ne!(next.number(), flow.number());
     assert_eq!(node.router.link_of(flow), None);
 }
+
+#[test]
+fn an_answer_of_a_responder_that_began_anew_replaces_the_old_one() {
+    let mut net = Network::new(vec![endpoint(), endpoint()]);
+    let (link, at) = net.connect(0, 1);
+    let now = net.now;
+    let flow = net.nodes[0]
+        .router
+        .open(now, &mut net.entropy, link, &route("service:uplink"))
+        .expect("opened");
+    net.nodes[0].send(now, flow, Class::Normal, b"one");
+    let first = net.nodes[0].buffers.bytes[&link].clone();
+    let mut offers = BTreeSet::new();
+    for _ in 0..2 {
+        net.nodes[1].take(now, at, first.clone());
+        let events = net.nodes[1].events();
+        let [Event::Accepted { flow: answerer, .. }] = events.as_slice() else {
+            panic!("{events:?}")
+        };
+        net.nodes[1].send(now, *answerer, Class::Normal, b"two");
+        let answer = std::mem::take(net.nodes[1].buffers.bytes.get_mut(&at).expect("up"));
+        // The responder forgets without a word; the answer arrives all the same.
+        net.nodes[1].router.close(*answerer, &mut Buffers::default());
+        net.nodes[0].take(now, link, answer);
+        assert_eq!(net.nodes[0].events().len(), 1);
+        assert_eq!(net.nodes[0].router.label_count(), 1);
+        let mut out = Vec::new();
+        let mark = net.nodes[0]
+            .router
+            .begin(now, flow, Class::Normal, &mut out)
+            .expect("a flow");
+        net.nodes[0].router.finish(flow, &mut out, mark).expect("fits");
+        let [_, _, _, 0x21, labels @ ..] = out.as_slice() else {
+            panic!("no DataOffer: {out:?}")
+        };
+        offers.insert(labels.to_vec());
+    }
+    assert_eq!(offers.len(), 2, "both labels are new");
+}
