@@ -227,6 +227,3 @@ fn reason_among(code: u8, allowed: &[ReasonCode]) -> Result<ReasonCode, Violatio
             "a reason code is not one of this packet's (§2.4)",
         ))
 }
-
-#[cfg(test)]
-mod tests;

@@ -484,6 +484,3 @@ struct Taken {
 const HELD_BYTES_MAX: usize = 131_072;
 /// Memory that an empty tail keeps, so that small packets cut in two cost no allocation.
 const TAIL_BYTES_KEPT: usize = 256;
-
-#[cfg(test)]
-mod tests;

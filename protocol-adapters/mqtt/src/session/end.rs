@@ -8,7 +8,7 @@ pub enum SessionEnd {
     /// The client said goodbye.
     #[error("the client disconnected")]
     Disconnected {
-        /// The reason code it gave; 0x04 asks for its will.
+        /// The reason code it gave; every one but 0 leaves the will.
         reason: ReasonCode,
     },
     /// The client broke the protocol.
@@ -74,10 +74,10 @@ impl SessionEnd {
         }
     }
 
-    /// Returns whether the will is published: always, unless the client said a plain goodbye (MQTT 5.0 §3.1.2.5).
+    /// Returns whether the will is published: always, unless the client said goodbye with reason code 0 (`[MQTT-3.1.2-10]`, `[MQTT-3.14.4-3]`).
     #[must_use]
     pub fn publishes_will(&self) -> bool {
-        !matches!(self, Self::Disconnected { reason } if *reason != ReasonCode::DisconnectWithWill)
+        !matches!(self, Self::Disconnected { reason } if *reason == ReasonCode::Success)
     }
 
     /// Returns what an operator can do about it.

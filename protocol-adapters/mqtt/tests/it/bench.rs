@@ -1,0 +1,228 @@
+//! One session with everything around it.
+
+use std::sync::Arc;
+
+use fieldgate_adapters::{
+    authenticate::{Anonymous, Authentication, Authenticator},
+    class::Class,
+    device::{Device, DeviceTable, Login},
+    ingest::{Ingest, Refused},
+    password::hash_password,
+    reading::Reading,
+    topic::TopicFilter,
+};
+use fieldgate_mqtt::{
+    counters::Counters,
+    session::{Context, Flow, Session, end::SessionEnd, end::Termination},
+    settings::Settings,
+    version::ProtocolVersion,
+};
+use fieldgate_proto::{
+    entropy::Entropy,
+    time::{ClockQuality, Instant, Now, WallTime},
+};
+
+use crate::bytes;
+
+/// A reading that the journal took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) device: String,
+    pub(crate) resource: String,
+    pub(crate) content_type: Option<String>,
+    pub(crate) user_properties: Vec<(String, String)>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) captured_at: WallTime,
+    pub(crate) class: Class,
+}
+
+/// A journal that remembers, and refuses when told to.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    pub(crate) readings: Vec<Taken>,
+    pub(crate) refuse: Option<Refused>,
+    /// Only counts, so that a test can watch for allocations elsewhere.
+    pub(crate) counts_only: bool,
+    pub(crate) last: u64,
+}
+
+impl Ingest for Journal {
+    fn publish(&mut self, reading: &Reading<'_>) -> Result<u64, Refused> {
+        if let Some(refused) = self.refuse {
+            return Err(refused);
+        }
+        self.last += 1;
+        if !self.counts_only {
+            self.readings.push(Taken {
+                device: reading.device.to_owned(),
+                resource: reading.resource.to_owned(),
+                content_type: reading.content_type.map(str::to_owned),
+                user_properties: reading
+                    .user_properties
+                    .iter()
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect(),
+                payload: reading.payload.to_vec(),
+                captured_at: reading.captured_at,
+                class: reading.class,
+            });
+        }
+        Ok(self.last)
+    }
+}
+
+/// Entropy for tests: every byte is one more than the one before.
+#[derive(Debug, Default)]
+pub(crate) struct Counting(u8);
+
+impl Entropy for Counting {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            self.0 = self.0.wrapping_add(1);
+            *byte = self.0;
+        }
+    }
+}
+
+/// A session, its journal, its device table and its clock.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) session: Session,
+    pub(crate) journal: Journal,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) counters: Counters,
+    pub(crate) now: Now,
+    pub(crate) send: Vec<u8>,
+    entropy: Counting,
+}
+
+pub(crate) fn filters(filters: &[&str]) -> Arc<[TopicFilter]> {
+    filters
+        .iter()
+        .map(|filter| TopicFilter::new(filter).unwrap())
+        .collect()
+}
+
+/// One device, "pump", that logs in as "user" with `password` and may publish below "pump" and "own".
+fn authenticator(iterations: u32) -> Authenticator {
+    let login = Login {
+        username: "user".to_owned(),
+        password: hash_password(b"password", iterations, &mut Counting::default()).unwrap(),
+        device: Device::new("pump", filters(&["pump/#", "own/+"])).unwrap(),
+    };
+    let table = DeviceTable::new(vec![login]).unwrap();
+    Authenticator::new(
+        Arc::new(table),
+        Anonymous::Allowed {
+            topics: filters(&["#"]),
+        },
+        &[3; 32],
+    )
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    pub(crate) fn with(settings: Settings) -> Self {
+        let now = Now {
+            instant: Instant::from_nanos(5_000_000_000),
+            wall: WallTime {
+                unix_millis: 1_700_000_000_123,
+                quality: ClockQuality::Floor,
+            },
+        };
+        Self {
+            session: Session::new(Arc::new(settings), now.instant),
+            journal: Journal::default(),
+            authenticator: authenticator(2),
+            counters: Counters::default(),
+            now,
+            send: Vec::new(),
+            entropy: Counting::default(),
+        }
+    }
+
+    /// Passwords take longer to check than the session's thread may.
+    pub(crate) fn with_slow_passwords() -> Self {
+        Self {
+            authenticator: authenticator(1_001),
+            ..Self::new()
+        }
+    }
+
+    /// Connected without credentials, as client "c".
+    pub(crate) fn connected(version: ProtocolVersion) -> Self {
+        Self::connected_with(Settings::default(), version)
+    }
+
+    pub(crate) fn connected_with(settings: Settings, version: ProtocolVersion) -> Self {
+        let mut bench = Self::with(settings);
+        bench.give(&bytes::plain_connect(version)).unwrap();
+        let answer = bench.sent();
+        assert_eq!(answer[0], 0x20);
+        assert_eq!(answer[3], 0, "CONNACK refuses");
+        bench
+    }
+
+    /// Connected as the device in the table.
+    pub(crate) fn logged_in(version: ProtocolVersion) -> Self {
+        let mut bench = Self::new();
+        bench.give(&bytes::device_connect(version, "password")).unwrap();
+        assert_eq!(bench.sent()[3], 0, "CONNACK refuses");
+        bench
+    }
+
+    fn call<T>(&mut self, call: impl FnOnce(&mut Session, Now, &mut Context<'_>) -> T) -> T {
+        let mut context = Context {
+            send: &mut self.send,
+            ingest: &mut self.journal,
+            authenticator: &mut self.authenticator,
+            entropy: &mut self.entropy,
+            counters: &mut self.counters,
+        };
+        call(&mut self.session, self.now, &mut context)
+    }
+
+    pub(crate) fn give(&mut self, bytes: &[u8]) -> Result<(), SessionEnd> {
+        self.call(|session, now, context| session.handle_bytes(now, bytes, context))
+    }
+
+    pub(crate) fn authenticated(&mut self, authentication: Authentication) -> Result<(), SessionEnd> {
+        self.call(|session, now, context| session.handle_authenticated(now, authentication, context))
+    }
+
+    pub(crate) fn timeout(&mut self) -> Result<(), SessionEnd> {
+        self.call(Session::handle_timeout)
+    }
+
+    pub(crate) fn terminate(&mut self, termination: Termination) -> SessionEnd {
+        self.call(|session, now, context| session.handle_termination(now, termination, context))
+    }
+
+    pub(crate) fn close(&mut self) -> SessionEnd {
+        self.call(Session::handle_closed)
+    }
+
+    /// Commits up to a sequence and returns the PUBACKs.
+    pub(crate) fn commit(&mut self, up_to: u64) -> (Vec<u8>, Flow) {
+        let mut send = Vec::new();
+        let flow = self.session.handle_committed(up_to, &mut send);
+        (send, flow)
+    }
+
+    pub(crate) fn acks(&mut self, up_to: u64) -> Vec<u8> {
+        self.commit(up_to).0
+    }
+
+    /// Takes what was sent.
+    pub(crate) fn sent(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.send)
+    }
+
+    pub(crate) fn advance_millis(&mut self, millis: u64) {
+        self.now.instant = self.now.instant + std::time::Duration::from_millis(millis);
+        self.now.wall.unix_millis += millis;
+    }
+}
