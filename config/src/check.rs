@@ -252,6 +252,16 @@ fn journal(
         );
         context.push(draft.help("enlarge `bytes_max`, or choose a smaller `segment_bytes`"));
     }
+    if raw
+        .segment_bytes
+        .value
+        .is_some_and(|segment| !segment.is_multiple_of(SEGMENT_UNIT))
+    {
+        let draft = raw
+            .segment_bytes
+            .error("`journal.segment_bytes` is not a multiple of 4 KiB");
+        context.push(draft.help("choose whole MiB, such as \"8 MiB\""));
+    }
     if let (Some(tail), Some(max)) = (raw.tail_bytes_max.value, raw.bytes_max.value)
         && tail > max
     {
@@ -360,3 +370,5 @@ impl<V> Item<V> {
 
 /// Fewer segments would leave no whole one to free while one is written and one is read.
 const SEGMENTS_MIN: u64 = 3;
+/// Blocks of storage devices divide it.
+const SEGMENT_UNIT: u64 = 4_096;

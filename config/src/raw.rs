@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fieldgate_proto::identity::Identifier;
+use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
@@ -21,8 +22,8 @@ use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
 use crate::template::TopicTemplate;
 use crate::text::{
-    CLIENT_ID, CREDENTIAL, DEVICE_NAME, HOST_PORT, IDENTIFIER, LISTEN, LISTEN_LOOPBACK, NAME, PASSWORD_HASH,
-    PKCS11_URI, RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE, USERNAME, VARIABLE,
+    CLIENT_ID, CREDENTIAL, DEVICE_NAME, HOST_PORT, IDENTIFIER, LISTEN, LISTEN_LOOPBACK, NAME, NAME_PATTERN,
+    PASSWORD_HASH, PKCS11_URI, RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE, USERNAME, VARIABLE,
 };
 
 /// Declares tables: `/// meaning`, key, type, `=` shape, presence, and `if` when the key means something.
@@ -126,6 +127,7 @@ pub(crate) enum SinkName {
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
 /// `PATH_MAX` of Linux less the final zero.
@@ -133,9 +135,11 @@ const PATH_LEN_MAX: usize = 4_095;
 /// Size of `sun_path` on Linux less the final zero.
 const SOCKET_LEN_MAX: usize = 107;
 
-/// Largest MQTT packet that can be set: a reading of 65,000 bytes encoded (`PROTOCOL.md` §12) with room for the fields of
-/// PUBLISH that are not kept. Anything larger could only be refused.
-const PACKET_BYTES_MAX: u32 = 64 << 10;
+/// Largest MQTT packet that can be set: with the longest device name it still fits into a reading of 65,000 bytes
+/// (`PROTOCOL.md` §12). Anything larger could only be refused.
+const PACKET_BYTES_MAX: u32 = 63 << 10;
+/// Least queue of a link: two of the longest frames (`PROTOCOL.md` §3.1).
+const QUEUE_BYTES_MIN: u32 = 2 * 69_632;
 
 tables! {
     /// The file. A section switches its function on.
@@ -213,9 +217,9 @@ tables! {
         /// Directory of the segments.
         dir: PathBuf = FILE, Optional("`<state_dir>/journal`");
         /// Disk space; at least three times `segment_bytes`. When it is used up, devices are not acknowledged any more.
-        bytes_max: u64 = bytes_u64(3 * MIB, 64 * TIB), Default("\"1 GiB\"");
-        /// Size of one segment; space is freed segment by segment.
-        segment_bytes: u64 = bytes_u64(MIB, 64 * MIB), Default("\"8 MiB\"");
+        bytes_max: u64 = bytes_u64(6 * MIB, 64 * TIB), Default("\"1 GiB\"");
+        /// Size of one segment, a multiple of 4 KiB; space is freed segment by segment.
+        segment_bytes: u64 = bytes_u64(2 * MIB, 64 * MIB), Default("\"8 MiB\"");
         /// Extra wait in milliseconds before a commit, so that more readings share one write. Devices wait as much longer.
         commit_delay_ms: Duration = millis(0, 100), Default("0");
         /// Memory for the newest readings, so that a live uplink does not read the disk; at most `bytes_max`.
@@ -240,14 +244,14 @@ tables! {
         latency_ms: Duration = millis(0, 100), Default("1");
         /// Connections at a time, over all addresses.
         clients_max: u32 = count_u32(1, 1_000_000), Default("10000");
-        /// Largest packet a device may send. A reading has at most 65,000 bytes encoded.
-        packet_bytes_max: u32 = bytes_u32(1 << 10, PACKET_BYTES_MAX), Default("\"64 KiB\"");
+        /// Largest packet a device may send; more would not fit into a reading, which has at most 65,000 bytes encoded.
+        packet_bytes_max: u32 = bytes_u32(1 << 10, PACKET_BYTES_MAX), Default("\"63 KiB\"");
         /// Publishes of one device that may wait for their acknowledgement (MQTT 5.0 Receive Maximum).
-        receive_max: u16 = count_u16(1, 1_024), Default("64");
+        receive_max: u16 = count_u16(1, 4_096), Default("64");
         /// Longest keep-alive in seconds granted to a client of MQTT 5.0; one that asks for more, or for none, gets this.
         keep_alive_max_secs: Duration = seconds(5, 65_535), Default("1200");
         /// Seconds from the accepted connection to CONNECT.
-        connect_timeout_secs: Duration = seconds(1, 300), Default("10");
+        connect_timeout_secs: Duration = seconds(1, 60), Default("10");
         /// Topic filters whose readings are alarms and overtake the backlog.
         alarm_topics: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Default("[]");
         /// Devices that may connect.
@@ -332,10 +336,14 @@ tables! {
         pq: Pq = PQ, Default("\"required\"");
         /// Links at a time.
         links_max: u32 = count_u32(1, 65_536), Default("10000");
-        /// Conversations per link and direction.
-        labels_max: u32 = count_u32(16, 4_096), Default("4096");
+        /// Links of one member at a time.
+        links_per_member_max: u16 = count_u16(1, 1_024), Default("16");
+        /// Labels on all links together; a conversation takes two, of 32 bytes each. One link has at most 4096 per direction.
+        labels_max: u32 = count_u32(4_096, 16_777_216), Default("262144");
         /// Bytes that may wait to leave on one link; what comes on top is dropped and sent again by its owner.
-        queue_bytes_max: u32 = bytes_u32(128 << 10, 256 << 20), Default("\"4 MiB\"");
+        queue_bytes_max: u32 = bytes_u32(QUEUE_BYTES_MIN, 256 << 20), Default("\"512 KiB\"");
+        /// Bytes that may wait on all links together; at least `queue_bytes_max`.
+        held_bytes_max: u64 = bytes_u64(MIB, 64 * GIB), Default("\"64 MiB\"");
         /// Nodes that may use the relay. Everybody else is refused.
         member: Vec<RelayMember> = sections::<RelayMember>(65_536), Optional("none");
     }
@@ -346,10 +354,10 @@ tables! {
         name: String = NAME, Required;
         /// Its identifier.
         identifier: Identifier = IDENTIFIER, Required;
-        /// Names it may register, so that others reach it.
-        hold: Vec<Item<String>> = List { item: RELAY_NAME, min: 0, max: 16 }, Default("[]");
+        /// Names it may register, so that others reach it; at most 16 at a time.
+        hold: Vec<Item<NamePattern>> = List { item: NAME_PATTERN, min: 0, max: 16 }, Default("[]");
         /// Names it may send to. Answers need no right.
-        reach: Vec<Item<String>> = List { item: RELAY_NAME, min: 0, max: 1_024 }, Default("[]");
+        reach: Vec<Item<NamePattern>> = List { item: NAME_PATTERN, min: 0, max: 1_024 }, Default("[]");
     }
 
     /// End of the uplinks: takes readings from gateways and confirms them when every sink has them.

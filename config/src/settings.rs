@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fieldgate_proto::identity::Identifier;
+use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
 use crate::template::TopicTemplate;
@@ -151,7 +152,7 @@ pub struct Journal {
     pub dir: PathBuf,
     /// Disk space, in bytes; at least three segments.
     pub bytes_max: u64,
-    /// Size of one segment, in bytes.
+    /// Size of one segment, in bytes: a multiple of 4,096.
     pub segment_bytes: u64,
     /// Extra wait before a commit so that more readings share it.
     pub commit_delay: Duration,
@@ -299,10 +300,14 @@ pub struct Relay {
     pub pq: Pq,
     /// Links at a time.
     pub links_max: u32,
-    /// Labels per link and direction.
+    /// Links of one member at a time.
+    pub links_per_member_max: u16,
+    /// Labels on all links together.
     pub labels_max: u32,
     /// Bytes waiting to leave per link.
     pub queue_bytes_max: u32,
+    /// Bytes waiting to leave on all links together, at least `queue_bytes_max`.
+    pub held_bytes_max: u64,
     /// Members; names and identifiers unique.
     pub members: Vec<RelayMember>,
 }
@@ -314,10 +319,10 @@ pub struct RelayMember {
     pub name: String,
     /// Its identity.
     pub identifier: Identifier,
-    /// Names it may register, at most 16.
-    pub hold: Vec<String>,
+    /// Names it may register, at most 16 entries.
+    pub hold: Vec<NamePattern>,
     /// Names it may send to.
-    pub reach: Vec<String>,
+    pub reach: Vec<NamePattern>,
 }
 
 /// The collector.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use fieldgate_proto::identity::{Identifier, IdentifierError};
+use fieldgate_proto::relay::NamePattern;
 
 use crate::address::{HostPort, HostPortError};
 use crate::settings::PasswordHash;
@@ -73,7 +74,7 @@ fn parse_relay_name(text: &str) -> Result<String, Refusal> {
     if text.contains('*') {
         return Err(Refusal::new(
             "has a wildcard",
-            "write each name out; wildcards are not taken",
+            "write the one name; wildcards are for `hold` and `reach` at the relay",
         ));
     }
     let fits = (1..=128).contains(&text.len()) && !text.chars().any(|c| c.is_whitespace() || c.is_control());
@@ -85,6 +86,23 @@ fn parse_relay_name(text: &str) -> Result<String, Refusal> {
             "use 1 to 128 bytes without spaces, such as \"collector-1\"",
         ))
     }
+}
+
+/// Names at a relay.
+pub(crate) const NAME_PATTERN: Text<NamePattern> = Text {
+    what: "a name at the relay, or the beginning of names and a `*`",
+    parse: parse_name_pattern,
+};
+
+fn parse_name_pattern(text: &str) -> Result<NamePattern, Refusal> {
+    let pattern = text
+        .parse()
+        .ok()
+        .filter(|_| !text.chars().any(|c| c.is_whitespace() || c.is_control()));
+    pattern.ok_or_else(|| {
+        let help = "use 1 to 128 bytes without spaces, such as \"collector-1\", or a beginning and one * at the end: \"plant-*\"";
+        Refusal::new("is neither a name at a relay nor a beginning of names", help)
+    })
 }
 
 /// Free text for a broker or a device.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use fieldgate_proto::relay::NamePattern;
+
 use super::{Unique, values};
 use crate::problem::{Draft, Findings};
 use crate::raw;
-use crate::reader::{Field, Item, RawTable};
+use crate::reader::{Field, Item, RawTable, quote};
 use crate::settings;
 
 pub(super) fn relay(raw: raw::Relay, has_link_tcp: bool, findings: &mut Findings) -> Option<settings::Relay> {
@@ -21,16 +23,36 @@ pub(super) fn relay(raw: raw::Relay, has_link_tcp: bool, findings: &mut Findings
             .warning("`relay` has no `[[relay.member]]`: everybody is refused");
         findings.push(draft.help("add a [[relay.member]] for each gateway and collector"));
     }
+    check_room(&raw, findings);
     let members = raw.member.value.unwrap_or_default();
     check_members(&members, findings);
     check_reach(&members, findings);
     Some(settings::Relay {
         pq: raw.pq.value?,
         links_max: raw.links_max.value?,
+        links_per_member_max: raw.links_per_member_max.value?,
         labels_max: raw.labels_max.value?,
         queue_bytes_max: raw.queue_bytes_max.value?,
+        held_bytes_max: raw.held_bytes_max.value?,
         members: members.into_iter().map(member).collect::<Option<_>>()?,
     })
+}
+
+fn check_room(raw: &raw::Relay, findings: &mut Findings) {
+    if let (Some(queue), Some(held)) = (raw.queue_bytes_max.value, raw.held_bytes_max.value)
+        && u64::from(queue) > held
+    {
+        let given = if raw.held_bytes_max.is_given() {
+            &raw.held_bytes_max.span
+        } else {
+            &raw.queue_bytes_max.span
+        };
+        let message = "`relay.held_bytes_max`, for all links, is less than `relay.queue_bytes_max`, for one";
+        let draft = Draft::error(message)
+            .key("relay.held_bytes_max")
+            .at(given.clone(), "this value");
+        findings.push(draft.help("enlarge `held_bytes_max`, or choose a smaller `queue_bytes_max`"));
+    }
 }
 
 fn check_members(members: &[raw::RelayMember], findings: &mut Findings) {
@@ -52,7 +74,7 @@ fn check_members(members: &[raw::RelayMember], findings: &mut Findings) {
                 listed.add(&item.value, item.place(), findings);
             }
         }
-        let is_empty = |list: &Field<Vec<Item<String>>>| list.value.as_ref().is_some_and(Vec::is_empty);
+        let is_empty = |list: &Field<Vec<Item<NamePattern>>>| list.value.as_ref().is_some_and(Vec::is_empty);
         if is_empty(&raw.hold) && is_empty(&raw.reach) {
             let draft = raw.header().warning(format!(
                 "`{}` may neither hold nor reach a name: it cannot do anything",
@@ -67,34 +89,76 @@ fn check_members(members: &[raw::RelayMember], findings: &mut Findings) {
 
 /// Finds names that nobody can answer to, which are mostly slips.
 fn check_reach(members: &[raw::RelayMember], findings: &mut Findings) {
-    let held = members.iter().filter_map(|raw| raw.hold.value.as_ref()).flatten();
-    let held: BTreeSet<&str> = held.map(|item| item.value.as_str()).collect();
-    let known: Vec<&str> = held.iter().copied().collect();
+    let patterns = members.iter().filter_map(|raw| raw.hold.value.as_ref()).flatten();
+    let held = Held::new(patterns.map(|item| &item.value));
+    let known: Vec<&str> = held.exact.iter().copied().collect();
     let reached = members
         .iter()
         .filter_map(|raw| raw.reach.value.as_ref())
         .flatten();
-    for (index, item) in reached
-        .filter(|item| !held.contains(item.value.as_str()))
-        .enumerate()
-    {
+    for (index, item) in reached.filter(|item| !held.has_any_of(&item.value)).enumerate() {
+        let name = item.value.to_string();
         // Each suggestion looks at every name; of a file that is all wrong the first will do.
         let candidates = if index < SUGGESTIONS_MAX {
             known.as_slice()
         } else {
             &[]
         };
-        let help = match crate::suggest::nearest(&item.value, candidates) {
+        let help = match crate::suggest::nearest(&name, candidates) {
             Some(meant) => format!("did you mean \"{meant}\"?"),
-            None => format!("give the node that answers to it hold = [{:?}]", item.value),
+            None => format!("give the node that answers to it hold = [{name:?}]"),
         };
-        let message = format!("`{}` is {:?}, which no member may hold", item.path, item.value);
-        findings.push(
-            Draft::warning(message)
-                .key(item.path.as_str())
-                .at(item.span.clone(), "this name")
-                .help(help),
-        );
+        let message = format!("`{}` is {}, which no member may hold", item.path, quote(&name));
+        let draft = Draft::warning(message)
+            .key(item.path.as_str())
+            .at(item.span.clone(), "this name");
+        findings.push(draft.help(help));
+    }
+}
+
+/// The names that members may hold, sorted, so that even a table of tens of thousands is looked through at once.
+struct Held<'h> {
+    exact: BTreeSet<&'h str>,
+    prefixes: BTreeSet<&'h str>,
+}
+
+impl<'h> Held<'h> {
+    fn new(patterns: impl Iterator<Item = &'h NamePattern>) -> Self {
+        let mut held = Self {
+            exact: BTreeSet::new(),
+            prefixes: BTreeSet::new(),
+        };
+        for pattern in patterns {
+            match pattern {
+                NamePattern::Exact(name) => held.exact.insert(name),
+                NamePattern::Prefix(prefix) => held.prefixes.insert(prefix),
+            };
+        }
+        held
+    }
+
+    /// Returns whether a name exists that fits `wanted` and that a member may hold.
+    fn has_any_of(&self, wanted: &NamePattern) -> bool {
+        let begins_with_a_prefix = |text: &str| {
+            let mut ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+            ends.any(|end| {
+                text.get(..end)
+                    .is_some_and(|beginning| self.prefixes.contains(beginning))
+            })
+        };
+        let has_longer = |set: &BTreeSet<&str>, text: &str| {
+            set.range(text..)
+                .next()
+                .is_some_and(|next| next.starts_with(text))
+        };
+        match wanted {
+            NamePattern::Exact(name) => self.exact.contains(name.as_str()) || begins_with_a_prefix(name),
+            NamePattern::Prefix(prefix) => {
+                has_longer(&self.exact, prefix)
+                    || has_longer(&self.prefixes, prefix)
+                    || begins_with_a_prefix(prefix)
+            }
+        }
     }
 }
 
@@ -109,3 +173,24 @@ fn member(raw: raw::RelayMember) -> Option<settings::RelayMember> {
 
 /// Names for which another is suggested.
 const SUGGESTIONS_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pattern() -> impl Strategy<Value = NamePattern> {
+        "[ab]{1,3}|[ab]{0,2}\\*".prop_map(|text| text.parse().expect("a pattern"))
+    }
+
+    proptest! {
+        #[test]
+        fn what_can_be_held_is_found(held in proptest::collection::vec(pattern(), 0..4), wanted in pattern()) {
+            // Every name of up to four letters is a witness; longer ones add nothing to patterns of up to three.
+            let name = |len: u32, bits: u32| (0..len).map(|at| if bits >> at & 1 == 0 { 'a' } else { 'b' }).collect::<String>();
+            let mut names = (1..=4).flat_map(|len| (0..1 << len).map(move |bits| name(len, bits)));
+            let expected = names.any(|name| wanted.matches(&name) && held.iter().any(|pattern| pattern.matches(&name)));
+            prop_assert_eq!(Held::new(held.iter()).has_any_of(&wanted), expected);
+        }
+    }
+}

@@ -52,6 +52,12 @@ fn names_at_relays_are_any_text_without_spaces_and_wildcards() {
 }
 
 #[test]
+fn names_of_members_may_end_in_one_wildcard() {
+    assert_taken(&NAME_PATTERN, &["collector-1", "plant-*", "*", &"a".repeat(128)]);
+    assert_refused(&NAME_PATTERN, &["", "a*b", "**", "a *", "a\n", &"a".repeat(129)]);
+}
+
+#[test]
 fn identifiers_are_whole_and_in_lower_case() {
     let good = Identifier::from_bytes([7; 32]).to_string();
     assert_taken(&IDENTIFIER, &[&good]);

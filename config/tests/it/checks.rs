@@ -76,14 +76,23 @@ fn the_journal_has_room() {
         about_gateway(&format!("{LOCAL}[journal]\nbytes_max = '24 MiB'")),
         ""
     );
-    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\nsegment_bytes = '1 MiB'\nbytes_max = '3 MiB'")), @r"11:13 error: `journal.tail_bytes_max` is more than `journal.bytes_max`, the whole journal");
+    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\nsegment_bytes = '2 MiB'\nbytes_max = '6 MiB'\ntail_bytes_max = '7 MiB'")), @r"12:18 error: `journal.tail_bytes_max` is more than `journal.bytes_max`, the whole journal");
     assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\ndurable = false")), @r"10:11 warning: `journal.durable` is false: a power cut loses readings that devices were told are safe");
     assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\nbytes_max = '1 GB'\nsegment_bytes = 0\ntail_bytes_max = -1\ncommit_delay_ms = 101")), @r#"
     10:13 error: `journal.bytes_max` is "1 GB", which is not a size
-    11:17 error: `journal.segment_bytes` is 0, outside 1 MiB..=64 MiB
+    11:17 error: `journal.segment_bytes` is 0, outside 2 MiB..=64 MiB
     12:18 error: `journal.tail_bytes_max` is -1, outside 64 KiB..=256 MiB
     13:19 error: `journal.commit_delay_ms` is 101, outside 0..=100
     "#);
+}
+
+#[test]
+fn segments_are_whole_blocks() {
+    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\nsegment_bytes = 3000001")), @r"10:17 error: `journal.segment_bytes` is not a multiple of 4 KiB");
+    assert_eq!(
+        about_gateway(&format!("{LOCAL}[journal]\nsegment_bytes = '3 MiB'")),
+        ""
+    );
 }
 
 #[test]
@@ -183,6 +192,12 @@ fn a_relay_has_a_listener_and_members_with_rights() {
     10:14 error: `relay.member[1].identifier` is "fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a", an identifier that is taken already
     11:14 error: `relay.member[1].hold[1]` is "a", a name that is taken already
     "#);
+    let plants =
+        member("name = 'p'\nidentifier = '$RELAY'\nhold = ['plant-*']\nreach = ['plant-7', 'pla*', 'x*']");
+    assert_snapshot!(about_relay(&plants), @r#"8:29 warning: `relay.member[0].reach[2]` is "x*", which no member may hold"#);
+    let held = "[[relay.member]]\nname = 'm'\nidentifier = '$GATEWAY'\nhold = ['a']\n";
+    assert_snapshot!(about_relay(&format!("queue_bytes_max = '2 MiB'\nheld_bytes_max = '1 MiB'\n{held}")), @r"5:18 error: `relay.held_bytes_max`, for all links, is less than `relay.queue_bytes_max`, for one");
+    assert_snapshot!(about_relay(&format!("queue_bytes_max = '128 MiB'\n{held}")), @r"4:19 error: `relay.held_bytes_max`, for all links, is less than `relay.queue_bytes_max`, for one");
     let many: Vec<String> = (0..17).map(|n| format!("'n{n}'")).collect();
     assert_snapshot!(about_relay(&member(&format!("name = 'm'\nidentifier = '$GATEWAY'\nhold = [{}]", many.join(",")))), @r"7:8 error: `relay.member[0].hold` has 17 entries, outside 0..=16");
 }
@@ -230,7 +245,7 @@ fn settings_hold_what_the_file_says() {
     assert_snapshot!(format!("{:?}", settings.node), @r#"Node { name: "everything", state_dir: "/srv/fieldgate", io: Epoll, shards: Some(4), control_socket: "/run/everything.sock" }"#);
     assert_snapshot!(format!("{:?} {:?}", settings.log, settings.metrics), @r"Log { level: Debug, format: Json } Some(Metrics { listen: [::1]:9465 })");
     assert_snapshot!(format!("{:?}", settings.identity), @r#"Pkcs11 { module: "/usr/lib/softhsm/libsofthsm2.so", uri: "pkcs11:token=fieldgate;object=everything", pin: Credential("fieldgate-pin") }"#);
-    assert_snapshot!(format!("{:?}", settings.journal), @r#"Some(Journal { dir: "/srv/journal", bytes_max: 21474836480, segment_bytes: 1048576, commit_delay: 3ms, tail_bytes_max: 1048576, durable: false })"#);
+    assert_snapshot!(format!("{:?}", settings.journal), @r#"Some(Journal { dir: "/srv/journal", bytes_max: 21474836480, segment_bytes: 2097152, commit_delay: 3ms, tail_bytes_max: 1048576, durable: false })"#);
     let mqtt = settings.mqtt.expect("a listener");
     assert_snapshot!(format!("{mqtt:?}"), @r#"Mqtt { listen: [127.0.0.1:1883, [::1]:1883], tls: Some(MqttTls { listen: [127.0.0.1:8884], certificate: "/etc/fieldgate/tls.pem", key: "/etc/fieldgate/tls.key" }), anonymous: true, latency: 0ns, clients_max: 1, packet_bytes_max: 1024, receive_max: 1, keep_alive_max: 255s, connect_timeout: 1s, alarm_topics: ["+/alarm/#"], devices: [Device { name: "pump-7", username: "pump", password_hash: PasswordHash(…), publish: ["pump/+/out", "common"] }] }"#);
     assert_eq!(
@@ -243,6 +258,6 @@ fn settings_hold_what_the_file_says() {
     assert_snapshot!(format!("{a:?}"), @r#"Uplink { name: "a", collector: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, path: Relays { via: "collector-1", relays: [RelayAddress { address: HostPort { host: "relay.example.net", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Preferred, padding: true, latency: 2ms }"#);
     assert_snapshot!(format!("{b:?}"), @r#"Uplink { name: "b", collector: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc, path: Relays { via: "collector-2", relays: [RelayAddress { address: HostPort { host: "10.0.0.1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, RelayAddress { address: HostPort { host: "fd00::1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Off, padding: false, latency: 1ms }"#);
     assert_snapshot!(format!("{c:?}"), @r#"Uplink { name: "c", collector: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r, path: Direct { address: HostPort { host: "10.0.0.3", port: 4433 } }, pq: Required, padding: false, latency: 1ms }"#);
-    assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, labels_max: 16, queue_bytes_max: 131072, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: ["collector-1"], reach: ["collector-1"] }] })"#);
+    assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, links_per_member_max: 2, labels_max: 4096, queue_bytes_max: 139264, held_bytes_max: 1048576, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: [Exact("collector-1"), Prefix("plant-")], reach: [Exact("collector-1"), Prefix("plant-")] }] })"#);
     assert_snapshot!(format!("{:?}", settings.collector), @r#"Some(Collector { state_dir: "/srv/collector", pq: Off, registrations: [Registration { relay: RelayAddress { address: HostPort { host: "relay", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, name: "collector-1" }], gateways: [CollectorGateway { name: "g", identifier: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r }], sinks: [Sink { name: "broker", kind: Mqtt(MqttSink { address: HostPort { host: "localhost", port: 1883 }, client_id: "collector", login: Some(MqttLogin { username: "fieldgate", password: Some(Environment("BROKER_PASSWORD")) }), topic: TopicTemplate { parts: [Literal("plant/"), Variable(Gateway), Literal("/"), Variable(Device), Literal("/"), Variable(Resource)] }, inflight_max: 20 }) }, Sink { name: "file", kind: File("/srv/readings.jsonl") }, Sink { name: "null", kind: Null }] })"#);
 }

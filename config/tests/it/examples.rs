@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fieldgate_config::settings::{Identity, SecretSource, SinkKind, UplinkPath};
 use fieldgate_config::{Colour, load};
+use fieldgate_proto::relay::NamePattern;
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/examples")
@@ -82,13 +83,14 @@ fn gateway_relay_and_collector_belong_together() {
         .iter()
         .find(|member| member.identifier == uplink.collector)
         .expect("the collector");
-    assert_eq!(holder.hold, [via.as_str()]);
+    let exactly = [NamePattern::Exact(via.clone())];
+    assert_eq!(holder.hold, exactly);
     let known = &collector.collector.as_ref().expect("a collector").gateways;
     let sender = members
         .iter()
         .find(|member| member.identifier != uplink.collector)
         .expect("the gateway");
-    assert_eq!(sender.reach, [via.as_str()]);
+    assert_eq!(sender.reach, exactly);
     assert_eq!(
         known.first().map(|gateway| gateway.identifier),
         Some(sender.identifier)

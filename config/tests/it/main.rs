@@ -1,5 +1,6 @@
 //! The public API of fieldgate-config: whole files in, settings or problems out.
 
+mod agreement;
 mod checks;
 mod diagnostics;
 mod examples;

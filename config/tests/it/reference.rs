@@ -239,7 +239,7 @@ fn documented_defaults_are_what_settings_are_without_the_key() {
             count += 1;
         }
     }
-    assert!(count >= 33, "only {count} defaults were found");
+    assert!(count >= 35, "only {count} defaults were found");
     assert_ne!(
         settings(&file(|header, _| if header == "node" {
             "shards = 1".into()
@@ -324,7 +324,7 @@ fn bounds_of_numbers_are_the_documented_ones() {
             count += 1;
         }
     }
-    assert!(count >= 11, "only {count} numbers were found");
+    assert!(count >= 12, "only {count} numbers were found");
 }
 
 #[test]

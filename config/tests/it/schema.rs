@@ -161,7 +161,7 @@ fn defaults_stand_in_the_schema() {
     let schema = schema();
     let mqtt = &schema["properties"]["mqtt"]["properties"];
     assert_eq!(mqtt["clients_max"]["default"], 10_000);
-    assert_eq!(mqtt["packet_bytes_max"]["default"], "64 KiB");
+    assert_eq!(mqtt["packet_bytes_max"]["default"], "63 KiB");
     assert_eq!(
         mqtt["tls"]["properties"]["listen"]["default"],
         serde_json::json!(["0.0.0.0:8883"])

@@ -1,0 +1,80 @@
+//! Bounds here and in the crates that work with the values are the same.
+
+use std::time::Duration;
+
+use fieldgate_config::settings::Mqtt;
+use fieldgate_mqtt::settings::Settings;
+use fieldgate_proto::{relay, route};
+
+use crate::load;
+
+/// Returns the listener with one more line, if it is taken.
+fn mqtt(line: &str) -> Option<Mqtt> {
+    let identity = "[identity]\nfile = 'k'\npassphrase = { env = 'P' }";
+    let text = format!("{identity}\n[mqtt]\nanonymous = true\nlisten = ['127.0.0.1:1883']\n{line}\n");
+    load(&text).settings.and_then(|settings| settings.mqtt)
+}
+
+#[test]
+fn mqtt_bounds_are_those_of_the_session() {
+    let (timeout, size) = (Settings::CONNECT_TIMEOUT, Settings::MAXIMUM_PACKET_SIZE);
+    let (receive, keep_alive) = (Settings::RECEIVE_MAXIMUM, Settings::KEEP_ALIVE_SECS_MAX);
+    let bounds: [(&str, u64, u64); 4] = [
+        (
+            "connect_timeout_secs",
+            timeout.start().as_secs(),
+            timeout.end().as_secs(),
+        ),
+        ("packet_bytes_max", (*size.start()).into(), (*size.end()).into()),
+        ("receive_max", (*receive.start()).into(), (*receive.end()).into()),
+        (
+            "keep_alive_max_secs",
+            (*keep_alive.start()).into(),
+            (*keep_alive.end()).into(),
+        ),
+    ];
+    for (key, min, max) in bounds {
+        for (value, is_taken) in [(min - 1, false), (min, true), (max, true), (max + 1, false)] {
+            assert_eq!(
+                mqtt(&format!("{key} = {value}")).is_some(),
+                is_taken,
+                "{key} = {value}"
+            );
+        }
+    }
+}
+
+#[test]
+fn mqtt_defaults_are_those_of_the_session() {
+    let (mqtt, session) = (mqtt("").expect("a listener"), Settings::default());
+    assert_eq!(mqtt.packet_bytes_max, session.maximum_packet_size());
+    let with_defaults = session
+        .with_connect_timeout(mqtt.connect_timeout)
+        .and_then(|session| session.with_receive_maximum(mqtt.receive_max));
+    assert!(with_defaults.is_ok());
+    assert_eq!(mqtt.connect_timeout, Duration::from_secs(10));
+}
+
+#[test]
+fn relay_defaults_and_limits_are_those_of_the_protocol() {
+    let text = "[identity]\nfile = 'k'\npassphrase = { env = 'P' }\n[link.tcp]\n[relay]\n";
+    let configured = load(text)
+        .settings
+        .and_then(|settings| settings.relay)
+        .expect("a relay");
+    let (relay, router) = (relay::RelaySettings::default(), route::RouterSettings::default());
+    assert_eq!(
+        usize::from(configured.links_per_member_max),
+        relay.links_per_member_max
+    );
+    assert_eq!(configured.queue_bytes_max as usize, relay.queue_bytes_max);
+    assert_eq!(configured.held_bytes_max, relay.held_bytes_max as u64);
+    assert_eq!(configured.labels_max as usize, router.labels_max);
+
+    let member = |name: &str| {
+        format!("{text}[[relay.member]]\nname = 'm'\nidentifier = '$GATEWAY'\nhold = ['{name}']\n")
+    };
+    let longest = "n".repeat(route::NAME_LEN_MAX);
+    assert!(load(&member(&longest)).settings.is_some());
+    assert!(load(&member(&format!("{longest}n"))).settings.is_none());
+}
