@@ -8,6 +8,7 @@ pub mod crypto;
 pub mod delivery;
 pub mod entropy;
 pub mod identity;
+pub mod journal;
 pub mod link;
 pub mod node;
 pub mod relay;

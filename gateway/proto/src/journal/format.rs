@@ -1,0 +1,261 @@
+//! The bytes of segments, blocks and records.
+
+use crate::wire::Reader;
+
+/// What blocks and slots are aligned to: the smallest unit a disk writes.
+pub const SECTOR: usize = 512;
+/// Longest body of a record in bytes (PROTOCOL.md §12).
+pub const RECORD_BODY_MAX: usize = 65_000;
+/// Longest block in bytes, header included.
+pub const BLOCK_BYTES_MAX: usize = 1 << 20;
+
+pub(super) const BLOCK_HEADER_LEN: usize = 32;
+pub(super) const RECORD_HEADER_LEN: usize = 13;
+
+const SEGMENT_MAGIC: &[u8; 4] = b"FGJ1";
+const BLOCK_MAGIC: &[u8; 4] = b"FGB1";
+const VERSION: u32 = 1;
+
+/// The first sector of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// Which journal.
+    pub journal: [u8; 16],
+    /// Number of the segment, growing by one.
+    pub number: u64,
+    /// Size of the file in bytes.
+    pub segment_bytes: u64,
+}
+
+impl SegmentHeader {
+    /// Returns the sector.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SECTOR);
+        out.extend_from_slice(SEGMENT_MAGIC);
+        out.extend_from_slice(&VERSION.to_be_bytes());
+        out.extend_from_slice(&self.journal);
+        out.extend_from_slice(&self.number.to_be_bytes());
+        out.extend_from_slice(&self.segment_bytes.to_be_bytes());
+        out.resize(SECTOR.saturating_sub(4), 0);
+        let checksum = crc32c::crc32c(&out);
+        out.extend_from_slice(&checksum.to_be_bytes());
+        out
+    }
+
+    /// Reads the sector at the beginning of `bytes`; `None` if it is not one.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let sector = bytes.get(..SECTOR)?;
+        let (content, checksum) = sector.split_last_chunk::<4>()?;
+        if crc32c::crc32c(content) != u32::from_be_bytes(*checksum) {
+            return None;
+        }
+        let mut reader = Reader::new(content);
+        let known = reader.bytes("magic", 4).ok()? == SEGMENT_MAGIC && reader.u32("version").ok()? == VERSION;
+        known.then_some(())?;
+        Some(Self {
+            journal: reader.array("journal id").ok()?,
+            number: reader.u64("number").ok()?,
+            segment_bytes: reader.u64("segment bytes").ok()?,
+        })
+    }
+}
+
+/// What stands in front of the records of one commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockHeader {
+    /// Sequence of the first record.
+    pub first: u64,
+    /// Number of records, at least 1.
+    pub count: u32,
+    /// Bytes of all records.
+    pub payload_len: u32,
+    /// Highest sequence that was released when the block was written.
+    pub released: u64,
+}
+
+impl BlockHeader {
+    /// Writes the header into the first bytes of a block.
+    pub(super) fn put(&self, block: &mut [u8]) {
+        let mut header = Vec::with_capacity(BLOCK_HEADER_LEN);
+        header.extend_from_slice(BLOCK_MAGIC);
+        header.extend_from_slice(&self.first.to_be_bytes());
+        header.extend_from_slice(&self.count.to_be_bytes());
+        header.extend_from_slice(&self.payload_len.to_be_bytes());
+        header.extend_from_slice(&self.released.to_be_bytes());
+        let checksum = crc32c::crc32c(&header);
+        header.extend_from_slice(&checksum.to_be_bytes());
+        block
+            .iter_mut()
+            .zip(header)
+            .for_each(|(place, byte)| *place = byte);
+    }
+
+    /// Reads the header at the beginning of `bytes`; `None` if it is not one.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let header = bytes.get(..BLOCK_HEADER_LEN)?;
+        if header.get(..4)? != BLOCK_MAGIC {
+            return None;
+        }
+        let (content, checksum) = header.split_last_chunk::<4>()?;
+        if crc32c::crc32c(content) != u32::from_be_bytes(*checksum) {
+            return None;
+        }
+        let mut reader = Reader::new(content.get(4..)?);
+        let header = Self {
+            first: reader.u64("first").ok()?,
+            count: reader.u32("count").ok()?,
+            payload_len: reader.u32("payload").ok()?,
+            released: reader.u64("released").ok()?,
+        };
+        let sound = header.first > 0
+            && header.count > 0
+            && header.first.checked_add(u64::from(header.count)).is_some();
+        (sound && header.len() <= BLOCK_BYTES_MAX).then_some(header)
+    }
+
+    /// Returns the bytes of the block, zeros at its end included.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        aligned(BLOCK_HEADER_LEN.saturating_add(self.payload_len as usize))
+    }
+
+    /// Returns the sequence of the last record.
+    #[must_use]
+    pub const fn last(&self) -> u64 {
+        self.first.saturating_add(self.count as u64).saturating_sub(1)
+    }
+}
+
+/// Returns `len` rounded up to whole sectors.
+pub(super) const fn aligned(len: usize) -> usize {
+    len.saturating_add(SECTOR - 1) / SECTOR * SECTOR
+}
+
+/// One record of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record<'a> {
+    pub(super) sequence: u64,
+    pub(super) class: u8,
+    pub(super) body: &'a [u8],
+}
+
+/// Writes the header of a record whose body stands at the end of `block`, from `start` + header on.
+pub(super) fn seal_record(block: &mut [u8], start: usize, sequence: u64, index: u32, class: u8) {
+    let Some((header, body)) = block
+        .get_mut(start..)
+        .and_then(|record| record.split_at_mut_checked(RECORD_HEADER_LEN))
+    else {
+        return;
+    };
+    let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let checksum = record_checksum(sequence, class, len, body);
+    let fields = len
+        .to_be_bytes()
+        .into_iter()
+        .chain(checksum.to_be_bytes())
+        .chain(index.to_be_bytes())
+        .chain([class]);
+    header
+        .iter_mut()
+        .zip(fields)
+        .for_each(|(place, byte)| *place = byte);
+}
+
+/// Reads the record at the beginning of `bytes` without verifying it; gives the record's whole length as well.
+pub(super) fn peek_record(bytes: &[u8], first: u64) -> Option<(Record<'_>, u32, usize)> {
+    let mut reader = Reader::new(bytes);
+    let len = reader.u32("length").ok()?;
+    let checksum = reader.u32("checksum").ok()?;
+    let index = reader.u32("index").ok()?;
+    let class = reader.u8("class").ok()?;
+    let body = reader.bytes("body", len as usize).ok()?;
+    let sequence = first.checked_add(u64::from(index))?;
+    Some((
+        Record {
+            sequence,
+            class,
+            body,
+        },
+        checksum,
+        RECORD_HEADER_LEN.saturating_add(body.len()),
+    ))
+}
+
+fn record_checksum(sequence: u64, class: u8, len: u32, body: &[u8]) -> u32 {
+    let mut head = [0; 13];
+    let fields = sequence
+        .to_be_bytes()
+        .into_iter()
+        .chain([class])
+        .chain(len.to_be_bytes());
+    head.iter_mut()
+        .zip(fields)
+        .for_each(|(place, byte)| *place = byte);
+    crc32c::crc32c_append(crc32c::crc32c(&head), body)
+}
+
+/// Goes through the records of a block, verifying each. What does not verify is passed over: the walk finds the next record
+/// that does, wherever it begins.
+#[derive(Clone, Debug)]
+pub(super) struct Records<'a> {
+    payload: &'a [u8],
+    at: usize,
+    first: u64,
+    next: u64,
+    last: u64,
+}
+
+impl<'a> Records<'a> {
+    /// Walks over `payload`, in which the sequences `first` to `last` stand.
+    pub(super) const fn new(payload: &'a [u8], first: u64, last: u64) -> Self {
+        Self {
+            payload,
+            at: 0,
+            first,
+            next: first,
+            last,
+        }
+    }
+
+    /// Returns how many bytes have been used.
+    pub(super) const fn at(&self) -> usize {
+        self.at
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        while self.next <= self.last {
+            let rest = self
+                .payload
+                .get(self.at..)
+                .filter(|rest| rest.len() >= RECORD_HEADER_LEN)?;
+            let found = peek_record(rest, self.first).filter(|(record, checksum, _)| {
+                // The cheap checks first: at a wrong place they fail nearly always.
+                (self.next..=self.last).contains(&record.sequence)
+                    && record.body.len() <= RECORD_BODY_MAX
+                    && *checksum
+                        == record_checksum(
+                            record.sequence,
+                            record.class,
+                            u32::try_from(record.body.len()).unwrap_or(u32::MAX),
+                            record.body,
+                        )
+            });
+            match found {
+                Some((record, _, len)) => {
+                    self.at = self.at.saturating_add(len);
+                    self.next = record.sequence.saturating_add(1);
+                    return Some(record);
+                }
+                None => self.at = self.at.saturating_add(1),
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,294 @@
+//! Finding out after a start what is there.
+
+use std::collections::BTreeMap;
+
+use super::{
+    cursor::Cursor,
+    format::{BlockHeader, SECTOR, SegmentHeader},
+    log::{Journal, JournalSettings, Recovered, Segment},
+    scan::{Scanned, scan_segment},
+};
+
+/// Takes the files of a directory, the first sectors of each segment and the whole of a few, and makes the journal.
+///
+/// ```text
+/// Recovery::new ─▶ cursor(bytes)? ─▶ head(number, first bytes)* ─▶ while let Some(number) = wanted() { whole(number, bytes) } ─▶ finish
+/// ```
+#[derive(Debug)]
+pub struct Recovery {
+    settings: JournalSettings,
+    fresh_id: [u8; 16],
+    cursor: Option<Cursor>,
+    heads: BTreeMap<u64, Head>,
+    report: RecoveryReport,
+}
+
+#[derive(Debug)]
+struct Head {
+    journal: [u8; 16],
+    file_len: u64,
+    first_block: Option<BlockHeader>,
+    whole: Option<Whole>,
+}
+
+/// What a whole segment holds.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    /// First sequence, 0 if there is no block.
+    first: u64,
+    last: u64,
+    /// Offset behind the last block.
+    end: u64,
+    /// The last sequence the last block should hold, and the last it does.
+    last_block: Option<(u64, u64)>,
+    released: u64,
+    /// There is something in it that does not verify.
+    residue: bool,
+    /// A record in it verifies.
+    readable: bool,
+}
+
+/// What recovery found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Segments that hold records.
+    pub segments: u64,
+    /// Segments with nothing readable in them, or of another journal: rename them to end in `.bad`. Their records are lost to
+    /// delivery, but can be looked at.
+    pub quarantined: Vec<u64>,
+    /// Records at the end that were being written when the power went; they were never acknowledged.
+    pub torn: u64,
+    /// The oldest sequence that is still needed, and the next that will be given out.
+    pub first: u64,
+    /// See `first`.
+    pub next: u64,
+    /// The journal was begun anew.
+    pub is_new: bool,
+}
+
+impl Recovery {
+    /// Begins. `fresh_id` names the journal if there is none yet.
+    #[must_use]
+    pub fn new(settings: JournalSettings, fresh_id: [u8; 16]) -> Self {
+        Self {
+            settings,
+            fresh_id,
+            cursor: None,
+            heads: BTreeMap::new(),
+            report: RecoveryReport::default(),
+        }
+    }
+
+    /// Takes the cursor's file, if there is one.
+    pub fn cursor(&mut self, bytes: &[u8]) {
+        self.cursor = Cursor::decode(bytes);
+    }
+
+    /// Takes the first 1,024 bytes of segment `number` (fewer if the file is shorter), and the length of the file.
+    pub fn head(&mut self, number: u64, bytes: &[u8], file_len: u64) {
+        let Some(header) = SegmentHeader::decode(bytes).filter(|header| header.number == number) else {
+            self.report.quarantined.push(number);
+            return;
+        };
+        let first_block = bytes.get(SECTOR..).and_then(BlockHeader::decode);
+        self.heads.insert(
+            number,
+            Head {
+                journal: header.journal,
+                file_len,
+                first_block,
+                whole: None,
+            },
+        );
+    }
+
+    /// Returns the next segment of which all bytes are needed: the last one with blocks, and those whose first block cannot
+    /// be read.
+    #[must_use]
+    pub fn wanted(&self) -> Option<u64> {
+        let unclear = self
+            .heads
+            .iter()
+            .find(|(_, head)| head.first_block.is_none() && head.whole.is_none());
+        if let Some((number, _)) = unclear {
+            return Some(*number);
+        }
+        // With every first block known, the newest block is in the segment with the highest sequences.
+        let newest = self
+            .heads
+            .iter()
+            .filter(|(_, head)| head.first() > 0)
+            .max_by_key(|(number, head)| (head.first(), **number));
+        newest
+            .filter(|(_, head)| head.whole.is_none())
+            .map(|(number, _)| *number)
+    }
+
+    /// Takes all bytes of the segment [`wanted`](Self::wanted).
+    pub fn whole(&mut self, number: u64, bytes: &[u8]) {
+        let Some(head) = self.heads.get_mut(&number) else {
+            return;
+        };
+        let mut whole = Whole {
+            first: 0,
+            last: 0,
+            end: 0,
+            last_block: None,
+            released: 0,
+            residue: false,
+            readable: false,
+        };
+        whole.end = scan_segment(bytes, &mut |scanned| match scanned {
+            Scanned::Block { header, .. } => {
+                if whole.first == 0 {
+                    whole.first = header.first;
+                }
+                whole.last = whole.last.max(header.last());
+                whole.released = whole.released.max(header.released);
+                whole.last_block = Some((header.last(), header.first.saturating_sub(1)));
+            }
+            Scanned::Record { sequence, .. } => {
+                whole.readable = true;
+                if let Some((_, last)) = &mut whole.last_block {
+                    *last = (*last).max(sequence);
+                }
+            }
+            Scanned::Damage(_) => whole.residue = true,
+        });
+        head.whole = Some(whole);
+    }
+
+    /// Makes the journal and says what was found.
+    #[must_use]
+    pub fn finish(mut self) -> (Journal, RecoveryReport) {
+        let id = self.journal_id();
+        self.set_aside_strangers(&id);
+        let cursor = self.cursor.filter(|cursor| cursor.journal() == &id);
+        let newest = self.newest();
+        // What stands behind the last valid record of the newest block was being written and never acknowledged. Invalid records
+        // before it are reported as lost when their turn comes, for nobody can tell a torn write from later damage there.
+        let (claimed, intact) = newest.map_or((0, 0), |whole| {
+            whole.last_block.unwrap_or((whole.last, whole.last))
+        });
+        self.report.torn = claimed.saturating_sub(intact);
+        let mentioned = newest.map_or(0, |whole| whole.released.min(intact));
+        let released = cursor.map_or(mentioned, |cursor| cursor.released.max(mentioned));
+        let (segments, surplus, residues) = self.segments(intact);
+        self.report.quarantined.extend(residues);
+        // Only what was released is ever deleted. A segment set aside is a gap of another kind: it is reported when its turn comes.
+        let deleted = segments
+            .values()
+            .map(|segment| segment.first)
+            .min()
+            .filter(|_| self.report.quarantined.is_empty());
+        let released = released.max(deleted.map_or(0, |first| first.saturating_sub(1)));
+        let next = intact.max(released).saturating_add(1);
+        let next_segment = self
+            .heads
+            .keys()
+            .chain(&self.report.quarantined)
+            .max()
+            .map_or(1, |last| last.saturating_add(1));
+        let cursor = cursor.unwrap_or_else(|| Cursor::new(id, 0));
+        self.report.segments = segments.len() as u64;
+        self.report.first = released.saturating_add(1);
+        self.report.next = next;
+        self.report.is_new = id == self.fresh_id;
+        let recovered = Recovered {
+            id,
+            segments,
+            next_segment,
+            next,
+            released,
+            cursor,
+            surplus,
+        };
+        (Journal::new(self.settings, recovered), self.report)
+    }
+
+    /// Returns the id that most segments carry, else the cursor's, else the fresh one.
+    fn journal_id(&self) -> [u8; 16] {
+        let mut votes: BTreeMap<[u8; 16], usize> = BTreeMap::new();
+        for head in self.heads.values() {
+            let count = votes.entry(head.journal).or_default();
+            *count = count.saturating_add(1);
+        }
+        let elected = votes
+            .into_iter()
+            .max_by_key(|(_, count)| *count)
+            .map(|(id, _)| id);
+        elected
+            .or_else(|| self.cursor.map(|cursor| *cursor.journal()))
+            .unwrap_or(self.fresh_id)
+    }
+
+    fn set_aside_strangers(&mut self, id: &[u8; 16]) {
+        let strangers: Vec<u64> = self
+            .heads
+            .iter()
+            .filter(|(_, head)| &head.journal != id)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in strangers {
+            self.heads.remove(&number);
+            self.report.quarantined.push(number);
+        }
+    }
+
+    /// Returns the segment with the highest sequences.
+    fn newest(&self) -> Option<Whole> {
+        let wholes = self
+            .heads
+            .iter()
+            .filter_map(|(number, head)| Some((number, head.whole?)));
+        wholes
+            .filter(|(_, whole)| whole.readable)
+            .max_by_key(|(number, whole)| (whole.first, **number))
+            .map(|(_, whole)| whole)
+    }
+
+    /// Returns the segments with records, each ending before the next begins; those that are empty; and those that hold
+    /// something unreadable only.
+    fn segments(&self, intact: u64) -> (BTreeMap<u64, Segment>, Vec<u64>, Vec<u64>) {
+        let mut segments = BTreeMap::new();
+        let mut surplus = Vec::new();
+        let mut residues = Vec::new();
+        let mut last = intact;
+        // From the newest to the oldest: a block written again after a failure stands in two, and the newer one counts.
+        for (number, head) in self.heads.iter().rev() {
+            let first = head.first();
+            if first == 0 || first > last {
+                if head.whole.is_some_and(|whole| whole.residue) {
+                    residues.push(*number);
+                } else {
+                    surplus.push(*number);
+                }
+                continue;
+            }
+            let end = head.whole.map_or(head.file_len, |whole| whole.end);
+            segments.insert(
+                *number,
+                Segment {
+                    first,
+                    last,
+                    end,
+                    sealed: true,
+                },
+            );
+            last = first.saturating_sub(1);
+        }
+        (segments, surplus, residues)
+    }
+}
+
+impl Head {
+    /// Returns the first sequence, 0 if there is no record, or none that can be read.
+    fn first(&self) -> u64 {
+        match (self.whole, self.first_block) {
+            (Some(whole), _) if !whole.readable => 0,
+            (_, Some(header)) => header.first,
+            (Some(whole), None) => whole.first,
+            (None, None) => 0,
+        }
+    }
+}
