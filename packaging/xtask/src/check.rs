@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::program::Program;
 use crate::workspace::Workspace;
-use crate::{docs, tidy};
+use crate::{docs, fuzz, tidy};
 
 /// Runs the cheap checks first, so that a slip shows within seconds.
 pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
@@ -21,9 +21,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
             "warnings",
         ])
         .run()?;
-    // libFuzzer's crate is no member of the workspace: its targets would rot unseen.
-    Program::cargo_build(workspace, "clippy")
-        .args(["--manifest-path", "gateway/fuzz/Cargo.toml", "--target-dir"])
+    // The fuzz crate is no member of the workspace, so its targets would rot unseen. Without --locked: its lock file
+    // follows the crates it fuzzes.
+    Program::cargo(workspace, "clippy")
+        .args(["--manifest-path", fuzz::MANIFEST, "--all-targets", "--target-dir"])
         .arg(workspace.target_dir())
         .args(["--quiet", "--", "--deny", "warnings"])
         .run()?;

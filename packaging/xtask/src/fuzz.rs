@@ -99,7 +99,8 @@ fn targets(manifest: &str) -> Result<Vec<String>, String> {
 }
 
 const FOLDER: &str = "gateway/fuzz";
-const MANIFEST: &str = "gateway/fuzz/Cargo.toml";
+/// The manifest of the fuzz crate, which is no member of the workspace.
+pub(crate) const MANIFEST: &str = "gateway/fuzz/Cargo.toml";
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use crate::failure::Failure;
+use crate::fuzz;
 use crate::program::Program;
 use crate::workspace::Workspace;
 
@@ -48,6 +49,11 @@ pub(crate) fn measure(workspace: &Workspace, options: &Options) -> Result<Tally,
             run_on(workspace, Backend::Epoll, &IO_CRATES, &mut tally)?;
         }
     }
+    // Without --locked: its lock file follows the crates it fuzzes.
+    let corpora = Program::cargo(workspace, "test")
+        .args(["--manifest-path", fuzz::MANIFEST, "--lib", "--target-dir"])
+        .arg(workspace.target_dir());
+    run_one(corpora, &mut tally)?;
     Ok(tally)
 }
 
@@ -61,6 +67,11 @@ fn run_on(
         .args(packages)
         .arg("--no-fail-fast")
         .env("FIELDGATE_IO", backend.name());
+    run_one(program, tally)
+}
+
+/// Runs one call of `cargo test` and adds what it counts.
+fn run_one(program: Program, tally: &mut Tally) -> Result<(), Failure> {
     let line = program.line().to_owned();
     let mut part = Tally::default();
     let ended_well = program.watch(|line| part.add_line(line))?;
