@@ -395,4 +395,5 @@ fn put_fixed(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 pub(crate) mod tests;

@@ -207,6 +207,21 @@ mod tests {
     }
 
     #[test]
+    fn a_class_that_was_silent_has_saved_nothing_up() {
+        let mut queues = ClassQueues::default();
+        for _ in 0..1_000 {
+            append(&mut queues, Class::Bulk, 1, 996);
+        }
+        queues.drain(&mut Vec::new(), 900_000);
+        for _ in 0..200 {
+            append(&mut queues, Class::Alarm, 1, 996);
+        }
+        // Nine alarms up to the start of the next bulk frame, then eight for each.
+        let order = order(&mut queues);
+        assert_eq!(order.iter().take(90).filter(|(class, _)| *class == 0).count(), 81);
+    }
+
+    #[test]
     fn small_rooms_give_the_same_shares_as_large_ones() {
         let fill = |queues: &mut ClassQueues| {
             for class in Class::ALL {

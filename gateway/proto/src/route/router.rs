@@ -1,4 +1,7 @@
-//! Links as routing sees them, and what happens to them as time passes.
+//! Links as routing sees them.
+
+mod membership;
+mod upkeep;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -8,15 +11,14 @@ use std::{
 use super::{
     address::LinkAddress,
     flow::{FlowId, FlowLost, Flows},
-    label::{GoneLimit, Labels, Source, Target},
+    label::{GoneLimit, Labels},
     received::RouterStats,
     slab::{Key, Slab},
 };
 use crate::{
     entropy::Entropy,
     identity::Identifier,
-    link::{Label, put_label_gone},
-    relay::{ClassQueues, LeaseExpired, RefusedReason, RegistrarFrame, Relay, RelaySettings},
+    relay::{ClassQueues, LeaseExpired, Relay, RelaySettings},
     time::Instant,
 };
 
@@ -165,6 +167,8 @@ pub(super) struct LinkState {
     pub(super) frame_len_max: usize,
     /// Who was authenticated at its other end; only then does a relay forward from and to it.
     pub(super) member: Option<Identifier>,
+    /// Channels that vouch for it: a member may open a second before the first is closed.
+    attachments: u32,
     pub(super) labels: Labels,
     /// Labels this neighbour offered for forwarding that nobody took up yet.
     pub(super) incomplete: usize,
@@ -248,6 +252,7 @@ impl Router {
             address,
             frame_len_max,
             member: None,
+            attachments: 0,
             labels: Labels::new(entropy.u32()),
             incomplete: 0,
             flows: BTreeSet::new(),
@@ -264,10 +269,7 @@ impl Router {
     /// Forgets a link whose connection is gone: its labels, registrations and conversations, and tells neighbours
     /// whose labels led to it.
     pub fn link_down(&mut self, link: LinkId, links: &mut (impl LinkWriter + ?Sized)) {
-        self.cut(link, links);
-        if let Some(relay) = &mut self.relay {
-            relay.detach(link);
-        }
+        self.expel(link, links);
         let Some(state) = self.links.get(link.0) else {
             return;
         };
@@ -282,82 +284,6 @@ impl Router {
         }
         self.held_bytes -= state.queue.len();
         self.congested.remove(&link);
-    }
-
-    /// Takes the link for `member`'s from now on: its channel to the registrar came straight over the link
-    /// ([`Router::is_direct`]), or this node's own channel to the neighbour's registrar did.
-    ///
-    /// # Errors
-    /// [`MemberLinkError`]: the link stays as it was.
-    pub fn attach(&mut self, link: LinkId, member: Identifier) -> Result<(), MemberLinkError> {
-        let state = self.links.get_mut(link.0).ok_or(MemberLinkError::Gone)?;
-        let relay = self.relay.as_mut().ok_or(MemberLinkError::NotARelay)?;
-        match state.member {
-            Some(holder) if holder == member => return Ok(()),
-            Some(_) => return Err(MemberLinkError::OtherMember),
-            None => {}
-        }
-        relay.attach(link, member)?;
-        state.member = Some(member);
-        Ok(())
-    }
-
-    /// Takes the link for nobody's: its channel to the registrar was closed. Nothing is forwarded over it any more;
-    /// conversations with this node go on.
-    pub fn detach(&mut self, link: LinkId, links: &mut (impl LinkWriter + ?Sized)) {
-        self.cut(link, links);
-        if let Some(relay) = &mut self.relay {
-            relay.detach(link);
-        }
-        if let Some(state) = self.links.get_mut(link.0) {
-            state.member = None;
-        }
-    }
-
-    /// Takes a frame that `member` sent to this relay's registrar in the channel that attached `link`, and returns what
-    /// to answer in it.
-    pub fn handle_registrar_frame<'a>(
-        &mut self,
-        now: Instant,
-        link: LinkId,
-        member: Identifier,
-        frame: &RegistrarFrame<'a>,
-    ) -> Option<RegistrarFrame<'a>> {
-        if let Some(relay) = self.relay.as_mut()
-            && self
-                .links
-                .get(link.0)
-                .is_some_and(|state| state.member == Some(member))
-        {
-            return relay.handle_frame(now, link, frame);
-        }
-        match *frame {
-            RegistrarFrame::Register { request, .. } => Some(RegistrarFrame::Refused {
-                request,
-                reason: RefusedReason::NotAuthorised,
-            }),
-            RegistrarFrame::Registered { .. }
-            | RegistrarFrame::Refused { .. }
-            | RegistrarFrame::Unregister { .. } => None,
-        }
-    }
-
-    /// Changes the policy of a relay. Links of members that are gone, or whose rights changed, lose what was
-    /// forwarded over them; members that stay begin anew under their new rights.
-    pub fn set_relay(&mut self, settings: RelaySettings, links: &mut (impl LinkWriter + ?Sized)) {
-        self.settings.relay = Some(settings.clone());
-        let Some(relay) = &mut self.relay else {
-            self.relay = Some(Relay::new(settings));
-            return;
-        };
-        let changed = relay.set_settings(settings);
-        for (link, stays) in changed {
-            if stays {
-                self.cut(link, links);
-            } else {
-                self.detach(link, links);
-            }
-        }
     }
 
     /// Returns the member a link is attached to.
@@ -396,150 +322,10 @@ impl Router {
         self.held_bytes
     }
 
-    /// Moves what waits for congested links into their buffers as far as there is room, alarms first. Call it once per
-    /// turn of the event loop; it costs nothing while no link is congested.
-    pub fn flush(&mut self, links: &mut (impl LinkWriter + ?Sized)) {
-        let mut next = self.congested.first().copied();
-        while let Some(link) = next {
-            next = self
-                .congested
-                .range((std::ops::Bound::Excluded(link), std::ops::Bound::Unbounded))
-                .next()
-                .copied();
-            let Some(state) = self.links.get_mut(link.0) else {
-                continue;
-            };
-            let room = self
-                .settings
-                .link_bytes_max
-                .saturating_sub(links.queued_bytes(link));
-            let Some(buffer) = links.buffer(link) else {
-                continue;
-            };
-            self.held_bytes -= state.queue.drain(buffer, room);
-            if state.queue.is_empty() {
-                self.congested.remove(&link);
-            }
-        }
-    }
-
-    /// Drops what was not used or not completed in time, and keeps this node's own conversations in use.
-    pub fn handle_timeout(&mut self, now: Instant, links: &mut (impl LinkWriter + ?Sized)) {
-        if now < self.next_sweep {
-            return;
-        }
-        self.next_sweep = now + SWEEP_INTERVAL;
-        self.expire_labels(now);
-        self.sweep_flows(now, links);
-        if let Some(relay) = &mut self.relay {
-            self.outputs
-                .extend(relay.expire(now).into_iter().map(Output::LeaseExpired));
-        }
-    }
-
-    /// Returns when [`Router::handle_timeout`] wants to be called; `None` while nothing can expire.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let idle =
-            self.label_count == 0 && self.flows.is_empty() && self.relay.as_ref().is_none_or(Relay::is_empty);
-        (!idle).then_some(self.next_sweep)
-    }
-
     /// Returns the next effect; drain it to `None` after every `handle_*`, [`Router::link_down`] and
     /// [`Router::close`].
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
-    }
-
-    /// Drops the labels between which nothing passed in either direction, and those nobody took up.
-    fn expire_labels(&mut self, now: Instant) {
-        let mut expired = Vec::new();
-        for (id, state) in self.links.iter() {
-            for (label, entry) in state.labels.chosen() {
-                // Labels of conversations live as long as these.
-                let Target::Forward { link, .. } = entry.target else {
-                    continue;
-                };
-                let (last_used, lifetime) = match entry.pair {
-                    None => (entry.last_used, INCOMPLETE_LIFETIME),
-                    Some(pair) => {
-                        let other = self.links.get(link.0).and_then(|state| state.labels.get(pair));
-                        (
-                            other.map_or(entry.last_used, |other| other.last_used.max(entry.last_used)),
-                            UNUSED_LIFETIME,
-                        )
-                    }
-                };
-                if now - last_used >= lifetime {
-                    expired.push((LinkId(id), label));
-                }
-            }
-        }
-        for (link, label) in expired {
-            // The second of a pair went with the first.
-            self.stats.labels_expired += u64::from(self.remove_label(link, label));
-        }
-    }
-
-    /// Removes a label that leads to another link, and that of the other direction. Returns how many went: 0, 1 or 2.
-    pub(super) fn remove_label(&mut self, link: LinkId, label: Label) -> u8 {
-        let Some(entry) = self
-            .links
-            .get_mut(link.0)
-            .and_then(|state| state.labels.remove(label))
-        else {
-            return 0;
-        };
-        self.label_count -= 1;
-        let Target::Forward {
-            link: out,
-            label: out_label,
-        } = entry.target
-        else {
-            return 1;
-        };
-        if let Some(state) = self.links.get_mut(out.0) {
-            state.labels.release(out_label, Source::Label { link, label });
-            state.incomplete -= usize::from(entry.pair.is_none());
-        }
-        1 + entry.pair.map_or(0, |pair| self.remove_label(out, pair))
-    }
-
-    /// Removes everything that is forwarded from or to a link, and tells those who send to it.
-    fn cut(&mut self, link: LinkId, links: &mut (impl LinkWriter + ?Sized)) {
-        let Some(state) = self.links.get(link.0) else {
-            return;
-        };
-        let from: Vec<Label> = state
-            .labels
-            .chosen()
-            .filter(|(_, entry)| matches!(entry.target, Target::Forward { .. }))
-            .map(|(label, _)| label)
-            .collect();
-        let to: Vec<(LinkId, Label)> = state
-            .labels
-            .leaving()
-            .filter_map(|(_, source)| match source {
-                Source::Label { link, label } => Some((link, label)),
-                Source::Flow(_) => None,
-            })
-            .collect();
-        for (source, label) in to {
-            self.remove_label(source, label);
-            self.tell_gone(source, label, links);
-        }
-        for label in from {
-            self.remove_label(link, label);
-            self.tell_gone(link, label, links);
-        }
-    }
-
-    /// Sends `LabelGone`, if the link still has a buffer.
-    pub(super) fn tell_gone(&mut self, link: LinkId, label: Label, links: &mut (impl LinkWriter + ?Sized)) {
-        if let Some(buffer) = links.buffer(link) {
-            put_label_gone(buffer, label);
-            self.stats.label_gone_sent += 1;
-        }
     }
 }
 

@@ -72,28 +72,27 @@ fn a_candidate_costs_no_state() {
     let mut body = bytes[4..].to_vec();
     let node = &mut net.nodes[1];
     let frame = Frame::decode(bytes[3], &mut body).expect("routed");
-    match node.router.handle_frame(now, at, frame, &mut node.buffers) {
-        Received::Candidate { candidate, payload } => {
-            assert_eq!(payload, b"one");
-            assert_eq!(
-                (candidate.service(), candidate.link(), candidate.is_direct()),
-                ("uplink", at, true)
-            );
-            let mut path = Vec::new();
-            candidate.put_path(&mut path);
-            let mut reader = crate::wire::Reader::new(&path);
-            let read = RouteRef::read(&mut reader).expect("a route");
-            let address = node.router.links.get(at.0).expect("up").address;
-            assert_eq!(
-                read.split_first(),
-                Some((Address::Link(address), candidate.return_route()))
-            );
-            node.router
-                .answer(&candidate, b"cookie", &mut node.buffers)
-                .expect("answered");
-        }
-        other => panic!("{other:?}"),
-    }
+    let received = node.router.handle_frame(now, at, frame, &mut node.buffers);
+    let Received::Candidate { candidate, payload } = received else {
+        panic!("{received:?}")
+    };
+    assert_eq!(payload, b"one");
+    assert_eq!(
+        (candidate.service(), candidate.link(), candidate.is_direct()),
+        ("uplink", at, true)
+    );
+    let mut path = Vec::new();
+    candidate.put_path(&mut path);
+    let mut reader = crate::wire::Reader::new(&path);
+    let read = RouteRef::read(&mut reader).expect("a route");
+    let address = node.router.links.get(at.0).expect("up").address;
+    assert_eq!(
+        read.split_first(),
+        Some((Address::Link(address), candidate.return_route()))
+    );
+    node.router
+        .answer(&candidate, b"cookie", &mut node.buffers)
+        .expect("answered");
     assert_eq!(
         (node.router.label_count(), node.router.flows.is_empty()),
         (0, true)

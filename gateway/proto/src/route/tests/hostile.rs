@@ -40,13 +40,14 @@ impl Default for Forged<'_> {
         Self {
             hops: 8,
             offered: 0,
-            onward: "name:b/service:uplink",
+            onward: TO_B,
             back: FLOW,
             payload: b"x",
         }
     }
 }
 
+const TO_B: &str = "name:b/service:uplink";
 const FLOW: &str = "service:flow-00000000000000aa";
 
 impl Forged<'_> {
@@ -156,98 +157,43 @@ fn what_is_not_allowed_is_dropped_for_its_reason() {
         .collect::<Vec<_>>()
         .join("/");
     let forged = Forged::default;
+    // Why, hop limit, offer, onward and return route.
     let cases = [
-        (
-            DropReason::NoDestination,
-            Forged {
-                onward: "",
-                ..forged()
-            },
-        ),
-        (
-            DropReason::BehindService,
-            Forged {
-                onward: "service:registrar/name:b",
-                ..forged()
-            },
-        ),
-        (
-            DropReason::UnknownService,
-            Forged {
-                onward: "service:uplink",
-                ..forged()
-            },
-        ),
-        (
-            DropReason::UnknownFlow,
-            Forged {
-                onward: FLOW,
-                ..forged()
-            },
-        ),
+        (DropReason::NoDestination, 8, 0, "", FLOW),
+        (DropReason::BehindService, 8, 0, "service:registrar/name:b", FLOW),
+        (DropReason::UnknownService, 8, 0, "service:uplink", FLOW),
+        (DropReason::UnknownFlow, 8, 0, FLOW, FLOW),
+        (DropReason::NoWayBack, 8, 0, "service:registrar", ""),
         (
             DropReason::NoWayBack,
-            Forged {
-                onward: "service:registrar",
-                back: "",
-                ..forged()
-            },
+            8,
+            0,
+            "service:registrar",
+            "service:registrar",
         ),
-        (
-            DropReason::NoWayBack,
-            Forged {
-                onward: "service:registrar",
-                back: "service:registrar",
-                ..forged()
-            },
-        ),
-        (
-            DropReason::OfferUnasked,
-            Forged {
-                onward: "service:registrar",
-                offered: 5,
-                ..forged()
-            },
-        ),
-        (
-            DropReason::OfferUnasked,
-            Forged {
-                offered: 5,
-                ..forged()
-            },
-        ),
-        (
-            DropReason::NotAllowed,
-            Forged {
-                onward: "name:c/service:uplink",
-                ..forged()
-            },
-        ),
+        (DropReason::OfferUnasked, 8, 5, "service:registrar", FLOW),
+        (DropReason::OfferUnasked, 8, 5, TO_B, FLOW),
+        (DropReason::NotAllowed, 8, 0, "name:c/service:uplink", FLOW),
         (
             DropReason::UnknownLinkAddress,
-            Forged {
-                onward: "link:00000000000000ff/service:uplink",
-                ..forged()
-            },
+            8,
+            0,
+            "link:00000000000000ff/service:uplink",
+            FLOW,
         ),
-        (DropReason::HopLimit, Forged { hops: 0, ..forged() }),
-        (
-            DropReason::RouteFull,
-            Forged {
-                back: &long_back,
-                ..forged()
-            },
-        ),
+        (DropReason::HopLimit, 0, 0, TO_B, FLOW),
+        (DropReason::RouteFull, 8, 0, TO_B, long_back.as_str()),
     ];
     let mut star = star();
-    for (reason, forged) in cases {
-        assert_eq!(
-            star.dropped(0, forged.bytes()),
-            reason,
-            "{} back {}",
-            forged.onward,
-            forged.back
-        );
+    for (reason, hops, offered, onward, back) in cases {
+        let forged = Forged {
+            hops,
+            offered,
+            onward,
+            back,
+            payload: b"x",
+        };
+        assert_eq!(star.dropped(0, forged.bytes()), reason, "{onward} back {back}");
     }
     for link in 0..3 {
         assert_eq!(star.sent(link), b"", "nothing is explained");
@@ -401,7 +347,7 @@ fn an_answer_over_another_link_is_not_taken() {
 fn loops_are_broken() {
     let mut star = star();
     // The name's only holder is the link the frame came over.
-    let mut forged = Forged {
+    let forged = Forged {
         onward: "name:b/service:uplink",
         ..Forged::default()
     };
@@ -415,34 +361,120 @@ fn loops_are_broken() {
     star.node.router.attach(star.links[1], id(2)).expect("a member");
     star.node.register(seconds(1), star.links[1], id(2), "b");
     assert_eq!(star.dropped(1, forged.bytes()), DropReason::Loop);
-    // Its own link address, and an address twice in either route.
     let own = star.answer(1);
     assert_eq!(
         star.dropped(1, Forged::default().bytes_along(&own, &route(""))),
         DropReason::Loop
     );
-    let own = Route::new([
-        Address::Link(star.address(1)),
+}
+
+#[test]
+fn a_route_that_turns_back_on_itself_is_a_loop() {
+    let mut star = star();
+    let onward = route("name:b/service:uplink");
+    let forged = Forged::default();
+    assert_eq!(star.take(0, forged.bytes_along(&onward, &route(FLOW))), []);
+    star.sent(1);
+    // It passed over this link before.
+    let again = Route::new([
+        Address::Link(star.address(0)),
         Address::Service("flow-00000000000000aa"),
-    ])
-    .expect("a route");
-    assert_eq!(
-        star.dropped(1, forged.bytes_along(&route("name:b/service:uplink"), &own)),
-        DropReason::Loop
-    );
-    forged.payload = b"";
-    let mut bytes = forged.bytes();
-    // name:b/service:uplink becomes name:b/name:b.
-    let twice = [
-        &[2, 1, 1, b'b', 1, 1, b'b'][..],
-        &[1, 2, 21],
-        b"flow-00000000000000aa",
+    ]);
+    let bytes = forged.bytes_along(&onward, &again.expect("a route"));
+    assert_eq!(star.dropped(0, bytes), DropReason::Loop);
+    // An address stands twice, onward or back; no route of ours can be written so.
+    let twice_onward = [
+        &[3, 1, 1, b'b', 1, 1, b'b', 2, 1, b'u', 1, 2, 21][..],
+        &FLOW.as_bytes()[8..],
     ]
     .concat();
-    bytes.truncate(9);
-    bytes.extend_from_slice(&twice);
-    bytes[2] = u8::try_from(bytes.len() - 4).expect("short");
-    assert_eq!(star.dropped(1, bytes), DropReason::Loop);
+    let twice_back = [
+        &[1, 1, 1, b'b', 3, 1, 1, b'x', 1, 1, b'x', 2, 21][..],
+        &FLOW.as_bytes()[8..],
+    ]
+    .concat();
+    for routes in [twice_onward, twice_back] {
+        let mut bytes = vec![0, 0, 0, 0x31, 8, 0, 0, 0, 0];
+        bytes.extend_from_slice(&routes);
+        bytes[2] = u8::try_from(bytes.len() - 4).expect("short");
+        assert_eq!(star.dropped(0, bytes), DropReason::Loop);
+    }
+}
+
+#[test]
+fn a_label_offered_to_two_conversations_of_this_node_serves_the_first() {
+    let mut net = Network::new(vec![endpoint(), endpoint()]);
+    let (link, _) = net.connect(0, 1);
+    let now = net.now;
+    let flows = [0, 1].map(|_| {
+        let onward = route("service:uplink");
+        net.nodes[0]
+            .router
+            .open(now, &mut net.entropy, link, &onward)
+            .expect("opened")
+    });
+    for flow in flows {
+        let back = net.nodes[0]
+            .router
+            .flows
+            .return_route(flow)
+            .expect("an initiator");
+        let answer = Forged {
+            offered: 77,
+            ..Forged::default()
+        };
+        net.nodes[0].take(now, link, answer.bytes_along(&route(&back), &route("")));
+        let payload = b"x".to_vec();
+        assert_eq!(
+            net.nodes[0].events(),
+            [Event::Local {
+                flow,
+                class: Class::Normal,
+                payload
+            }]
+        );
+    }
+    assert_eq!(net.nodes[0].router.label_count(), 1);
+    assert_eq!(net.nodes[0].router.stats().labels_refused, 1);
+    let mut gone = Vec::new();
+    put_label_gone(&mut gone, Label::new(77).expect("not zero"));
+    net.nodes[0].take(now, link, gone);
+    let lost = Event::Lost {
+        flow: flows[0],
+        reason: FlowLost::LabelGone,
+    };
+    assert_eq!(net.nodes[0].events(), [lost]);
+    assert_eq!(net.nodes[0].router.link_of(flows[1]), Some(link));
+}
+
+#[test]
+fn an_agreed_label_is_not_exchanged_for_another() {
+    let mut chain = chain();
+    let (gateway, collector) = chain.converse();
+    let now = chain.net.now;
+    let back = chain.net.nodes[0]
+        .router
+        .flows
+        .return_route(gateway)
+        .expect("an initiator");
+    let answer = Forged {
+        offered: 77,
+        ..Forged::default()
+    };
+    chain.net.nodes[0].take(
+        now,
+        chain.onward[0],
+        answer.bytes_along(&route(&back), &route("")),
+    );
+    chain.net.nodes[0].events();
+    chain.net.nodes[0].send(now, gateway, Class::Normal, b"on");
+    chain.net.run();
+    let on = Event::Local {
+        flow: collector,
+        class: Class::Normal,
+        payload: b"on".to_vec(),
+    };
+    assert_eq!(chain.net.nodes[4].events(), [on]);
 }
 
 #[test]
@@ -649,11 +681,12 @@ fn a_congested_link_keeps_alarms_and_drops_bulk_first() {
     let mut reasons = BTreeSet::new();
     for fill in 0..60 {
         for class in [Class::Bulk, Class::Normal] {
-            let events = star.take(0, data(class, label, &[fill; 10_000]));
-            reasons.extend(events.into_iter().map(|event| match event {
-                Event::Dropped(reason) => reason,
-                other => panic!("{other:?}"),
-            }));
+            for event in star.take(0, data(class, label, &[fill; 10_000])) {
+                let Event::Dropped(reason) = event else {
+                    panic!("{event:?}")
+                };
+                reasons.insert(reason);
+            }
         }
     }
     assert_eq!(

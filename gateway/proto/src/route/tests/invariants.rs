@@ -79,6 +79,12 @@ pub(super) fn check(router: &Router) {
         assert_eq!(router.congested.contains(&link), !state.queue.is_empty());
         assert_eq!(router.by_address.get(&state.address), Some(&link));
     }
+    assert!(
+        router
+            .congested
+            .iter()
+            .all(|link| router.links.get(link.0).is_some())
+    );
     assert_eq!(router.label_count, count, "labels are miscounted");
     assert_eq!(router.by_address.len(), router.links.len());
     let held: usize = router.links.iter().map(|(_, state)| state.queue.len()).sum();
@@ -97,6 +103,13 @@ enum Step {
         onward: Vec<u8>,
         back: Vec<u8>,
         labels: (u8, u8),
+        len: u16,
+    },
+    /// An answer from one link to another with an offer, the offer taken up, and a payload each way.
+    Converse {
+        from: usize,
+        to: usize,
+        offers: (u8, u8),
         len: u16,
     },
     Open {
@@ -150,17 +163,19 @@ fn steps() -> impl Strategy<Value = Step> {
         12 => frame.prop_map(|(link, kind, hops, onward, back, labels, len)| {
             Step::Frame { link, kind, hops, onward, back, labels, len }
         }),
+        12 => (link.clone(), link.clone(), any::<(u8, u8)>(), 0_u16..40_000)
+            .prop_map(|(from, to, offers, len)| Step::Converse { from, to, offers, len }),
         1 => link.clone().prop_map(|link| Step::Open { link }),
         2 => any::<u8>().prop_map(|flow| Step::Send { flow }),
         1 => any::<u8>().prop_map(|flow| Step::Close { flow }),
         1 => link.clone().prop_map(|link| Step::Down { link }),
         1 => link.clone().prop_map(|link| Step::Detach { link }),
-        1 => (link.clone(), 0_u8..4).prop_map(|(link, member)| Step::Attach { link, member }),
+        3 => (link.clone(), 0_u8..6).prop_map(|(link, member)| Step::Attach { link, member }),
         1 => link.clone().prop_map(|link| Step::Register { link }),
-        1 => (link, 0_usize..300_000).prop_map(|(link, bytes)| Step::Stick { link, bytes }),
+        1 => (link, 100_000_usize..200_000).prop_map(|(link, bytes)| Step::Stick { link, bytes }),
         1 => Just(Step::Flush),
         1 => (0_u8..8).prop_map(|members| Step::Policy { members }),
-        2 => (0_u64..50).prop_map(|secs| Step::Wait { secs }),
+        1 => (0_u64..70).prop_map(|secs| Step::Wait { secs }),
     ]
 }
 
@@ -292,6 +307,12 @@ impl World {
                 finish_frame(&mut out, mark, FRAME_LEN_MAX).expect("short");
                 self.node.take(self.now, self.links[link], out);
             }
+            Step::Converse {
+                from,
+                to,
+                offers,
+                len,
+            } => self.converse(from, to, offers, len),
             Step::Open { link } => {
                 let onward = route("name:x2/service:uplink");
                 if let Ok(flow) =
@@ -320,9 +341,17 @@ impl World {
                 self.node.buffers.bytes.remove(&old);
                 self.node.router.link_down(old, &mut self.node.buffers);
                 self.links[link] = self.node.up(self.now, &mut self.entropy);
+                let member = u8::try_from(link + 1).expect("below 6");
+                let _ = self.node.router.attach(self.links[link], id(member));
             }
             Step::Detach { link } => self.node.router.detach(self.links[link], &mut self.node.buffers),
             Step::Attach { link, member } => {
+                // Mostly who was there before.
+                let member = if member == 0 {
+                    3
+                } else {
+                    u8::try_from(link + 1).expect("below 6")
+                };
                 let _ = self.node.router.attach(self.links[link], id(member));
             }
             Step::Register { link } => self.register(link),
@@ -343,14 +372,50 @@ impl World {
         }
     }
 
+    fn converse(&mut self, from: usize, to: usize, offers: (u8, u8), len: u16) {
+        let [here, there] = [offers.0, offers.1].map(|offer| Label::new(u32::from(offer) + 1));
+        let (Some(here), Some(there)) = (here, there) else {
+            return;
+        };
+        let mut out = Vec::new();
+        let onward = self.route(&[u8::try_from(to).expect("below 5"), 8]);
+        let head = RoutedHead {
+            hop_limit: HopLimit::MAX,
+            offered: Some(here),
+            onward: onward.as_ref(),
+            return_route: RouteRef::EMPTY,
+        };
+        let mark = begin_routed(&mut out, Class::Normal, &head);
+        finish_frame(&mut out, mark, FRAME_LEN_MAX).expect("short");
+        self.node.take(self.now, self.links[from], out);
+        let Some(label) = self.learn() else {
+            return;
+        };
+        let mut out = Vec::new();
+        let mark = begin_data_offer(&mut out, Class::Alarm, label, there);
+        finish_frame(&mut out, mark, FRAME_LEN_MAX).expect("short");
+        self.node.take(self.now, self.links[to], out);
+        let back = self.learn();
+        for (link, label) in [(to, Some(label)), (from, back)] {
+            let Some(label) = label else {
+                continue;
+            };
+            let mut out = Vec::new();
+            let class = Class::ALL[usize::from(len) % 3];
+            put_data(&mut out, class, label, &vec![1; usize::from(len)], FRAME_LEN_MAX).expect("short");
+            self.node.take(self.now, self.links[link], out);
+        }
+    }
+
     fn flow(&self, index: u8) -> Option<FlowId> {
         self.flows
             .get(usize::from(index) % self.flows.len().max(1))
             .copied()
     }
 
-    /// Reads what was sent: whole frames only, and never back over the link of the frame before. Learns labels.
-    fn learn(&mut self) {
+    /// Reads what was sent, which is whole frames only, and returns the label offered last.
+    fn learn(&mut self) -> Option<Label> {
+        let mut last = None;
         for event in self.node.events() {
             if let Event::Accepted { flow, .. } = event {
                 self.flows.push(flow);
@@ -371,14 +436,16 @@ impl World {
                     | Frame::Pong(_) => None,
                 };
                 self.told.extend(offered.map(Label::number));
+                last = offered.or(last);
             }
         }
         self.told.drain(..self.told.len().saturating_sub(40));
+        last
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn all_tables_agree_after_anything(steps in proptest::collection::vec(steps(), 1..150)) {
@@ -386,7 +453,7 @@ proptest! {
         for step in steps {
             world.take(step);
             world.node.drain();
-            world.learn();
+            let _ = world.learn();
         }
         // With every link gone nothing is left.
         for link in world.links.clone() {
