@@ -454,9 +454,9 @@ impl Router {
             if let Some(label) = flow.out_label {
                 state.labels.release(label, Source::Flow(id));
             }
-            if let Some(label) = flow.in_label {
-                self.label_count -= usize::from(state.labels.remove(label).is_some());
-            }
+        }
+        if let Some(label) = flow.in_label {
+            self.remove_label(flow.link, label);
         }
         Some(flow)
     }

@@ -49,7 +49,7 @@ impl Router {
         }
         if let Some(label) = old_in {
             // The old one may be tied to the old answer in a relay, so the new answer gets a new one.
-            self.label_count -= usize::from(state.labels.remove(label).is_some());
+            self.remove_label(link, label);
         }
         let in_label = self.choose_label(
             link,

@@ -88,7 +88,7 @@ impl Router {
         }
     }
 
-    /// Removes a label that leads to another link, and that of the other direction. Returns how many went: 0, 1 or 2.
+    /// Removes a label, and if it leads to another link that of the other direction. Returns how many went: 0, 1 or 2.
     pub(in crate::route) fn remove_label(&mut self, link: LinkId, label: Label) -> u8 {
         let Some(entry) = self
             .links
