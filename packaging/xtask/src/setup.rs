@@ -126,13 +126,10 @@ const CARGO_TOOLS: [CargoTool; 2] = [
 const PYTHON_ENVIRONMENT: &str = "target/python";
 
 /// What tests and measurements start, one line per purpose.
-const DEBIAN_PACKAGES: [&str; 16] = [
-    // Builds: C compiler and cmake for aws-lc, C++ for libFuzzer.
+const DEBIAN_PACKAGES: [&str; 13] = [
+    // Builds: C compiler for aws-lc, C++ for libFuzzer.
     "gcc",
     "g++",
-    "make",
-    "cmake",
-    "pkg-config",
     // MQTT peers, and the bridge that bench compares with.
     "mosquitto",
     "mosquitto-clients",
