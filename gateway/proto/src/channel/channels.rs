@@ -1,5 +1,8 @@
 //! All channels of a node.
 
+mod accept;
+mod dial;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -8,32 +11,22 @@ use std::{
 
 use super::{
     ChannelError, ChannelId, ChannelSettings, ChannelStats, ChannelsStats, CloseCode, CloseReason,
-    LocalIdentity, Output, PathId, PqPolicy, RecordHeader, RecordStart, Role,
+    LocalIdentity, Output, PathId, RecordHeader, RecordStart,
     cookie::CookieJar,
-    established::{Effects, Established, PeerAt},
+    established::{Effects, Established},
     frame::{self, FIRST_APPLICATION_KIND, FrameError, frames, put_frame},
-    handshake::{self, Initiator, Intent, Responder},
-    message::{
-        COOKIE, MESSAGE_1, MESSAGE_2, MESSAGE_3, Message1, Payload, encode_cookie, mac1_key, receiver,
-    },
+    message::{COOKIE, MESSAGE_1, MESSAGE_2, MESSAGE_3, mac1_key},
     record::is_record,
-    suite,
-    table::{Connecting, HalfOpen, State, Table},
+    table::{State, Table},
 };
 use crate::{
-    crypto::{MacKey, sha256},
+    crypto::MacKey,
     entropy::Entropy,
-    identity::{Attestation, AttestationCache, CacheStats, Identifier, IdentityError},
-    time::{Instant, Now, WallTime},
-    wire::{Reader, WireError},
+    identity::{AttestationCache, CacheStats, Identifier, IdentityError},
+    time::{Instant, Now},
+    wire::Reader,
 };
 
-/// Seconds from sending message 1 to repeating it, and from the last repetition to giving up.
-const MESSAGE_1_AFTER_SECS: [u64; 5] = [1, 2, 4, 8, 16];
-/// Seconds from sending message 2 to repeating it.
-const MESSAGE_2_AFTER_SECS: [u64; 3] = [1, 2, 4];
-/// How long a responder keeps a handshake.
-const HALF_OPEN_TIME: Duration = Duration::from_secs(10);
 /// How often silence and expired attestations are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -115,42 +108,6 @@ impl Channels {
         &self.local
     }
 
-    /// Begins a channel to `peer` along `path`. It can seal records once [`Output::Established`] says so.
-    ///
-    /// # Errors
-    /// [`ChannelError::Full`] if there are too many channels.
-    pub fn connect(
-        &mut self,
-        now: Now,
-        entropy: &mut dyn Entropy,
-        peer: Identifier,
-        path: PathId,
-        pq: PqPolicy,
-    ) -> Result<ChannelId, ChannelError> {
-        let channel = self.table.reserve(entropy)?;
-        let cached = self.peers.hash_of(peer, now.wall).map_or([0; 16], half);
-        let intent = Intent {
-            peer,
-            local: Arc::clone(&self.local),
-            channel,
-            suites: suite::offer(pq, self.settings.order),
-            cached,
-        };
-        let handshake = Box::new(Initiator::start(intent, entropy));
-        self.transmit(Some(channel), path, handshake.message_1().to_vec());
-        let deadline = now.instant + after(&MESSAGE_1_AFTER_SECS, 0).unwrap_or_default();
-        let connecting = Connecting {
-            handshake,
-            path,
-            sent: 1,
-            deadline,
-            refusal: None,
-        };
-        self.table.put(channel, State::Connecting(Box::new(connecting)));
-        self.stats.connecting += 1;
-        Ok(channel)
-    }
-
     /// Takes a message that came along `path`. `return_path` is the encoded route back, which a cookie is
     /// bound to. A record is opened where it is.
     ///
@@ -197,253 +154,6 @@ impl Channels {
             *counter += 1;
         }
         handled.map(|()| Received::Handshake)
-    }
-
-    fn handle_message_1(
-        &mut self,
-        now: Now,
-        entropy: &mut dyn Entropy,
-        path: PathId,
-        return_path: &[u8],
-        bytes: &[u8],
-    ) -> Result<(), ChannelError> {
-        let message = Message1::decode(bytes, &self.mac1_key)?;
-        let digest = sha256(&[bytes]);
-        if let Some(known) = self.half_open.get(&digest)
-            && let State::HalfOpen(half_open) = self.table.state(*known)
-        {
-            let (known, answer) = (*known, half_open.handshake.message_2().to_vec());
-            self.transmit(Some(known), path, answer);
-            return Ok(());
-        }
-        let suite = suite::choose(self.settings.pq, message.suites()).ok_or(ChannelError::Suite)?;
-        let larger = handshake::message_2_len(&self.local, suite, &message) > bytes.len();
-        if larger || self.half_open.len() >= self.settings.cookie_from {
-            let proven = message.cookie.is_some_and(|cookie| {
-                self.cookies
-                    .verify(now.instant, entropy, return_path, message.e, &cookie)
-            });
-            if !proven {
-                let cookie = self.cookies.cookie(now.instant, entropy, return_path, message.e);
-                self.stats.cookies_sent += 1;
-                self.transmit(None, path, encode_cookie(message.sender, &message.mac1, &cookie));
-                return Ok(());
-            }
-        }
-        let max = self.settings.half_open_max.min(super::HALF_OPEN_MAX);
-        if self.half_open.len() >= max {
-            return Err(ChannelError::Full {
-                table: "half-open handshakes",
-                max,
-            });
-        }
-        let max = self.settings.half_open_per_path_max;
-        if self
-            .half_open_by_path
-            .get(&path)
-            .is_some_and(|count| *count >= max)
-        {
-            return Err(ChannelError::Full {
-                table: "half-open handshakes of one path",
-                max,
-            });
-        }
-        let channel = self.table.reserve(entropy)?;
-        let handshake = match Responder::respond(Arc::clone(&self.local), channel, suite, &message, entropy) {
-            Ok(handshake) => Box::new(handshake),
-            Err(error) => {
-                self.table.remove(channel);
-                return Err(error);
-            }
-        };
-        self.transmit(Some(channel), path, handshake.message_2().to_vec());
-        self.half_open.insert(digest, channel);
-        *self.half_open_by_path.entry(path).or_default() += 1;
-        self.stats.half_open += 1;
-        let half_open = HalfOpen {
-            handshake,
-            path,
-            digest,
-            sent: 1,
-            deadline: now.instant + after(&MESSAGE_2_AFTER_SECS, 0).unwrap_or_default(),
-            expires: now.instant + HALF_OPEN_TIME,
-        };
-        self.table.put(channel, State::HalfOpen(Box::new(half_open)));
-        Ok(())
-    }
-
-    fn handle_cookie(&mut self, message: &[u8]) -> Result<(), ChannelError> {
-        let channel = receiver(message)?;
-        let mut state = self.table.take(channel);
-        let result = match &mut state {
-            State::Connecting(connecting) => connecting
-                .handshake
-                .handle_cookie(message)
-                .map(|()| (connecting.path, connecting.handshake.message_1().to_vec())),
-            State::Free | State::HalfOpen(_) | State::Open(_) => Err(ChannelError::Channel(channel)),
-        };
-        self.table.put(channel, state);
-        let (path, message_1) = result?;
-        self.transmit(Some(channel), path, message_1);
-        Ok(())
-    }
-
-    fn handle_message_2(
-        &mut self,
-        now: Now,
-        entropy: &mut dyn Entropy,
-        path: PathId,
-        message: &[u8],
-    ) -> Result<(), ChannelError> {
-        let channel = receiver(message)?;
-        let connecting = match self.table.take(channel) {
-            State::Connecting(connecting) => connecting,
-            State::Open(open) => {
-                let repeated = open.repeat_message_3(message).map(<[u8]>::to_vec);
-                self.table.put(channel, State::Open(open));
-                let message_3 = repeated.ok_or(ChannelError::Channel(channel))?;
-                self.transmit(Some(channel), path, message_3);
-                return Ok(());
-            }
-            other @ (State::Free | State::HalfOpen(_)) => {
-                self.table.put(channel, other);
-                return Err(ChannelError::Channel(channel));
-            }
-        };
-        let Connecting {
-            handshake,
-            path: connecting_path,
-            sent,
-            deadline,
-            refusal: _,
-        } = *connecting;
-        let finished = handshake.handle_message_2(message).and_then(|authenticated| {
-            match self.verify_payload(now.wall, &authenticated) {
-                Ok(attestation) => authenticated
-                    .write_message_3()
-                    .map(|(message_3, finished)| (attestation, message_3, finished)),
-                Err(error) => Err((authenticated.refuse(), error)),
-            }
-        });
-        match finished {
-            Ok((attestation, message_3, finished)) => {
-                self.transmit(Some(channel), path, message_3.clone());
-                let peer = PeerAt {
-                    attestation,
-                    path,
-                    now: now.instant,
-                };
-                let mut open = Established::new(&self.settings, Role::Initiator, finished, &peer, entropy);
-                open.await_confirmation(now.instant, message, message_3);
-                self.stats.connecting -= 1;
-                self.establish(now.instant, channel, open);
-                Ok(())
-            }
-            Err((handshake, error)) => {
-                let refusal = Some(error);
-                let connecting = Connecting {
-                    handshake,
-                    path: connecting_path,
-                    sent,
-                    deadline,
-                    refusal,
-                };
-                self.table.put(channel, State::Connecting(Box::new(connecting)));
-                Err(error)
-            }
-        }
-    }
-
-    /// Verifies who made message 2.
-    fn verify_payload(
-        &mut self,
-        wall: WallTime,
-        authenticated: &handshake::Authenticated,
-    ) -> Result<Attestation, ChannelError> {
-        let peer = authenticated.peer();
-        let signed = match Payload::decode(authenticated.payload())? {
-            Payload::Full { history, attestation } => self.peers.verify(
-                history,
-                attestation,
-                Some(peer),
-                authenticated.peer_static(),
-                wall,
-            ),
-            Payload::Cached => self.peers.reuse(peer, authenticated.peer_static(), wall),
-        }?;
-        Ok(*signed.attestation())
-    }
-
-    fn handle_message_3(
-        &mut self,
-        now: Now,
-        entropy: &mut dyn Entropy,
-        path: PathId,
-        message: &[u8],
-    ) -> Result<(), ChannelError> {
-        let channel = receiver(message)?;
-        let half_open = match self.table.take(channel) {
-            State::HalfOpen(half_open) => half_open,
-            other @ (State::Free | State::Connecting(_) | State::Open(_)) => {
-                self.table.put(channel, other);
-                return Err(ChannelError::Channel(channel));
-            }
-        };
-        let HalfOpen {
-            handshake,
-            path: half_open_path,
-            digest,
-            sent,
-            deadline,
-            expires,
-        } = *half_open;
-        let (finished, payload) = match handshake.handle_message_3(message) {
-            Ok(done) => done,
-            Err((handshake, error)) => {
-                let path = half_open_path;
-                let half_open = HalfOpen {
-                    handshake,
-                    path,
-                    digest,
-                    sent,
-                    deadline,
-                    expires,
-                };
-                self.table.put(channel, State::HalfOpen(Box::new(half_open)));
-                return Err(error);
-            }
-        };
-        self.forget_half_open(half_open_path, &digest);
-        // Only now, behind the AEAD of message 3: nobody but a peer that proved a key costs a verification.
-        let verified = match Payload::decode(&payload) {
-            Ok(Payload::Full { history, attestation }) => self
-                .peers
-                .verify(history, attestation, None, &finished.peer_static, now.wall)
-                .map_err(Into::into),
-            Ok(Payload::Cached) => Err(WireError::Value {
-                field: "form of payload",
-                value: 2,
-            }
-            .into()),
-            Err(error) => Err(ChannelError::from(error)),
-        };
-        let signed = match verified {
-            Ok(signed) => signed,
-            Err(error) => {
-                self.table.remove(channel);
-                return Err(error);
-            }
-        };
-        let peer = PeerAt {
-            attestation: *signed.attestation(),
-            path,
-            now: now.instant,
-        };
-        let open = Established::new(&self.settings, Role::Responder, finished, &peer, entropy);
-        self.establish(now.instant, channel, open);
-        // The first record tells the initiator that message 3 arrived.
-        self.send(channel, &[]);
-        Ok(())
     }
 
     fn establish(&mut self, now: Instant, channel: ChannelId, open: Established) {
@@ -615,41 +325,6 @@ impl Channels {
         }
     }
 
-    fn retry_connecting(&mut self, now: Instant, channel: ChannelId, mut connecting: Box<Connecting>) {
-        let Some(next) = after(&MESSAGE_1_AFTER_SECS, connecting.sent) else {
-            let refusal = connecting.refusal;
-            self.table.put(channel, State::Connecting(connecting));
-            self.end(channel, CloseReason::NoAnswer { refusal }, None);
-            return;
-        };
-        connecting.sent += 1;
-        connecting.deadline = now + next;
-        self.transmit(
-            Some(channel),
-            connecting.path,
-            connecting.handshake.message_1().to_vec(),
-        );
-        self.table.put(channel, State::Connecting(connecting));
-    }
-
-    fn retry_half_open(&mut self, now: Instant, channel: ChannelId, mut half_open: Box<HalfOpen>) {
-        if half_open.expires <= now {
-            self.forget_half_open(half_open.path, &half_open.digest);
-            self.table.remove(channel);
-            self.stats.abandoned += 1;
-            return;
-        }
-        let next = after(&MESSAGE_2_AFTER_SECS, half_open.sent).map_or(half_open.expires, |next| now + next);
-        half_open.sent += 1;
-        half_open.deadline = next.min(half_open.expires);
-        self.transmit(
-            Some(channel),
-            half_open.path,
-            half_open.handshake.message_2().to_vec(),
-        );
-        self.table.put(channel, State::HalfOpen(half_open));
-    }
-
     /// Closes channels whose peer is silent or may not be trusted any more.
     fn sweep(&mut self, now: Now) {
         let ended: Vec<_> = self
@@ -735,7 +410,7 @@ impl Channels {
             self.end(channel, reason, tell);
             return;
         }
-        if effects.send {
+        if !effects.reply.is_empty() {
             self.send(channel, &effects.reply);
         }
         if let Some(round_trip) = effects.round_trip {
@@ -761,17 +436,6 @@ impl Channels {
         self.stats.closed += 1;
         self.outputs.push_back(Output::Closed { channel, reason });
     }
-
-    fn forget_half_open(&mut self, path: PathId, digest: &[u8; 32]) {
-        self.half_open.remove(digest);
-        self.stats.half_open -= 1;
-        if let Some(count) = self.half_open_by_path.get_mut(&path) {
-            *count -= 1;
-            if *count == 0 {
-                self.half_open_by_path.remove(&path);
-            }
-        }
-    }
 }
 
 /// Returns whether `plaintext` holds frames of the channel's own; an error if it is not made of frames.
@@ -787,12 +451,6 @@ fn has_own_frames(plaintext: &[u8]) -> Result<bool, FrameError> {
 /// Returns the time to wait after something was sent `sent` times more than once.
 fn after(secs: &[u64], sent: u8) -> Option<Duration> {
     secs.get(usize::from(sent)).copied().map(Duration::from_secs)
-}
-
-fn half(hash: [u8; 32]) -> [u8; 16] {
-    let mut half = [0; 16];
-    half.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
-    half
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! One channel after its handshake.
 
+mod rekeying;
+
 use std::{sync::Arc, time::Duration};
+
+use rekeying::{Generation, Rekey, rekey_time};
 
 use super::{
     ChannelError, ChannelId, ChannelSettings, ChannelStats, CloseReason, FrameError, PathId, Role, Suite,
     frame::{self, frames, put_frame},
     handshake::Finished,
     record::{Opener, RecordHeader, Sealer, generation_code},
-    rekey::{self, Offer, RekeyContext, body_1_len, body_2_len, generation_byte, generation_of},
-    symmetric::Keys,
+    rekey::{body_1_len, body_2_len},
 };
 use crate::{
     crypto::{Secret, X25519Secret},
@@ -17,12 +20,6 @@ use crate::{
     time::Instant,
 };
 
-/// How long the keys of the generation before open records after the new one was proven.
-const WIPE_AFTER: Duration = Duration::from_secs(5);
-/// Time after which Rekey1, or the Ping that proves the new generation, is repeated.
-const REKEY_REPEAT: Duration = Duration::from_secs(4);
-/// Repetitions before the channel is given up.
-const REKEY_REPEATS_MAX: u8 = 8;
 /// When an initiator that heard nothing sends Ping; 16 s after the last it gives up.
 const CONFIRM_AFTER_SECS: [u64; 5] = [1, 2, 4, 8, 16];
 /// Records that may fail to verify.
@@ -35,8 +32,7 @@ const FORGERIES_MAX: u32 = 1 << 20;
 /// responder: Idle ──Rekey1──▶ Answered ──record in new generation──▶ Idle
 /// ```
 ///
-/// Invariant: `next` is `Some` exactly while the rekey is Answered, and `previous` from the first use of a
-/// generation until its predecessor's keys are wiped.
+/// Invariant: `previous` is `Some` from the first use of a generation until its predecessor's keys are wiped.
 #[derive(Debug)]
 pub(super) struct Established {
     pub(super) path: PathId,
@@ -87,50 +83,15 @@ struct Confirmation {
     at: Instant,
 }
 
-#[derive(Debug)]
-enum Rekey {
-    Idle,
-    Offered {
-        offer: Box<Offer>,
-        repeats: u8,
-        at: Instant,
-    },
-    Confirming {
-        repeats: u8,
-        at: Instant,
-    },
-    Answered(Box<Answered>),
-}
-
-#[derive(Debug)]
-struct Answered {
-    body_1: Vec<u8>,
-    body_2: Vec<u8>,
-    next: Generation,
-}
-
-/// The state that a rekey replaces.
-#[derive(Debug)]
-struct Generation {
-    sealer: Sealer,
-    opener: Opener,
-    root: Secret,
-    binding: [u8; 32],
-}
-
 /// What opening a record or the time of day brought about besides.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     /// Frames to be sealed and sent at once.
     pub(super) reply: Vec<u8>,
-    /// Send a record even if it is empty.
-    pub(super) send: bool,
     /// The answer to a ping of ours.
     pub(super) round_trip: Option<Duration>,
     /// The peer or the time ended the channel.
     pub(super) close: Option<CloseReason>,
-    /// The deadline may have moved.
-    pub(super) rearm: bool,
     /// Frames of the channel's own that do not fit its state.
     pub(super) refused: u64,
     /// Frames of an unknown kind below 0x10.
@@ -255,18 +216,6 @@ impl Established {
         put_frame(frames, frame::PING, &self.pings.to_be_bytes());
     }
 
-    /// Brings the rekey forward if the generation has carried its bytes; returns whether it did.
-    pub(super) fn notice_bytes(&mut self, now: Instant) -> bool {
-        let due =
-            !self.bytes_noticed && self.sealer.bytes() + self.opener.bytes() >= self.settings.rekey.bytes_max;
-        if due {
-            self.bytes_noticed = true;
-            let soonest = (self.since + self.settings.rekey.interval_min).max(now);
-            self.rekey_at = self.rekey_at.min(soonest);
-        }
-        due
-    }
-
     /// Returns when [`Established::handle_timeout`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let rekey = match &self.rekey {
@@ -281,10 +230,7 @@ impl Established {
 
     /// Does what the time demands.
     pub(super) fn handle_timeout(&mut self, now: Instant, entropy: &mut dyn Entropy) -> Effects {
-        let mut effects = Effects {
-            rearm: true,
-            ..Effects::default()
-        };
+        let mut effects = Effects::default();
         if self
             .previous
             .as_ref()
@@ -294,7 +240,6 @@ impl Established {
         }
         self.confirm(now, &mut effects);
         self.advance_rekey(now, entropy, &mut effects);
-        effects.send = !effects.reply.is_empty();
         effects
     }
 
@@ -313,44 +258,6 @@ impl Established {
                 put_frame(&mut effects.reply, frame::PING, &[0; 8]);
             }
             None => effects.close = Some(CloseReason::Unconfirmed),
-        }
-    }
-
-    fn advance_rekey(&mut self, now: Instant, entropy: &mut dyn Entropy, effects: &mut Effects) {
-        match &mut self.rekey {
-            Rekey::Idle if self.rekey_at > now => {}
-            Rekey::Idle if self.role == Role::Responder => {
-                self.rekey_at =
-                    now + (self.settings.rekey.interval / 4).max(self.settings.rekey.interval_min);
-                put_frame(&mut effects.reply, frame::REKEY_PLEASE, &[]);
-            }
-            Rekey::Idle if self.previous.is_some() => {}
-            Rekey::Idle => {
-                let offer = Box::new(Offer::new(self.suite, self.generation + 1, entropy));
-                put_frame(&mut effects.reply, frame::REKEY1, offer.body());
-                self.rekey = Rekey::Offered {
-                    offer,
-                    repeats: 0,
-                    at: now + REKEY_REPEAT,
-                };
-            }
-            Rekey::Offered { repeats, at, .. } | Rekey::Confirming { repeats, at } if *at <= now => {
-                if *repeats >= REKEY_REPEATS_MAX {
-                    effects.close = Some(CloseReason::RekeyUnanswered);
-                    return;
-                }
-                *repeats += 1;
-                *at = now + REKEY_REPEAT;
-                match &self.rekey {
-                    Rekey::Offered { offer, .. } => {
-                        put_frame(&mut effects.reply, frame::REKEY1, offer.body())
-                    }
-                    Rekey::Confirming { .. } | Rekey::Idle | Rekey::Answered(_) => {
-                        put_frame(&mut effects.reply, frame::PING, &[0; 8]);
-                    }
-                }
-            }
-            Rekey::Offered { .. } | Rekey::Confirming { .. } | Rekey::Answered(_) => {}
         }
     }
 
@@ -432,7 +339,6 @@ impl Established {
     ) -> Result<Effects, FrameError> {
         let mut effects = Effects::default();
         if self.is_news(opened) {
-            effects.rearm = true;
             effects.rekeyed = self.prove_generation(now, entropy, opened);
             self.confirmation = None;
         }
@@ -456,13 +362,12 @@ impl Established {
                 },
                 frame::REKEY2 => match self.handle_rekey_2(now, entropy, body) {
                     Ok(()) => {
-                        effects.rearm = true;
                         // Any record in the new generation lets the responder follow.
                         put_frame(&mut effects.reply, frame::PING, &[0; 8]);
                     }
                     Err(_) => effects.refused += 1,
                 },
-                frame::REKEY_PLEASE => self.handle_rekey_please(now, &mut effects),
+                frame::REKEY_PLEASE => self.handle_rekey_please(now),
                 frame::FIRST_APPLICATION_KIND.. => {}
                 _ => effects.unknown += 1,
             }
@@ -471,10 +376,8 @@ impl Established {
             put_frame(&mut effects.reply, frame::PONG, &number);
         }
         if repeat_answer && let Rekey::Answered(answered) = &self.rekey {
-            effects.rearm = true;
             put_frame(&mut effects.reply, frame::REKEY2, &answered.body_2);
         }
-        effects.send = !effects.reply.is_empty();
         Ok(effects)
     }
 
@@ -485,134 +388,6 @@ impl Established {
             self.ping = None;
             effects.round_trip = Some(now - sent);
         }
-    }
-
-    fn handle_rekey_please(&mut self, now: Instant, effects: &mut Effects) {
-        if self.role == Role::Initiator && matches!(self.rekey, Rekey::Idle) {
-            self.rekey_at = self
-                .rekey_at
-                .min((self.since + self.settings.rekey.interval_min).max(now));
-            effects.rearm = true;
-        }
-    }
-
-    /// Answers an offer of the next generation, once; the same offer again gets the same answer.
-    fn handle_rekey_1(
-        &mut self,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        body_1: &[u8],
-    ) -> Result<(), ChannelError> {
-        let refused = ChannelError::Rekey {
-            got: generation_of(body_1),
-            current: self.generation,
-        };
-        let generation = self.generation + 1;
-        if self.role != Role::Responder || generation_of(body_1) != generation_byte(generation) {
-            return Err(refused);
-        }
-        match &self.rekey {
-            Rekey::Answered(answered) if answered.body_1 == body_1 => Ok(()),
-            // Bounds the asymmetric work that an authenticated peer can cause.
-            Rekey::Idle if now - self.since < self.settings.rekey.interval_min => Err(refused),
-            Rekey::Idle => {
-                let (body_2, keys) = rekey::answer(&self.context(), body_1, entropy)?;
-                let next = self.generation(keys, generation);
-                self.rekey = Rekey::Answered(Box::new(Answered {
-                    body_1: body_1.to_vec(),
-                    body_2,
-                    next,
-                }));
-                Ok(())
-            }
-            Rekey::Answered(_) | Rekey::Offered { .. } | Rekey::Confirming { .. } => Err(refused),
-        }
-    }
-
-    /// Takes the answer to the offer, and goes over to the new generation.
-    fn handle_rekey_2(
-        &mut self,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        body_2: &[u8],
-    ) -> Result<(), ChannelError> {
-        let generation = self.generation + 1;
-        let Rekey::Offered { offer, .. } = &self.rekey else {
-            return Err(ChannelError::Rekey {
-                got: generation_of(body_2),
-                current: self.generation,
-            });
-        };
-        if generation_of(body_2) != generation_byte(generation) {
-            return Err(ChannelError::Rekey {
-                got: generation_of(body_2),
-                current: self.generation,
-            });
-        }
-        let keys = offer.finish(&self.context(), body_2)?;
-        let next = self.generation(keys, generation);
-        self.adopt(now, entropy, next, None);
-        self.rekey = Rekey::Confirming {
-            repeats: 0,
-            at: now + REKEY_REPEAT,
-        };
-        Ok(())
-    }
-
-    /// Follows what a record in the generation proves about the peer; returns whether a rekey ended.
-    fn prove_generation(&mut self, now: Instant, entropy: &mut dyn Entropy, opened: Opened) -> bool {
-        match (opened, std::mem::replace(&mut self.rekey, Rekey::Idle)) {
-            // The initiator has the new keys: go over to them.
-            (Opened::Next, Rekey::Answered(answered)) => {
-                self.adopt(now, entropy, answered.next, Some(now + WIPE_AFTER));
-                true
-            }
-            // The responder has gone over too: what it sent before is all there will be.
-            (Opened::Current, Rekey::Confirming { .. }) => {
-                if let Some(previous) = &mut self.previous {
-                    previous.wipe_at = Some(now + WIPE_AFTER);
-                }
-                true
-            }
-            (Opened::Current | Opened::Previous | Opened::Next, rekey) => {
-                self.rekey = rekey;
-                false
-            }
-        }
-    }
-
-    /// Makes `next` current and the current generation previous.
-    fn adopt(&mut self, now: Instant, entropy: &mut dyn Entropy, next: Generation, wipe_at: Option<Instant>) {
-        let opener = std::mem::replace(&mut self.opener, next.opener);
-        self.previous = Some(Box::new(Previous { opener, wipe_at }));
-        self.sealer = next.sealer;
-        self.root = next.root;
-        self.binding = next.binding;
-        self.generation += 1;
-        self.since = now;
-        self.rekey_at = rekey_time(&self.settings, self.role, now, entropy);
-        self.bytes_noticed = false;
-    }
-
-    fn context(&self) -> RekeyContext<'_> {
-        RekeyContext {
-            suite: self.suite,
-            root: &self.root,
-            binding: &self.binding,
-            local_static: &self.local_static,
-            peer_static: &self.peer_static,
-        }
-    }
-
-    fn generation(&self, keys: Keys, generation: u64) -> Generation {
-        Generation::new(
-            keys,
-            self.role,
-            self.suite,
-            self.peer_channel,
-            generation,
-            &self.settings,
-        )
     }
 
     /// Returns whether keys of an earlier generation are still in memory.
@@ -628,46 +403,6 @@ pub(super) enum Opened {
     Previous,
     Current,
     Next,
-}
-
-impl Generation {
-    fn new(
-        keys: Keys,
-        role: Role,
-        suite: Suite,
-        peer_channel: ChannelId,
-        generation: u64,
-        settings: &ChannelSettings,
-    ) -> Self {
-        let Keys {
-            initiator,
-            responder,
-            root,
-            binding,
-        } = keys;
-        let (sending, receiving) = match role {
-            Role::Initiator => (initiator, responder),
-            Role::Responder => (responder, initiator),
-        };
-        Self {
-            sealer: Sealer::new(peer_channel, generation, suite.aead(), &sending, settings.padding),
-            opener: Opener::new(suite.aead(), &receiving),
-            root,
-            binding,
-        }
-    }
-}
-
-/// Draws when a generation that begins at `now` is replaced: the interval ± 20 % at the initiator. The
-/// responder only asks, and only if the initiator is late.
-fn rekey_time(settings: &ChannelSettings, role: Role, now: Instant, entropy: &mut dyn Entropy) -> Instant {
-    let interval = settings.rekey.interval;
-    match role {
-        Role::Initiator => {
-            now + interval * 4 / 5 + interval.mul_f64(0.4 * f64::from(entropy.u32()) / f64::from(u32::MAX))
-        }
-        Role::Responder => now + interval * 3 / 2,
-    }
 }
 
 /// Checks the length of a frame of the channel's own.
