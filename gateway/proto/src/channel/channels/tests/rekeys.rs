@@ -362,7 +362,7 @@ fn rekeying_survives_loss_and_reordering() {
             }
         }
         net.held.clear();
-        net.pass(secs(201), |_, _| Fate::Pass);
+        net.pass(secs(209), |_, _| Fate::Pass);
         assert!(
             net.nodes.iter().all(|node| node.closed().is_empty()),
             "seed {seed}"
