@@ -1,2 +1,24 @@
-//! Edge gateway: field readings, kept durably, carried end to end in secure channels.
-fn main() {}
+//! fieldgate: an edge gateway that keeps field readings durably and carries them end to end in secure channels.
+//!
+//! One program plays gateway, relay and collector; the file it is given decides which.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod cli;
+mod commands;
+mod control;
+mod logs;
+mod metrics;
+mod runtime;
+mod sinks;
+mod status;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    commands::run(cli::Cli::parse())
+}

@@ -72,7 +72,8 @@ impl BufferClass {
     #[must_use]
     pub const fn turn_bytes_max(self) -> usize {
         match self {
-            Self::Device => 64 << 10,
+            // What the kernel brings for one connection before it goes on to the next: 32 buffers.
+            Self::Device => 128 << 10,
             Self::Link => 1 << 20,
         }
     }

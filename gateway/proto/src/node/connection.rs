@@ -14,7 +14,8 @@ use crate::{
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) link: Link,
+    /// Taken out while bytes of it are dealt with, because what they hold is borrowed from it.
+    pub(super) link: Option<Link>,
     /// Known to routing, once Hello came.
     pub(super) id: Option<LinkId>,
     /// Index of the neighbour, if this node dialled.
@@ -52,7 +53,7 @@ impl Node {
         self.connections.insert(
             connection,
             Box::new(Connection {
-                link,
+                link: Some(link),
                 id: None,
                 neighbour,
             }),
@@ -136,15 +137,14 @@ impl Node {
         self.next_link_sweep = now.instant + LINK_SWEEP_INTERVAL;
         let mut broken = Vec::new();
         for (key, connection) in &mut self.connections {
-            if connection
-                .link
-                .poll_timeout()
-                .is_none_or(|deadline| now.instant < deadline)
-            {
+            let Some(link) = &mut connection.link else {
+                continue;
+            };
+            if link.poll_timeout().is_none_or(|deadline| now.instant < deadline) {
                 continue;
             }
             let Some(out) = wire.buffer(*key) else { continue };
-            if let Err(error) = connection.link.handle_timeout(now.instant, out) {
+            if let Err(error) = link.handle_timeout(now.instant, out) {
                 broken.push((*key, error));
             }
         }
@@ -160,7 +160,10 @@ impl Node {
             neighbour: connection.neighbour,
             up: connection.id.is_some(),
             member: connection.id.and_then(|id| self.router.member(id)),
-            round_trip: connection.link.round_trip().smoothed(),
+            round_trip: connection
+                .link
+                .as_ref()
+                .and_then(|link| link.round_trip().smoothed()),
         })
     }
 }

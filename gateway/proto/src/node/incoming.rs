@@ -9,17 +9,11 @@ use crate::{
     channel::{self, ChannelId, CloseCode, CloseReason, FIRST_APPLICATION_KIND, Received, Role, frames},
     entropy::Entropy,
     identity::Identifier,
-    link::{Frame, LinkInput},
+    link::{Frame, LinkInput, PeerHello},
     relay::RegistrarFrame,
     route::{self, Candidate, FlowId, LinkId},
     time::Now,
 };
-
-/// What the bytes of a connection ask of the node.
-enum Step {
-    Up { frame_len_max: usize, software: String },
-    Nothing,
-}
 
 impl Node {
     /// Takes bytes of a connection. Records are opened in place, so `bytes` holds something else afterwards.
@@ -32,64 +26,77 @@ impl Node {
         wire: &mut dyn Wire,
         sink: &mut dyn ReadingSink,
     ) {
-        // Taken out while its frames are dealt with, because they borrow from it.
-        let Some(mut connection) = self.connections.remove(&key) else {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        let mut id = connection.id;
+        let Some(mut link) = connection.link.take() else {
             return;
         };
         let mut control = std::mem::take(&mut self.scratch);
         control.clear();
-        let mut incoming = connection.link.receive(now.instant, bytes);
+        let mut incoming = link.receive(now.instant, bytes);
         let end = loop {
-            let step = match incoming.next_input(&mut control) {
-                Ok(Some(LinkInput::Up(hello))) => Step::Up {
-                    frame_len_max: hello.frame_len_max,
-                    software: hello.software,
-                },
+            match incoming.next_input(&mut control) {
+                Ok(Some(LinkInput::Up(hello))) => id = self.handle_hello(now, entropy, key, hello, wire),
                 Ok(Some(LinkInput::Frame(frame))) => {
-                    if let Some(link) = connection.id {
-                        self.handle_frame(now, entropy, link, frame, wire, sink);
+                    if let Some(id) = id {
+                        self.handle_frame(now, entropy, id, frame, wire, sink);
                     }
-                    Step::Nothing
                 }
-                Ok(Some(LinkInput::Malformed(_))) => Step::Nothing,
+                Ok(Some(LinkInput::Malformed(_))) => {}
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
-            };
-            if let Step::Up {
-                frame_len_max,
-                software,
-            } = step
-            {
-                let Ok(link) = self.router.link_up(now.instant, entropy, frame_len_max) else {
-                    // At the bound of links the newcomer has to go; it is told nothing.
-                    self.outputs
-                        .push_back(super::Output::CloseConnection { connection: key });
-                    break Ok(());
-                };
-                if self.connection_of.len() <= link.index() {
-                    self.connection_of.resize(link.index() + 1, None);
-                }
-                self.connection_of[link.index()] = Some(key);
-                connection.id = Some(link);
-                self.event(Event::LinkUp {
-                    connection: key,
-                    neighbour: connection.neighbour,
-                    software,
-                });
-                if let Some(neighbour) = connection.neighbour {
-                    self.neighbour_greeted(now, entropy, neighbour, (key, link), wire);
-                }
             }
         };
         if let Some(out) = wire.buffer(key) {
             out.extend_from_slice(&control);
         }
         self.scratch = control;
-        self.connections.insert(key, connection);
+        // What came may have made the node give the connection up.
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.link = Some(link);
+        }
         if let Err(error) = end {
             self.break_connection(now, entropy, key, error, wire);
         }
         self.settle(now, entropy, wire);
+    }
+
+    /// Takes the neighbour's Hello: the link can be used. Returns how routing calls it.
+    fn handle_hello(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        key: ConnectionKey,
+        hello: PeerHello,
+        wire: &mut dyn Wire,
+    ) -> Option<LinkId> {
+        let Ok(link) = self.router.link_up(now.instant, entropy, hello.frame_len_max) else {
+            // At the bound of links the newcomer has to go; it is told nothing.
+            self.forget_connection(now, entropy, key, wire);
+            self.outputs
+                .push_back(super::Output::CloseConnection { connection: key });
+            return None;
+        };
+        if self.connection_of.len() <= link.index() {
+            self.connection_of.resize(link.index() + 1, None);
+        }
+        if let Some(place) = self.connection_of.get_mut(link.index()) {
+            *place = Some(key);
+        }
+        let connection = self.connections.get_mut(&key)?;
+        connection.id = Some(link);
+        let neighbour = connection.neighbour;
+        self.event(Event::LinkUp {
+            connection: key,
+            neighbour,
+            software: hello.software,
+        });
+        if let Some(neighbour) = neighbour {
+            self.neighbour_greeted(now, entropy, neighbour, (key, link), wire);
+        }
+        Some(link)
     }
 
     fn handle_frame(

@@ -368,6 +368,8 @@ fn readings_cross_the_relay_and_are_released() {
     );
     assert_eq!(net.hosts[COLLECTOR].sink.0[4_999], b"secret reading 4999");
     assert_eq!(net.hosts[GATEWAY].released, 5_000);
+    let via = net.hosts[COLLECTOR].node.sources().next().unwrap().info.neighbour;
+    assert_eq!(via, Some(0), "the collector knows that it came by its relay");
     assert_eq!(net.hosts[RELAY].node.registered_names(), ["plant"]);
     let hidden = !net.tapped.windows(14).any(|window| window == b"secret reading");
     assert!(hidden, "the relay's links carry no plaintext");

@@ -1,0 +1,180 @@
+//! The command line: words, options and their help texts.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where a node's file is looked for when none is named.
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/fieldgate/fieldgate.toml";
+
+/// Takes readings from field devices, keeps them durably, and carries them end to end in secure channels.
+///
+/// Try it at once: `fieldgate demo`, then publish with mosquitto_pub as it tells you.
+#[derive(Debug, Parser)]
+#[command(name = "fieldgate", version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run gateway, relay and collector in one process on loopback, with software keys
+    Demo(DemoArgs),
+    /// Run the node that the file describes
+    Run(ConfigArgs),
+    /// Say everything that is wrong with a file; start nothing
+    Check(CheckArgs),
+    /// Show the configuration's schema or reference
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Create or show this node's identity
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Make credentials for field devices
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Look into the journal of a gateway
+    #[command(subcommand)]
+    Journal(JournalCommand),
+    /// Show what a running node is doing
+    Status(StatusArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Address for MQTT clients, loopback only [default: 127.0.0.1:1883, or a free port if that is taken]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) mqtt: Option<SocketAddr>,
+    /// Directory for journal and keys; a temporary one, removed at the end, if not given
+    #[arg(long, value_name = "PATH")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Simulate N devices that publish once a second
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub(crate) simulate: u16,
+    /// Print one JSON object per line: first `ready`, then each reading
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// The node's file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The file to check
+    #[arg(default_value = DEFAULT_CONFIG)]
+    pub(crate) file: PathBuf,
+    /// Print the problems as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the JSON schema of the file
+    Schema,
+    /// Print every key with type, default and bounds, as Markdown
+    Reference,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Make the identity key where the file says (token or sealed file) and the identity around it
+    Create {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Kind of key; P-256 works on every token
+        #[arg(long, value_enum, default_value_t = Algorithm::P256)]
+        algorithm: Algorithm,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the identifier that other nodes put in their files
+    Show {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Kinds of identity keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Algorithm {
+    /// ECDSA on P-256
+    P256,
+    /// Ed25519, where the token has it
+    Ed25519,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// Make a password for a device: shown once, with the lines for the file
+    Password {
+        /// Name of the device
+        name: String,
+        /// Take the password from standard input instead of making one
+        #[arg(long)]
+        stdin: bool,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Show segments, bytes and positions
+    Status(JournalArgs),
+    /// Read everything and report every damage; exit code 1 if there is any
+    Verify(JournalArgs),
+    /// Print every reading
+    Dump {
+        #[command(flatten)]
+        journal: JournalArgs,
+        /// First sequence to print
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        from: u64,
+        /// How many readings to print at the most
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalArgs {
+    /// The node's file, which names the journal's directory
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG, conflicts_with = "dir")]
+    pub(crate) config: PathBuf,
+    /// The journal's directory
+    #[arg(long, value_name = "PATH")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Print as JSON, one object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The node's file, which names the control socket
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG, conflicts_with = "socket")]
+    pub(crate) config: PathBuf,
+    /// The control socket
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

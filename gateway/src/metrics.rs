@@ -1,0 +1,530 @@
+//! Prometheus exposition: one table of names, filled from the node's status at each scrape.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use metrics::{Label, Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time,
+};
+
+use crate::{
+    runtime::NodeHandle,
+    status::{Health, NodeStatus},
+};
+
+/// The recorder and its text form.
+pub(crate) struct Exposition {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+impl Exposition {
+    /// Makes a recorder of its own, so that several nodes can live in one process.
+    pub(crate) fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, describe);
+        Self { recorder, handle }
+    }
+
+    /// Returns the exposition of `status`.
+    pub(crate) fn render(&self, status: &NodeStatus) -> String {
+        metrics::with_local_recorder(&self.recorder, || record(status));
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+}
+
+/// Name, unit and meaning of every counter.
+const COUNTERS: [(&str, Unit, &str); 27] = [
+    (
+        "fieldgate_identity_signatures_total",
+        Unit::Count,
+        "Signatures made by the identity key",
+    ),
+    (
+        "fieldgate_identity_errors_total",
+        Unit::Count,
+        "Failed attempts to sign with the identity key",
+    ),
+    ("fieldgate_turns_total", Unit::Count, "Turns of a shard's loop"),
+    (
+        "fieldgate_mqtt_accepted_total",
+        Unit::Count,
+        "MQTT connections accepted",
+    ),
+    (
+        "fieldgate_mqtt_refused_total",
+        Unit::Count,
+        "MQTT connections refused at a bound",
+    ),
+    (
+        "fieldgate_mqtt_protocol_errors_total",
+        Unit::Count,
+        "MQTT sessions ended because of what the client sent",
+    ),
+    (
+        "fieldgate_mqtt_auth_failures_total",
+        Unit::Count,
+        "MQTT log-ins refused",
+    ),
+    (
+        "fieldgate_ingested_readings_total",
+        Unit::Count,
+        "Readings taken from devices",
+    ),
+    (
+        "fieldgate_refused_readings_total",
+        Unit::Count,
+        "Readings refused: journal full, too large, not allowed",
+    ),
+    (
+        "fieldgate_journal_commits_total",
+        Unit::Count,
+        "Block writes of the journal",
+    ),
+    (
+        "fieldgate_journal_lost_readings_total",
+        Unit::Count,
+        "Readings lost to corruption",
+    ),
+    (
+        "fieldgate_journal_committed_sequence",
+        Unit::Count,
+        "Highest sequence on stable storage",
+    ),
+    (
+        "fieldgate_uplink_confirmed_sequence",
+        Unit::Count,
+        "Highest sequence confirmed by the collector",
+    ),
+    (
+        "fieldgate_handshakes_total",
+        Unit::Count,
+        "Channel handshakes completed",
+    ),
+    (
+        "fieldgate_handshake_failures_total",
+        Unit::Count,
+        "Channel handshakes that failed",
+    ),
+    (
+        "fieldgate_records_refused_total",
+        Unit::Count,
+        "Records that did not open: forged, replayed or stale",
+    ),
+    (
+        "fieldgate_relay_forwarded_frames_total",
+        Unit::Count,
+        "Frames forwarded for others",
+    ),
+    (
+        "fieldgate_relay_forwarded_bytes_total",
+        Unit::Bytes,
+        "Payload bytes forwarded for others",
+    ),
+    (
+        "fieldgate_dropped_frames_total",
+        Unit::Count,
+        "Frames dropped, by reason",
+    ),
+    (
+        "fieldgate_delivered_readings_total",
+        Unit::Count,
+        "Readings confirmed by every sink and released",
+    ),
+    (
+        "fieldgate_source_received_sequence",
+        Unit::Count,
+        "Highest sequence received in order from a gateway",
+    ),
+    (
+        "fieldgate_source_confirmed_sequence",
+        Unit::Count,
+        "Highest sequence that every sink confirmed",
+    ),
+    (
+        "fieldgate_source_duplicate_readings_total",
+        Unit::Count,
+        "Copies dropped",
+    ),
+    (
+        "fieldgate_source_lost_readings_total",
+        Unit::Count,
+        "Readings that the gateway could not deliver any more",
+    ),
+    (
+        "fieldgate_sink_confirmed_readings_total",
+        Unit::Count,
+        "Readings confirmed by a sink",
+    ),
+    (
+        "fieldgate_sink_duplicate_readings_total",
+        Unit::Count,
+        "Readings that a sink had already",
+    ),
+    (
+        "fieldgate_sink_errors_total",
+        Unit::Count,
+        "Failures of the thing behind a sink",
+    ),
+];
+
+/// Name, unit and meaning of every gauge.
+const GAUGES: [(&str, Unit, &str); 18] = [
+    (
+        "fieldgate_healthy",
+        Unit::Count,
+        "1 if the node does what its file says, else 0",
+    ),
+    ("fieldgate_uptime_seconds", Unit::Seconds, "Time since the start"),
+    (
+        "fieldgate_io_backend",
+        Unit::Count,
+        "1, with the I/O backend and why it was chosen as labels",
+    ),
+    ("fieldgate_build", Unit::Count, "1, with the version as label"),
+    (
+        "fieldgate_identity_attestation_seconds",
+        Unit::Seconds,
+        "Time until the attestation of the channel key ends",
+    ),
+    ("fieldgate_mqtt_clients", Unit::Count, "MQTT clients connected"),
+    ("fieldgate_links", Unit::Count, "Links that are up"),
+    (
+        "fieldgate_link_queued_bytes",
+        Unit::Bytes,
+        "Bytes that wait to be sent on all links",
+    ),
+    ("fieldgate_channels", Unit::Count, "Channels established"),
+    (
+        "fieldgate_relay_names",
+        Unit::Count,
+        "Names registered by members",
+    ),
+    ("fieldgate_journal_bytes", Unit::Bytes, "Bytes of all segments"),
+    (
+        "fieldgate_journal_bytes_max",
+        Unit::Bytes,
+        "Bound on the bytes of all segments",
+    ),
+    ("fieldgate_journal_readings", Unit::Count, "Readings not released"),
+    (
+        "fieldgate_journal_accepting",
+        Unit::Count,
+        "1 if the journal takes readings, else 0",
+    ),
+    (
+        "fieldgate_uplink_up",
+        Unit::Count,
+        "1 if the uplink delivers, else 0",
+    ),
+    (
+        "fieldgate_uplink_waiting_readings",
+        Unit::Count,
+        "Readings committed and not sent",
+    ),
+    (
+        "fieldgate_sink_reachable",
+        Unit::Count,
+        "1 if the sink can be reached, else 0",
+    ),
+    (
+        "fieldgate_sink_waiting_bytes",
+        Unit::Bytes,
+        "Bytes of readings that wait for a sink",
+    ),
+];
+
+fn describe() {
+    for (name, unit, meaning) in COUNTERS {
+        describe_counter!(name, unit, meaning);
+    }
+    for (name, unit, meaning) in GAUGES {
+        describe_gauge!(name, unit, meaning);
+    }
+}
+
+fn count(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
+    debug_assert!(
+        COUNTERS.iter().any(|(known, ..)| *known == name),
+        "{name} is not described"
+    );
+    counter!(name, owned(labels)).absolute(value);
+}
+
+fn level(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
+    debug_assert!(
+        GAUGES.iter().any(|(known, ..)| *known == name),
+        "{name} is not described"
+    );
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "Prometheus knows only doubles; exact up to 2^53"
+    )]
+    gauge!(name, owned(labels)).set(value as f64);
+}
+
+fn owned(labels: &[(&'static str, &str)]) -> Vec<Label> {
+    labels
+        .iter()
+        .map(|(key, value)| Label::new(*key, (*value).to_owned()))
+        .collect()
+}
+
+fn record(status: &NodeStatus) {
+    level(
+        "fieldgate_healthy",
+        &[],
+        u64::from(status.health == Health::Healthy),
+    );
+    level("fieldgate_uptime_seconds", &[], status.uptime_secs);
+    level(
+        "fieldgate_io_backend",
+        &[("backend", &status.io.backend), ("reason", &status.io.reason)],
+        1,
+    );
+    level("fieldgate_build", &[("version", &status.version)], 1);
+    level(
+        "fieldgate_identity_attestation_seconds",
+        &[],
+        status.identity.attestation_secs,
+    );
+    count(
+        "fieldgate_identity_signatures_total",
+        &[],
+        status.identity.signatures,
+    );
+    count(
+        "fieldgate_identity_errors_total",
+        &[],
+        status.identity.signing_errors,
+    );
+    for (index, shard) in status.shards.iter().enumerate() {
+        let shard_label = index.to_string();
+        let labels = [("shard", shard_label.as_str())];
+        count("fieldgate_turns_total", &labels, shard.turns);
+        level("fieldgate_mqtt_clients", &labels, shard.clients);
+        count("fieldgate_mqtt_accepted_total", &labels, shard.accepted);
+        count("fieldgate_mqtt_refused_total", &labels, shard.refused);
+        count(
+            "fieldgate_mqtt_protocol_errors_total",
+            &labels,
+            shard.protocol_errors,
+        );
+        count("fieldgate_mqtt_auth_failures_total", &labels, shard.auth_failures);
+        count("fieldgate_ingested_readings_total", &labels, shard.readings);
+        count(
+            "fieldgate_refused_readings_total",
+            &labels,
+            shard.readings_refused,
+        );
+    }
+    record_network(status);
+    if let Some(journal) = &status.journal {
+        level("fieldgate_journal_bytes", &[], journal.bytes);
+        level("fieldgate_journal_bytes_max", &[], journal.bytes_max);
+        level("fieldgate_journal_readings", &[], journal.readings);
+        level(
+            "fieldgate_journal_accepting",
+            &[],
+            u64::from(journal.state == "ready"),
+        );
+        count("fieldgate_journal_commits_total", &[], journal.commits);
+        count("fieldgate_journal_lost_readings_total", &[], journal.lost);
+        count("fieldgate_journal_committed_sequence", &[], journal.committed);
+    }
+    for uplink in &status.uplinks {
+        let labels = [("uplink", uplink.name.as_str())];
+        level(
+            "fieldgate_uplink_up",
+            &labels,
+            u64::from(uplink.state == "delivering"),
+        );
+        level("fieldgate_uplink_waiting_readings", &labels, uplink.waiting);
+        count("fieldgate_uplink_confirmed_sequence", &labels, uplink.confirmed);
+    }
+    for source in &status.sources {
+        let labels = [
+            ("gateway", source.gateway.as_str()),
+            ("journal", source.journal.as_str()),
+        ];
+        count("fieldgate_source_received_sequence", &labels, source.received);
+        count("fieldgate_source_confirmed_sequence", &labels, source.confirmed);
+        count(
+            "fieldgate_source_duplicate_readings_total",
+            &labels,
+            source.duplicates,
+        );
+        count("fieldgate_source_lost_readings_total", &labels, source.lost);
+    }
+    for sink in &status.sinks {
+        let labels = [("sink", sink.name.as_str())];
+        level("fieldgate_sink_reachable", &labels, u64::from(sink.reachable));
+        level("fieldgate_sink_waiting_bytes", &labels, sink.waiting_bytes);
+        count("fieldgate_sink_confirmed_readings_total", &labels, sink.confirmed);
+        count(
+            "fieldgate_sink_duplicate_readings_total",
+            &labels,
+            sink.duplicates,
+        );
+        count("fieldgate_sink_errors_total", &labels, sink.errors);
+    }
+    if !status.sinks.is_empty() {
+        count("fieldgate_delivered_readings_total", &[], status.delivered);
+    }
+}
+
+fn record_network(status: &NodeStatus) {
+    let network = &status.network;
+    level("fieldgate_links", &[], network.links.len() as u64);
+    level(
+        "fieldgate_link_queued_bytes",
+        &[],
+        network.links.iter().map(|link| link.queued_bytes).sum(),
+    );
+    level("fieldgate_channels", &[], network.channels);
+    level("fieldgate_relay_names", &[], network.registered.len() as u64);
+    count("fieldgate_handshakes_total", &[], network.handshakes);
+    count(
+        "fieldgate_handshake_failures_total",
+        &[],
+        network.handshake_failures,
+    );
+    count("fieldgate_records_refused_total", &[], network.records_refused);
+    count(
+        "fieldgate_relay_forwarded_frames_total",
+        &[],
+        network.forwarded_frames,
+    );
+    count(
+        "fieldgate_relay_forwarded_bytes_total",
+        &[],
+        network.forwarded_bytes,
+    );
+    for (reason, dropped) in &network.dropped {
+        count("fieldgate_dropped_frames_total", &[("reason", reason)], *dropped);
+    }
+}
+
+/// Serves `GET /metrics` and `GET /healthz` on `listener` until the runtime ends.
+pub(crate) async fn serve(listener: TcpListener, node: Rc<NodeHandle>) {
+    let exposition = Rc::new(Exposition::new());
+    let places = Arc::new(Semaphore::new(SCRAPES_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let (node, exposition) = (Rc::clone(&node), Rc::clone(&exposition));
+                tokio::task::spawn_local(async move {
+                    if time::timeout(SCRAPE_TIME_MAX, answer(stream, &node, &exposition))
+                        .await
+                        .is_err()
+                    {
+                        tracing::debug!(%peer, "scrape took too long");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "scrape not accepted");
+                time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: TcpStream, node: &NodeHandle, exposition: &Exposition) {
+    let mut request = Vec::with_capacity(1024);
+    while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+        if request.len() > REQUEST_BYTES_MAX || !matches!(stream.read_buf(&mut request).await, Ok(1..)) {
+            return;
+        }
+    }
+    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let (code, kind, body) = match line {
+        line if line.starts_with(b"GET /metrics ") => (
+            "200 OK",
+            "text/plain; version=0.0.4; charset=utf-8",
+            exposition.render(&node.status().await),
+        ),
+        line if line.starts_with(b"GET /healthz ") => {
+            let status = node.status().await;
+            match status.health {
+                Health::Healthy => ("200 OK", "text/plain; charset=utf-8", "healthy\n".to_owned()),
+                Health::Degraded => (
+                    "503 Service Unavailable",
+                    "text/plain; charset=utf-8",
+                    status.reasons.join("\n") + "\n",
+                ),
+            }
+        }
+        _ => (
+            "404 Not Found",
+            "text/plain; charset=utf-8",
+            "try /metrics or /healthz\n".to_owned(),
+        ),
+    };
+    let head = format!(
+        "HTTP/1.1 {code}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    if stream.write_all(head.as_bytes()).await.is_ok() {
+        // A scraper that hangs up early loses only its own answer.
+        let _ = stream.write_all(body.as_bytes()).await;
+    }
+}
+
+/// Binds the listener for [`serve`].
+///
+/// # Errors
+/// Those of bind, with the address in the text.
+pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| std::io::Error::new(error.kind(), format!("metrics on {address}: {error}")))
+}
+
+/// Scrapes served at the same time.
+const SCRAPES_MAX: usize = 8;
+/// Longest time for one scrape.
+const SCRAPE_TIME_MAX: Duration = Duration::from_secs(5);
+/// Largest request head, in bytes.
+const REQUEST_BYTES_MAX: usize = 8 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{JournalStatus, ShardStatus, SinkStatus};
+
+    #[test]
+    fn every_recorded_name_has_help_and_type() {
+        let status = NodeStatus {
+            shards: vec![ShardStatus {
+                readings: 12,
+                ..ShardStatus::default()
+            }],
+            journal: Some(JournalStatus::default()),
+            sinks: vec![SinkStatus::default()],
+            ..NodeStatus::default()
+        };
+        let text = Exposition::new().render(&status);
+        assert!(
+            text.contains("fieldgate_ingested_readings_total{shard=\"0\"} 12"),
+            "{text}"
+        );
+        for line in text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+        {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The collector's part of the trunk: sources, and the way of their readings to the sinks.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fieldgate_proto::{
+    delivery,
+    identity::Identifier,
+    node::{Node, ReadingSink, SourceIndex, SourceInfo, SourceView},
+};
+
+use crate::{
+    sinks::{Batch, JournalText, Source, fanout::Fanout},
+    status::SourceStatus,
+};
+
+/// Takes readings of gateways for the sinks.
+#[derive(Default)]
+pub(crate) struct Collecting {
+    /// The sinks; `None` on a node that is no collector.
+    pub(crate) fanout: Option<Fanout>,
+    /// Name of this node, the last in every path.
+    pub(crate) own_name: String,
+    /// Names of the gateways.
+    pub(crate) gateways: BTreeMap<Identifier, String>,
+    sources: Vec<Arc<Source>>,
+}
+
+impl Collecting {
+    /// Makes a collector's part, without sources yet.
+    pub(crate) const fn new(
+        fanout: Fanout,
+        own_name: String,
+        gateways: BTreeMap<Identifier, String>,
+    ) -> Self {
+        Self {
+            fanout: Some(fanout),
+            own_name,
+            gateways,
+            sources: Vec::new(),
+        }
+    }
+
+    /// A gateway has offered a journal for the first time since the start.
+    pub(crate) fn open(&mut self, view: &SourceView, via: Option<String>) {
+        let info = &view.info;
+        let name = self
+            .gateways
+            .get(&info.gateway)
+            .cloned()
+            .unwrap_or_else(|| info.gateway.to_string());
+        let mut path = vec![name.clone()];
+        path.extend(via.map(|address| format!("relay {address}")));
+        path.push(self.own_name.clone());
+        let source = Arc::new(Source {
+            index: info.index.0,
+            gateway: info.gateway,
+            name,
+            journal: info.journal,
+            path,
+        });
+        tracing::info!(gateway = source.name, journal = %JournalText(&info.journal), from = view.received + 1, "gateway delivers");
+        if let Some(fanout) = &mut self.fanout {
+            fanout.open(&source, view.committed);
+        }
+        debug_assert_eq!(
+            self.sources.len(),
+            info.index.0 as usize,
+            "sources are numbered in order"
+        );
+        self.sources.push(source);
+    }
+
+    /// Returns the name of a source's gateway.
+    pub(crate) fn name(&self, source: SourceIndex) -> &str {
+        self.sources
+            .get(source.0 as usize)
+            .map_or("", |source| source.name.as_str())
+    }
+
+    /// Returns what is shown of the sources.
+    pub(crate) fn source_status(&self, node: &Node) -> Vec<SourceStatus> {
+        let status = node.sources().map(|view| SourceStatus {
+            gateway: self.name(view.info.index).to_owned(),
+            journal: JournalText(&view.info.journal).to_string(),
+            received: view.received,
+            confirmed: view.committed,
+            duplicates: view.stats.duplicates,
+            lost: view.stats.lost,
+        });
+        status.collect()
+    }
+}
+
+impl ReadingSink for Collecting {
+    fn accept(&mut self, info: &SourceInfo, batch: delivery::Batch<'_>) -> bool {
+        let (Some(fanout), Some(source)) = (&mut self.fanout, self.sources.get(info.index.0 as usize)) else {
+            return false;
+        };
+        if !fanout.accepts() {
+            return false;
+        }
+        fanout.offer(&Arc::new(Batch {
+            source: Arc::clone(source),
+            first: batch.first,
+            count: batch.count,
+            readings: batch.readings.to_vec(),
+        }));
+        true
+    }
+}

@@ -1,0 +1,319 @@
+//! The identity key, and the attested channel key that lives on it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use fieldgate_config::settings::{Identity as IdentitySettings, SecretSource as ConfiguredSecret};
+use fieldgate_hsm::{Completion, Limits, Priority, Request, Signer, Worker};
+use fieldgate_proto::{
+    channel::LocalIdentity,
+    crypto::{Signature, X25519Secret},
+    identity::{AttestationDraft, ChangeDraft, ChangeHistory, KeyAlgorithm, LIFETIME_SECS_MAX, PublicKey},
+    time::WallTime,
+};
+use tokio::sync::mpsc;
+
+use super::{StartError, entropy::SystemEntropy};
+
+/// What status shows of the identity key; written by the renewal, read by status.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeyHealth {
+    /// End of the attestation in use, seconds since 1970.
+    pub(crate) not_after: u64,
+    /// What the last failure was, while it has not worked again.
+    pub(crate) problem: Option<String>,
+}
+
+/// The identity: history, signer, and the way to new attestations.
+pub(crate) struct Identity {
+    history: ChangeHistory,
+    worker: Arc<Worker>,
+    completions: mpsc::Receiver<Completion>,
+    sequence: SequenceFile,
+    next_request: u64,
+    /// Shared with status.
+    pub(crate) health: Arc<Mutex<KeyHealth>>,
+    /// `token`, `file` or `memory`.
+    pub(crate) place: &'static str,
+}
+
+impl Identity {
+    /// Opens the identity that the settings name: the key in its token or file, the history in `state_dir`.
+    ///
+    /// # Errors
+    /// [`StartError`] if the key cannot be used, or history and key do not belong together.
+    pub(crate) fn open(settings: &IdentitySettings, state_dir: &Path) -> Result<Self, StartError> {
+        let history = read_history(state_dir)?;
+        let (signer, place) = signer_settings(settings)?;
+        let sequence = SequenceFile::Kept(state_dir.join("attestation.sequence"));
+        Self::start(history, sequence, place, move || signer.open())
+    }
+
+    /// Takes a signer that lives in memory only, and makes an identity for it.
+    ///
+    /// # Errors
+    /// [`StartError`] if the system gives no thread.
+    pub(crate) fn in_memory(
+        mut signer: fieldgate_hsm::SoftwareSigner,
+        wall: WallTime,
+    ) -> Result<Self, StartError> {
+        let history = new_history(&mut signer, wall)?;
+        Self::start(history, SequenceFile::Forgotten(0), "memory", move || {
+            Ok(Box::new(signer))
+        })
+    }
+
+    fn start(
+        history: ChangeHistory,
+        sequence: SequenceFile,
+        place: &'static str,
+        open: impl FnOnce() -> Result<Box<dyn Signer>, fieldgate_hsm::Error> + Send + 'static,
+    ) -> Result<Self, StartError> {
+        let limits = Limits::default();
+        let (sender, completions) = mpsc::channel(limits.waiting_max * 3 + 1);
+        // There is room for an answer to every request that can wait, so none is ever dropped here.
+        let deliver = Box::new(move |completion| drop(sender.try_send(completion)));
+        let key_error = |error: fieldgate_hsm::Error| StartError::key(&error);
+        let worker = Worker::start(limits, open, deliver).map_err(key_error)?;
+        let key = worker.wait_open(OPEN_TIME_MAX).map_err(key_error)?;
+        if history.current_key().as_bytes() != key.as_bytes() {
+            return Err(StartError::new(format!(
+                "the key at {} is not the current key of the identity {}",
+                worker.location(),
+                history.identifier()
+            ))
+            .hint("point [identity] at the right key, or restore identity.history from the backup that belongs to it"));
+        }
+        Ok(Self {
+            history,
+            worker: Arc::new(worker),
+            completions,
+            sequence,
+            next_request: 1,
+            health: Arc::default(),
+            place,
+        })
+    }
+
+    /// Returns the change history.
+    pub(crate) const fn history(&self) -> &ChangeHistory {
+        &self.history
+    }
+
+    /// Returns the worker, for its statistics.
+    pub(crate) fn worker(&self) -> Arc<Worker> {
+        Arc::clone(&self.worker)
+    }
+
+    /// Draws a new channel key and has the identity key attest it for [`LIFETIME_SECS_MAX`] seconds from `wall` on.
+    ///
+    /// # Errors
+    /// [`StartError`] if the key does not sign or the sequence cannot be kept.
+    pub(crate) async fn attest(&mut self, wall: WallTime) -> Result<LocalIdentity, StartError> {
+        let result = self.try_attest(wall).await;
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        match &result {
+            Ok((_, not_after)) => {
+                *health = KeyHealth {
+                    not_after: *not_after,
+                    problem: None,
+                }
+            }
+            Err(error) => health.problem = Some(error.to_string()),
+        }
+        result.map(|(local, _)| local)
+    }
+
+    async fn try_attest(&mut self, wall: WallTime) -> Result<(LocalIdentity, u64), StartError> {
+        let now = wall.unix_secs();
+        let sequence = self.sequence.next(now)?;
+        let secret = X25519Secret::generate(&mut SystemEntropy);
+        let not_after = now + LIFETIME_SECS_MAX;
+        let broken = |error: fieldgate_proto::identity::IdentityError| {
+            StartError::new(format!("attestation: {error}")).hint(error.hint())
+        };
+        let draft = AttestationDraft::new(&self.history, *secret.public(), now, LIFETIME_SECS_MAX, sequence)
+            .map_err(broken)?;
+        let signature = self.sign(draft.message()).await?;
+        let attestation = draft.finish(signature, &self.history).map_err(broken)?;
+        let local = LocalIdentity::new(&self.history, &attestation, secret).map_err(broken)?;
+        Ok((local, not_after))
+    }
+
+    async fn sign(&mut self, message: Vec<u8>) -> Result<Signature, StartError> {
+        let id = self.next_request;
+        self.next_request += 1;
+        let request = Request {
+            id,
+            priority: Priority::Renewal,
+            message,
+            timeout: SIGN_TIME_MAX,
+        };
+        self.worker
+            .submit(request)
+            .map_err(|error| StartError::key(&error))?;
+        loop {
+            match self.completions.recv().await {
+                Some(completion) if completion.id == id => {
+                    return completion.result.map_err(|error| StartError::key(&error));
+                }
+                Some(_) => {}
+                None => return Err(StartError::new("the signer has ended")),
+            }
+        }
+    }
+}
+
+/// Makes a key where the settings say, and the identity around it; returns the history.
+///
+/// # Errors
+/// [`StartError`] if there is an identity already, or the key cannot be made.
+pub(crate) fn create(
+    settings: &IdentitySettings,
+    state_dir: &Path,
+    algorithm: fieldgate_hsm::Algorithm,
+    wall: WallTime,
+) -> Result<ChangeHistory, StartError> {
+    let path = history_path(state_dir);
+    if path.exists() {
+        return Err(
+            StartError::new(format!("there is an identity already: {}", path.display()))
+                .hint("show it with `fieldgate identity show`; a node keeps its identity for life"),
+        );
+    }
+    fs::create_dir_all(state_dir).map_err(|error| StartError::file(state_dir, &error))?;
+    let (place, _) = signer_settings(settings)?;
+    place.create(algorithm).map_err(|error| StartError::key(&error))?;
+    let mut signer = place.open().map_err(|error| StartError::key(&error))?;
+    let history = new_history(signer.as_mut(), wall)?;
+    write_durably(&path, &history.to_bytes()).map_err(|error| StartError::file(&path, &error))?;
+    Ok(history)
+}
+
+/// Reads the history of this node's identity.
+///
+/// # Errors
+/// [`StartError`] if there is none or it is damaged.
+pub(crate) fn read_history(state_dir: &Path) -> Result<ChangeHistory, StartError> {
+    let path = history_path(state_dir);
+    let bytes = fs::read(&path).map_err(|error| {
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        let error = StartError::file(&path, &error);
+        if missing {
+            error.hint("make the identity first: `fieldgate identity create --config FILE`")
+        } else {
+            error
+        }
+    })?;
+    ChangeHistory::decode(&bytes).map_err(|error| {
+        StartError::new(format!("{}: {error}", path.display())).hint("restore the file from a backup")
+    })
+}
+
+fn new_history(signer: &mut dyn Signer, wall: WallTime) -> Result<ChangeHistory, StartError> {
+    let broken = |error: fieldgate_proto::identity::IdentityError| {
+        StartError::new(format!("identity: {error}")).hint(error.hint())
+    };
+    let key = signer.public_key();
+    let algorithm = match key.algorithm() {
+        fieldgate_hsm::Algorithm::P256 => KeyAlgorithm::EcdsaP256,
+        fieldgate_hsm::Algorithm::Ed25519 => KeyAlgorithm::Ed25519,
+    };
+    let key = PublicKey::new(algorithm, key.as_bytes(), 0).map_err(broken)?;
+    let draft = ChangeDraft::first(key, wall.unix_secs());
+    let signature = signer
+        .sign(&draft.message())
+        .map_err(|error| StartError::key(&error))?;
+    draft.finish(signature, None).map_err(broken)
+}
+
+/// Turns the file's words into the signer's.
+fn signer_settings(
+    settings: &IdentitySettings,
+) -> Result<(fieldgate_hsm::Settings, &'static str), StartError> {
+    match settings {
+        IdentitySettings::Pkcs11 { module, uri, pin } => {
+            let uri = uri
+                .parse()
+                .map_err(|error: fieldgate_hsm::UriError| StartError::new(error))?;
+            let settings =
+                fieldgate_hsm::Settings::pkcs11(uri, Some(module.clone()), Some(secret_source(pin)))
+                    .map_err(|error| StartError::key(&error))?;
+            Ok((settings, "token"))
+        }
+        IdentitySettings::File { path, passphrase } => Ok((
+            fieldgate_hsm::Settings::File {
+                path: path.clone(),
+                key: secret_source(passphrase),
+            },
+            "file",
+        )),
+    }
+}
+
+/// Turns the file's words for where a secret is into the reader's.
+pub(crate) fn secret_source(source: &ConfiguredSecret) -> fieldgate_hsm::SecretSource {
+    match source {
+        ConfiguredSecret::Credential(name) => fieldgate_hsm::SecretSource::Credential(name.clone()),
+        ConfiguredSecret::File(path) => fieldgate_hsm::SecretSource::File(path.clone()),
+        ConfiguredSecret::Environment(name) => fieldgate_hsm::SecretSource::Environment(name.clone()),
+    }
+}
+
+fn history_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("identity.history")
+}
+
+/// The number of the last attestation. Peers refuse one that is lower than what they have seen.
+enum SequenceFile {
+    /// In a file, so that it grows across restarts even if the clock goes back.
+    Kept(PathBuf),
+    /// In memory, for an identity that does not outlive the process.
+    Forgotten(u64),
+}
+
+impl SequenceFile {
+    /// Returns a number higher than all before, kept before it is used.
+    fn next(&mut self, unix_secs: u64) -> Result<u64, StartError> {
+        match self {
+            Self::Forgotten(last) => {
+                *last = (*last + 1).max(unix_secs);
+                Ok(*last)
+            }
+            Self::Kept(path) => {
+                let last = match fs::read_to_string(&*path) {
+                    Ok(text) => text.trim().parse().map_err(|_| {
+                        StartError::new(format!("{} does not hold a number", path.display()))
+                            .hint("write the number of seconds since 1970 into it")
+                    })?,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => 0_u64,
+                    Err(error) => return Err(StartError::file(path, &error)),
+                };
+                let next = last.saturating_add(1).max(unix_secs);
+                write_durably(path, next.to_string().as_bytes())
+                    .map_err(|error| StartError::file(path, &error))?;
+                Ok(next)
+            }
+        }
+    }
+}
+
+/// Replaces a small file as a whole: new file, synced, renamed, directory synced.
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Longest time a token may take to open.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest time a token may take for a signature.
+const SIGN_TIME_MAX: Duration = Duration::from_secs(20);

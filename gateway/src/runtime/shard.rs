@@ -1,0 +1,261 @@
+//! One shard: the thread's handler, which knows whose each connection is.
+
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use fieldgate_io::{
+    CloseReason, ConnectionId, Handler, Io, ListenerId, Turn,
+    mailbox::{MailReceiver, MailSender},
+};
+use fieldgate_proto::time::{Instant, Now};
+
+use super::{
+    ShardMessage, ShardReport,
+    clock::TurnClock,
+    field::{Field, Intake, Outgoing, ReadingBatch},
+    trunk::Trunk,
+};
+use crate::status::ShardStatus;
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// MQTT over TCP.
+    Mqtt,
+    /// MQTT over TLS.
+    MqttTls,
+    /// Links of other nodes.
+    Link,
+}
+
+/// The handler of one shard's driver.
+pub(crate) struct Shard {
+    pub(crate) index: usize,
+    pub(crate) clock: TurnClock,
+    pub(crate) listeners: BTreeMap<ListenerId, Purpose>,
+    pub(crate) field: Option<Field>,
+    /// On the first shard only.
+    pub(crate) trunk: Option<Trunk>,
+    /// On the others.
+    pub(crate) outgoing: Outgoing,
+    pub(crate) mail: MailReceiver<ShardMessage>,
+    pub(crate) shards: Arc<[MailSender<ShardMessage>]>,
+    /// How long clients' bytes may wait for company.
+    pub(crate) latency: Duration,
+    pub(crate) turns: u64,
+    /// Set when the node stops: no later than this.
+    pub(crate) stop_by: Option<Instant>,
+}
+
+/// Runs a function on the field with the intake that this shard has.
+macro_rules! with_field {
+    ($shard:expr, |$field:ident, $intake:ident| $body:expr) => {
+        if let Some($field) = &mut $shard.field {
+            let journal = $shard.trunk.as_mut().and_then(|trunk| trunk.journal.as_mut());
+            let $intake = &mut match journal {
+                Some(files) => Intake::Journal(&mut files.journal),
+                None => Intake::Batch(&mut $shard.outgoing),
+            };
+            $body
+        }
+    };
+}
+
+impl Shard {
+    fn now(&mut self, io: &Io) -> Now {
+        self.clock.at(io.now())
+    }
+
+    fn handle_committed(&mut self, io: &mut Io, now: Now, up_to: u64) {
+        with_field!(self, |field, intake| field
+            .handle_committed(io, now, up_to, intake));
+    }
+
+    fn handle_message(&mut self, io: &mut Io, now: Now, message: ShardMessage) {
+        match message {
+            ShardMessage::Status(answer) => {
+                let mut shard = ShardStatus {
+                    turns: self.turns,
+                    ..ShardStatus::default()
+                };
+                if let Some(field) = &self.field {
+                    field.report(&mut shard);
+                }
+                let trunk = self.trunk.as_ref().map(|trunk| trunk.report(io));
+                // Who asked may have gone.
+                drop(answer.send(ShardReport { shard, trunk }));
+            }
+            ShardMessage::Committed { ticket } => self.handle_committed(io, now, ticket),
+            ShardMessage::TakenOver { client_id } => {
+                with_field!(self, |field, intake| field
+                    .handle_taken_over(io, now, &client_id, intake));
+            }
+            ShardMessage::Stop => {
+                with_field!(self, |field, intake| field.handle_stop(io, now, intake));
+                for listener in self.listeners.keys() {
+                    io.unlisten(*listener);
+                }
+                self.stop_by = Some(now.instant + STOP_TIME_MAX);
+            }
+            message => {
+                let Some(trunk) = &mut self.trunk else { return };
+                match message {
+                    ShardMessage::Local(local) => trunk.handle_local(*local),
+                    ShardMessage::Resolved { neighbour, addresses } => {
+                        trunk.handle_resolved(io, now, neighbour, addresses);
+                    }
+                    ShardMessage::Confirmed(confirmation) => trunk.handle_confirmed(confirmation),
+                    ShardMessage::Readings(batch) => trunk.handle_readings(batch),
+                    ShardMessage::Status(_)
+                    | ShardMessage::Committed { .. }
+                    | ShardMessage::TakenOver { .. }
+                    | ShardMessage::Stop => {}
+                }
+            }
+        }
+    }
+
+    /// Sends on what other shards have to know.
+    fn tell_others(&mut self) {
+        if !self.outgoing.bytes.is_empty() {
+            let batch = ReadingBatch {
+                shard: self.index,
+                last_ticket: self.outgoing.ticket,
+                bytes: std::mem::take(&mut self.outgoing.bytes),
+            };
+            let trunk = self
+                .shards
+                .first()
+                .map(|trunk| trunk.try_send(ShardMessage::Readings(batch)));
+            if let Some(Err(error)) = trunk
+                && let ShardMessage::Readings(batch) = error.into_value()
+            {
+                // The trunk is behind: what is here waits, and clients are held when it grows.
+                self.outgoing.bytes = batch.bytes;
+            }
+        }
+        let Some(field) = &mut self.field else { return };
+        for client_id in std::mem::take(&mut field.connected) {
+            for (index, shard) in self.shards.iter().enumerate() {
+                if index != self.index {
+                    // At worst two sessions of one client live until the older falls silent.
+                    drop(shard.try_send(ShardMessage::TakenOver {
+                        client_id: client_id.clone(),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Returns whether everything is done that has to be before the end.
+    fn may_stop(&self, now: Now) -> bool {
+        let settled = self.trunk.as_ref().is_none_or(Trunk::is_settled) && self.outgoing.bytes.is_empty();
+        let clients_gone = self.field.as_ref().is_none_or(Field::is_empty);
+        self.stop_by
+            .is_some_and(|by| now.instant >= by || (settled && clients_gone))
+    }
+}
+
+impl Handler for Shard {
+    fn accepted(&mut self, io: &mut Io, listener: ListenerId, connection: ConnectionId, peer: SocketAddr) {
+        let now = self.now(io);
+        match self.listeners.get(&listener) {
+            Some(Purpose::Link) => {
+                if let Some(trunk) = &mut self.trunk {
+                    trunk.handle_accepted(io, now, connection, peer);
+                }
+            }
+            Some(purpose) => {
+                let secure = *purpose == Purpose::MqttTls;
+                if let Some(field) = &mut self.field {
+                    field.handle_accepted(io, now, connection, peer, secure);
+                }
+            }
+            None => io.abort(connection),
+        }
+    }
+
+    fn connected(&mut self, io: &mut Io, connection: ConnectionId, result: io::Result<()>) {
+        let now = self.now(io);
+        if let Some(trunk) = &mut self.trunk {
+            trunk.handle_connected(io, now, connection, result);
+        }
+    }
+
+    fn received(&mut self, io: &mut Io, connection: ConnectionId, bytes: &mut [u8]) {
+        let now = self.now(io);
+        if self.field.as_ref().is_some_and(|field| field.has(connection)) {
+            with_field!(self, |field, intake| field
+                .handle_received(io, now, connection, bytes, intake));
+        } else if let Some(trunk) = &mut self.trunk {
+            trunk.handle_received(io, now, connection, bytes);
+        }
+    }
+
+    fn drained(&mut self, _io: &mut Io, _connection: ConnectionId) {
+        // The end of the turn looks at every link's queue anyway.
+    }
+
+    fn closed(&mut self, io: &mut Io, connection: ConnectionId, _reason: CloseReason) {
+        let now = self.now(io);
+        with_field!(self, |field, intake| field.handle_closed(now, connection, intake));
+        if let Some(trunk) = self.trunk.as_mut().filter(|trunk| trunk.has(connection)) {
+            trunk.handle_closed(io, now, connection);
+        }
+    }
+
+    fn written(&mut self, io: &mut Io, _token: u64, buffer: Vec<u8>, result: io::Result<()>) {
+        let now = self.now(io);
+        let committed = self
+            .trunk
+            .as_mut()
+            .and_then(|trunk| trunk.handle_written(io, now, buffer, result));
+        if let Some(up_to) = committed {
+            self.handle_committed(io, now, up_to);
+        }
+    }
+
+    fn woken(&mut self, io: &mut Io) {
+        let now = self.now(io);
+        while let Some(message) = self.mail.try_receive() {
+            self.handle_message(io, now, message);
+        }
+    }
+
+    fn turn_ended(&mut self, io: &mut Io) -> Turn {
+        let now = self.now(io);
+        self.turns += 1;
+        if self
+            .field
+            .as_ref()
+            .and_then(Field::poll_timeout)
+            .is_some_and(|deadline| now.instant >= deadline)
+        {
+            with_field!(self, |field, intake| field.handle_timeout(io, now, intake));
+        }
+        self.tell_others();
+        let committed = self.trunk.as_mut().and_then(|trunk| trunk.end_turn(io, now));
+        if let Some(up_to) = committed {
+            self.handle_committed(io, now, up_to);
+        }
+        if self.may_stop(now) {
+            io.stop();
+        }
+        let field = self.field.as_ref().and_then(Field::poll_timeout);
+        let trunk = self.trunk.as_ref().and_then(Trunk::poll_timeout);
+        let retry = (!self.outgoing.bytes.is_empty() && self.index > 0).then(|| now.instant + RETRY_AFTER);
+        let deadline = [field, trunk, retry, self.stop_by].into_iter().flatten().min();
+        Turn {
+            deadline_nanos: deadline.map(|deadline| self.clock.monotonic(deadline)),
+            coalesce: if self.field.as_ref().is_some_and(|field| !field.is_empty()) {
+                self.latency
+            } else {
+                Duration::ZERO
+            },
+        }
+    }
+}
+
+/// Longest time that a stopping node waits for its clients and its disk.
+const STOP_TIME_MAX: Duration = Duration::from_secs(3);
+/// When a batch that found the trunk's mailbox full is sent again.
+const RETRY_AFTER: Duration = Duration::from_millis(1);

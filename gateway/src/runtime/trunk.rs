@@ -1,0 +1,653 @@
+//! The trunk: what one shard of each node owns beside its clients. Links, channels, relay, journal, delivery.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use fieldgate_config::address::HostPort;
+use fieldgate_io::{ConnectOptions, ConnectionId, Io, mailbox::MailSender};
+use fieldgate_proto::{
+    delivery::SenderState,
+    journal::{AppendError, JournalState},
+    node::{ConnectionKey, Event, NeighbourState, Node, Output, RecordSource, UplinkState, Wire},
+    route::DropReason,
+    time::{Instant, Now},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    ShardMessage, collector::Collecting, entropy::SystemEntropy, field::ReadingBatch, journal::JournalFiles,
+};
+use crate::status::{JournalStatus, LinkStatus, NetworkStatus, SinkStatus, SourceStatus, UplinkStatus};
+
+/// A neighbour's address, to be resolved by the control thread.
+pub(crate) struct Resolve {
+    pub(crate) neighbour: usize,
+    pub(crate) address: HostPort,
+}
+
+/// Names for what the node counts by number.
+pub(crate) struct Names {
+    /// Addresses of the neighbours.
+    pub(crate) neighbours: Vec<HostPort>,
+    /// Names of the uplinks.
+    pub(crate) uplinks: Vec<String>,
+}
+
+/// What the trunk owns; see the [module](self).
+pub(crate) struct Trunk {
+    node: Node,
+    pub(crate) journal: Option<JournalFiles>,
+    commit_delay: Duration,
+    /// Since when records wait to be flushed.
+    pending_since: Option<Instant>,
+    collecting: Collecting,
+    names: Names,
+    resolve: mpsc::Sender<Resolve>,
+    /// Addresses left to try, by neighbour.
+    candidates: BTreeMap<usize, Vec<SocketAddr>>,
+    /// Neighbours being dialled, by connection.
+    dialling: BTreeMap<ConnectionId, usize>,
+    /// Addresses of connections, for status and log.
+    peers: BTreeMap<ConnectionKey, String>,
+    /// The other shards' readings that are in the journal and not committed: last sequence, shard, ticket.
+    tickets: VecDeque<(u64, usize, u64)>,
+    /// The other shards' readings that did not fit, and how much of the first was taken.
+    backlog: VecDeque<(ReadingBatch, usize)>,
+    shards: Vec<MailSender<ShardMessage>>,
+    /// For the other shards: whether the journal takes readings.
+    accepting: Arc<AtomicBool>,
+}
+
+/// The trunk's part of the status.
+#[derive(Default)]
+pub(crate) struct TrunkReport {
+    pub(crate) network: NetworkStatus,
+    pub(crate) journal: Option<JournalStatus>,
+    pub(crate) uplinks: Vec<UplinkStatus>,
+    pub(crate) sources: Vec<SourceStatus>,
+    pub(crate) sinks: Vec<SinkStatus>,
+    pub(crate) delivered: u64,
+}
+
+/// What a trunk is made of.
+pub(crate) struct Parts {
+    pub(crate) node: Node,
+    pub(crate) journal: Option<JournalFiles>,
+    pub(crate) commit_delay: Duration,
+    pub(crate) collecting: Collecting,
+    pub(crate) names: Names,
+    pub(crate) resolve: mpsc::Sender<Resolve>,
+    pub(crate) shards: Vec<MailSender<ShardMessage>>,
+    pub(crate) accepting: Arc<AtomicBool>,
+}
+
+/// The driver's send buffers as the node wants them.
+struct IoWire<'a>(&'a mut Io);
+
+impl Wire for IoWire<'_> {
+    fn buffer(&mut self, connection: ConnectionKey) -> Option<&mut Vec<u8>> {
+        self.0.send_buffer(ConnectionId::from_u64(connection.0))
+    }
+
+    fn queued_bytes(&self, connection: ConnectionKey) -> usize {
+        self.0.queued_bytes(ConnectionId::from_u64(connection.0))
+    }
+}
+
+impl Trunk {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            node: parts.node,
+            journal: parts.journal,
+            commit_delay: parts.commit_delay,
+            pending_since: None,
+            collecting: parts.collecting,
+            names: parts.names,
+            resolve: parts.resolve,
+            candidates: BTreeMap::new(),
+            dialling: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            tickets: VecDeque::new(),
+            backlog: VecDeque::new(),
+            shards: parts.shards,
+            accepting: parts.accepting,
+        }
+    }
+
+    /// Takes a link that a neighbour opened.
+    pub(crate) fn handle_accepted(&mut self, io: &mut Io, now: Now, id: ConnectionId, peer: SocketAddr) {
+        let key = ConnectionKey(id.as_u64());
+        self.peers.insert(key, peer.to_string());
+        self.node.handle_connected(now, key, None, &mut IoWire(io));
+    }
+
+    /// Returns whether the connection is a link.
+    pub(crate) fn has(&self, id: ConnectionId) -> bool {
+        self.peers.contains_key(&ConnectionKey(id.as_u64()))
+    }
+
+    /// Takes the end of an attempt to dial.
+    pub(crate) fn handle_connected(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        id: ConnectionId,
+        result: std::io::Result<()>,
+    ) {
+        let Some(neighbour) = self.dialling.remove(&id) else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                self.candidates.remove(&neighbour);
+                self.node
+                    .handle_connected(now, ConnectionKey(id.as_u64()), Some(neighbour), &mut IoWire(io));
+            }
+            Err(error) => {
+                self.peers.remove(&ConnectionKey(id.as_u64()));
+                tracing::debug!(address = %self.names.neighbours[neighbour], %error, "not reached");
+                self.dial_next(io, now, neighbour);
+            }
+        }
+        self.drain(io, now);
+    }
+
+    /// Takes addresses for a neighbour.
+    pub(crate) fn handle_resolved(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        neighbour: usize,
+        addresses: Result<Vec<SocketAddr>, String>,
+    ) {
+        match addresses {
+            Ok(mut addresses) => {
+                // Taken from the end.
+                addresses.reverse();
+                self.candidates.insert(neighbour, addresses);
+            }
+            Err(error) => {
+                tracing::debug!(address = %self.names.neighbours[neighbour], error, "name not resolved")
+            }
+        }
+        self.dial_next(io, now, neighbour);
+        self.drain(io, now);
+    }
+
+    /// Dials the next address of a neighbour, or reports that there is none left.
+    fn dial_next(&mut self, io: &mut Io, now: Now, neighbour: usize) {
+        while let Some(address) = self.candidates.get_mut(&neighbour).and_then(Vec::pop) {
+            match io.connect(
+                address,
+                &ConnectOptions {
+                    timeout: DIAL_TIME_MAX,
+                    ..ConnectOptions::default()
+                },
+            ) {
+                Ok(id) => {
+                    self.dialling.insert(id, neighbour);
+                    self.peers.insert(ConnectionKey(id.as_u64()), address.to_string());
+                    return;
+                }
+                Err(error) => tracing::debug!(%address, %error, "not dialled"),
+            }
+        }
+        self.candidates.remove(&neighbour);
+        self.node.handle_dial_failed(now, &mut SystemEntropy, neighbour);
+    }
+
+    /// Takes bytes of a link.
+    pub(crate) fn handle_received(&mut self, io: &mut Io, now: Now, id: ConnectionId, bytes: &mut [u8]) {
+        let key = ConnectionKey(id.as_u64());
+        self.node.handle_bytes(
+            now,
+            &mut SystemEntropy,
+            key,
+            bytes,
+            &mut IoWire(io),
+            &mut self.collecting,
+        );
+        self.drain(io, now);
+    }
+
+    /// A link is gone.
+    pub(crate) fn handle_closed(&mut self, io: &mut Io, now: Now, id: ConnectionId) {
+        let key = ConnectionKey(id.as_u64());
+        if let Some(peer) = self.peers.remove(&key) {
+            tracing::debug!(peer, "link down");
+        }
+        if let Some(neighbour) = self.dialling.remove(&id) {
+            self.dial_next(io, now, neighbour);
+        }
+        self.node
+            .handle_disconnected(now, &mut SystemEntropy, key, &mut IoWire(io));
+        self.drain(io, now);
+    }
+
+    /// Replaces what the node proves itself with.
+    pub(crate) fn handle_local(&mut self, local: fieldgate_proto::channel::LocalIdentity) {
+        self.node.set_local(local);
+    }
+
+    /// Takes a sink's confirmation.
+    pub(crate) fn handle_confirmed(&mut self, confirmation: crate::sinks::Confirmation) {
+        let Some(fanout) = &mut self.collecting.fanout else {
+            return;
+        };
+        if let Some((source, up_to)) = fanout.confirm(confirmation) {
+            self.node
+                .handle_sinks_committed(fieldgate_proto::node::SourceIndex(source), up_to);
+            if fanout.is_idle() {
+                self.node.handle_sinks_idle();
+            }
+            self.node.set_sinks_accepting(fanout.accepts());
+        }
+    }
+
+    /// Takes readings of a shard without journal.
+    pub(crate) fn handle_readings(&mut self, batch: ReadingBatch) {
+        self.backlog.push_back((batch, 0));
+        self.take_backlog();
+    }
+
+    /// Puts the other shards' readings into the journal, as far as it takes them.
+    fn take_backlog(&mut self) {
+        let Some(files) = &mut self.journal else { return };
+        while let Some((batch, taken)) = self.backlog.front_mut() {
+            let mut sequence = None;
+            while let Some((class, body, len)) = next_reading(batch.bytes.get(*taken..).unwrap_or_default()) {
+                match files.journal.append(class, |out| out.extend_from_slice(body)) {
+                    Ok(given) => sequence = Some(given),
+                    // It was encoded within the limit of a reading, which is a record's.
+                    Err(AppendError::TooLong { .. }) => {}
+                    Err(AppendError::Full | AppendError::Busy | AppendError::Failed) => return,
+                }
+                *taken += len;
+            }
+            if let Some(sequence) = sequence {
+                self.tickets.push_back((sequence, batch.shard, batch.last_ticket));
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    /// Does what is due, and brings the journal and the links up to date at the end of a turn. Returns how far the journal
+    /// is on stable storage, if that moved.
+    pub(crate) fn end_turn(&mut self, io: &mut Io, now: Now) -> Option<u64> {
+        if self
+            .node
+            .poll_timeout()
+            .is_some_and(|deadline| now.instant >= deadline)
+        {
+            self.node.handle_timeout(now, &mut SystemEntropy, &mut IoWire(io));
+            self.drain(io, now);
+        }
+        let committed = self.run_journal(io, now);
+        let journal = self
+            .journal
+            .as_mut()
+            .map(|files| &mut files.journal as &mut dyn RecordSource);
+        self.node.flush(now, &mut SystemEntropy, &mut IoWire(io), journal);
+        self.drain(io, now);
+        // What was released, or has to be read from disk.
+        let more = self.run_journal(io, now);
+        committed.max(more)
+    }
+
+    /// Flushes the journal when it is time and carries out what it wants.
+    fn run_journal(&mut self, io: &mut Io, now: Now) -> Option<u64> {
+        let files = self.journal.as_mut()?;
+        files.handle_replies(now.instant);
+        if files
+            .journal
+            .poll_timeout()
+            .is_some_and(|deadline| now.instant >= deadline)
+        {
+            files.journal.handle_timeout(now.instant);
+        }
+        if files.journal.pending_bytes() > 0 {
+            let since = *self.pending_since.get_or_insert(now.instant);
+            if now.instant >= since + self.commit_delay {
+                files.journal.flush();
+                self.pending_since = None;
+            }
+        }
+        let progress = files.execute(now.instant, io);
+        if let Some(state) = progress.state {
+            self.accepting
+                .store(state == JournalState::Ready, Ordering::Relaxed);
+            match state {
+                JournalState::Ready => tracing::info!("journal takes readings again"),
+                JournalState::Full => tracing::warn!("journal is full: devices are not acknowledged"),
+                JournalState::Failed => tracing::warn!("journal's disk fails: devices are not acknowledged"),
+            }
+        }
+        let committed = progress.committed?;
+        let first = files.journal.first_available();
+        self.node.handle_available(now, first, committed);
+        while let Some((_, shard, ticket)) =
+            self.tickets.pop_front_if(|(sequence, ..)| *sequence <= committed)
+        {
+            self.tell(shard, ShardMessage::Committed { ticket });
+        }
+        self.take_backlog();
+        Some(committed)
+    }
+
+    /// Takes the end of a durable write; returns how far the journal is on stable storage.
+    pub(crate) fn handle_written(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        buffer: Vec<u8>,
+        result: std::io::Result<()>,
+    ) -> Option<u64> {
+        self.journal.as_mut()?.handle_written(now.instant, buffer, result);
+        self.run_journal(io, now)
+    }
+
+    fn tell(&self, shard: usize, message: ShardMessage) {
+        let Some(mailbox) = self.shards.get(shard) else {
+            return;
+        };
+        // A shard that does not empty its mailbox of 4,096 messages has other worries; its clients repeat what they lack.
+        if mailbox.try_send(message).is_err() {
+            tracing::warn!(shard, "mailbox full");
+        }
+    }
+
+    /// Deals with what the node has to say.
+    fn drain(&mut self, io: &mut Io, now: Now) {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Dial { neighbour } => self.dial(io, now, neighbour),
+                Output::CloseConnection { connection } => {
+                    let id = ConnectionId::from_u64(connection.0);
+                    self.peers.remove(&connection);
+                    io.close(id);
+                }
+                Output::Released { up_to } => {
+                    if let Some(files) = &mut self.journal {
+                        files.journal.handle_released(now.instant, up_to);
+                    }
+                }
+                Output::Event(event) => self.handle_event(event),
+            }
+        }
+    }
+
+    fn dial(&mut self, io: &mut Io, now: Now, neighbour: usize) {
+        let Some(address) = self.names.neighbours.get(neighbour) else {
+            return;
+        };
+        if let Ok(ip) = address.host().parse::<IpAddr>() {
+            let addresses = Ok(vec![SocketAddr::new(ip, address.port())]);
+            self.handle_resolved(io, now, neighbour, addresses);
+        } else if self
+            .resolve
+            .try_send(Resolve {
+                neighbour,
+                address: address.clone(),
+            })
+            .is_err()
+        {
+            self.node.handle_dial_failed(now, &mut SystemEntropy, neighbour);
+        }
+    }
+
+    fn neighbour(&self, index: usize) -> String {
+        self.names
+            .neighbours
+            .get(index)
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    }
+
+    fn peer(&self, connection: ConnectionKey) -> &str {
+        self.peers.get(&connection).map_or("gone", String::as_str)
+    }
+
+    fn uplink(&self, index: usize) -> &str {
+        self.names.uplinks.get(index).map_or("", String::as_str)
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::LinkUp {
+                connection,
+                neighbour,
+                software,
+            } => {
+                let dialled = neighbour.is_some();
+                tracing::info!(peer = self.peer(connection), dialled, software, "link up");
+            }
+            Event::LinkBroken { connection, error } => {
+                tracing::info!(peer = self.peer(connection), %error, hint = error.hint(), "link closed");
+            }
+            Event::Attached { neighbour } => {
+                tracing::info!(relay = self.neighbour(neighbour), "attached to relay")
+            }
+            Event::ChannelLost { peer, reason } => {
+                tracing::info!(%peer, %reason, hint = reason.hint(), "channel closed");
+            }
+            Event::Registered { neighbour, name } => {
+                tracing::info!(relay = self.neighbour(neighbour), name, "name registered");
+            }
+            Event::RegistrationRefused {
+                neighbour,
+                name,
+                reason,
+            } => {
+                tracing::warn!(
+                    relay = self.neighbour(neighbour),
+                    name,
+                    reason = reason.name(),
+                    hint = reason.hint(),
+                    "name refused"
+                );
+            }
+            Event::UplinkUp { uplink, neighbour } => {
+                tracing::info!(
+                    uplink = self.uplink(uplink),
+                    by = self.neighbour(neighbour),
+                    "uplink up"
+                );
+            }
+            Event::UplinkDown { uplink } => {
+                tracing::warn!(
+                    uplink = self.uplink(uplink),
+                    "uplink down; readings stay in the journal"
+                );
+            }
+            Event::SetBack { uplink, committed } => tracing::error!(
+                uplink = self.uplink(uplink),
+                committed,
+                "the collector has readings this journal never gave out: the disk was set back. Move the journal's directory away \
+                 to begin a new journal"
+            ),
+            Event::MemberAttached { member, connection } => {
+                tracing::info!(%member, peer = self.peer(connection), "member attached");
+            }
+            Event::NameRegistered { member, name } => {
+                tracing::info!(%member, name, "name registered by member")
+            }
+            Event::NotAuthorised { peer, service } => {
+                tracing::warn!(%peer, service, "refused: not allowed by this node's file");
+            }
+            Event::SourceOpened { source } => {
+                let opened = self.node.sources().find(|view| view.info.index == source);
+                if let Some(view) = opened {
+                    let via = view.info.neighbour.map(|neighbour| self.neighbour(neighbour));
+                    self.collecting.open(&view, via);
+                }
+            }
+            Event::ReadingsMissing { source, first, last } => {
+                let name = self.collecting.name(source);
+                tracing::warn!(
+                    gateway = name,
+                    first,
+                    last,
+                    "readings are missing: gateway or collector was set back"
+                );
+            }
+            Event::SourceSetBack { source } => {
+                let name = self.collecting.name(source);
+                tracing::warn!(
+                    gateway = name,
+                    "the gateway's journal is older than what was received of it; it sends nothing"
+                );
+            }
+        }
+    }
+
+    /// Returns when [`Trunk::end_turn`] has something to do.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let journal = self
+            .journal
+            .as_ref()
+            .and_then(|files| files.journal.poll_timeout());
+        let flush = self.pending_since.map(|since| since + self.commit_delay);
+        [self.node.poll_timeout(), journal, flush]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Returns whether everything taken from devices is on stable storage.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.backlog.is_empty() && self.journal.as_ref().is_none_or(JournalFiles::is_idle)
+    }
+
+    /// Returns what the trunk knows.
+    pub(crate) fn report(&self, io: &Io) -> TrunkReport {
+        TrunkReport {
+            network: self.network_status(io),
+            journal: self.journal.as_ref().map(|files| journal_status(files)),
+            uplinks: self.uplink_status(),
+            sources: self.collecting.source_status(&self.node),
+            sinks: self
+                .collecting
+                .fanout
+                .as_ref()
+                .map(crate::sinks::fanout::Fanout::status)
+                .unwrap_or_default(),
+            delivered: self
+                .collecting
+                .fanout
+                .as_ref()
+                .map_or(0, crate::sinks::fanout::Fanout::released),
+        }
+    }
+
+    fn network_status(&self, io: &Io) -> NetworkStatus {
+        let channels = self.node.channel_stats();
+        let router = self.node.router_stats();
+        let links = self.node.connections().map(|view| LinkStatus {
+            peer: self.peer(view.connection).to_owned(),
+            origin: if view.neighbour.is_some() {
+                "dialled"
+            } else {
+                "accepted"
+            }
+            .to_owned(),
+            state: if view.up { "up" } else { "connecting" }.to_owned(),
+            member: view.member.map(|member| member.to_string()),
+            rtt_us: view
+                .round_trip
+                .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            queued_bytes: io.queued_bytes(ConnectionId::from_u64(view.connection.0)) as u64,
+        });
+        let dropped = DropReason::ALL
+            .iter()
+            .map(|reason| (reason.name().to_owned(), router.dropped(*reason)));
+        NetworkStatus {
+            links: links.collect(),
+            channels: channels.open,
+            handshakes: channels.established,
+            handshake_failures: channels.abandoned
+                + channels.handshakes_refused
+                + channels.identities_refused
+                + channels.wrong_mac1,
+            records_refused: channels.records_forged + channels.records_replayed + channels.records_unknown,
+            registered: self.node.registered_names(),
+            forwarded_frames: router.frames_forwarded.iter().sum(),
+            forwarded_bytes: router.bytes_forwarded,
+            dropped: dropped.filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+
+    fn uplink_status(&self) -> Vec<UplinkStatus> {
+        let ready: Vec<bool> = self
+            .node
+            .neighbours()
+            .map(|view| matches!(view.state, NeighbourState::Ready { .. }))
+            .collect();
+        let uplinks = self
+            .node
+            .uplinks()
+            .zip(&self.names.uplinks)
+            .map(|(view, name)| UplinkStatus {
+                name: name.clone(),
+                state: match (view.state, view.delivery) {
+                    (UplinkState::Up, SenderState::Delivering) => "delivering",
+                    (UplinkState::Up, SenderState::SetBack) => {
+                        "stopped: the collector has readings this journal never gave out"
+                    }
+                    (UplinkState::Up, SenderState::Down | SenderState::Offering) => {
+                        "asking the collector how far it is"
+                    }
+                    (UplinkState::Connecting, _) => "securing the channel to the collector",
+                    (UplinkState::Waiting, _) if ready.get(view.neighbour) == Some(&true) => {
+                        "collector not reached"
+                    }
+                    (UplinkState::Waiting, _) => "not connected",
+                }
+                .to_owned(),
+                via: self.neighbour(view.neighbour),
+                confirmed: view.committed,
+                in_flight: view.in_flight,
+                waiting: view.waiting,
+            });
+        uplinks.collect()
+    }
+}
+
+fn journal_status(files: &JournalFiles) -> JournalStatus {
+    let journal = &files.journal;
+    let (bytes, bytes_max) = journal.bytes();
+    let stats = journal.stats();
+    JournalStatus {
+        state: match journal.state() {
+            JournalState::Ready => "ready",
+            JournalState::Full => "full",
+            JournalState::Failed => "failed",
+        }
+        .to_owned(),
+        bytes,
+        bytes_max,
+        readings: journal.committed() + 1 - journal.first_available().min(journal.committed() + 1),
+        oldest: journal.first_available(),
+        committed: journal.committed(),
+        commits: stats.commits,
+        lost: stats.lost,
+        durable: files.is_durable(),
+    }
+}
+
+/// Takes one reading off a batch of another shard: class, encoded reading, and how many bytes that was.
+fn next_reading(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
+    let (class, rest) = bytes.split_first()?;
+    let (len, rest) = rest.split_first_chunk::<4>()?;
+    let body = rest.get(..u32::from_be_bytes(*len) as usize)?;
+    Some((*class, body, 5 + body.len()))
+}
+
+/// Longest time for one attempt to dial.
+const DIAL_TIME_MAX: Duration = Duration::from_secs(5);

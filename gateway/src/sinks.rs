@@ -1,0 +1,134 @@
+//! Sinks: where a collector puts readings, and what it may say about them.
+//!
+//! The trunk hands each sink the same shared batches through a bounded queue. A sink confirms, per source, the highest
+//! sequence up to which everything is safe where it put it. The lowest confirmation of all sinks is what the gateway is told.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use fieldgate_adapters::reading::Reading;
+use fieldgate_proto::{identity::Identifier, wire::Reader};
+use tokio::sync::mpsc;
+
+pub(crate) mod fanout;
+pub(crate) mod file;
+pub(crate) mod json;
+pub(crate) mod mqtt;
+pub(crate) mod null;
+pub(crate) mod positions;
+
+/// One journal of one gateway, as the collector knows it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Small number of this source within the process.
+    pub(crate) index: u32,
+    /// Who sends.
+    pub(crate) gateway: Identifier,
+    /// The name that the collector's file gives the gateway.
+    pub(crate) name: String,
+    /// Which of the gateway's journals.
+    pub(crate) journal: [u8; 16],
+    /// The nodes its readings pass, gateway first, collector last.
+    pub(crate) path: Vec<String>,
+}
+
+impl Source {
+    /// Returns the text that identifies reading `sequence` of this source everywhere and for ever.
+    pub(crate) fn reading_id(&self, sequence: u64) -> String {
+        format!("{}/{}/{sequence}", self.gateway, JournalText(&self.journal))
+    }
+}
+
+/// A journal id as 32 hexadecimal digits.
+pub(crate) struct JournalText<'a>(pub(crate) &'a [u8; 16]);
+
+impl fmt::Display for JournalText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Consecutive readings of one source.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Whose they are.
+    pub(crate) source: Arc<Source>,
+    /// Sequence of the first.
+    pub(crate) first: u64,
+    /// How many.
+    pub(crate) count: u64,
+    /// Each reading behind its variable-length length (PROTOCOL.md §8).
+    pub(crate) readings: Vec<u8>,
+}
+
+impl Batch {
+    /// Returns the sequence of the last reading.
+    pub(crate) const fn last(&self) -> u64 {
+        self.first + self.count - 1
+    }
+
+    /// Goes through the readings with their sequences; `None` stands for one that does not decode, which is counted in `stats`.
+    pub(crate) fn iter<'a>(
+        &'a self,
+        stats: &'a SinkStats,
+    ) -> impl Iterator<Item = (u64, Option<Reading<'a>>)> + 'a {
+        let mut reader = Reader::new(&self.readings);
+        (self.first..self.first + self.count).map(move |sequence| {
+            let decoded = reader
+                .bytes_varint("reading")
+                .ok()
+                .and_then(|body| Reading::decode(body).ok());
+            if decoded.is_none() {
+                stats.undecodable.fetch_add(1, Ordering::Relaxed);
+            }
+            (sequence, decoded)
+        })
+    }
+}
+
+/// A sink's word that everything of a source up to a sequence is safe.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Confirmation {
+    /// Which sink, counted in the order of the file.
+    pub(crate) sink: usize,
+    /// [`Source::index`].
+    pub(crate) source: u32,
+    /// The highest sequence that is safe.
+    pub(crate) up_to: u64,
+}
+
+/// Takes confirmations to the trunk; never blocks for long, never loses one.
+pub(crate) type Confirm = Box<dyn FnMut(Confirmation) + Send>;
+
+/// What a sink shows of itself. Written by the sink, read by status and metrics.
+#[derive(Debug, Default)]
+pub(crate) struct SinkStats {
+    /// Readings confirmed.
+    pub(crate) confirmed: AtomicU64,
+    /// Readings left out because the sink had them already.
+    pub(crate) duplicates: AtomicU64,
+    /// Readings that did not decode.
+    pub(crate) undecodable: AtomicU64,
+    /// Failures of the thing behind the sink: connection lost, publish refused, write failed.
+    pub(crate) errors: AtomicU64,
+    /// Whether the thing behind the sink can be reached now.
+    pub(crate) reachable: AtomicBool,
+}
+
+/// The trunk's end of a sink.
+pub(crate) struct SinkHandle {
+    /// Name for people: kind and target.
+    pub(crate) name: String,
+    /// What the sink shows of itself.
+    pub(crate) stats: Arc<SinkStats>,
+    /// Where batches go in.
+    pub(crate) queue: mpsc::Sender<Arc<Batch>>,
+}
+
+/// How many batches a sink's queue holds. Their bytes are bounded by the fan-out.
+pub(crate) const QUEUE_BATCHES: usize = 256;

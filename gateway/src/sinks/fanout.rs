@@ -1,0 +1,278 @@
+//! Hands batches to every sink and finds out what all of them have confirmed.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
+
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::{Batch, Confirmation, SinkHandle, Source};
+use crate::status::SinkStatus;
+
+/// All sinks of a collector, owned by the trunk.
+///
+/// Invariant: `held_bytes` counts every batch that at least one sink has not confirmed.
+pub(crate) struct Fanout {
+    sinks: Vec<Output>,
+    sources: Vec<Option<SourceState>>,
+    held_bytes: usize,
+    released: u64,
+}
+
+/// One sink and what does not fit its queue at the moment.
+struct Output {
+    handle: SinkHandle,
+    overflow: VecDeque<Arc<Batch>>,
+    /// By [`Source::index`]: the highest sequence confirmed since the start.
+    confirmed: Vec<u64>,
+    closed: bool,
+}
+
+/// Batches of a source that not every sink has confirmed, oldest first.
+struct SourceState {
+    released: u64,
+    batches: VecDeque<(u64, usize)>,
+}
+
+impl Fanout {
+    /// Makes a fan-out over `sinks`.
+    pub(crate) fn new(sinks: Vec<SinkHandle>) -> Self {
+        let outputs = sinks.into_iter().map(|handle| Output {
+            handle,
+            overflow: VecDeque::new(),
+            confirmed: Vec::new(),
+            closed: false,
+        });
+        Self {
+            sinks: outputs.collect(),
+            sources: Vec::new(),
+            held_bytes: 0,
+            released: 0,
+        }
+    }
+
+    /// Returns whether there is room for more readings.
+    pub(crate) const fn accepts(&self) -> bool {
+        self.held_bytes < HELD_BYTES_MAX
+    }
+
+    /// Returns whether every sink has confirmed everything it was given.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.held_bytes == 0
+    }
+
+    /// Returns the readings confirmed by every sink since the start.
+    pub(crate) const fn released(&self) -> u64 {
+        self.released
+    }
+
+    /// Makes a source known: everything up to `position` was confirmed before the start.
+    pub(crate) fn open(&mut self, source: &Source, position: u64) {
+        let index = source.index as usize;
+        if self.sources.len() <= index {
+            self.sources.resize_with(index + 1, || None);
+        }
+        if let Some(place) = self.sources.get_mut(index) {
+            *place = Some(SourceState {
+                released: position,
+                batches: VecDeque::new(),
+            });
+        }
+        for sink in &mut self.sinks {
+            if sink.confirmed.len() <= index {
+                sink.confirmed.resize(index + 1, 0);
+            }
+            if let Some(confirmed) = sink.confirmed.get_mut(index) {
+                *confirmed = position;
+            }
+        }
+    }
+
+    /// Hands a batch to every sink. The caller has asked [`Fanout::accepts`].
+    pub(crate) fn offer(&mut self, batch: &Arc<Batch>) {
+        let Some(state) = self
+            .sources
+            .get_mut(batch.source.index as usize)
+            .and_then(Option::as_mut)
+        else {
+            return;
+        };
+        let bytes = batch.readings.len() + BATCH_OVERHEAD;
+        state.batches.push_back((batch.last(), bytes));
+        self.held_bytes += bytes;
+        for sink in &mut self.sinks {
+            sink.overflow.push_back(Arc::clone(batch));
+            sink.pump();
+        }
+    }
+
+    /// Takes a sink's confirmation; returns the source's new common position if it moved.
+    pub(crate) fn confirm(&mut self, confirmation: Confirmation) -> Option<(u32, u64)> {
+        let index = confirmation.source as usize;
+        let sink = self.sinks.get_mut(confirmation.sink)?;
+        let confirmed = sink.confirmed.get_mut(index)?;
+        *confirmed = (*confirmed).max(confirmation.up_to);
+        sink.pump();
+        let common = self
+            .sinks
+            .iter()
+            .filter_map(|sink| sink.confirmed.get(index))
+            .min()
+            .copied()?;
+        let state = self.sources.get_mut(index)?.as_mut()?;
+        if common <= state.released {
+            return None;
+        }
+        self.released += common - state.released;
+        state.released = common;
+        while let Some((_, bytes)) = state.batches.pop_front_if(|(last, _)| *last <= common) {
+            self.held_bytes -= bytes;
+        }
+        Some((confirmation.source, common))
+    }
+
+    /// Returns what each sink shows.
+    pub(crate) fn status(&self) -> Vec<SinkStatus> {
+        let held = self.held_bytes as u64;
+        let sinks = self.sinks.iter().map(|sink| {
+            let stats = &sink.handle.stats;
+            SinkStatus {
+                name: sink.handle.name.clone(),
+                reachable: stats.reachable.load(Ordering::Relaxed) && !sink.closed,
+                confirmed: stats.confirmed.load(Ordering::Relaxed),
+                duplicates: stats.duplicates.load(Ordering::Relaxed),
+                errors: stats.errors.load(Ordering::Relaxed),
+                waiting_bytes: held,
+            }
+        });
+        sinks.collect()
+    }
+}
+
+impl Output {
+    /// Moves what waits into the sink's queue as far as there is room.
+    fn pump(&mut self) {
+        while let Some(batch) = self.overflow.pop_front() {
+            match self.handle.queue.try_send(batch) {
+                Ok(()) => {}
+                Err(TrySendError::Full(batch)) => {
+                    self.overflow.push_front(batch);
+                    return;
+                }
+                Err(TrySendError::Closed(batch)) => {
+                    // The sink has ended; what it did not confirm stays with the gateways.
+                    self.overflow.push_front(batch);
+                    self.closed = true;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of readings that not every sink has confirmed, at the most; one batch of each gateway may exceed it.
+const HELD_BYTES_MAX: usize = 16 << 20;
+/// What a batch costs beside its readings, in bytes.
+const BATCH_OVERHEAD: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use fieldgate_proto::identity::Identifier;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::sinks::SinkStats;
+
+    fn sink(name: &str, room: usize) -> (SinkHandle, mpsc::Receiver<Arc<Batch>>) {
+        let (queue, batches) = mpsc::channel(room);
+        (
+            SinkHandle {
+                name: name.to_owned(),
+                stats: Arc::new(SinkStats::default()),
+                queue,
+            },
+            batches,
+        )
+    }
+
+    fn source() -> Arc<Source> {
+        Arc::new(Source {
+            index: 0,
+            gateway: Identifier::from_bytes([1; 32]),
+            name: "a".to_owned(),
+            journal: [2; 16],
+            path: Vec::new(),
+        })
+    }
+
+    fn batch(source: &Arc<Source>, first: u64, count: u64, bytes: usize) -> Arc<Batch> {
+        Arc::new(Batch {
+            source: Arc::clone(source),
+            first,
+            count,
+            readings: vec![0; bytes],
+        })
+    }
+
+    #[test]
+    fn the_slowest_sink_decides() {
+        let (first, _first_batches) = sink("first", 8);
+        let (second, _second_batches) = sink("second", 8);
+        let mut fanout = Fanout::new(vec![first, second]);
+        let source = source();
+        fanout.open(&source, 10);
+        fanout.offer(&batch(&source, 11, 5, 100));
+        fanout.offer(&batch(&source, 16, 5, 100));
+        assert_eq!(
+            fanout.confirm(Confirmation {
+                sink: 0,
+                source: 0,
+                up_to: 20
+            }),
+            None
+        );
+        assert_eq!(
+            fanout.confirm(Confirmation {
+                sink: 1,
+                source: 0,
+                up_to: 15
+            }),
+            Some((0, 15))
+        );
+        assert!(!fanout.is_idle());
+        assert_eq!(
+            fanout.confirm(Confirmation {
+                sink: 1,
+                source: 0,
+                up_to: 20
+            }),
+            Some((0, 20))
+        );
+        assert!(fanout.is_idle());
+        assert_eq!(fanout.released(), 10);
+    }
+
+    #[test]
+    fn a_full_queue_holds_back_and_a_full_memory_closes() {
+        let (handle, mut batches) = sink("slow", 1);
+        let mut fanout = Fanout::new(vec![handle]);
+        let source = source();
+        fanout.open(&source, 0);
+        for number in 0..20 {
+            if fanout.accepts() {
+                fanout.offer(&batch(&source, number + 1, 1, 1 << 20));
+            }
+        }
+        assert!(!fanout.accepts());
+        assert_eq!(batches.try_recv().unwrap().first, 1);
+        assert!(batches.try_recv().is_err());
+        fanout.confirm(Confirmation {
+            sink: 0,
+            source: 0,
+            up_to: 1,
+        });
+        assert_eq!(batches.try_recv().unwrap().first, 2);
+        assert!(fanout.accepts());
+    }
+}

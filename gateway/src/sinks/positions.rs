@@ -1,0 +1,220 @@
+//! How far a sink has come with each source, kept across restarts.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use fieldgate_proto::identity::Identifier;
+use serde::{Deserialize, Serialize};
+
+use super::{JournalText, Source};
+
+/// Which journal of which gateway.
+pub(crate) type SourceKey = (Identifier, [u8; 16]);
+
+/// The highest sequence per source that a sink has made safe, in a small file that is replaced as a whole.
+#[derive(Debug)]
+pub(crate) struct Positions {
+    path: Option<PathBuf>,
+    by_source: BTreeMap<SourceKey, u64>,
+    /// Bytes of the sink's own file that these positions account for; 0 where the sink has no file.
+    pub(crate) offset: u64,
+    dirty: bool,
+}
+
+/// What stands in the file.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u8,
+    offset: u64,
+    positions: Vec<StoredPosition>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredPosition {
+    gateway: String,
+    journal: String,
+    sequence: u64,
+}
+
+impl Positions {
+    /// Returns positions that are not kept.
+    pub(crate) const fn forgetful() -> Self {
+        Self {
+            path: None,
+            by_source: BTreeMap::new(),
+            offset: 0,
+            dirty: false,
+        }
+    }
+
+    /// Loads positions from `path`; a missing file gives none.
+    ///
+    /// # Errors
+    /// If the file cannot be read or was not written by this program: going on would repeat or skip readings silently.
+    pub(crate) fn load(path: PathBuf) -> io::Result<Self> {
+        let mut positions = Self {
+            path: Some(path.clone()),
+            ..Self::forgetful()
+        };
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(positions),
+            Err(error) => return Err(named(&path, &error)),
+        };
+        let damaged = |what: &str| {
+            named(
+                &path,
+                &io::Error::new(io::ErrorKind::InvalidData, what.to_owned()),
+            )
+        };
+        let stored: Stored = serde_json::from_slice(&text).map_err(|error| damaged(&error.to_string()))?;
+        if stored.version != VERSION {
+            return Err(damaged("its version is not one this program knows"));
+        }
+        positions.offset = stored.offset;
+        for position in stored.positions {
+            let key = parse_key(&position.gateway, &position.journal)
+                .ok_or_else(|| damaged("a source is malformed"))?;
+            positions.by_source.insert(key, position.sequence);
+        }
+        Ok(positions)
+    }
+
+    /// Returns the highest sequence that is safe, 0 for a source never seen.
+    pub(crate) fn of(&self, source: &Source) -> u64 {
+        self.by_source
+            .get(&(source.gateway, source.journal))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// Returns all positions.
+    pub(crate) const fn all(&self) -> &BTreeMap<SourceKey, u64> {
+        &self.by_source
+    }
+
+    /// Notes that everything of `source` up to `sequence` is safe. Never goes back.
+    pub(crate) fn advance(&mut self, source: &Source, sequence: u64) {
+        self.advance_key((source.gateway, source.journal), sequence);
+    }
+
+    /// Notes that everything of the source `key` up to `sequence` is safe. Never goes back.
+    pub(crate) fn advance_key(&mut self, key: SourceKey, sequence: u64) {
+        let position = self.by_source.entry(key).or_insert(0);
+        if sequence > *position {
+            *position = sequence;
+            self.dirty = true;
+        }
+    }
+
+    /// Writes the file if anything changed: new file, synced, renamed over the old one, directory synced.
+    ///
+    /// # Errors
+    /// Those of the file system; the old file then still stands.
+    pub(crate) fn save(&mut self) -> io::Result<()> {
+        let (Some(path), true) = (&self.path, self.dirty) else {
+            return Ok(());
+        };
+        let stored = Stored {
+            version: VERSION,
+            offset: self.offset,
+            positions: self
+                .by_source
+                .iter()
+                .map(|((gateway, journal), sequence)| StoredPosition {
+                    gateway: gateway.to_string(),
+                    journal: JournalText(journal).to_string(),
+                    sequence: *sequence,
+                })
+                .collect(),
+        };
+        let fresh = path.with_extension("new");
+        let mut file = File::create(&fresh).map_err(|error| named(&fresh, &error))?;
+        serde_json::to_writer(&mut file, &stored)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&fresh, path).map_err(|error| named(path, &error))?;
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()?;
+        self.dirty = false;
+        Ok(())
+    }
+}
+
+/// Parses the parts of a reading's id that name its source.
+pub(crate) fn parse_key(gateway: &str, journal: &str) -> Option<SourceKey> {
+    let gateway = gateway.parse().ok()?;
+    if journal.len() != 32 || !journal.is_ascii() {
+        return None;
+    }
+    let mut id = [0; 16];
+    for (byte, digits) in id.iter_mut().zip(journal.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some((gateway, id))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Version of the file's layout.
+const VERSION: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source() -> Source {
+        Source {
+            index: 0,
+            gateway: Identifier::from_bytes([7; 32]),
+            name: "press".to_owned(),
+            journal: [0xab; 16],
+            path: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn positions_come_back_and_never_go_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sink.positions");
+        let mut positions = Positions::load(path.clone()).unwrap();
+        assert_eq!(positions.of(&source()), 0);
+        positions.advance(&source(), 9);
+        positions.advance(&source(), 4);
+        positions.offset = 77;
+        positions.save().unwrap();
+        let loaded = Positions::load(path).unwrap();
+        assert_eq!((loaded.of(&source()), loaded.offset), (9, 77));
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_that_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sink.positions");
+        fs::write(&path, "{\"version\":1").unwrap();
+        assert!(
+            Positions::load(path)
+                .unwrap_err()
+                .to_string()
+                .contains("sink.positions")
+        );
+    }
+
+    #[test]
+    fn the_id_of_a_reading_names_its_source() {
+        let id = source().reading_id(12);
+        let mut parts = id.split('/');
+        let key = parse_key(parts.next().unwrap(), parts.next().unwrap()).unwrap();
+        assert_eq!(key, (source().gateway, source().journal));
+        assert_eq!(parts.next(), Some("12"));
+    }
+}

@@ -1,0 +1,441 @@
+//! What a running node tells of itself, for people and for machines.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that `fieldgate status` shows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct NodeStatus {
+    /// Name from the file.
+    pub(crate) name: String,
+    /// Version of the program.
+    pub(crate) version: String,
+    /// Seconds since the start.
+    pub(crate) uptime_secs: u64,
+    /// `healthy` or `degraded`.
+    pub(crate) health: Health,
+    /// What is wrong, in words; empty when healthy.
+    pub(crate) reasons: Vec<String>,
+    /// Functions that the file switches on.
+    pub(crate) roles: Vec<String>,
+    /// The I/O backend.
+    pub(crate) io: IoStatus,
+    /// Identity and its key.
+    pub(crate) identity: IdentityStatus,
+    /// One entry per shard.
+    pub(crate) shards: Vec<ShardStatus>,
+    /// Links, channels, relay.
+    pub(crate) network: NetworkStatus,
+    /// The journal, on a gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) journal: Option<JournalStatus>,
+    /// Uplinks, on a gateway.
+    pub(crate) uplinks: Vec<UplinkStatus>,
+    /// Readings confirmed by every sink and released to their gateways since the start, on a collector.
+    pub(crate) delivered: u64,
+    /// Gateways that deliver here, on a collector.
+    pub(crate) sources: Vec<SourceStatus>,
+    /// Sinks, on a collector.
+    pub(crate) sinks: Vec<SinkStatus>,
+}
+
+/// Whether the node does what its file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Health {
+    /// Everything works.
+    #[default]
+    Healthy,
+    /// Something does not, and `reasons` says what.
+    Degraded,
+}
+
+/// The I/O backend.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct IoStatus {
+    /// `uring` or `epoll`.
+    pub(crate) backend: String,
+    /// Why this one.
+    pub(crate) reason: String,
+    /// What would bring the faster one, where that is not it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cure: Option<String>,
+}
+
+/// Identity and its key.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct IdentityStatus {
+    /// `fg1…`.
+    pub(crate) identifier: String,
+    /// Where the key lies: `token`, `file` or `memory`.
+    pub(crate) key: String,
+    /// Seconds until the attestation of the channel key ends.
+    pub(crate) attestation_secs: u64,
+    /// Signatures made by the key since the start.
+    pub(crate) signatures: u64,
+    /// Failed attempts since the start.
+    pub(crate) signing_errors: u64,
+    /// What the key's last failure was, while it has not worked again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) problem: Option<String>,
+}
+
+/// One shard.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ShardStatus {
+    /// MQTT clients connected.
+    pub(crate) clients: u64,
+    /// MQTT connections accepted since the start.
+    pub(crate) accepted: u64,
+    /// Connections refused at a bound.
+    pub(crate) refused: u64,
+    /// Sessions ended because of what the client sent.
+    pub(crate) protocol_errors: u64,
+    /// Log-ins refused.
+    pub(crate) auth_failures: u64,
+    /// Readings taken from clients.
+    pub(crate) readings: u64,
+    /// Readings refused: journal full, too large, not allowed.
+    pub(crate) readings_refused: u64,
+    /// Turns of the loop.
+    pub(crate) turns: u64,
+}
+
+/// Links, channels, relay.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct NetworkStatus {
+    /// Links that are up.
+    pub(crate) links: Vec<LinkStatus>,
+    /// Channels that are established.
+    pub(crate) channels: u64,
+    /// Handshakes completed since the start.
+    pub(crate) handshakes: u64,
+    /// Handshakes that failed.
+    pub(crate) handshake_failures: u64,
+    /// Records that did not open.
+    pub(crate) records_refused: u64,
+    /// Names registered here by members, where this node is a relay.
+    pub(crate) registered: Vec<String>,
+    /// Frames forwarded.
+    pub(crate) forwarded_frames: u64,
+    /// Payload bytes forwarded.
+    pub(crate) forwarded_bytes: u64,
+    /// Frames dropped, by reason.
+    pub(crate) dropped: Vec<(String, u64)>,
+}
+
+/// One link.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct LinkStatus {
+    /// Address of the neighbour.
+    pub(crate) peer: String,
+    /// `dialled` or `accepted`.
+    pub(crate) origin: String,
+    /// `connecting`, `up`.
+    pub(crate) state: String,
+    /// Identity attached to the link, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) member: Option<String>,
+    /// Smoothed round trip in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rtt_us: Option<u64>,
+    /// Bytes that wait to be sent.
+    pub(crate) queued_bytes: u64,
+}
+
+/// The journal.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct JournalStatus {
+    /// `ready`, `full`, `failed`.
+    pub(crate) state: String,
+    /// Bytes of all segments.
+    pub(crate) bytes: u64,
+    /// Bound on `bytes`.
+    pub(crate) bytes_max: u64,
+    /// Readings not released.
+    pub(crate) readings: u64,
+    /// Oldest sequence kept.
+    pub(crate) oldest: u64,
+    /// Highest sequence on stable storage.
+    pub(crate) committed: u64,
+    /// Block writes since the start.
+    pub(crate) commits: u64,
+    /// Sequences lost to corruption since the start.
+    pub(crate) lost: u64,
+    /// Whether a reading is on stable storage before its device is acknowledged.
+    pub(crate) durable: bool,
+}
+
+/// One uplink.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct UplinkStatus {
+    /// Name from the file.
+    pub(crate) name: String,
+    /// `connecting`, `attaching`, `securing`, `offering`, `delivering`.
+    pub(crate) state: String,
+    /// Where the way begins: address of relay or collector.
+    pub(crate) via: String,
+    /// Highest sequence confirmed by the collector.
+    pub(crate) confirmed: u64,
+    /// Readings sent and not confirmed.
+    pub(crate) in_flight: u64,
+    /// Readings committed and not sent.
+    pub(crate) waiting: u64,
+}
+
+/// One gateway that delivers here.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct SourceStatus {
+    /// Name from the file.
+    pub(crate) gateway: String,
+    /// Its journal, 32 hexadecimal digits.
+    pub(crate) journal: String,
+    /// Highest sequence received in order.
+    pub(crate) received: u64,
+    /// Highest sequence that every sink confirmed.
+    pub(crate) confirmed: u64,
+    /// Copies dropped.
+    pub(crate) duplicates: u64,
+    /// Sequences that the gateway could not deliver any more.
+    pub(crate) lost: u64,
+}
+
+/// One sink.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct SinkStatus {
+    /// Kind and target.
+    pub(crate) name: String,
+    /// Whether it can be reached.
+    pub(crate) reachable: bool,
+    /// Readings confirmed since the start.
+    pub(crate) confirmed: u64,
+    /// Readings it had already.
+    pub(crate) duplicates: u64,
+    /// Failures since the start.
+    pub(crate) errors: u64,
+    /// Bytes of readings that wait for it.
+    pub(crate) waiting_bytes: u64,
+}
+
+impl NodeStatus {
+    /// Derives health and its reasons from the parts.
+    pub(crate) fn judge(&mut self) {
+        let mut reasons = Vec::new();
+        if let Some(problem) = &self.identity.problem {
+            reasons.push(format!(
+                "identity key: {problem}; channels live on for {} s",
+                self.identity.attestation_secs
+            ));
+        }
+        if let Some(journal) = &self.journal {
+            match journal.state.as_str() {
+                "ready" => {}
+                "full" => reasons.push(format!(
+                    "journal full ({} of {} bytes): devices are not acknowledged until the collector has taken some",
+                    journal.bytes, journal.bytes_max
+                )),
+                state => reasons.push(format!("journal {state}: devices are not acknowledged; see the log")),
+            }
+            if journal.lost > 0 {
+                reasons.push(format!("journal: {} readings lost to corruption", journal.lost));
+            }
+        }
+        for uplink in self.uplinks.iter().filter(|uplink| uplink.state != "delivering") {
+            reasons.push(format!(
+                "uplink {}: {} (by {}); {} readings wait in the journal",
+                uplink.name, uplink.state, uplink.via, uplink.waiting
+            ));
+        }
+        for sink in self.sinks.iter().filter(|sink| !sink.reachable) {
+            reasons.push(format!(
+                "sink {}: not reachable; gateways keep their readings",
+                sink.name
+            ));
+        }
+        self.health = if reasons.is_empty() {
+            Health::Healthy
+        } else {
+            Health::Degraded
+        };
+        self.reasons = reasons;
+    }
+
+    /// Writes the status for a person.
+    pub(crate) fn to_text(&self) -> String {
+        let mut out = String::new();
+        self.write_text(&mut out).expect("writing to memory cannot fail");
+        out
+    }
+
+    fn write_text(&self, out: &mut String) -> std::fmt::Result {
+        let health = match self.health {
+            Health::Healthy => "healthy",
+            Health::Degraded => "DEGRADED",
+        };
+        writeln!(
+            out,
+            "{} ({}), {health}, up {}",
+            self.name,
+            self.roles.join(" + "),
+            duration(self.uptime_secs)
+        )?;
+        for reason in &self.reasons {
+            writeln!(out, "  ! {reason}")?;
+        }
+        writeln!(out, "  identity   {}", self.identity.identifier)?;
+        writeln!(
+            out,
+            "             key in {}, {} signatures, attestation valid for {}",
+            self.identity.key,
+            self.identity.signatures,
+            duration(self.identity.attestation_secs)
+        )?;
+        writeln!(out, "  i/o        {} ({})", self.io.backend, self.io.reason)?;
+        if let Some(cure) = &self.io.cure {
+            writeln!(out, "             {cure}")?;
+        }
+        if self.roles.iter().any(|role| role == "gateway") {
+            let sum = |value: fn(&ShardStatus) -> u64| self.shards.iter().map(value).sum::<u64>();
+            writeln!(
+                out,
+                "  mqtt       {} clients, {} readings, {} refused, {} bad sessions, {} bad log-ins",
+                sum(|shard| shard.clients),
+                sum(|shard| shard.readings),
+                sum(|shard| shard.readings_refused),
+                sum(|shard| shard.protocol_errors),
+                sum(|shard| shard.auth_failures)
+            )?;
+        }
+        if let Some(journal) = &self.journal {
+            writeln!(
+                out,
+                "  journal    {}, {} readings, {} of {}, committed up to {}{}",
+                journal.state,
+                journal.readings,
+                bytes(journal.bytes),
+                bytes(journal.bytes_max),
+                journal.committed,
+                if journal.durable { "" } else { ", NOT DURABLE" }
+            )?;
+        }
+        for uplink in &self.uplinks {
+            writeln!(
+                out,
+                "  uplink     {}: {} by {}, confirmed up to {}, {} on the way, {} waiting",
+                uplink.name, uplink.state, uplink.via, uplink.confirmed, uplink.in_flight, uplink.waiting
+            )?;
+        }
+        self.write_network(out)?;
+        for source in &self.sources {
+            writeln!(
+                out,
+                "  gateway    {}: received up to {}, confirmed up to {}, {} duplicates dropped, {} lost",
+                source.gateway, source.received, source.confirmed, source.duplicates, source.lost
+            )?;
+        }
+        for sink in &self.sinks {
+            writeln!(
+                out,
+                "  sink       {}: {}, {} confirmed, {} waiting",
+                sink.name,
+                if sink.reachable {
+                    "reachable"
+                } else {
+                    "NOT REACHABLE"
+                },
+                sink.confirmed,
+                bytes(sink.waiting_bytes)
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_network(&self, out: &mut String) -> std::fmt::Result {
+        let network = &self.network;
+        for link in &network.links {
+            let rtt = link.rtt_us.map_or_else(String::new, |rtt| {
+                format!(", {}.{:03} ms", rtt / 1000, rtt % 1000)
+            });
+            let member = link
+                .member
+                .as_ref()
+                .map_or_else(String::new, |member| format!(", {member}"));
+            writeln!(
+                out,
+                "  link       {} ({}), {}{rtt}{member}",
+                link.peer, link.origin, link.state
+            )?;
+        }
+        writeln!(
+            out,
+            "  channels   {} up, {} handshakes, {} failed",
+            network.channels, network.handshakes, network.handshake_failures
+        )?;
+        if !network.registered.is_empty() {
+            writeln!(out, "  names      {}", network.registered.join(", "))?;
+        }
+        if network.forwarded_frames > 0 {
+            writeln!(
+                out,
+                "  forwarded  {} frames, {}",
+                network.forwarded_frames,
+                bytes(network.forwarded_bytes)
+            )?;
+        }
+        for (reason, count) in &network.dropped {
+            writeln!(out, "  dropped    {count} × {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes seconds as `3 d 4 h`, `5 min 10 s`, at most two units.
+fn duration(secs: u64) -> String {
+    match secs {
+        0..60 => format!("{secs} s"),
+        60..3_600 => format!("{} min {} s", secs / 60, secs % 60),
+        3_600..86_400 => format!("{} h {} min", secs / 3_600, secs % 3_600 / 60),
+        _ => format!("{} d {} h", secs / 86_400, secs % 86_400 / 3_600),
+    }
+}
+
+/// Writes a number of bytes with one decimal in the largest binary unit that gives at least 1.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    for (unit, shift) in UNITS {
+        if count >= 1 << shift {
+            let tenths = u128::from(count) * 10 >> shift;
+            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+        }
+    }
+    format!("{count} B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations_read_well() {
+        assert_eq!(bytes(1_023), "1023 B");
+        assert_eq!(bytes(8 << 20), "8.0 MiB");
+        assert_eq!(bytes(1_610_612_736), "1.5 GiB");
+        assert_eq!(duration(59), "59 s");
+        assert_eq!(duration(86_400 * 3 + 3_600 * 4), "3 d 4 h");
+    }
+
+    #[test]
+    fn a_full_journal_is_a_reason() {
+        let mut status = NodeStatus {
+            journal: Some(JournalStatus {
+                state: "full".to_owned(),
+                ..JournalStatus::default()
+            }),
+            ..NodeStatus::default()
+        };
+        status.judge();
+        assert_eq!(status.health, Health::Degraded);
+        assert!(status.to_text().contains("journal full"));
+    }
+}
