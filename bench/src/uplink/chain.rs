@@ -6,9 +6,10 @@
 
 mod files;
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -65,7 +66,13 @@ impl Chain {
             sink: consumer.as_ref().map(Consumer::address),
         };
         let path = folder.join("passphrase");
-        fs::write(&path, "only for this measurement\n")
+        // A file that others may read is refused.
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(b"only for this measurement\n"))
             .map_err(Failure::io(format!("writing {}", path.display())))?;
         // A file is refused while it names nobody, so the first ones name nodes that do not exist.
         let nobody = Identifiers::nobody();

@@ -32,7 +32,6 @@
 //!  append ─▶ pending ──flush, no write in flight──▶ in flight ──handle_written(Ok)──▶ committed ──handle_released──▶ gone
 //!              ▲                                       └──handle_written(Err): segment poisoned──▶ in flight elsewhere
 //! ```
-#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod cursor;
 mod format;

@@ -1,4 +1,5 @@
 //! The small file that says what has been released.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::format::SECTOR;
 use crate::wire::Reader;

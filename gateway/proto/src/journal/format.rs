@@ -1,4 +1,5 @@
 //! The bytes of segments, blocks and records.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::wire::Reader;
 
@@ -113,12 +114,12 @@ impl BlockHeader {
         let sound = header.first > 0
             && header.count > 0
             && header.first.checked_add(u64::from(header.count)).is_some();
-        (sound && header.len() <= BLOCK_BYTES_MAX).then_some(header)
+        (sound && header.block_len() <= BLOCK_BYTES_MAX).then_some(header)
     }
 
     /// Returns the bytes of the block, zeros at its end included.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub const fn block_len(&self) -> usize {
         aligned(BLOCK_HEADER_LEN.saturating_add(self.payload_len as usize))
     }
 
@@ -131,7 +132,10 @@ impl BlockHeader {
 
 /// Returns `len` rounded up to whole sectors.
 pub(super) const fn aligned(len: usize) -> usize {
-    len.saturating_add(SECTOR - 1) / SECTOR * SECTOR
+    match len.checked_next_multiple_of(SECTOR) {
+        Some(len) => len,
+        None => usize::MAX,
+    }
 }
 
 /// One record of a block.

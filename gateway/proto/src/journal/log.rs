@@ -641,9 +641,9 @@ impl Journal {
                 payload_len: u32::try_from(payload_len).unwrap_or(u32::MAX),
                 released: self.released,
             };
-            debug_assert!(header.len() <= BLOCK_BYTES_MAX, "pending records are bounded");
+            debug_assert!(header.block_len() <= BLOCK_BYTES_MAX, "pending records are bounded");
             header.put(&mut block.block);
-            block.block.resize(header.len(), 0);
+            block.block.resize(header.block_len(), 0);
         }
         let last = block
             .first

@@ -1,4 +1,5 @@
 //! Finding out after a start what is there.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! Reading what is no longer in memory.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::BTreeMap;
 
@@ -209,7 +210,7 @@ impl Replay {
         while let Some(rest) = chunk.get(offset..).filter(|rest| !rest.is_empty()) {
             let header = BlockHeader::decode(rest);
             match header {
-                Some(header) if header.len() <= rest.len() || at_end => {
+                Some(header) if header.block_len() <= rest.len() || at_end => {
                     if header.first > expected {
                         self.found(expected, header.first.saturating_sub(1), offset, offset);
                     }
@@ -220,7 +221,7 @@ impl Replay {
                         self.found(header.first, last, start, end);
                         expected = expected.max(last.saturating_add(1));
                     }
-                    offset = offset.saturating_add(header.len());
+                    offset = offset.saturating_add(header.block_len());
                 }
                 Some(_) => break,
                 None => match next_block(&chunk, offset) {

@@ -1,4 +1,5 @@
 //! Everything that can be read in the bytes of a segment, with what cannot.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::format::{BLOCK_HEADER_LEN, BlockHeader, Records, SECTOR, SegmentHeader};
 
@@ -68,7 +69,7 @@ pub fn scan_segment<'a>(bytes: &'a [u8], report: &mut impl FnMut(Scanned<'a>)) -
                 header,
             });
             scan_block(rest, offset, &header, report);
-            offset = offset.saturating_add(header.len());
+            offset = offset.saturating_add(header.block_len());
             continue;
         }
         match next_block(bytes, offset) {

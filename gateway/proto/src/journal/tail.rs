@@ -1,4 +1,5 @@
 //! The newest committed records in memory, in the buffers they were written from.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::VecDeque;
 

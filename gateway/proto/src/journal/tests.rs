@@ -51,6 +51,9 @@ impl Disk {
     }
 }
 
+/// What records hold, by sequence.
+type Bodies = BTreeMap<u64, Vec<u8>>;
+
 /// A journal, its disk, and what was promised of it.
 struct Machine {
     journal: Journal,
@@ -216,7 +219,7 @@ impl Machine {
     }
 
     /// Reads everything from `from` to the last committed record, as an uplink would.
-    fn read_all(&mut self, from: u64) -> (BTreeMap<u64, Vec<u8>>, Vec<(u64, u64)>) {
+    fn read_all(&mut self, from: u64) -> (Bodies, Vec<(u64, u64)>) {
         let mut found = BTreeMap::new();
         let mut lost = Vec::new();
         let mut next = from;
@@ -526,7 +529,7 @@ fn damage_in_the_middle_is_reported_exactly_and_the_rest_delivered() {
     let bodies = machine.bodies.clone();
     let first = *machine.disk.segments.keys().next().unwrap();
     let header = BlockHeader::decode(&machine.disk.segments[&first][SECTOR..]).unwrap();
-    let block_len = header.len();
+    let block_len = header.block_len();
     // Every 37th byte of the second block, its header and its padding included.
     for at in (0..block_len).step_by(37) {
         let mut disk = machine.disk.clone();

@@ -178,7 +178,10 @@ impl Node {
                     self.by_flow.insert(flow, *channel);
                     self.handle_channel_output(now, entropy, wire, output);
                 }
-                _ => self.handle_channel_output(now, entropy, wire, output),
+                channel::Output::Transmit { .. }
+                | channel::Output::Established { .. }
+                | channel::Output::Pong { .. }
+                | channel::Output::Closed { .. } => self.handle_channel_output(now, entropy, wire, output),
             }
         }
         self.settle(now, entropy, wire);
