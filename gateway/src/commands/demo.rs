@@ -10,15 +10,11 @@ use fieldgate_config::settings::Settings;
 use fieldgate_hsm::{Algorithm, SoftwareSigner};
 use rumqttc::{AsyncClient, MqttOptions, QoS};
 use serde::Serialize;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::LocalSet,
-    time,
-};
+use tokio::{task::LocalSet, time};
 
 use super::{
     Failure, print, print_json,
-    run::{control_runtime, harden},
+    run::{EndSignals, control_runtime, harden},
 };
 use crate::{
     cli::DemoArgs,
@@ -95,6 +91,8 @@ async fn serve(args: &DemoArgs, dir: &Path) -> Result<(), Failure> {
         .copied()
         .ok_or_else(|| Failure::new("the gateway does not listen"))?;
 
+    // Whoever reads the first line may signal the demo at once.
+    let end = EndSignals::listen()?;
     if args.json {
         let [gateway, relay, collector] = ids;
         print_json(&Ready {
@@ -111,7 +109,7 @@ async fn serve(args: &DemoArgs, dir: &Path) -> Result<(), Failure> {
     for number in 1..=args.simulate {
         tokio::task::spawn_local(simulate(number, mqtt));
     }
-    wait(&mut [gateway, collector, relay]).await
+    wait(end, &mut [gateway, collector, relay]).await
 }
 
 /// Starts the gateway; if nobody asked for a port and the usual one is taken, on a free one.
@@ -250,13 +248,10 @@ async fn simulate(number: u16, mqtt: SocketAddr) {
 }
 
 /// Waits for Ctrl-C, then stops the nodes in the order of the data.
-async fn wait(nodes: &mut [Running; 3]) -> Result<(), Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::chain("signals", &error));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+async fn wait(mut end: EndSignals, nodes: &mut [Running; 3]) -> Result<(), Failure> {
     let [gateway, collector, relay] = nodes;
     let result = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        () = end.wait() => Ok(()),
         Some(reason) = gateway.broken.recv() => Err(Failure::new(reason)),
         Some(reason) = collector.broken.recv() => Err(Failure::new(reason)),
         Some(reason) = relay.broken.recv() => Err(Failure::new(reason)),

@@ -4,7 +4,7 @@ use std::{path::Path, rc::Rc};
 
 use fieldgate_config::settings::{LogFormat, Settings};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::LocalSet,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     runtime::{
         StartError,
         keys::Identity,
-        start::{self, Options, Running},
+        start::{self, Options},
     },
 };
 
@@ -54,7 +54,7 @@ pub(super) fn harden() {
 
 async fn serve(settings: &Settings, identity: Identity) -> Result<(), Failure> {
     let identifier = identity.history().identifier();
-    let running = start::start(settings, identity, Options::default())
+    let mut running = start::start(settings, identity, Options::default())
         .await
         .map_err(StartError::into_failure)?;
     let control = Socket::bind(&settings.node.control_socket).map_err(|error| {
@@ -65,6 +65,9 @@ async fn serve(settings: &Settings, identity: Identity) -> Result<(), Failure> {
         let listener = metrics::bind(settings.listen).await.map_err(Failure::new)?;
         tokio::task::spawn_local(metrics::serve(listener, Rc::clone(&running.handle)));
     }
+    // Whoever reads that the node is ready may signal it at once.
+    let mut end = EndSignals::listen()?;
+    let mut hangup = listen(SignalKind::hangup())?;
     tracing::info!(
         name = settings.node.name,
         roles = running.handle.roles.join(" + "),
@@ -75,19 +78,9 @@ async fn serve(settings: &Settings, identity: Identity) -> Result<(), Failure> {
     );
     // Without systemd there is nobody to notify.
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
-    wait(running).await
-}
-
-/// Waits until the node is told to stop, and stops it.
-async fn wait(mut running: Running) -> Result<(), Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::chain("signals", &error));
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut hangup = listen(SignalKind::hangup())?;
     let result = loop {
         tokio::select! {
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
+            () = end.wait() => break Ok(()),
             _ = hangup.recv() => tracing::warn!("SIGHUP: a changed file takes effect after a restart"),
             Some(reason) = running.broken.recv() => break Err(Failure::new(reason)),
         }
@@ -97,4 +90,32 @@ async fn wait(mut running: Running) -> Result<(), Failure> {
     running.stop();
     tracing::info!("stopped");
     result
+}
+
+/// The signals that tell a node to end.
+pub(super) struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    /// Listens; from now on they do not end the process by themselves.
+    pub(super) fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one of them.
+    pub(super) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::chain("signals", &error))
 }

@@ -1,0 +1,10 @@
+//! What the tests are written with: processes, nodes made from the example files, brokers, clients.
+
+pub(crate) mod broker;
+pub(crate) mod client;
+pub(crate) mod node;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod scrape;
+pub(crate) mod site;
+pub(crate) mod wait;

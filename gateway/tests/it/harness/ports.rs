@@ -1,0 +1,33 @@
+//! Free ports, for listeners that must keep their port over a restart.
+
+use std::{
+    net::TcpListener,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+/// Returns a port of 127.0.0.1 that nobody listens on.
+///
+/// It lies below the range that the kernel gives to outgoing connections, so that none takes it in the meantime, and is given
+/// out once in this process.
+///
+/// # Panics
+/// If every port is taken.
+pub(crate) fn free() -> u16 {
+    for _ in 0..COUNT {
+        let offset = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(start());
+        let port = FIRST + offset % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port from {FIRST} on");
+}
+
+/// Where this process begins, so that two at the same time seldom meet.
+fn start() -> u16 {
+    u16::try_from(std::process::id() * 37 % u32::from(COUNT)).expect("the remainder fits")
+}
+
+static NEXT: AtomicU16 = AtomicU16::new(0);
+const FIRST: u16 = 20_000;
+const COUNT: u16 = 12_000;

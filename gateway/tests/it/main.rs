@@ -1,0 +1,10 @@
+//! The binary as its users meet it: real processes, stock MQTT clients, a real broker, real tokens.
+//!
+//! `FIELDGATE_IO=uring|epoll` chooses the I/O backend of every node that is started; without it a node chooses itself. A program
+//! that is not installed fails the test that needs it, with the sentence how to install it.
+#![forbid(unsafe_code)]
+
+mod chain;
+mod custody;
+mod demo;
+mod harness;
