@@ -2,9 +2,11 @@
 
 pub(crate) mod broker;
 pub(crate) mod client;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod scrape;
 pub(crate) mod site;
+pub(crate) mod token;
 pub(crate) mod wait;

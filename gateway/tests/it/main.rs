@@ -8,3 +8,4 @@ mod chain;
 mod custody;
 mod demo;
 mod harness;
+mod namespaces;

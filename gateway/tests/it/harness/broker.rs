@@ -1,6 +1,6 @@
 //! Debian's mosquitto, and its clients.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command};
+use std::{fs, net::SocketAddr, path::Path};
 
 use super::process::{CLIENT_TIME, Ended, Process, command, run};
 
@@ -61,16 +61,17 @@ pub(crate) fn subscribe_by(by: &[&str], port: u16) -> Process {
 
 /// Publishes with the stock client, which ends with 0 after the PUBACK.
 pub(crate) fn publish(to: SocketAddr, arguments: &[&str]) -> Ended {
-    run(&mut publisher(to, arguments))
+    publish_by(&[], to, arguments)
 }
 
-/// The stock client, not started yet.
-pub(crate) fn publisher(to: SocketAddr, arguments: &[&str]) -> Command {
+/// Publishes with the stock client, started by a program such as `ip netns exec NAME`.
+pub(crate) fn publish_by(by: &[&str], to: SocketAddr, arguments: &[&str]) -> Ended {
     let (host, port) = (to.ip().to_string(), to.port().to_string());
     let limit = CLIENT_TIME.as_secs().to_string();
-    let mut words = vec!["timeout", &limit, "mosquitto_pub", "-h", &host, "-p", &port];
+    let mut words = by.to_vec();
+    words.extend(["timeout", &limit, "mosquitto_pub", "-h", &host, "-p", &port]);
     words.extend(arguments);
-    command(&words)
+    run(&mut command(&words))
 }
 
 const BROKER: &str = "/usr/sbin/mosquitto";

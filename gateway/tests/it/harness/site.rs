@@ -248,7 +248,8 @@ fn read(path: &Path) -> String {
 pub(crate) const DEVICE: &str = "pump-7";
 /// Relay address in the examples.
 pub(crate) const EXAMPLE_RELAY: &str = "10.77.0.2:4433";
-const EXAMPLE_METRICS: &str = "127.0.0.1:9464";
+/// Metrics address in the examples.
+pub(crate) const EXAMPLE_METRICS: &str = "127.0.0.1:9464";
 /// Identifiers in the examples: gateway, relay, collector.
 const EXAMPLE_IDENTIFIERS: [&str; 3] = [
     "fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r",
