@@ -611,10 +611,6 @@ fn join_key((device, client_id): &ClientKey) -> Box<str> {
 }
 
 /// Returns the place of a connection among those of its shard.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the lower half of the number is the index"
-)]
 fn index(id: ConnectionId) -> usize {
     (id.as_u64() & 0xffff_ffff) as usize
 }

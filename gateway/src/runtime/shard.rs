@@ -96,19 +96,24 @@ impl Shard {
                 }
                 self.stop_by = Some(now.instant + STOP_TIME_MAX);
             }
-            message => {
-                let Some(trunk) = &mut self.trunk else { return };
-                match message {
-                    ShardMessage::Local(local) => trunk.handle_local(*local),
-                    ShardMessage::Resolved { neighbour, addresses } => {
-                        trunk.handle_resolved(io, now, neighbour, addresses);
-                    }
-                    ShardMessage::Confirmed(confirmation) => trunk.handle_confirmed(confirmation),
-                    ShardMessage::Readings(batch) => trunk.handle_readings(batch),
-                    ShardMessage::Status(_)
-                    | ShardMessage::Committed { .. }
-                    | ShardMessage::TakenOver { .. }
-                    | ShardMessage::Stop => {}
+            ShardMessage::Local(local) => {
+                if let Some(trunk) = &mut self.trunk {
+                    trunk.handle_local(*local);
+                }
+            }
+            ShardMessage::Resolved { neighbour, addresses } => {
+                if let Some(trunk) = &mut self.trunk {
+                    trunk.handle_resolved(io, now, neighbour, addresses);
+                }
+            }
+            ShardMessage::Confirmed(confirmation) => {
+                if let Some(trunk) = &mut self.trunk {
+                    trunk.handle_confirmed(confirmation);
+                }
+            }
+            ShardMessage::Readings(batch) => {
+                if let Some(trunk) = &mut self.trunk {
+                    trunk.handle_readings(batch);
                 }
             }
         }

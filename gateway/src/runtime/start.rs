@@ -304,7 +304,7 @@ fn node_settings(
         });
         node.relay = Some(RelaySettings {
             members: members.collect(),
-            links_per_member_max: usize::try_from(relay.links_per_member_max).unwrap_or(usize::MAX),
+            links_per_member_max: usize::from(relay.links_per_member_max),
             queue_bytes_max: usize::try_from(relay.queue_bytes_max).unwrap_or(usize::MAX),
             held_bytes_max: usize::try_from(relay.held_bytes_max).unwrap_or(usize::MAX),
             ..RelaySettings::default()
@@ -443,6 +443,9 @@ struct FieldPlan {
 }
 
 type Mailbox = ((MailSender<ShardMessage>, MailReceiver<ShardMessage>), Waker);
+/// Threads, MQTT addresses, link addresses.
+type Spawned = (Vec<JoinHandle<()>>, Vec<SocketAddr>, Vec<SocketAddr>);
+/// Addresses for MQTT, MQTT over TLS, and links.
 type Bound = Result<(Vec<SocketAddr>, Vec<SocketAddr>, Vec<SocketAddr>), StartError>;
 
 impl ShardPlan {
@@ -496,7 +499,7 @@ impl ShardPlan {
         mailboxes: Vec<Mailbox>,
         trunk: Trunk,
         broken: &mpsc::Sender<String>,
-    ) -> Result<(Vec<JoinHandle<()>>, Vec<SocketAddr>, Vec<SocketAddr>), StartError> {
+    ) -> Result<Spawned, StartError> {
         let mut threads = Vec::with_capacity(mailboxes.len());
         let mut links = Vec::new();
         let mut trunk = Some(trunk);

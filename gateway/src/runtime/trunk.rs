@@ -529,7 +529,7 @@ impl Trunk {
     pub(crate) fn report(&self, io: &Io) -> TrunkReport {
         TrunkReport {
             network: self.network_status(io),
-            journal: self.journal.as_ref().map(|files| journal_status(files)),
+            journal: self.journal.as_ref().map(journal_status),
             uplinks: self.uplink_status(),
             sources: self.collecting.source_status(&self.node),
             sinks: self

@@ -335,12 +335,13 @@ mod tests {
         let mut readings = Vec::new();
         for number in first..first + count {
             let mut body = Vec::new();
+            let payload = number.to_string();
             let reading = Reading {
                 device: "press \"1\"",
                 resource: "temp",
                 content_type: None,
                 user_properties: UserProperties::EMPTY,
-                payload: format!("{number}").as_bytes(),
+                payload: payload.as_bytes(),
                 captured_at: WallTime::default(),
                 class: Class::Normal,
             };

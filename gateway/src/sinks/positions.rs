@@ -141,7 +141,7 @@ impl Positions {
         let directory = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+            .unwrap_or_else(|| Path::new("."));
         File::open(directory)?.sync_all()?;
         self.dirty = false;
         Ok(())
