@@ -151,7 +151,7 @@ pub(crate) fn journal_text(out: &mut Vec<u8>, sequence: u64, reading: &Reading<'
     out.extend_from_slice(line.as_bytes());
 }
 
-/// Returns the source and sequence of a line that [`line`] wrote, from its id.
+/// Returns the source and sequence of a line that [`line()`] wrote, from its id.
 pub(crate) fn id_of(line: &[u8]) -> Option<(super::positions::SourceKey, u64)> {
     let id = line.strip_prefix(b"{\"id\":\"")?;
     let id = std::str::from_utf8(id.split(|byte| *byte == b'"').next()?).ok()?;
