@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use fieldgate_mqtt::{reason::ReasonCode, version::ProtocolVersion};
@@ -33,7 +34,7 @@ fn every_acknowledged_number_arrives_and_none_twice_while_each_process_is_killed
     let clients: Vec<_> = (0..CLIENTS)
         .map(|index| Publisher::start(index, site.mqtt, &score))
         .collect();
-    let kills = kill_at_random(&mut site, &score, &mut random);
+    let (kills, mut recoveries) = kill_at_random(&mut site, &score, &mut random);
     score.with(|tally| tally.ending = true);
     let acknowledged: BTreeSet<String> = clients
         .into_iter()
@@ -55,9 +56,10 @@ fn every_acknowledged_number_arrives_and_none_twice_while_each_process_is_killed
         "acknowledged and not in the file: {missing:?}"
     );
     let copies = wait_for_copies(&mut subscriber, &acknowledged, &lines);
+    recoveries.sort_unstable();
     let summary = format!(
         "custody: {} kills (gateway {}, relay {}, collector {}), {} acknowledged, {} lines, {} copies beyond the first at the broker, \
-         {} connections, drained in {:.1} s, {:.1} s in all, seed {seed}\n",
+         {} connections, delivering again within {:.1} s at the median and {:.1} s at the most, drained in {:.1} s, {:.1} s in all, seed {seed}\n",
         kills.iter().sum::<usize>(),
         kills[0],
         kills[1],
@@ -66,6 +68,8 @@ fn every_acknowledged_number_arrives_and_none_twice_while_each_process_is_killed
         lines.len(),
         copies,
         score.with(|tally| tally.connections),
+        recoveries[recoveries.len() / 2].as_secs_f32(),
+        recoveries[recoveries.len() - 1].as_secs_f32(),
         drained.elapsed().as_secs_f32(),
         took.elapsed().as_secs_f32(),
     );
@@ -85,12 +89,14 @@ fn site_for_many_clients() -> Site {
     site
 }
 
-/// Kills one of the three after a random number of acknowledgements, [`KILLS`] times; returns how often each.
+/// Kills one of the three after a random number of acknowledgements, [`KILLS`] times; returns how often each,
+/// and how long the way took to deliver again where that was waited for.
 ///
 /// Every few kills it waits until readings come out at the other end as well, so that not all of them hit a way that is just
 /// being built.
-fn kill_at_random(site: &mut Site, score: &Score, random: &mut Random) -> [usize; 3] {
+fn kill_at_random(site: &mut Site, score: &Score, random: &mut Random) -> ([usize; 3], Vec<Duration>) {
     let mut kills = [0; 3];
+    let mut recoveries = Vec::new();
     for round in 0..KILLS {
         let acknowledged = score.with(|tally| tally.acknowledged);
         let wanted = acknowledged + 1 + random.below(ACKNOWLEDGED_PER_KILL_MAX);
@@ -98,6 +104,7 @@ fn kill_at_random(site: &mut Site, score: &Score, random: &mut Random) -> [usize
         score.wait(|tally| tally.acknowledged >= wanted);
         if round % DELIVERED_EVERY == 0 {
             let have = site.readings_file().metadata().map_or(0, |file| file.len());
+            let waited = Stopwatch::start();
             until("the file grows", || {
                 let now = site.readings_file().metadata().map_or(0, |file| file.len());
                 if now > have {
@@ -107,6 +114,7 @@ fn kill_at_random(site: &mut Site, score: &Score, random: &mut Random) -> [usize
                 score.with(|tally| tally.allowed += 1);
                 Err(format!("it has {now} bytes"))
             });
+            recoveries.push(waited.elapsed());
         }
         let victim = usize::try_from(random.below(3)).expect("it is below 3");
         kills[victim] += 1;
@@ -119,7 +127,7 @@ fn kill_at_random(site: &mut Site, score: &Score, random: &mut Random) -> [usize
             score.with(|tally| tally.generation += 1);
         }
     }
-    kills
+    (kills, recoveries)
 }
 
 /// Kills and starts again. The next kill may come before the node is ready.
@@ -263,7 +271,7 @@ impl Publisher {
 
     /// Waits until the gateway was started again, or a moment: it may be there and not listen yet.
     fn wait_to_reconnect(&self, generation: u64) {
-        let wait = std::time::Duration::from_millis(20);
+        let wait = Duration::from_millis(20);
         let waited = self
             .score
             .changed

@@ -8,4 +8,6 @@ mod chain;
 mod custody;
 mod demo;
 mod harness;
+mod journal_faults;
 mod namespaces;
+mod uplink_faults;

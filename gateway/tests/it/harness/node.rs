@@ -127,6 +127,15 @@ impl Node {
         text(&json(&made.out), "identifier")
     }
 
+    /// Returns its identifier, which was made before.
+    ///
+    /// # Panics
+    /// If it was not.
+    pub(crate) fn identifier(&self) -> String {
+        let shown = self.run(&["identity", "show", "--json"]).expect(0);
+        text(&json(&shown.out), "identifier")
+    }
+
     /// Starts it and does not wait until it is ready.
     pub(crate) fn spawn(&mut self) {
         let process = Process::spawn(&self.name, &mut self.command(&["run"]));
