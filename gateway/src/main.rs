@@ -11,6 +11,7 @@ mod cli;
 mod commands;
 mod control;
 mod logs;
+mod memory;
 mod metrics;
 mod runtime;
 mod sinks;

@@ -11,7 +11,7 @@ use tokio::{
 use super::{Failure, check};
 use crate::{
     control::Socket,
-    logs, metrics,
+    logs, memory, metrics,
     runtime::{
         StartError,
         keys::Identity,
@@ -65,6 +65,7 @@ async fn serve(settings: &Settings, identity: Identity) -> Result<(), Failure> {
         let listener = metrics::bind(settings.listen).await.map_err(Failure::new)?;
         tokio::task::spawn_local(metrics::serve(listener, Rc::clone(&running.handle)));
     }
+    tokio::task::spawn_local(memory::give_back());
     // Whoever reads that the node is ready may signal it at once.
     let mut end = EndSignals::listen()?;
     let mut hangup = listen(SignalKind::hangup())?;
