@@ -128,6 +128,10 @@ impl Io {
     ) -> io::Result<(ListenerId, SocketAddr)> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
+        if addr.is_ipv6() {
+            // So that the same port can be listened on for IPv4 as well, whatever net.ipv6.bindv6only says.
+            socket.set_only_v6(true)?;
+        }
         if options.reuse_port {
             socket.set_reuse_port(true)?;
         }
