@@ -543,7 +543,12 @@ impl Journal {
     /// Returns the bytes of records that wait to be written.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
-        self.pending.block.len()
+        // A record that was refused leaves the room for a block's header behind, and nothing to write.
+        if self.pending.count == 0 {
+            0
+        } else {
+            self.pending.block.len()
+        }
     }
 
     /// Returns the bytes of all segments, and their bound.
@@ -641,7 +646,10 @@ impl Journal {
                 payload_len: u32::try_from(payload_len).unwrap_or(u32::MAX),
                 released: self.released,
             };
-            debug_assert!(header.block_len() <= BLOCK_BYTES_MAX, "pending records are bounded");
+            debug_assert!(
+                header.block_len() <= BLOCK_BYTES_MAX,
+                "pending records are bounded"
+            );
             header.put(&mut block.block);
             block.block.resize(header.block_len(), 0);
         }

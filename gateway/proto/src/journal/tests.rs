@@ -389,6 +389,11 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
         taken = sequence;
     }
     assert_eq!(machine.journal.state(), JournalState::Full);
+    assert_eq!(
+        machine.journal.pending_bytes(),
+        0,
+        "what was refused does not wait"
+    );
     machine.no_room = false;
     machine.pass(3_000);
     assert_eq!(machine.journal.state(), JournalState::Ready);
