@@ -514,3 +514,42 @@ fn a_link_that_sends_garbage_is_closed_and_others_go_on() {
     net.pass(2);
     assert_eq!(net.delivered(), 100);
 }
+
+/// A journal whose disk is slow.
+struct Slow;
+
+impl RecordSource for Slow {
+    fn copy_records(&mut self, _: u64, _: usize, _: u64, _: &mut Vec<u8>) -> Copied {
+        Copied::NotYet
+    }
+}
+
+#[test]
+fn readings_that_wait_for_the_disk_leave_no_deadline_in_the_past() {
+    let mut net = Net::new(100, |gateway, _, _| {
+        gateway.uplinks[0].available = 10;
+        gateway.uplinks[0].latency = Duration::from_millis(2);
+    });
+    net.pass(5);
+    assert_eq!(net.delivered(), 10);
+    net.hosts[GATEWAY].node.handle_available(net.now, 1, 100);
+    let gateway = &mut net.hosts[GATEWAY];
+    for millis in [0, 2, 4] {
+        let mut now = net.now;
+        now.instant = now.instant + Duration::from_millis(millis);
+        gateway
+            .node
+            .handle_timeout(now, &mut net.entropy, &mut gateway.buffers);
+        gateway
+            .node
+            .flush(now, &mut net.entropy, &mut gateway.buffers, Some(&mut Slow));
+        let deadline = gateway.node.poll_timeout().unwrap();
+        assert!(
+            deadline > now.instant,
+            "it would turn without end: {deadline} at {}",
+            now.instant
+        );
+    }
+    net.pass(2);
+    assert_eq!(net.delivered(), 100, "they go once the disk is there");
+}

@@ -30,8 +30,19 @@ pub(super) struct Uplink {
     way: usize,
     backoff: Backoff,
     retry_at: Option<Instant>,
-    /// Since when committed readings wait for company.
-    waiting_since: Option<Instant>,
+    company: Company,
+}
+
+/// Whether readings that may be sent wait for more to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Company {
+    /// There are none.
+    Nobody,
+    /// Since then.
+    Awaited(Instant),
+    /// No more: what keeps them is the link or the disk, and whoever ends that brings the next turn. A deadline in the past
+    /// would have the caller turn without end until then.
+    Enough,
 }
 
 /// Where an uplink stands.
@@ -75,12 +86,15 @@ impl Uplink {
             way: 0,
             backoff: Backoff::new(BACKOFF),
             retry_at: Some(now),
-            waiting_since: None,
+            company: Company::Nobody,
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let sealing = self.waiting_since.map(|since| since + self.settings.latency);
+        let sealing = match self.company {
+            Company::Awaited(since) => Some(since + self.settings.latency),
+            Company::Nobody | Company::Enough => None,
+        };
         [self.retry_at, self.sender.poll_timeout(), sealing]
             .into_iter()
             .flatten()
@@ -92,7 +106,7 @@ impl Uplink {
         self.state = UplinkState::Waiting;
         self.channel = None;
         self.sender.handle_down();
-        self.waiting_since = None;
+        self.company = Company::Nobody;
         self.way = (self.way + 1) % self.settings.ways.len().max(1);
         self.retry_at = Some(self.backoff.handle_failure(now, entropy));
     }
@@ -100,14 +114,21 @@ impl Uplink {
     /// Returns whether a record should be sealed now rather than wait for more.
     fn is_ripe(&mut self, now: Instant) -> bool {
         let Some((_, count)) = self.sender.next_range() else {
-            self.waiting_since = None;
+            self.company = Company::Nobody;
             return false;
         };
-        if count >= COMPANY || self.settings.latency.is_zero() {
-            return true;
-        }
-        let since = *self.waiting_since.get_or_insert(now);
-        now >= since + self.settings.latency
+        let enough = count >= COMPANY
+            || match self.company {
+                Company::Nobody => self.settings.latency.is_zero(),
+                Company::Awaited(since) => now >= since + self.settings.latency,
+                Company::Enough => true,
+            };
+        self.company = match self.company {
+            _ if enough => Company::Enough,
+            Company::Awaited(since) => Company::Awaited(since),
+            Company::Nobody | Company::Enough => Company::Awaited(now),
+        };
+        enough
     }
 }
 
@@ -280,7 +301,7 @@ impl Node {
     ) -> bool {
         let uplink = &mut self.uplinks[index];
         let Some((first, count)) = uplink.sender.next_range() else {
-            uplink.waiting_since = None;
+            uplink.company = Company::Nobody;
             return false;
         };
         let mut links = Links {
