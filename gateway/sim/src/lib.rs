@@ -1,1 +1,47 @@
 //! Deterministic simulator of fieldgate networks with fault injection.
+//!
+//! One seed is one run: it draws a [`Scenario`] (gateways, relays, a collector, links, faults, an attacker), and [`run`] plays
+//! it with the real machines of the core: nodes, journals, channels. Only wires, disks, sinks and time are made up. After
+//! every step a reference model is compared with what the machines did; the functions named `invariant_…` say what
+//! must hold, and the first that does not ends the run with a [`Violation`].
+//!
+//! ```text
+//!  devices ─▶ Journal ─▶ gateway's Node ═wires═ relay's Node ═wires═ collector's Node ─▶ sink
+//!               │disk                    ▲ Attacker, on what leaves a relay                │store
+//!               └────────────────── Model: promised, sent, made safe, released ───────────┘
+//! ```
+//!
+//! Phases of a run: *chaos*, in which devices publish while faults and attacks happen; *healing*, after which everything works
+//! and the attacker behaves; *settling*, in which every reading that was promised has to arrive within
+//! [`SETTLE_MAX`](scenario::SETTLE_MAX).
+//!
+//! The bytes of ML-KEM keys and ciphertexts differ from run to run, for their generator cannot be seeded. Nothing here looks
+//! at their values, so what happens and when is the same; [`Report::fingerprint`] shows it.
+#![forbid(unsafe_code)]
+
+pub mod attacker;
+pub mod dice;
+pub mod report;
+pub mod scenario;
+
+mod disk;
+mod gateway;
+mod host;
+mod member;
+mod model;
+mod pipe;
+mod sink;
+mod world;
+
+pub use attacker::Verb;
+pub use model::Violation;
+pub use report::{Report, Trace};
+pub use scenario::Scenario;
+
+/// Plays a scenario to its end.
+///
+/// # Errors
+/// [`Violation`]: something that must hold did not.
+pub fn run(scenario: &Scenario, trace: &mut Trace<'_>) -> Result<Report, Violation> {
+    world::World::new(scenario, trace).run()
+}

@@ -1,0 +1,144 @@
+//! What a run has to say for itself.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use crate::attacker::Verb;
+
+/// What happened in a run that broke no invariant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Events played.
+    pub steps: u64,
+    /// Readings that devices gave to gateways.
+    pub appended: u64,
+    /// Readings that were promised to devices.
+    pub acknowledged: u64,
+    /// Readings that gateways did not take: full disk, failing disk, too much waiting.
+    pub refused: u64,
+    /// Readings that reached the sink's store, those nobody was promised included.
+    pub delivered: u64,
+    /// Sequences that damage to a disk excused from arriving, and that did not.
+    pub excused: u64,
+    /// Starts after a stop: of gateways, relays, collectors.
+    pub restarts: [u64; 3],
+    /// Connections cut with both ends running.
+    pub resets: u64,
+    /// Times nothing passed between two nodes for a while.
+    pub partitions: u64,
+    /// Connections whose end never told its neighbour that it was gone, for longer than a link may be silent.
+    pub silent_ends: u64,
+    /// Disk operations that failed or were cut in the middle.
+    pub disk_faults: u64,
+    /// Sectors of a disk that were damaged later.
+    pub rot: u64,
+    /// Times the sink stopped taking readings.
+    pub sink_stops: u64,
+    /// Purpose keys replaced while running.
+    pub renewals: u64,
+    /// Clocks set wrong for a while.
+    pub wrong_clocks: u64,
+    /// Attacks carried out on frames, by kind.
+    pub attacks: BTreeMap<Verb, u64>,
+    /// Bytes on wires that were searched for plaintext.
+    pub tapped: u64,
+    /// Frames that relays forwarded.
+    pub forwarded: u64,
+    /// Counters of all nodes in all their lives together: records that did not verify, that came again, for no channel.
+    pub records_refused: [u64; 3],
+    /// Channels established.
+    pub established: u64,
+    /// Keys of channels replaced.
+    pub rekeys: u64,
+    /// Copies of readings that the collector dropped, and readings that came too early.
+    pub duplicates: u64,
+    /// See `duplicates`.
+    pub out_of_order: u64,
+    /// Readings the sinks did not take at once.
+    pub held_back: u64,
+    /// Times a stranger came for a service and was refused.
+    pub refused_peers: u64,
+    /// Messages that reached the impostor and did not fool anybody.
+    pub impostor_messages: u64,
+    /// From healing to the last release.
+    pub settled_after: Duration,
+    /// A hash over what happened when, lengths included, contents left out.
+    pub fingerprint: u64,
+}
+
+impl Report {
+    /// Returns how often `verb` was carried out.
+    #[must_use]
+    pub fn attacks_of(&self, verb: Verb) -> u64 {
+        self.attacks.get(&verb).copied().unwrap_or(0)
+    }
+
+    /// Adds the counters of another run, for totals over many seeds.
+    pub fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.appended += other.appended;
+        self.acknowledged += other.acknowledged;
+        self.refused += other.refused;
+        self.delivered += other.delivered;
+        self.excused += other.excused;
+        let restarts = self.restarts.iter_mut().zip(other.restarts);
+        let refused = self.records_refused.iter_mut().zip(other.records_refused);
+        restarts.chain(refused).for_each(|(sum, part)| *sum += part);
+        self.resets += other.resets;
+        self.partitions += other.partitions;
+        self.silent_ends += other.silent_ends;
+        self.disk_faults += other.disk_faults;
+        self.rot += other.rot;
+        self.sink_stops += other.sink_stops;
+        self.renewals += other.renewals;
+        self.wrong_clocks += other.wrong_clocks;
+        for (verb, count) in &other.attacks {
+            *self.attacks.entry(*verb).or_default() += count;
+        }
+        self.tapped += other.tapped;
+        self.forwarded += other.forwarded;
+        self.established += other.established;
+        self.rekeys += other.rekeys;
+        self.duplicates += other.duplicates;
+        self.out_of_order += other.out_of_order;
+        self.held_back += other.held_back;
+        self.refused_peers += other.refused_peers;
+        self.impostor_messages += other.impostor_messages;
+        self.settled_after = self.settled_after.max(other.settled_after);
+    }
+}
+
+/// Where the story of a run goes: nowhere, or to a function that gets it line by line.
+pub struct Trace<'a>(Option<&'a mut dyn FnMut(String)>);
+
+impl fmt::Debug for Trace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Trace({})", if self.0.is_some() { "on" } else { "off" })
+    }
+}
+
+impl<'a> Trace<'a> {
+    /// Tells nothing; costs nothing.
+    #[must_use]
+    pub const fn off() -> Self {
+        Self(None)
+    }
+
+    /// Tells everything to `tell`.
+    pub fn to(tell: &'a mut dyn FnMut(String)) -> Self {
+        Self(Some(tell))
+    }
+
+    /// Returns whether anybody listens.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Tells a line.
+    pub(crate) fn line(&mut self, line: String) {
+        if let Some(tell) = &mut self.0 {
+            tell(line);
+        }
+    }
+}

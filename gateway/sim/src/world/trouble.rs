@@ -1,0 +1,228 @@
+//! What goes wrong, and that it ends.
+
+use std::time::Duration;
+
+use fieldgate_proto::time::ClockQuality;
+
+use super::{Event, World};
+use crate::{
+    host::{Host, Role},
+    pipe::Side,
+    scenario::{Clock, Fault, Stop},
+};
+
+impl World<'_, '_> {
+    pub(super) fn begin_fault(&mut self, number: usize) {
+        let Some((_, fault)) = self.scenario.faults.get(number) else {
+            return;
+        };
+        let fault = *fault;
+        self.tell(|_| format!("*** {fault:?}"));
+        let lasting = match fault {
+            Fault::Stop { host, lasting, how } => {
+                self.stop(host, how, lasting);
+                None
+            }
+            Fault::Reset { between } => {
+                if self.reset(between) {
+                    self.report.resets += 1;
+                }
+                None
+            }
+            Fault::Partition { between, lasting } => {
+                self.block(between, lasting);
+                self.report.partitions += 1;
+                Some(lasting)
+            }
+            Fault::Disk {
+                host,
+                trouble,
+                lasting,
+            } => {
+                if let Some(Role::Gateway(files)) = self.hosts.get_mut(host).map(|host| &mut host.role) {
+                    files.disk.trouble = Some(trouble);
+                }
+                Some(lasting)
+            }
+            Fault::Rot { host } => {
+                self.rot(host);
+                None
+            }
+            Fault::SinkStops { lasting } => {
+                self.stop_sink(true);
+                self.report.sink_stops += 1;
+                Some(lasting)
+            }
+            Fault::Renew { host } => {
+                let now = self.now;
+                if let Some(host) = self.hosts.get_mut(host).filter(|host| host.machine.is_some()) {
+                    host.renew(now);
+                    self.report.renewals += 1;
+                }
+                None
+            }
+            Fault::WrongClock { host, lasting } => {
+                let wrong = Clock {
+                    ahead_millis: self.dice.pick(&[-1, 1]) * WRONG_MILLIS,
+                    quality: ClockQuality::Synchronised,
+                };
+                self.set_clock(host, wrong);
+                self.report.wrong_clocks += 1;
+                Some(lasting)
+            }
+        };
+        if let Some(lasting) = lasting {
+            self.schedule(lasting, Event::End { fault: number });
+        }
+    }
+
+    pub(super) fn end_fault(&mut self, number: usize) {
+        let Some((_, fault)) = self.scenario.faults.get(number) else {
+            return;
+        };
+        match *fault {
+            Fault::Disk { host, .. } => {
+                if let Some(Role::Gateway(files)) = self.hosts.get_mut(host).map(|host| &mut host.role) {
+                    files.disk.trouble = None;
+                }
+            }
+            Fault::Partition { between, .. } => self.unblock(between),
+            Fault::SinkStops { .. } => self.stop_sink(false),
+            Fault::WrongClock { host, .. } => self.set_clock(host, Clock::RIGHT),
+            Fault::Stop { .. } | Fault::Reset { .. } | Fault::Rot { .. } | Fault::Renew { .. } => {}
+        }
+    }
+
+    /// Stops a host in the middle of whatever it does.
+    fn stop(&mut self, index: usize, how: Stop, lasting: Duration) {
+        let Some(host) = self.hosts.get_mut(index).filter(|host| host.machine.is_some()) else {
+            return;
+        };
+        host.stop(&mut self.report);
+        if let Role::Gateway(files) = &mut host.role {
+            files.disk.stop(how, &mut self.dice);
+            self.disk_busy_until.remove(&index);
+        }
+        let kind = match &host.role {
+            Role::Gateway(_) => Some(0),
+            Role::Relay => Some(1),
+            Role::Collector(_) => Some(2),
+            Role::Impostor => None,
+        };
+        if let Some(count) = kind.and_then(|kind| self.report.restarts.get_mut(kind)) {
+            *count += 1;
+        }
+        // A kernel tells the neighbours, a dead machine does not: they notice at its next start, or by themselves.
+        let silence = match how {
+            Stop::Kill => Duration::ZERO,
+            Stop::PowerCut => self.dice.millis(0, 80_000),
+        };
+        let mut ends = Vec::new();
+        for (number, pipe) in &self.pipes {
+            for side in Side::BOTH {
+                if pipe.end(side).host == index && pipe.end(side).open {
+                    ends.push((*number, side));
+                }
+            }
+        }
+        if silence > LINK_SILENCE_MAX && !ends.is_empty() {
+            self.report.silent_ends += 1;
+        }
+        for (number, side) in ends {
+            self.hang_up(number, side, silence);
+        }
+        self.down.insert(index);
+        self.schedule(lasting, Event::Start { host: index });
+    }
+
+    pub(super) fn start(&mut self, index: usize) {
+        let now = self.now;
+        if !self.down.remove(&index) || self.is_impostor(index) && self.healed_at.is_some() {
+            return;
+        }
+        if let Some(host) = self.hosts.get_mut(index) {
+            host.start(now, self.scenario, &mut self.model);
+        }
+        self.tell(|world| {
+            let from = world.hosts.get(index).and_then(Host::journal_key);
+            format!(
+                "{} starts, journal {:?}",
+                world.name(index),
+                from.map(|key| key.1)
+            )
+        });
+        if index == self.scenario.collector() && self.sink_is_stopped() {
+            self.stop_sink(true);
+        }
+        self.turn(index);
+    }
+
+    fn is_impostor(&self, index: usize) -> bool {
+        index > self.scenario.collector()
+    }
+
+    /// Returns whether a stop of the sink is under way.
+    fn sink_is_stopped(&self) -> bool {
+        let elapsed = Duration::from_nanos(self.now);
+        self.healed_at.is_none()
+            && self.scenario.faults.iter().any(|(at, fault)| {
+                matches!(fault, Fault::SinkStops { lasting } if *at <= elapsed && elapsed < *at + *lasting)
+            })
+    }
+
+    fn stop_sink(&mut self, stopped: bool) {
+        let collector = self.scenario.collector();
+        if let Some(sink) = self.sink_mut(collector) {
+            sink.stopped = stopped;
+            self.turn(collector);
+        }
+    }
+
+    fn set_clock(&mut self, index: usize, clock: Clock) {
+        if let Some(host) = self.hosts.get_mut(index) {
+            host.clock = clock;
+        }
+    }
+
+    /// Damages the disk of a gateway.
+    fn rot(&mut self, index: usize) {
+        let Some(host) = self.hosts.get_mut(index) else {
+            return;
+        };
+        // Without a running journal it is not known whose sequences those are.
+        let Some(key) = host.journal_key() else { return };
+        let Role::Gateway(files) = &mut host.role else {
+            return;
+        };
+        if let Some(sequences) = files.disk.rot(&mut self.dice) {
+            self.model.damaged(key, sequences);
+            self.report.rot += 1;
+        }
+    }
+
+    /// Ends everything that goes wrong, and lets devices publish once more.
+    pub(super) fn heal(&mut self) {
+        self.tell(|_| "*** everything works from now on".to_owned());
+        self.healed_at = Some(self.now);
+        for fault in 0..self.scenario.faults.len() {
+            self.end_fault(fault);
+        }
+        for index in 0..self.hosts.len() {
+            if self.is_impostor(index) {
+                self.stop(index, Stop::Kill, Duration::ZERO);
+            } else {
+                let after = self.dice.millis(0, 500);
+                self.schedule(after, Event::Start { host: index });
+            }
+            self.set_clock(index, Clock::RIGHT);
+        }
+        for gateway in 0..self.scenario.gateways {
+            self.schedule(Duration::from_secs(1), Event::Publish { gateway });
+        }
+    }
+}
+
+/// A link that is silent for so long is closed (PROTOCOL.md §3.1).
+const LINK_SILENCE_MAX: Duration = Duration::from_secs(45);
+/// Three days: longer than an attestation.
+const WRONG_MILLIS: i64 = 3 * 86_400_000;

@@ -1,0 +1,4 @@
+//! Whole networks, one seed each.
+
+mod malicious;
+mod seeds;

@@ -1,0 +1,171 @@
+//! Many seeds, each with a network and faults of its own.
+//!
+//! `FIELDGATE_SIM_SEED` plays one and tells its story; `FIELDGATE_SIM_SEEDS` says how many are played.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use fieldgate_sim::{Report, Scenario, Trace, Verb, run};
+
+/// Plays a seed; a panic of a machine counts as a failure like any other.
+pub(crate) fn play(scenario: &Scenario, tell: Option<&mut dyn FnMut(String)>) -> Result<Report, String> {
+    let mut trace = tell.map_or_else(Trace::off, Trace::to);
+    let played = catch_unwind(AssertUnwindSafe(|| run(scenario, &mut trace)));
+    match played {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err(violation)) => Err(format!("{violation}; {}", violation.hint())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("seed {}: panic: {}", scenario.seed, text.unwrap_or("?")))
+        }
+    }
+}
+
+/// Plays a seed that failed once more, and returns the end of its story.
+fn story(seed: u64) -> String {
+    let mut lines = Vec::new();
+    let _ = play(&Scenario::draw(seed), Some(&mut |line| lines.push(line)));
+    let from = lines.len().saturating_sub(STORY_LINES);
+    lines.split_off(from).join("\n")
+}
+
+/// Plays all `seeds` on every processor, and returns the sum of the reports.
+fn play_all(seeds: &[u64]) -> Report {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut sum = Report::default();
+        let mut failures = Vec::new();
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match play(&Scenario::draw(*seed), None) {
+                Ok(report) => sum.add(&report),
+                Err(failure) => failures.push((*seed, failure)),
+            }
+        }
+        (sum, failures)
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let results: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().expect("a seed's panic is caught"))
+            .collect()
+    });
+    let mut total = Report::default();
+    let mut failures = Vec::new();
+    for (sum, failed) in results {
+        total.add(&sum);
+        failures.extend(failed);
+    }
+    failures.sort();
+    if let Some((seed, _)) = failures.first() {
+        let all: Vec<&str> = failures.iter().map(|(_, failure)| failure.as_str()).collect();
+        panic!(
+            "{} of {} seeds failed:\n{}\n\nthe end of the story of seed {seed}:\n{}",
+            failures.len(),
+            seeds.len(),
+            all.join("\n"),
+            story(*seed)
+        );
+    }
+    total
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is {text:?}, not a number")),
+    )
+}
+
+/// Returns the seeds that are kept.
+fn kept() -> Vec<u64> {
+    include_str!("../../seeds.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_whitespace().next())
+        .map(|seed| seed.parse().expect("a line of seeds.txt begins with a number"))
+        .collect()
+}
+
+#[test]
+fn whatever_goes_wrong_nothing_promised_is_lost_or_counts_twice() {
+    if let Some(seed) = number("FIELDGATE_SIM_SEED") {
+        let scenario = Scenario::draw(seed);
+        println!("{scenario:#?}");
+        let played = play(&scenario, Some(&mut |line| println!("{line}")));
+        println!("{played:#?}");
+        played.unwrap();
+        return;
+    }
+    let asked = number("FIELDGATE_SIM_SEEDS");
+    let mut seeds = kept();
+    let known: BTreeSet<u64> = seeds.iter().copied().collect();
+    seeds.extend((1..=asked.unwrap_or(SEEDS)).filter(|seed| !known.contains(seed)));
+    let total = play_all(&seeds);
+    println!("{} seeds: {total:#?}", seeds.len());
+    if asked.is_none_or(|asked| asked >= SEEDS) {
+        everything_happened(&total);
+    }
+}
+
+/// A simulator that never does what it is made for would find nothing.
+fn everything_happened(total: &Report) {
+    assert!(total.restarts.iter().all(|restarts| *restarts > 0), "{total:?}");
+    let counts = [
+        total.resets,
+        total.partitions,
+        total.silent_ends,
+        total.disk_faults,
+        total.rot,
+        total.excused,
+        total.sink_stops,
+        total.renewals,
+        total.wrong_clocks,
+        total.refused,
+        total.rekeys,
+        total.duplicates,
+        total.out_of_order,
+        total.held_back,
+        total.refused_peers,
+        total.impostor_messages,
+    ];
+    assert!(counts.iter().all(|count| *count > 0), "{total:?}");
+    assert!(
+        total.records_refused.iter().all(|refused| *refused > 0),
+        "{total:?}"
+    );
+    assert!(
+        Verb::ALL.iter().all(|verb| total.attacks_of(*verb) > 0),
+        "{total:?}"
+    );
+    assert!(total.acknowledged > 10_000 && total.tapped > 1 << 20, "{total:?}");
+}
+
+#[test]
+fn a_seed_does_the_same_every_time() {
+    for seed in 1..=6 {
+        let reports = [(); 2].map(|()| play(&Scenario::draw(seed), None).unwrap());
+        assert_eq!(reports[0], reports[1]);
+    }
+}
+
+#[test]
+fn different_seeds_do_different_things() {
+    let fingerprints: BTreeSet<u64> = (1..=6)
+        .map(|seed| play(&Scenario::draw(seed), None).unwrap().fingerprint)
+        .collect();
+    assert_eq!(fingerprints.len(), 6);
+}
+
+/// Seeds played unless asked for another number.
+const SEEDS: u64 = 200;
+/// Lines of a story that are shown.
+const STORY_LINES: usize = 120;
