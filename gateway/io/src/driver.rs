@@ -219,6 +219,8 @@ impl Io {
     }
 
     /// Sends what is queued, ends our stream, and closes when the peer has closed too, or after the close timeout.
+    ///
+    /// A connection that is still being made is given up: `connected` says `ConnectionAborted`.
     pub fn close(&mut self, id: ConnectionId) {
         let Some(connection) = self.shard.connections.get_mut(id) else {
             return;
@@ -247,7 +249,7 @@ impl Io {
         }
     }
 
-    /// Drops the connection with a reset, and what is queued with it.
+    /// Drops the connection with a reset, and what is queued with it. While it is being made: as [`Self::close`].
     pub fn abort(&mut self, id: ConnectionId) {
         if let Some(connection) = self.shard.connections.get_mut(id) {
             connection.reset = true;

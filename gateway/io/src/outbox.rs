@@ -80,16 +80,23 @@ impl Outbox {
 }
 
 /// Empty buffers that idle connections have given back, most recently used first, so that an idle connection holds none.
+///
+/// While the pool is large, those that nobody took for a second are freed.
 #[derive(Debug, Default)]
 pub(crate) struct BufferPool {
     free: Vec<Vec<u8>>,
     bytes: usize,
+    /// The fewest buffers that were free since the last trim: so many, the lowest in the stack, were not needed.
+    unused: usize,
+    /// When to trim next, in nanoseconds; `None` while the pool is small.
+    trim_at: Option<u64>,
 }
 
 impl BufferPool {
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let buffer = self.free.pop().unwrap_or_default();
         self.bytes -= buffer.capacity();
+        self.unused = self.unused.min(self.free.len());
         buffer
     }
 
@@ -104,13 +111,43 @@ impl BufferPool {
             self.free.push(buffer);
         }
     }
+
+    /// When [`Self::trim`] has something to do.
+    pub(crate) const fn trim_at(&self) -> Option<u64> {
+        self.trim_at
+    }
+
+    /// Frees what was not needed since the last time, at most once a second and only while the pool is large.
+    pub(crate) fn trim(&mut self, now: u64) {
+        if self.bytes <= POOL_BYTES_KEPT {
+            self.trim_at = None;
+            return;
+        }
+        match self.trim_at {
+            Some(at) if now < at => return,
+            Some(_) => {
+                for buffer in self.free.drain(..self.unused) {
+                    self.bytes -= buffer.capacity();
+                }
+            }
+            None => {}
+        }
+        self.unused = self.free.len();
+        self.trim_at = (self.bytes > POOL_BYTES_KEPT).then_some(now.saturating_add(TRIM_INTERVAL));
+    }
 }
 
 /// Most buffers kept: one for each of some thousand devices that are answered in the same turn.
 const POOL_BUFFERS_MAX: usize = 4096;
 
-/// Most memory kept.
-const POOL_BYTES_MAX: usize = 2 << 20;
+/// Most memory kept: two buffers for each of a few links at full speed.
+const POOL_BYTES_MAX: usize = 4 << 20;
+
+/// So much is kept for good.
+const POOL_BYTES_KEPT: usize = 128 << 10;
+
+/// Nanoseconds between trims.
+const TRIM_INTERVAL: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -150,6 +187,34 @@ mod tests {
             pool.take();
         }
         assert_eq!(pool.bytes, 0);
+    }
+
+    #[test]
+    fn a_large_pool_shrinks_to_what_is_used() {
+        const SECOND: u64 = TRIM_INTERVAL;
+        let mut pool = BufferPool::default();
+        for _ in 0..10 {
+            pool.give(Vec::with_capacity(100 << 10));
+        }
+        pool.trim(0);
+        assert_eq!(pool.trim_at(), Some(SECOND));
+        // Three are in use at a time.
+        let taken: Vec<_> = (0..3).map(|_| pool.take()).collect();
+        for buffer in taken {
+            pool.give(buffer);
+        }
+        pool.trim(SECOND - 1);
+        assert_eq!(pool.free.len(), 10);
+        pool.trim(SECOND);
+        assert_eq!(pool.free.len(), 3);
+        // Nobody comes any more.
+        pool.trim(2 * SECOND);
+        assert_eq!((pool.free.len(), pool.bytes, pool.trim_at()), (0, 0, None));
+        // A small pool stays.
+        pool.give(Vec::with_capacity(1000));
+        pool.trim(3 * SECOND);
+        pool.trim(9 * SECOND);
+        assert_eq!(pool.free.len(), 1);
     }
 
     proptest! {

@@ -593,6 +593,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_shards_ring_does_nothing_but_its_work() {
+        if std::env::var("FIELDGATE_IO").is_ok_and(|choice| choice == "epoll") {
+            return;
+        }
+        let waker = Waker::new().expect("a descriptor");
+        let (mut ring, mut inbox) =
+            Ring::new(&Settings::default(), &waker).expect("io_uring, or FIELDGATE_IO=epoll");
+        // A filter would not see these; the ring itself refuses them.
+        let path = c"/etc/hostname";
+        let open = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build();
+        let socket = opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build();
+        for entry in [opcode::Nop::new().build(), open, socket] {
+            // SAFETY: the path is static; the others point to nothing.
+            unsafe { ring.push(&entry.user_data(Operation::CancelAny.token_of(0))) };
+            ring.wait(&mut inbox, None, Duration::ZERO, &mut Stats::default())
+                .expect("it waits");
+            let results: Vec<_> = inbox
+                .completions
+                .iter()
+                .map(|completion| completion.result)
+                .collect();
+            assert_eq!(results, [-libc::EACCES]);
+        }
+        assert!(
+            ring.ring.submitter().register_eventfd(0).is_err(),
+            "nothing more can be registered"
+        );
+        assert_eq!(ring.in_flight, 0);
+    }
+
+    #[test]
     fn tokens_keep_what_was_put_in() {
         let id = ConnectionId {
             index: 0x00ab_cdef,
