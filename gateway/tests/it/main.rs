@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod chain;
+mod cli;
+mod client_faults;
 mod custody;
 mod demo;
 mod harness;

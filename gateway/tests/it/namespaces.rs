@@ -59,7 +59,7 @@ fn site(network: &Network) -> Site {
     let nodes = std::array::from_fn(|machine| {
         let mut node = Node::new(dir.path(), names[machine], metrics);
         node.start_by(&network.on(machine));
-        node.write_secret("fieldgate-pin", token::PIN);
+        node.write_secret("fieldgate-pin", token::PIN.as_bytes());
         token::give(&mut node);
         // As systemd hands credentials to a unit.
         let credentials = node.dir.to_str().expect("the path is text").to_owned();

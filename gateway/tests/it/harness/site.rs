@@ -209,7 +209,7 @@ pub(crate) fn placed(example: &str) -> String {
 }
 
 /// Returns a file with the key in a sealed file in the place of a token.
-fn sealed(text: &str) -> String {
+pub(crate) fn sealed(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines() {
         let key = line.split(" = ").next().unwrap_or_default();
