@@ -55,6 +55,9 @@ pub(crate) struct Options {
     /// `[node] io` of fieldgate
     #[arg(long, default_value = "auto", value_parser = ["auto", "uring", "epoll"])]
     io: String,
+    /// `[node] shards` of the nodes; 0 is one per core
+    #[arg(long, default_value_t = 0)]
+    shards: u16,
     /// The fieldgate binary; without it the one beside this program
     #[arg(long)]
     gateway_binary: Option<PathBuf>,
@@ -154,6 +157,7 @@ fn measure_one(
                 clients: usize::try_from(options.clients).unwrap_or(usize::MAX),
                 window: options.window,
                 io: options.io.clone(),
+                shards: options.shards,
             };
             Box::new(Chain::start(&settings, folder, Arc::clone(&window))?)
         }

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) window: u16,
     /// `[node] io`.
     pub(crate) io: String,
+    /// `[node] shards`.
+    pub(crate) shards: u16,
 }
 
 /// Three nodes, and a consumer if the sink is timed.

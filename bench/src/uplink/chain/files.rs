@@ -45,12 +45,13 @@ impl Identifiers {
 impl Files<'_> {
     /// Returns what every node has.
     fn node(&self, name: &str) -> String {
-        let (folder, io) = (self.folder.display(), &self.settings.io);
+        let (folder, io, shards) = (self.folder.display(), &self.settings.io, self.settings.shards);
         format!(
             "[node]\n\
              name = \"{name}\"\n\
              state_dir = \"{folder}/{name}\"\n\
              io = \"{io}\"\n\
+             shards = {shards}\n\
              control_socket = \"{folder}/{name}.sock\"\n\
              \n\
              [log]\n\
@@ -216,6 +217,7 @@ mod tests {
                 clients,
                 window,
                 io: "epoll".to_owned(),
+                shards: 1,
             };
             let files = Files {
                 folder: Path::new("/tmp/bench"),
