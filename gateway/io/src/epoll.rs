@@ -9,7 +9,8 @@ use std::{
 
 use crate::{
     connection::{CloseReason, Connection, ConnectionId, ListenerId, Phase},
-    driver::{Handler, Io, Port},
+    handler::Handler,
+    io::{Io, Port},
     shard::{Listener, Shard},
     storage::FileRef,
     sys::{self, Epoll, EpollEvent},

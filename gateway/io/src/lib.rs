@@ -30,6 +30,8 @@ mod backend;
 mod connection;
 mod driver;
 mod epoll;
+mod handler;
+mod io;
 mod outbox;
 mod shard;
 mod sys;
@@ -38,7 +40,9 @@ mod waker;
 
 pub use backend::{Backend, BackendChoice, BackendError, Selected, UnknownBackend};
 pub use connection::{BufferClass, CloseReason, ConnectionId, ListenerId};
-pub use driver::{ConnectOptions, Driver, Handler, Io, ListenOptions, Turn};
+pub use driver::Driver;
+pub use handler::{Handler, Turn};
+pub use io::{ConnectOptions, Io, ListenOptions};
 pub use shard::{Settings, SettingsError, Stats};
 
 pub use waker::Waker;

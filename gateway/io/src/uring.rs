@@ -4,17 +4,16 @@
     reason = "entries of the submission queue carry pointers the kernel uses later"
 )]
 
-use std::{io, net::TcpStream, os::fd::AsRawFd, time::Duration};
+use std::{io, net::TcpStream, os::fd::AsRawFd};
 
 use io_uring::{
-    IoUring, cqueue, opcode, squeue,
-    types::{self, CancelBuilder, SubmitArgs, Timespec},
+    IoUring, opcode, squeue,
+    types::{self, CancelBuilder},
 };
 
 use crate::{
-    clock,
-    connection::{BufferClass, Connection, ConnectionId, ConnectionTable, Phase},
-    shard::{Listener, Settings, Shard, Stats},
+    connection::{BufferClass, Connection, ConnectionId, Phase},
+    shard::{Listener, Settings, Shard},
     storage::FileRef,
     sys,
     waker::Waker,
@@ -22,76 +21,17 @@ use crate::{
 
 mod buffers;
 mod dispatch;
+mod operation;
 mod probe;
 mod setup;
+mod wait;
 mod writes;
 
 use buffers::BufferRing;
 pub(crate) use dispatch::dispatch;
+use operation::Operation;
 pub(crate) use probe::{ProbeError, probe};
 use writes::WriteTable;
-
-/// What a completion is about; the topmost byte of its 64 bits of user data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operation {
-    Accept,
-    CancelAccept,
-    ReceiveDevice,
-    ReceiveLink,
-    CancelReceive,
-    Send,
-    Connect,
-    CancelAll,
-    Wake,
-    Write,
-    CancelAny,
-}
-
-impl Operation {
-    const ALL: [Self; 11] = [
-        Self::Accept,
-        Self::CancelAccept,
-        Self::ReceiveDevice,
-        Self::ReceiveLink,
-        Self::CancelReceive,
-        Self::Send,
-        Self::Connect,
-        Self::CancelAll,
-        Self::Wake,
-        Self::Write,
-        Self::CancelAny,
-    ];
-
-    const fn receive(class: BufferClass) -> Self {
-        match class {
-            BufferClass::Device => Self::ReceiveDevice,
-            BufferClass::Link => Self::ReceiveLink,
-        }
-    }
-
-    /// Packs the operation with an index below 2^24 and, for connections, a generation.
-    const fn token(self, id: ConnectionId) -> u64 {
-        ((self as u64) << 56) | ((id.index as u64) << 32) | id.generation as u64
-    }
-
-    /// Packs an operation that is about no connection.
-    const fn token_of(self, index: u32) -> u64 {
-        self.token(ConnectionId { index, generation: 0 })
-    }
-
-    /// Undoes [`Self::token`].
-    #[expect(clippy::cast_possible_truncation, reason = "the parts are taken apart")]
-    fn from_token(token: u64) -> Option<(Self, ConnectionId)> {
-        let operation = Self::ALL.get((token >> 56) as usize)?;
-        Some((
-            *operation,
-            ConnectionId {
-                index: (token >> 32) as u32 & 0x00ff_ffff,
-                generation: token as u32,
-            },
-        ))
-    }
-}
 
 /// One entry of the completion queue.
 #[derive(Clone, Copy, Debug)]
@@ -425,132 +365,6 @@ impl Ring {
         let entry = opcode::AsyncCancel2::new(builder).build();
         self.push_plain(&entry.user_data(Operation::CancelAll.token(id)));
     }
-
-    /// Submits what is queued without waiting.
-    pub(crate) fn submit(&mut self) -> io::Result<()> {
-        self.enter(0, None, Duration::ZERO)
-    }
-
-    /// Submits and waits at most `timeout`; the first `window` of it without being disturbed by less than a full batch.
-    pub(crate) fn wait(
-        &mut self,
-        inbox: &mut Inbox,
-        timeout: Option<Duration>,
-        window: Duration,
-        stats: &mut Stats,
-    ) -> io::Result<()> {
-        inbox.completions.clear();
-        inbox.completions.append(&mut self.spill);
-        if !inbox.completions.is_empty() || timeout == Some(Duration::ZERO) {
-            self.enter(0, None, Duration::ZERO)?;
-        } else if window.is_zero() {
-            self.enter(1, timeout, Duration::ZERO)?;
-        } else if self.min_wait {
-            self.enter(BATCH, timeout, window)?;
-        } else {
-            self.enter(0, None, Duration::ZERO)?;
-            sys::sleep(window);
-            stats.system_calls += 2;
-            self.enter(
-                1,
-                timeout.map(|timeout| timeout.saturating_sub(window)),
-                Duration::ZERO,
-            )?;
-        }
-        let mut count = self.reap(&mut inbox.completions);
-        // One wait for one completion runs a bounded number of deferred tasks. As long as it came back full there are more,
-        // and a larger turn makes larger sends.
-        while count >= TASKS_PER_WAIT && inbox.completions.len() < BATCH {
-            stats.system_calls += 1;
-            self.enter(0, None, Duration::ZERO)?;
-            count = self.reap(&mut inbox.completions);
-        }
-        Ok(())
-    }
-
-    /// Enters the kernel. That time is up, a signal came, or completions must be taken first, is no error.
-    fn enter(&mut self, want: usize, timeout: Option<Duration>, min_wait: Duration) -> io::Result<()> {
-        let queued = u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX);
-        let want = u32::try_from(want).unwrap_or(u32::MAX);
-        let min_wait = u32::try_from(min_wait.as_micros()).unwrap_or(u32::MAX);
-        let time = timeout.map(Timespec::from);
-        let arguments = SubmitArgs::new().min_wait_usec(min_wait);
-        let arguments = time.as_ref().map_or(arguments, |time| arguments.timespec(time));
-        // SAFETY: the arguments are of the type that EXT_ARG announces and, with the time in them, outlive the call; the
-        // queued entries were pushed under the promise `push` asks for.
-        let result = unsafe {
-            self.ring
-                .submitter()
-                .enter(queued, want, self.enter_flags, Some(&arguments))
-        };
-        match result {
-            Ok(_) => Ok(()),
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                ) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Moves what is in the completion queue to `completions` and returns how many came.
-    fn reap(&mut self, completions: &mut Vec<Completion>) -> usize {
-        let before = completions.len();
-        let mut ended = 0;
-        completions.extend(self.ring.completion().map(|entry| {
-            if !cqueue::more(entry.flags()) {
-                ended += 1;
-            }
-            Completion {
-                token: entry.user_data(),
-                result: entry.result(),
-                flags: entry.flags(),
-            }
-        }));
-        assert!(
-            ended <= self.in_flight,
-            "{ended} operations ended, {} were in flight",
-            self.in_flight
-        );
-        self.in_flight -= ended;
-        completions.len() - before
-    }
-
-    /// Cancels everything and waits until the kernel has given back all memory. If it does not, the memory is leaked:
-    /// better lost than overwritten.
-    pub(crate) fn shut_down(&mut self, shard: &mut Shard, inbox: &mut Inbox) {
-        let deadline = clock::monotonic() + clock::nanos(SHUT_DOWN_TIMEOUT);
-        while self.in_flight > 0 && clock::monotonic() < deadline {
-            let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
-            self.push_plain(&entry.user_data(Operation::CancelAny.token_of(0)));
-            let mut completions = std::mem::take(&mut self.spill);
-            // Wait for everything; a write that has begun cannot be cancelled and takes as long as the disk does.
-            if self
-                .enter(self.in_flight, Some(SHUT_DOWN_ROUND), Duration::ZERO)
-                .is_err()
-            {
-                break;
-            }
-            self.reap(&mut completions);
-            for completion in completions {
-                if let Some((Operation::Accept, _)) = Operation::from_token(completion.token)
-                    && completion.result >= 0
-                {
-                    drop(sys::own_accepted(completion.result));
-                }
-            }
-        }
-        if self.in_flight > 0 {
-            std::mem::forget(std::mem::replace(&mut shard.connections, ConnectionTable::new(0)));
-            std::mem::forget(std::mem::replace(&mut self.writes, WriteTable::new()));
-            inbox.device.leak();
-            inbox.link.leak();
-        }
-    }
 }
 
 /// A socket from an accept completion.
@@ -572,25 +386,16 @@ const SUBMISSIONS: u32 = 512;
 /// Entries of the completion queue: a turn's worth of receives and sends. The kernel keeps what does not fit.
 const COMPLETIONS: u32 = 4096;
 
-/// Completions that make a batch full.
-const BATCH: usize = 256;
-
-/// Deferred tasks the kernel runs in a wait for one completion are 20; a little less counts as "there may be more".
-const TASKS_PER_WAIT: usize = 16;
-
 /// Times a full submission queue is submitted before giving up. Each makes room for at least one entry unless the kernel is
 /// out of memory for good.
 const PUSH_ATTEMPTS: usize = 10_000;
 
-/// Time the kernel gets to give everything back when a driver is dropped; a stuck disk is the only reason to need it.
-const SHUT_DOWN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Cancellation is repeated after this, for operations that were just being moved between queues.
-const SHUT_DOWN_ROUND: Duration = Duration::from_millis(50);
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::shard::Stats;
 
     #[test]
     fn a_shards_ring_does_nothing_but_its_work() {
@@ -621,17 +426,5 @@ mod tests {
             "nothing more can be registered"
         );
         assert_eq!(ring.in_flight, 0);
-    }
-
-    #[test]
-    fn tokens_keep_what_was_put_in() {
-        let id = ConnectionId {
-            index: 0x00ab_cdef,
-            generation: 0x7fff_fffe,
-        };
-        for operation in Operation::ALL {
-            assert_eq!(Operation::from_token(operation.token(id)), Some((operation, id)));
-        }
-        assert_eq!(Operation::from_token(u64::MAX), None);
     }
 }

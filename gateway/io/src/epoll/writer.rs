@@ -5,7 +5,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use crate::{driver::Io, storage::FileRef, thread, waker::Waker};
+use crate::{io::Io, storage::FileRef, thread, waker::Waker};
 
 /// A thread that writes durably for one shard, because epoll knows nothing of files.
 #[derive(Debug)]

@@ -5,7 +5,8 @@ use io_uring::cqueue;
 use super::{Completion, Inbox, Operation, Ring, accepted};
 use crate::{
     connection::{BufferClass, CloseReason, ConnectionId, ListenerId, Phase, peer_address},
-    driver::{Handler, Io, Port},
+    handler::Handler,
+    io::{Io, Port},
 };
 
 /// Tells the handler what the last wait brought.

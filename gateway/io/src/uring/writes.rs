@@ -1,6 +1,6 @@
 use std::os::fd::{AsRawFd, RawFd};
 
-use crate::{driver::Io, storage::FileRef};
+use crate::{io::Io, storage::FileRef};
 
 /// Durable writes in flight, with the buffers the kernel reads from.
 #[derive(Debug)]

@@ -1,0 +1,51 @@
+use std::{io, net::SocketAddr, time::Duration};
+
+use crate::{
+    connection::{CloseReason, ConnectionId, ListenerId},
+    io::Io,
+};
+
+/// What a shard does with what happens. All calls come from the shard's thread.
+///
+/// For each connection: `accepted` or `connected(Ok)`, then any number of `received` and `drained`, at most one `ended`, and
+/// at last exactly one `closed`. After the handler has closed or aborted a connection only `closed` still comes.
+pub trait Handler {
+    /// A peer has connected to a listener. The handler may write, or close it at once.
+    fn accepted(&mut self, io: &mut Io, listener: ListenerId, connection: ConnectionId, peer: SocketAddr);
+
+    /// A connect has ended. After an error the connection is gone, and `closed` does not come.
+    fn connected(&mut self, io: &mut Io, connection: ConnectionId, result: io::Result<()>);
+
+    /// Bytes have come. The slice is valid during the call only, and may be overwritten to decrypt in place.
+    fn received(&mut self, io: &mut Io, connection: ConnectionId, bytes: &mut [u8]);
+
+    /// The peer has ended its stream and may still be reading. Unless overridden, the connection is closed.
+    fn ended(&mut self, io: &mut Io, connection: ConnectionId) {
+        io.close(connection);
+    }
+
+    /// The queue of a connection has fallen below the low-water mark after having been above the high-water mark.
+    fn drained(&mut self, io: &mut Io, connection: ConnectionId);
+
+    /// The connection is no more.
+    fn closed(&mut self, io: &mut Io, connection: ConnectionId, reason: CloseReason);
+
+    /// A durable write has ended; on success the bytes are on stable storage. The buffer comes back as it was given.
+    fn written(&mut self, io: &mut Io, token: u64, buffer: Vec<u8>, result: io::Result<()>);
+
+    /// The shard's [`crate::Waker`] was used. May come without cause.
+    fn woken(&mut self, io: &mut Io);
+
+    /// All that has happened was told; what was written is sent after this. Says when and how to wait.
+    fn turn_ended(&mut self, io: &mut Io) -> Turn;
+}
+
+/// How the shard waits for its next turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// The next turn comes at this time ([`crate::clock::monotonic`], nanoseconds) even if nothing happens.
+    pub deadline_nanos: Option<u64>,
+    /// The next turn does not begin sooner than this after the last one began, so that more gathers for it, unless the
+    /// deadline or a full batch comes first. Zero reacts at once; 1–2 ms suit telemetry.
+    pub coalesce: Duration,
+}
