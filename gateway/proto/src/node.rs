@@ -99,8 +99,9 @@ enum Use {
     Uplink { uplink: usize },
     /// From a node to this relay's registrar, straight over a link.
     Member { link: LinkId },
-    /// From a gateway to this collector; the source is known once the journal was offered.
-    Gateway { source: Option<SourceIndex> },
+    /// From a gateway to this collector; the source is known once the journal was offered. `order` grows with each channel
+    /// that is established.
+    Gateway { source: Option<SourceIndex>, order: u64 },
     /// It came for a service, and the peer is not authenticated yet.
     Unknown { service: Service },
 }

@@ -112,6 +112,17 @@ impl End {
         self.queue.drain(..count).collect()
     }
 
+    /// Returns the bytes that are on their way.
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        let items = self.in_flight.iter();
+        items
+            .map(|item| match item {
+                Item::Bytes(bytes) => bytes.len(),
+                Item::End => 0,
+            })
+            .sum()
+    }
+
     /// Returns the bytes that its owner has queued, for its back-pressure.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len() + self.held.len() + self.overtaken.len()

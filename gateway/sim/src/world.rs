@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use fieldgate_proto::node::{ConnectionKey, SourceIndex};
+use fieldgate_proto::{
+    node::{ConnectionKey, SourceIndex},
+    route::DropReason,
+};
 
 use crate::{
     attacker::Attacker,
@@ -413,6 +416,13 @@ impl World<'_, '_> {
                         .collect::<Vec<_>>(),
                 ));
             }
+            let dropped: Vec<(&str, u64)> = DropReason::ALL
+                .into_iter()
+                .map(|reason| (reason.name(), machine.node.router_stats().dropped(reason)))
+                .filter(|(_, count)| *count > 0)
+                .collect();
+            let channels = machine.node.channel_stats();
+            text.push_str(&format!("{}: dropped {dropped:?}, {channels:?}; ", host.name));
             for source in machine.node.sources() {
                 text.push_str(&format!("{}: {source:?}; ", host.name));
             }

@@ -108,10 +108,15 @@ impl Receiver {
         if offer.journal != self.journal {
             return Err(DeliveryError::Journal);
         }
-        self.open = true;
+        let repeated = std::mem::replace(&mut self.open, true);
         self.resume_waits = true;
         if offer.next <= self.received {
-            return Ok(Offered::SetBack);
+            // Within a channel a journal only grows: an Offer that readings have overtaken on the way is old, not set back.
+            return Ok(if repeated {
+                Offered::Continues
+            } else {
+                Offered::SetBack
+            });
         }
         if offer.first <= self.received + 1 {
             return Ok(Offered::Continues);

@@ -164,6 +164,25 @@ fn a_journal_never_seen_begins_where_it_begins() {
 }
 
 #[test]
+fn an_offer_that_readings_have_overtaken_is_no_set_back() {
+    let (mut receiver, _) = open(0, 1, 3);
+    let body = batch(1, &[1, 2, 3, 4]);
+    receiver
+        .handle_frame(Instant::START, BATCH, &body, |_| true)
+        .unwrap();
+    let old = Offer {
+        journal: JOURNAL,
+        first: 1,
+        next: 3,
+    };
+    assert_eq!(receiver.handle_offer(&old), Ok(Offered::Continues));
+    assert_eq!(receiver.received(), 4);
+    // The same words in a new channel mean what they say.
+    receiver.handle_down();
+    assert_eq!(receiver.handle_offer(&old), Ok(Offered::SetBack));
+}
+
+#[test]
 fn a_gateway_whose_disk_was_set_back_sends_nothing() {
     let (mut receiver, offered) = open(100, 1, 51);
     assert_eq!(offered, Offered::SetBack);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{CollectSettings, Event, Node, ReadingSink, Use, Wire};
 use crate::{
-    channel::ChannelId,
+    channel::{ChannelId, CloseCode},
     delivery::{JournalId, OFFER, Offer, Offered, Receiver, ReceiverStats},
     identity::Identifier,
     time::{Instant, Now},
@@ -47,7 +47,8 @@ pub struct SourceView {
 struct Source {
     info: SourceInfo,
     receiver: Receiver,
-    channel: Option<ChannelId>,
+    /// The channel it is delivered in, with its order among all.
+    channel: Option<(ChannelId, u64)>,
 }
 
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub(super) struct Collector {
     by_journal: BTreeMap<(Identifier, JournalId), SourceIndex>,
     /// Sources with frames to write, so that a turn costs nothing for the others.
     pending: Vec<SourceIndex>,
+    /// Channels of gateways established so far.
+    admitted: u64,
 }
 
 impl Collector {
@@ -66,11 +69,16 @@ impl Collector {
             sources: Vec::new(),
             by_journal: BTreeMap::new(),
             pending: Vec::new(),
+            admitted: 0,
         }
     }
 
-    pub(super) fn may_deliver(&self, gateway: &Identifier) -> bool {
-        self.settings.gateways.contains(gateway)
+    /// Admits a channel of `gateway`, and returns its order among all; `None` if the gateway may not deliver.
+    pub(super) fn admit(&mut self, gateway: &Identifier) -> Option<u64> {
+        self.settings.gateways.contains(gateway).then(|| {
+            self.admitted += 1;
+            self.admitted
+        })
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -178,12 +186,12 @@ impl Node {
         &mut self,
         now: Now,
         channel: ChannelId,
-        source: Option<SourceIndex>,
+        (source, order): (Option<SourceIndex>, u64),
         (kind, body): (u8, &[u8]),
         sink: &mut dyn ReadingSink,
     ) -> bool {
         if kind == OFFER {
-            return self.gateway_offer(channel, body);
+            return self.gateway_offer(channel, order, body);
         }
         let Some(collector) = &mut self.collector else {
             return false;
@@ -192,7 +200,7 @@ impl Node {
         let Some(entry) = collector.source_mut(index) else {
             return false;
         };
-        if entry.channel != Some(channel) {
+        if entry.channel != Some((channel, order)) {
             // The gateway has opened another channel since; this one's readings come again there.
             return true;
         }
@@ -207,7 +215,7 @@ impl Node {
         taken
     }
 
-    fn gateway_offer(&mut self, channel: ChannelId, body: &[u8]) -> bool {
+    fn gateway_offer(&mut self, channel: ChannelId, order: u64, body: &[u8]) -> bool {
         let Some(peer) = self.channels.peer(channel) else {
             return false;
         };
@@ -224,12 +232,27 @@ impl Node {
         let Some(source) = collector.source_mut(index) else {
             return false;
         };
+        let before = source.channel.filter(|(before, _)| *before != channel);
+        if before.is_some_and(|(_, before)| before > order) {
+            // What was on its way in a channel that the gateway has given up; the one it opened since stays in use.
+            return true;
+        }
+        if before.is_some() {
+            source.receiver.handle_down();
+        }
         source.info.neighbour = neighbour;
-        source.channel = Some(channel);
+        source.channel = Some((channel, order));
         let offered = source.receiver.handle_offer(&offer);
         collector.pending.push(index);
         if let Some(entry) = self.by_channel.get_mut(&channel) {
-            entry.used_for = Use::Gateway { source: Some(index) };
+            entry.used_for = Use::Gateway {
+                source: Some(index),
+                order,
+            };
+        }
+        if let Some((before, _)) = before {
+            // The gateway has one channel only: it could not say any more that it closed this one.
+            self.close_channel(before, CloseCode::REPLACED);
         }
         if new {
             self.event(Event::SourceOpened { source: index });
@@ -261,7 +284,7 @@ impl Node {
         else {
             return;
         };
-        if entry.channel == Some(channel) {
+        if entry.channel.is_some_and(|(current, _)| current == channel) {
             entry.channel = None;
             entry.receiver.handle_down();
         }
@@ -277,7 +300,9 @@ impl Node {
             let Some(source) = collector.source_mut(index) else {
                 continue;
             };
-            let Some(channel) = source.channel else { continue };
+            let Some((channel, _)) = source.channel else {
+                continue;
+            };
             if !source.receiver.has_frames() {
                 continue;
             }

@@ -236,7 +236,7 @@ impl Node {
             Use::Registrar { neighbour } => self.registrar_frame(now, entropy, neighbour, frame, wire),
             Use::Uplink { uplink } => self.uplink_frame(now, uplink, frame.0, frame.1),
             Use::Member { link } => self.member_frame(now, channel, link, frame, wire),
-            Use::Gateway { source } => self.gateway_frame(now, channel, source, frame, sink),
+            Use::Gateway { source, order } => self.gateway_frame(now, channel, (source, order), frame, sink),
             Use::Unknown { .. } => false,
         }
     }
@@ -326,12 +326,12 @@ impl Node {
             Use::Unknown {
                 service: Service::Uplink,
             } => {
-                if self
+                let order = self
                     .collector
-                    .as_ref()
-                    .is_some_and(|collector| collector.may_deliver(&peer))
-                {
-                    self.set_use(channel, Use::Gateway { source: None });
+                    .as_mut()
+                    .and_then(|collector| collector.admit(&peer));
+                if let Some(order) = order {
+                    self.set_use(channel, Use::Gateway { source: None, order });
                 } else {
                     self.refuse(channel, peer, UPLINK);
                 }
@@ -405,8 +405,10 @@ impl Node {
                     },
                 );
             }
-            Use::Gateway { source: Some(source) } => self.gateway_closed(channel, source),
-            Use::Gateway { source: None } | Use::Unknown { .. } => {}
+            Use::Gateway {
+                source: Some(source), ..
+            } => self.gateway_closed(channel, source),
+            Use::Gateway { source: None, .. } | Use::Unknown { .. } => {}
         }
     }
 

@@ -213,7 +213,8 @@ impl World<'_, '_> {
             return;
         };
         let hosts = pipe.hosts();
-        if self.is_blocked(hosts) {
+        // A kernel takes what a process writes, up to a bound, whether it can send it or not.
+        if self.is_blocked(hosts) && pipe.end(side).in_flight_bytes() >= KERNEL_BYTES_MAX {
             self.postponed
                 .push((pair(hosts), Event::Pump { pipe: number, side }));
             return;
@@ -369,5 +370,7 @@ fn pair((one, other): (usize, usize)) -> (usize, usize) {
     (one.min(other), one.max(other))
 }
 
+/// What a kernel holds of a connection when nothing passes.
+const KERNEL_BYTES_MAX: usize = 64 << 10;
 /// How long nobody answers before a dial fails.
 const DIAL_TIME_MAX: Duration = Duration::from_secs(5);

@@ -1,4 +1,5 @@
 //! Whole networks, one seed each.
 
 mod malicious;
+mod paths;
 mod seeds;
