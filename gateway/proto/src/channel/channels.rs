@@ -449,8 +449,8 @@ fn has_own_frames(plaintext: &[u8]) -> Result<bool, FrameError> {
 }
 
 /// Returns the time to wait after something was sent `sent` times more than once.
-fn after(secs: &[u64], sent: u8) -> Option<Duration> {
-    secs.get(usize::from(sent)).copied().map(Duration::from_secs)
+fn after(millis: &[u64], sent: u8) -> Option<Duration> {
+    millis.get(usize::from(sent)).copied().map(Duration::from_millis)
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use crate::{
     wire::WireError,
 };
 
-/// Seconds from sending message 2 to repeating it.
-const MESSAGE_2_AFTER_SECS: [u64; 3] = [1, 2, 4];
+/// Milliseconds from sending message 2 to repeating it.
+const MESSAGE_2_AFTER_MILLIS: [u64; 3] = [1_000, 2_000, 4_000];
 /// How long a responder keeps a handshake.
 const HALF_OPEN_TIME: Duration = Duration::from_secs(10);
 
@@ -90,7 +90,7 @@ impl Channels {
             path,
             digest,
             sent: 1,
-            deadline: now.instant + after(&MESSAGE_2_AFTER_SECS, 0).unwrap_or_default(),
+            deadline: now.instant + after(&MESSAGE_2_AFTER_MILLIS, 0).unwrap_or_default(),
             expires: now.instant + HALF_OPEN_TIME,
         };
         self.table.put(channel, State::HalfOpen(Box::new(half_open)));
@@ -176,7 +176,8 @@ impl Channels {
             self.stats.abandoned += 1;
             return;
         }
-        let next = after(&MESSAGE_2_AFTER_SECS, half_open.sent).map_or(half_open.expires, |next| now + next);
+        let next =
+            after(&MESSAGE_2_AFTER_MILLIS, half_open.sent).map_or(half_open.expires, |next| now + next);
         half_open.sent += 1;
         half_open.deadline = next.min(half_open.expires);
         self.transmit(

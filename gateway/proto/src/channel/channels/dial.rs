@@ -17,8 +17,9 @@ use crate::{
     time::{Instant, Now, WallTime},
 };
 
-/// Seconds from sending message 1 to repeating it, and from the last repetition to giving up.
-const MESSAGE_1_AFTER_SECS: [u64; 5] = [1, 2, 4, 8, 16];
+/// Milliseconds from sending message 1 to repeating it, and from the last repetition to giving up. The first are short, because
+/// after a restart the peer's name is registered a moment later, and until then the relay drops the message.
+const MESSAGE_1_AFTER_MILLIS: [u64; 7] = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000];
 
 impl Channels {
     /// Begins a channel to `peer` along `path`. It can seal records once [`Output::Established`](crate::channel::Output::Established)
@@ -45,7 +46,7 @@ impl Channels {
         };
         let handshake = Box::new(Initiator::start(intent, entropy));
         self.transmit(Some(channel), path, handshake.message_1().to_vec());
-        let deadline = now.instant + after(&MESSAGE_1_AFTER_SECS, 0).unwrap_or_default();
+        let deadline = now.instant + after(&MESSAGE_1_AFTER_MILLIS, 0).unwrap_or_default();
         let connecting = Connecting {
             handshake,
             path,
@@ -166,7 +167,7 @@ impl Channels {
         channel: ChannelId,
         mut connecting: Box<Connecting>,
     ) {
-        let Some(next) = after(&MESSAGE_1_AFTER_SECS, connecting.sent) else {
+        let Some(next) = after(&MESSAGE_1_AFTER_MILLIS, connecting.sent) else {
             let refusal = connecting.refusal;
             self.table.put(channel, State::Connecting(connecting));
             self.end(channel, CloseReason::NoAnswer { refusal }, None);

@@ -57,21 +57,21 @@ fn a_handshake_survives_the_loss_of_each_message() {
 }
 
 #[test]
-fn message_1_is_repeated_four_times_and_given_up_after_31_seconds() {
+fn message_1_is_repeated_six_times_and_given_up_after_32_seconds() {
     let mut net = Net::new();
     net.connect(PqPolicy::Required);
     let mut sent = Vec::new();
-    for second in 0..40 {
+    for quarter in 0..160 {
         let before = net.log.len();
-        net.pass(secs(second), |_, _| Fate::Drop);
-        sent.extend(std::iter::repeat_n(second, net.log.len() - before));
+        net.pass(Duration::from_millis(250 * quarter), |_, _| Fate::Drop);
+        sent.extend(std::iter::repeat_n(quarter, net.log.len() - before));
         assert_eq!(
             net.nodes[A].closed().len(),
-            usize::from(second >= 31),
-            "{second} s"
+            usize::from(quarter >= 127),
+            "quarter {quarter}"
         );
     }
-    assert_eq!(sent, [0, 1, 3, 7, 15]);
+    assert_eq!(sent, [0, 1, 3, 7, 15, 31, 63], "in quarters of a second");
     assert_eq!(net.nodes[A].closed(), [CloseReason::NoAnswer { refusal: None }]);
     assert_eq!(net.nodes[A].channels.poll_timeout(), None);
     assert_eq!(net.nodes[A].channels.stats().connecting, 0);
