@@ -6,6 +6,7 @@
 mod frame;
 mod receiver;
 mod sender;
+mod window;
 
 pub use frame::{
     ACK, Ack, BATCH, Batch, BatchWriter, DeliveryError, JournalId, LOST, Lost, LostReason, OFFER, Offer,

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::{
     IN_FLIGHT_MAX,
     frame::{ACK, Ack, DeliveryError, JournalId, Lost, LostReason, Offer, RESUME, Resume},
+    window::Window,
 };
 use crate::time::Instant;
 
@@ -29,6 +30,8 @@ pub struct Sender {
     committed: u64,
     credit: u64,
     next_to_send: u64,
+    /// How many bytes may be on their way: a relay drops what it has no room for.
+    window: Window,
     /// When to offer again, or to go back.
     deadline: Option<Instant>,
     wait: Duration,
@@ -91,6 +94,7 @@ impl Sender {
             committed: 0,
             credit: 0,
             next_to_send: first,
+            window: Window::new(),
             deadline: None,
             wait: WAIT_MIN,
             offer_waits: false,
@@ -107,6 +111,8 @@ impl Sender {
     pub fn handle_up(&mut self, now: Instant) {
         self.state = SenderState::Offering;
         self.wait = WAIT_MIN;
+        // Nothing is on its way in the new channel, and the way may be another.
+        self.window = Window::new();
         self.lost.clear();
         self.offer(now);
     }
@@ -170,7 +176,19 @@ impl Sender {
                 self.handle_ack(now, resume.ack)
             }
             (RESUME, SenderState::SetBack) => Ok(SenderEvent::None),
-            (ACK, SenderState::Delivering) => self.handle_ack(now, Ack::decode(body)?),
+            (ACK, SenderState::Delivering) => {
+                let ack = Ack::decode(body)?;
+                // The collector acknowledges without anything new when it drops, which it does behind a gap.
+                let is_news = ack.received != self.received
+                    || ack.committed != self.committed
+                    || ack.credit != self.credit;
+                let event = self.handle_ack(now, ack)?;
+                if !is_news && self.window.handle_duplicate(self.received, self.next_to_send - 1) {
+                    self.deadline = None;
+                    self.go_back(now);
+                }
+                Ok(event)
+            }
             _ => Err(DeliveryError::OutOfPlace { kind }),
         }
     }
@@ -194,6 +212,7 @@ impl Sender {
         let moved = ack.received > self.received || ack.committed > self.committed;
         self.received = ack.received;
         self.next_to_send = self.next_to_send.max(self.received + 1);
+        self.window.handle_received(self.received);
         let released = ack.committed > self.committed;
         self.committed = self.committed.max(ack.committed);
         if moved {
@@ -213,7 +232,7 @@ impl Sender {
     /// Returns what to send next: the first sequence and how many at the most; `None` if nothing may or need be sent.
     #[must_use]
     pub fn next_range(&self) -> Option<(u64, u64)> {
-        if self.state != SenderState::Delivering {
+        if self.state != SenderState::Delivering || self.window.is_full() {
             return None;
         }
         let last = self
@@ -224,13 +243,15 @@ impl Sender {
         (count > 0).then_some((self.next_to_send, count))
     }
 
-    /// Takes the news that `count` readings from [`next_range`](Self::next_range)'s first on are on their way.
-    pub fn handle_sent(&mut self, now: Instant, count: u64) {
+    /// Takes the news that `count` readings from [`next_range`](Self::next_range)'s first on are on their way, in one record
+    /// of `bytes` bytes.
+    pub fn handle_sent(&mut self, now: Instant, count: u64, bytes: usize) {
         debug_assert!(
             self.next_to_send + count <= self.available + 1,
             "sent more than the journal has"
         );
         self.next_to_send += count;
+        self.window.handle_sent(self.next_to_send - 1, bytes);
         self.stats.sent += count;
         self.arm(now);
     }
@@ -258,10 +279,8 @@ impl Sender {
         match self.state {
             SenderState::Offering => self.offer(now),
             SenderState::Delivering if self.next_to_send > self.received + 1 => {
-                self.next_to_send = self.received + 1;
-                self.lost.clear();
-                self.stats.went_back += 1;
-                self.arm(now);
+                self.window.handle_silence();
+                self.go_back(now);
             }
             // Everything sent was received; sinks that are slow, or an Ack that was lost. The offer brings the answer.
             SenderState::Delivering => self.offer(now),
@@ -334,6 +353,14 @@ impl Sender {
     #[must_use]
     pub const fn stats(&self) -> SenderStats {
         self.stats
+    }
+
+    /// Sends everything that was not received again.
+    fn go_back(&mut self, now: Instant) {
+        self.next_to_send = self.received + 1;
+        self.lost.clear();
+        self.stats.went_back += 1;
+        self.arm(now);
     }
 
     fn offer(&mut self, now: Instant) {

@@ -213,7 +213,7 @@ fn a_sender_goes_back_when_nothing_moves_and_waits_longer_each_time() {
     let mut waits = Vec::new();
     for _ in 0..7 {
         assert_eq!(sender.next_range(), Some((1, 10)));
-        sender.handle_sent(now, 10);
+        sender.handle_sent(now, 10, 1000);
         assert_eq!(sender.next_range(), None);
         let deadline = sender.poll_timeout().unwrap();
         waits.push((deadline - now).as_secs());
@@ -376,7 +376,7 @@ impl Pair {
             let count = count.min(7);
             let sent: Vec<u64> = (first..first + count).collect();
             self.to_collector.push_back((BATCH, batch(first, &sent)));
-            self.sender.handle_sent(self.now, count);
+            self.sender.handle_sent(self.now, count, 1000);
         }
         self.to_collector
             .extend(frames_of(|out| self.sender.write_frames(out)));

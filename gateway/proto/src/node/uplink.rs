@@ -317,6 +317,7 @@ impl Node {
         let Some(out) = links.buffer(link) else {
             return false;
         };
+        let before = out.len();
         let Ok(mark) = self.router.begin(now.instant, flow, Class::Normal, out) else {
             return false;
         };
@@ -334,10 +335,11 @@ impl Node {
                     self.router.abandon(out, mark);
                     return false;
                 }
+                let bytes = out.len() - before;
                 if self.router.finish(flow, out, mark).is_err() {
                     return false;
                 }
-                uplink.sender.handle_sent(now.instant, copied);
+                uplink.sender.handle_sent(now.instant, copied, bytes);
                 true
             }
             Copied::NotYet => {
