@@ -50,7 +50,7 @@ use crate::sinks::{
     fanout::Fanout,
     file::{self, Style},
     mqtt, null,
-    positions::{Positions, SourceKey},
+    positions::{self, Positions, SourceKey},
 };
 
 /// A node that runs.
@@ -343,19 +343,13 @@ fn collecting(
     std::fs::create_dir_all(&collector.state_dir)
         .map_err(|error| StartError::file(&collector.state_dir, &error))?;
     let mut handles = Vec::new();
-    let mut common: BTreeMap<SourceKey, u64> = BTreeMap::new();
+    let mut kept = Vec::new();
     for (index, sink) in collector.sinks.iter().enumerate() {
         let (handle, positions) = spawn_sink(collector, index, backend, trunk, options).map_err(|error| {
             StartError::new(format!("sink {}: {error}", sink.name)).hint("see [[collector.sink]]")
         })?;
         handles.push(handle);
-        // A sink that never saw a source begins with what comes; the others decide how far back that is.
-        for (key, position) in positions {
-            common
-                .entry(key)
-                .and_modify(|common| *common = (*common).min(position))
-                .or_insert(position);
-        }
+        kept.extend(positions);
     }
     let gateways = collector
         .gateways
@@ -366,16 +360,17 @@ fn collecting(
         settings.node.name.clone(),
         gateways.collect(),
     );
-    Ok((collecting, common))
+    Ok((collecting, positions::common(&kept)))
 }
 
+/// Starts a sink; returns how far it is with each source, if it keeps that over restarts.
 fn spawn_sink(
     collector: &Collector,
     index: usize,
     backend: Backend,
     trunk: &MailSender<ShardMessage>,
     options: Options,
-) -> std::io::Result<(SinkHandle, BTreeMap<SourceKey, u64>)> {
+) -> std::io::Result<(SinkHandle, Option<BTreeMap<SourceKey, u64>>)> {
     let sink = &collector.sinks[index];
     let trunk = trunk.clone();
     // The trunk empties its mailbox in every turn, so this waits for moments only; it is gone when the node ends.
@@ -383,12 +378,15 @@ fn spawn_sink(
         Box::new(move |confirmation| drop(trunk.send(ShardMessage::Confirmed(confirmation))));
     let positions = || Positions::load(collector.state_dir.join(format!("sink-{}.positions", sink.name)));
     match &sink.kind {
-        SinkKind::Null => Ok((null::spawn(index, confirm), BTreeMap::new())),
+        SinkKind::Null => Ok((null::spawn(index, confirm), None)),
         SinkKind::Stdout => {
             let style = options.stdout.unwrap_or(Style::Lines);
-            Ok((file::spawn_stdout(index, style, confirm)?, BTreeMap::new()))
+            Ok((file::spawn_stdout(index, style, confirm)?, None))
         }
-        SinkKind::File(path) => file::spawn_file(index, path, backend, positions()?, confirm),
+        SinkKind::File(path) => {
+            let (handle, known) = file::spawn_file(index, path, backend, positions()?, confirm)?;
+            Ok((handle, Some(known)))
+        }
         SinkKind::Mqtt(broker) => {
             let positions = positions()?;
             let known = positions.all().clone();
@@ -413,7 +411,7 @@ fn spawn_sink(
                 topic: broker.topic.clone(),
                 inflight_max: broker.inflight_max,
             };
-            Ok((mqtt::spawn(index, settings, positions, confirm), known))
+            Ok((mqtt::spawn(index, settings, positions, confirm), Some(known)))
         }
     }
 }

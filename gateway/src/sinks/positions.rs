@@ -168,6 +168,23 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 /// Version of the file's layout.
 const VERSION: u8 = 1;
 
+/// Returns how far all sinks have come with each source, from what each of them knows.
+///
+/// A source that one of the sinks does not know is left out: readings that only the others have were never confirmed to its
+/// gateway, which still keeps them and sends them again.
+pub(crate) fn common(sinks: &[BTreeMap<SourceKey, u64>]) -> BTreeMap<SourceKey, u64> {
+    let Some((first, others)) = sinks.split_first() else {
+        return BTreeMap::new();
+    };
+    let everywhere = first.iter().filter_map(|(key, position)| {
+        let least = others
+            .iter()
+            .try_fold(*position, |least, sink| Some(least.min(*sink.get(key)?)));
+        Some((*key, least?))
+    });
+    everywhere.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +211,17 @@ mod tests {
         positions.save().unwrap();
         let loaded = Positions::load(path).unwrap();
         assert_eq!((loaded.of(&source()), loaded.offset), (9, 77));
+    }
+
+    #[test]
+    fn a_source_that_one_sink_does_not_know_begins_again() {
+        let key = |number| (Identifier::from_bytes([number; 32]), [number; 16]);
+        let file = BTreeMap::from([(key(1), 50), (key(2), 9)]);
+        let broker = BTreeMap::from([(key(2), 7)]);
+        assert_eq!(common(&[file.clone(), broker]), BTreeMap::from([(key(2), 7)]));
+        assert_eq!(common(std::slice::from_ref(&file)), file);
+        assert_eq!(common(&[file, BTreeMap::new()]), BTreeMap::new());
+        assert_eq!(common(&[]), BTreeMap::new());
     }
 
     #[test]

@@ -175,9 +175,17 @@ fn wait_for_copies(
         missing.remove(&number);
         *ids.entry(id.to_owned()).or_default() += 1;
     };
-    subscriber.wait_for("copy of every acknowledged number", |line| {
-        take(line, &mut missing);
-        missing.is_empty().then_some(())
+    let mut looked = 0;
+    until("every acknowledged number at the broker", || {
+        for line in subscriber.output().iter().skip(looked) {
+            looked += 1;
+            take(line, &mut missing);
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{} are missing: {missing:?}", missing.len()))
+        }
     });
     ids.values().map(|count| count - 1).sum()
 }
@@ -285,7 +293,7 @@ impl Publisher {
 
     /// Publishes over one connection until everything is done.
     fn converse(&mut self) -> std::io::Result<()> {
-        let version = if self.index % 2 == 0 {
+        let version = if self.index.is_multiple_of(2) {
             ProtocolVersion::V5
         } else {
             ProtocolVersion::V311

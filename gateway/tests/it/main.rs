@@ -2,6 +2,10 @@
 //!
 //! `FIELDGATE_IO=uring|epoll` chooses the I/O backend of every node that is started; without it a node chooses itself. A program
 //! that is not installed fails the test that needs it, with the sentence how to install it.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that gets something else says what it got"
+)]
 #![forbid(unsafe_code)]
 
 mod chain;
@@ -12,4 +16,5 @@ mod demo;
 mod harness;
 mod journal_faults;
 mod namespaces;
+mod paho;
 mod uplink_faults;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::harness::{
-    broker::publish,
+    broker::{Broker, publish, subscribe_by},
     node::Node,
     scrape,
     site::{DEVICE, Site},
@@ -123,10 +123,32 @@ fn a_broker_that_is_away_is_told_and_holds_readings_back_until_it_comes() {
         3
     );
 
-    let broker = crate::harness::broker::Broker::start(site.dir(), site.broker);
+    let broker = Broker::start(site.dir(), site.broker);
     site.gateway
         .wait_status("journal released", |status| status["journal"]["readings"] == 0);
     site.wait_healthy();
+    assert_eq!(site.readings().len(), 3, "the file has none twice");
+    broker.stop();
+}
+
+#[test]
+fn a_collector_killed_before_its_broker_was_there_brings_everything_to_the_broker() {
+    let mut site = Site::new();
+    site.start();
+    publish_numbers(&site, 0..3);
+    site.wait_readings(3);
+    // The file has them and says so; nothing was ever written down for the broker.
+    site.collector.kill();
+    let broker = Broker::start(site.dir(), site.broker);
+    let mut subscriber = subscribe_by(&[], site.broker);
+    site.collector.start();
+    for number in 0..3 {
+        subscriber.wait_for(&format!("reading {number}"), |line| {
+            (line.starts_with("gateway-1/") && line.ends_with(&format!(" {number}"))).then_some(())
+        });
+    }
+    site.gateway
+        .wait_status("journal released", |status| status["journal"]["readings"] == 0);
     assert_eq!(site.readings().len(), 3, "the file has none twice");
     broker.stop();
 }
