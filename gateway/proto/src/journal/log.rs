@@ -731,6 +731,9 @@ impl Journal {
 
 impl RecordSource for Journal {
     fn copy_records(&mut self, from: u64, bytes_max: usize, count_max: u64, out: &mut Vec<u8>) -> Copied {
+        if from > self.committed {
+            return Copied::NotYet;
+        }
         let in_memory = self.tail.first().is_some_and(|first| from >= first);
         if in_memory {
             self.replay.rest();

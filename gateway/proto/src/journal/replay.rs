@@ -20,8 +20,8 @@ pub(super) struct Replay {
     next: Option<Position>,
     chunk: Vec<u8>,
     blocks: Vec<Found>,
-    /// A read is under way.
-    waiting: Option<Position>,
+    /// The read under way, and how many bytes were asked for.
+    waiting: Option<(Position, usize)>,
     /// The chunk did not help because a block header is damaged: read the rest of the segment at once.
     whole: bool,
     /// Records copied from disk.
@@ -88,10 +88,9 @@ impl Replay {
                 .filter(|segment| segment.first > from)
                 .map(|segment| segment.first)
                 .min();
-            // Nothing behind either: the caller asked for what is not on disk, which memory or nobody has.
-            return next.map_or(Replayed::Waiting, |next| Replayed::Lost {
-                last: next.saturating_sub(1),
-            });
+            // Nothing behind either: then nobody has it, for what is in memory is on disk as well.
+            let last = next.map_or(u64::MAX, |next| next.saturating_sub(1));
+            return Replayed::Lost { last };
         };
         let start = Position {
             segment: *number,
@@ -109,7 +108,7 @@ impl Replay {
         }
         let left = usize::try_from(end.saturating_sub(position.offset)).unwrap_or(usize::MAX);
         let len = if self.whole { left } else { left.min(CHUNK_LEN) };
-        self.waiting = Some(position);
+        self.waiting = Some((position, len));
         Replayed::Read(Wanted {
             segment: *number,
             offset: position.offset,
@@ -182,7 +181,7 @@ impl Replay {
 
     /// Takes the bytes that were read, or none if reading failed: what should have been there is lost then.
     pub(super) fn handle_read(&mut self, bytes: Option<Vec<u8>>, segments: &BTreeMap<u64, Segment>) {
-        let Some(position) = self.waiting.take() else {
+        let Some((position, len)) = self.waiting.take() else {
             return;
         };
         self.blocks.clear();
@@ -203,7 +202,8 @@ impl Replay {
             return;
         };
         let chunk = bytes;
-        let at_end = position.offset.saturating_add(chunk.len() as u64) >= segment.end;
+        // A file that is shorter than its blocks say has ended as well.
+        let at_end = chunk.len() < len || position.offset.saturating_add(chunk.len() as u64) >= segment.end;
         self.whole = false;
         let mut offset = 0;
         let mut expected = position.expected;
@@ -212,7 +212,8 @@ impl Replay {
             match header {
                 Some(header) if header.block_len() <= rest.len() || at_end => {
                     if header.first > expected {
-                        self.found(expected, header.first.saturating_sub(1), offset, offset);
+                        let missing = header.first.saturating_sub(1).min(segment.last);
+                        self.found(expected, missing, offset, offset);
                     }
                     let last = header.last().min(segment.last);
                     if header.first <= last {
@@ -229,7 +230,8 @@ impl Replay {
                         let after = chunk
                             .get(next..)
                             .and_then(BlockHeader::decode)
-                            .map_or(expected, |header| header.first);
+                            .map_or(expected, |header| header.first)
+                            .min(segment.last.saturating_add(1));
                         // The header is damaged; the records behind it may not be.
                         let start = offset.saturating_add(super::format::BLOCK_HEADER_LEN);
                         self.found(expected, after.saturating_sub(1), start.min(next), next);

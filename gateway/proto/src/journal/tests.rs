@@ -430,6 +430,32 @@ fn a_failed_write_is_never_repeated_in_place() {
 }
 
 #[test]
+fn a_file_that_is_cut_short_is_read_to_its_end_and_not_for_ever() {
+    let mut machine = Machine::start(Disk::default());
+    for _ in 0..4 {
+        for _ in 0..3 {
+            machine.append(700).unwrap();
+        }
+        machine.commit();
+    }
+    let bodies = machine.bodies.clone();
+    let blocks = 4 * (3 * 713_usize + 32).next_multiple_of(SECTOR);
+    for missing in [500, 1_000, 1_700, 3_000] {
+        let mut disk = machine.disk.clone();
+        let file = disk.segments.values_mut().next().unwrap();
+        file.truncate(SECTOR + blocks - missing);
+        let mut restarted = Machine::start(disk);
+        let (found, lost) = restarted.read_all(1);
+        assert!(!found.is_empty() && found.len() < 12, "{lost:?}");
+        assert!(
+            found
+                .iter()
+                .all(|(sequence, body)| bodies.get(sequence) == Some(body))
+        );
+    }
+}
+
+#[test]
 fn a_record_too_long_is_refused_and_leaves_no_trace() {
     let mut machine = Machine::start(Disk::default());
     machine.append(10).unwrap();
