@@ -308,7 +308,7 @@ impl Scenario {
     fn draw_wires(&mut self, dice: &mut Dice) {
         self.latency_millis = dice.pick(&[0..2, 1..20, 20..150, 1..600]);
         self.bytes_per_sec = match dice.below(4) {
-            0 => 8 << 10..64 << 10,
+            0 => 24 << 10..96 << 10,
             1 => 64 << 10..1 << 20,
             _ => 1 << 20..16 << 20,
         };

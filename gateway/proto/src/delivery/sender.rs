@@ -7,7 +7,7 @@ use super::{
     frame::{ACK, Ack, DeliveryError, JournalId, Lost, LostReason, Offer, RESUME, Resume},
     window::Window,
 };
-use crate::time::Instant;
+use crate::{link::RoundTrip, time::Instant};
 
 /// Sends the journal's committed readings to one collector, in order, again if need be.
 ///
@@ -34,7 +34,16 @@ pub struct Sender {
     window: Window,
     /// When to offer again, or to go back.
     deadline: Option<Instant>,
+    /// How long to wait for an answer to an Offer.
+    offer_wait: Duration,
+    /// How long to wait for progress of what is on its way.
     wait: Duration,
+    /// How long the way there and back takes.
+    round_trip: RoundTrip,
+    /// Highest sequence sent in this channel.
+    sent: u64,
+    /// A sequence that was sent once, and when: its acknowledgement tells how long the way takes (RFC 6298 §3).
+    timed: Option<(u64, Instant)>,
     offer_waits: bool,
     lost: VecDeque<Lost>,
     stats: SenderStats,
@@ -84,7 +93,7 @@ pub struct SenderStats {
 impl Sender {
     /// Makes a sender for a journal that has the sequences from `first` up to `available` (`first = available + 1` if none).
     #[must_use]
-    pub const fn new(journal: JournalId, first: u64, available: u64) -> Self {
+    pub fn new(journal: JournalId, first: u64, available: u64) -> Self {
         Self {
             journal,
             state: SenderState::Down,
@@ -96,7 +105,11 @@ impl Sender {
             next_to_send: first,
             window: Window::new(),
             deadline: None,
+            offer_wait: WAIT_MIN,
             wait: WAIT_MIN,
+            round_trip: RoundTrip::default(),
+            sent: 0,
+            timed: None,
             offer_waits: false,
             lost: VecDeque::new(),
             stats: SenderStats {
@@ -110,7 +123,10 @@ impl Sender {
     /// Takes the news that a channel to the collector is up: offers the journal.
     pub fn handle_up(&mut self, now: Instant) {
         self.state = SenderState::Offering;
+        self.offer_wait = WAIT_MIN;
         self.wait = WAIT_MIN;
+        self.round_trip = RoundTrip::default();
+        self.timed = None;
         // Nothing is on its way in the new channel, and the way may be another.
         self.window = Window::new();
         self.lost.clear();
@@ -160,7 +176,8 @@ impl Sender {
                 self.committed = resume.ack.committed;
                 self.credit = resume.ack.credit;
                 self.next_to_send = self.received + 1;
-                self.wait = WAIT_MIN;
+                self.sent = self.received;
+                self.offer_wait = WAIT_MIN;
                 self.deadline = None;
                 self.arm(now);
                 Ok(SenderEvent::Released {
@@ -216,7 +233,8 @@ impl Sender {
         let released = ack.committed > self.committed;
         self.committed = self.committed.max(ack.committed);
         if moved {
-            self.wait = WAIT_MIN;
+            self.measure(now);
+            self.offer_wait = WAIT_MIN;
             self.deadline = None;
         }
         self.arm(now);
@@ -227,6 +245,19 @@ impl Sender {
         } else {
             SenderEvent::None
         })
+    }
+
+    /// Learns from progress how long the way takes. What was sent twice tells nothing, for the acknowledgement may be the
+    /// first copy's: until something sent once has arrived, the wait stays as long as it got.
+    fn measure(&mut self, now: Instant) {
+        if let Some((_, since)) = self.timed.take_if(|(sequence, _)| *sequence <= self.received) {
+            self.round_trip.record(now - since);
+            self.wait = self
+                .round_trip
+                .timeout()
+                .unwrap_or(WAIT_MIN)
+                .clamp(WAIT_MIN, WAIT_MAX);
+        }
     }
 
     /// Returns what to send next: the first sequence and how many at the most; `None` if nothing may or need be sent.
@@ -250,9 +281,14 @@ impl Sender {
             self.next_to_send + count <= self.available + 1,
             "sent more than the journal has"
         );
+        let fresh = self.next_to_send > self.sent;
         self.next_to_send += count;
         self.window.handle_sent(self.next_to_send - 1, bytes);
         self.stats.sent += count;
+        self.sent = self.sent.max(self.next_to_send - 1);
+        if fresh && self.timed.is_none() {
+            self.timed = Some((self.sent, now));
+        }
         self.arm(now);
     }
 
@@ -275,15 +311,17 @@ impl Sender {
             return;
         }
         self.deadline = None;
-        self.wait = (self.wait * 2).min(WAIT_MAX);
         match self.state {
-            SenderState::Offering => self.offer(now),
-            SenderState::Delivering if self.next_to_send > self.received + 1 => {
+            SenderState::Delivering if self.is_in_flight() => {
+                self.wait = (self.wait * 2).min(WAIT_MAX);
                 self.window.handle_silence();
                 self.go_back(now);
             }
             // Everything sent was received; sinks that are slow, or an Ack that was lost. The offer brings the answer.
-            SenderState::Delivering => self.offer(now),
+            SenderState::Offering | SenderState::Delivering => {
+                self.offer_wait = (self.offer_wait * 2).min(WAIT_MAX);
+                self.offer(now);
+            }
             SenderState::Down | SenderState::SetBack => {}
         }
     }
@@ -358,6 +396,7 @@ impl Sender {
     /// Sends everything that was not received again.
     fn go_back(&mut self, now: Instant) {
         self.next_to_send = self.received + 1;
+        self.timed = None;
         self.lost.clear();
         self.stats.went_back += 1;
         self.arm(now);
@@ -365,7 +404,7 @@ impl Sender {
 
     fn offer(&mut self, now: Instant) {
         self.offer_waits = true;
-        self.deadline = Some(now + self.wait);
+        self.deadline = Some(now + self.offer_wait);
     }
 
     /// Starts the retransmission time if anything is not settled: sent and not received, received and not confirmed, or held
@@ -373,8 +412,17 @@ impl Sender {
     fn arm(&mut self, now: Instant) {
         if self.state == SenderState::Delivering && self.deadline.is_none() && self.committed < self.available
         {
-            self.deadline = Some(now + self.wait);
+            let wait = if self.is_in_flight() || self.next_range().is_some() {
+                self.wait
+            } else {
+                self.offer_wait
+            };
+            self.deadline = Some(now + wait);
         }
+    }
+
+    const fn is_in_flight(&self) -> bool {
+        self.next_to_send > self.received + 1
     }
 }
 

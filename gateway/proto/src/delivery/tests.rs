@@ -223,6 +223,92 @@ fn a_sender_goes_back_when_nothing_moves_and_waits_longer_each_time() {
     assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
 }
 
+/// A sender whose collector has nothing yet, and the frame with which it acknowledges.
+fn delivering(available: u64) -> (Sender, impl Fn(u64) -> Vec<u8>) {
+    let ack = |received| Ack {
+        received,
+        committed: 0,
+        credit: 1_000,
+    };
+    let mut sender = Sender::new(JOURNAL, 1, available);
+    sender.handle_up(Instant::START);
+    let resume = frames_of(|out| {
+        Resume {
+            journal: JOURNAL,
+            ack: ack(0),
+        }
+        .put(out);
+    });
+    sender.handle_frame(Instant::START, RESUME, &resume[0].1).unwrap();
+    (sender, move |received| {
+        frames_of(|out| ack(received).put(out))[0].1.clone()
+    })
+}
+
+#[test]
+fn a_slow_way_makes_the_sender_patient() {
+    let (mut sender, ack) = delivering(100);
+    let mut now = Instant::START;
+    // Each reading takes 900 ms to be acknowledged, which is nearly too long.
+    for sequence in 1..=10 {
+        sender.handle_sent(now, 1, 1000);
+        now = now + Duration::from_millis(900);
+        sender.handle_frame(now, ACK, &ack(sequence)).unwrap();
+    }
+    sender.handle_sent(now, 1, 1000);
+    let patience = sender.poll_timeout().unwrap() - now;
+    assert!(
+        patience > Duration::from_millis(1_000) && patience < Duration::from_secs(3),
+        "{patience:?}"
+    );
+}
+
+#[test]
+fn what_was_sent_twice_does_not_make_the_sender_impatient() {
+    let (mut sender, ack) = delivering(100);
+    let mut now = Instant::START;
+    sender.handle_sent(now, 10, 1000);
+    for _ in 0..3 {
+        now = sender.poll_timeout().unwrap();
+        sender.handle_timeout(now);
+        sender.handle_sent(now, 10, 1000);
+    }
+    // The first copy's acknowledgement, 7 s late, just behind the fourth copy.
+    now = now + Duration::from_millis(1);
+    sender.handle_frame(now, ACK, &ack(5)).unwrap();
+    assert_eq!(sender.poll_timeout().unwrap() - now, Duration::from_secs(8));
+    // Something sent once tells how long the way takes.
+    sender.handle_frame(now, ACK, &ack(10)).unwrap();
+    sender.handle_sent(now, 10, 1000);
+    now = now + Duration::from_millis(20);
+    sender.handle_frame(now, ACK, &ack(20)).unwrap();
+    sender.handle_sent(now, 10, 1000);
+    assert_eq!(sender.poll_timeout().unwrap() - now, Duration::from_secs(1));
+}
+
+#[test]
+fn a_new_channel_begins_with_an_empty_window() {
+    let (mut sender, _) = delivering(100);
+    while sender.next_range().is_some() {
+        sender.handle_sent(Instant::START, 1, 64 << 10);
+    }
+    sender.handle_down();
+    sender.handle_up(Instant::START);
+    let resume = frames_of(|out| {
+        Resume {
+            journal: JOURNAL,
+            ack: Ack {
+                received: 0,
+                committed: 0,
+                credit: 1_000,
+            },
+        }
+        .put(out);
+    });
+    sender.handle_frame(Instant::START, RESUME, &resume[0].1).unwrap();
+    assert_eq!(sender.next_range(), Some((1, 100)));
+}
+
 #[test]
 fn frames_out_of_place_change_nothing() {
     let mut sender = Sender::new(JOURNAL, 1, 10);
