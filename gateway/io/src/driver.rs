@@ -14,6 +14,9 @@ use crate::{
 
 /// The loop of one shard. It belongs to the thread that made it.
 ///
+/// A handler must not wait. With io_uring, calls that wait with a timeout on the shard's thread also end early, with
+/// `Interrupted`, when the kernel has work of the ring to do there.
+///
 /// Dropping it aborts all connections and waits until the kernel has given back all memory; durable writes in flight are
 /// finished, but nobody hears of them.
 #[derive(Debug)]

@@ -201,3 +201,37 @@ fn write_result(ring: &mut Ring, index: u32, result: i32) -> Option<io::Result<(
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Settings, Waker, storage::FileRef};
+
+    #[test]
+    fn a_write_goes_on_until_all_is_written() {
+        if std::env::var("FIELDGATE_IO").is_ok_and(|choice| choice == "epoll") {
+            return;
+        }
+        let waker = Waker::new().expect("a descriptor");
+        let (mut ring, _inbox) =
+            Ring::new(&Settings::default(), &waker).expect("io_uring, or FIELDGATE_IO=epoll");
+        let file = FileRef::new(tempfile::tempfile().expect("room for a file"));
+        let index = ring
+            .writes
+            .insert(&file, 1000, vec![1; 100], 7)
+            .expect("room for one");
+        for (result, left) in [(40, 60), (-libc::EINTR, 60), (59, 1)] {
+            assert!(write_result(&mut ring, index, result).is_none());
+            let write = ring.writes.get(index).expect("it goes on");
+            assert_eq!((write.rest().len(), write.position()), (left, 1100 - left as u64));
+        }
+        assert!(
+            matches!(write_result(&mut ring, index, 0), Some(Err(error)) if error.kind() == io::ErrorKind::WriteZero)
+        );
+        let full = write_result(&mut ring, index, -libc::ENOSPC);
+        assert!(matches!(full, Some(Err(error)) if error.kind() == io::ErrorKind::StorageFull));
+        assert!(matches!(write_result(&mut ring, index, 1), Some(Ok(()))));
+        assert_eq!(ring.writes.remove(index), Some((7, vec![1; 100])));
+        assert!(write_result(&mut ring, index, 1).is_none());
+    }
+}

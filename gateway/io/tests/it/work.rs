@@ -3,7 +3,7 @@
 use std::{fs::File, io::ErrorKind, os::unix::fs::FileExt, thread};
 
 use fieldgate_io::{
-    Backend, Driver, Io, Settings, Waker,
+    Backend, Driver, Io, Settings, Waker, clock,
     mailbox::{MailError, mailbox},
     storage::{Directory, FileRef, Outcome, Storage, Task},
 };
@@ -135,8 +135,10 @@ fn values_from_other_threads_arrive_in_order(backend: Backend) {
         .collect();
     let mut driver = Driver::new(backend, Settings::default(), &waker).expect("the backend works");
     let mut next = [0; 3];
-    // No deadline is near: what is not woken for is not seen.
+    let give_up = clock::monotonic() + 30_000_000_000;
     let mut script = Script::new(move |io: &mut Io, seen: &Seen| {
+        assert!(clock::monotonic() < give_up, "a wake was lost: {next:?}");
+        // What it is not woken for it does not see.
         if *seen == Seen::Woken {
             receiver.drain(|(thread, value)| {
                 let expected = &mut next[usize::try_from(thread).expect("three")];
@@ -147,8 +149,7 @@ fn values_from_other_threads_arrive_in_order(backend: Backend) {
                 io.stop();
             }
         }
-    })
-    .patient(std::time::Duration::from_secs(20));
+    });
     driver.run(&mut script).expect("it waits");
     for thread in threads {
         thread.join().expect("it sends");
@@ -184,7 +185,9 @@ fn storage_answers_a_shard(backend: Backend) {
     };
     storage.submit(7, task).expect("room for eight");
     // The life of a segment: made by the storage thread, written by the shard.
+    let give_up = clock::monotonic() + 30_000_000_000;
     let mut script = Script::new(move |io: &mut Io, seen: &Seen| match seen {
+        Seen::TurnEnded => assert!(clock::monotonic() < give_up, "no answer came"),
         Seen::Woken => replies.drain(|reply| {
             assert_eq!(reply.token, 7);
             let Ok(Outcome::Created(file)) = reply.result else {
@@ -195,8 +198,7 @@ fn storage_answers_a_shard(backend: Backend) {
         }),
         Seen::Written(8, _, Ok(())) => io.stop(),
         _ => {}
-    })
-    .patient(std::time::Duration::from_secs(20));
+    });
     driver.run(&mut script).expect("it waits");
     let mut content = [0; 8];
     let file = File::open(directory.path().join("journal/1.fgj")).expect("it exists");
