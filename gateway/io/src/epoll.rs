@@ -225,6 +225,8 @@ pub(crate) fn dispatch(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler
             note(&mut io.shard, ConnectionId::from_u64(data), flags);
         }
     }
+    // That a connection is there comes before its first bytes, which may have come with it.
+    io.tell(handler);
     accept_all(io, handler);
     ready.append(&mut io.shard.ready);
     for id in ready.drain(..) {

@@ -21,6 +21,7 @@ on_both_backends!(
     closing_does_not_wait_for_ever,
     stale_names_are_harmless,
     connects_and_talks_to_itself,
+    bytes_that_come_with_the_connection_are_told_after_it,
     a_refused_connect_is_told,
     a_connect_takes_no_longer_than_allowed,
     listeners_share_an_address,
@@ -185,6 +186,35 @@ fn connects_and_talks_to_itself(backend: Backend) {
         assert_eq!(script.bytes(server), b"early, late");
         assert_eq!(script.end_of(server), Some(CloseReason::Local));
     }
+}
+
+fn bytes_that_come_with_the_connection_are_told_after_it(backend: Backend) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+    let addr = listener.local_addr().expect("bound");
+    let peer = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        stream.write_all(b"hello").expect("open");
+        stream
+    });
+    let mut driver = driver(backend, Settings::default());
+    let mut script = Script::new(quiet);
+    // The driver looks only after the peer has had time to speak.
+    script.coalesce = Duration::from_millis(50);
+    driver.turn(&mut script).expect("the kernel lets us wait");
+    let id = driver
+        .io()
+        .connect(addr, &ConnectOptions::default())
+        .expect("a socket");
+    script.run(&mut driver, |script, _| script.bytes(id) == b"hello");
+    let told: Vec<&Seen> = script.seen.iter().collect();
+    assert_eq!(
+        told,
+        [
+            &Seen::Connected(id, Ok(())),
+            &Seen::Received(id, b"hello".to_vec())
+        ]
+    );
+    drop(peer.join().expect("the peer spoke"));
 }
 
 fn a_refused_connect_is_told(backend: Backend) {
