@@ -46,14 +46,18 @@ impl Node {
         neighbour: Option<usize>,
         wire: &mut dyn Wire,
     ) {
-        let Some(out) = wire.buffer(connection) else {
+        let link = wire
+            .buffer(connection)
+            .map(|out| Link::new(now.instant, &self.link_settings, out));
+        // One that was dialled and is gone again already is noted all the same: the news of its end, which follows, then
+        // has the neighbour dialled again.
+        if link.is_none() && neighbour.is_none() {
             return;
-        };
-        let link = Link::new(now.instant, &self.link_settings, out);
+        }
         self.connections.insert(
             connection,
             Box::new(Connection {
-                link: Some(link),
+                link,
                 id: None,
                 neighbour,
             }),

@@ -525,6 +525,26 @@ impl RecordSource for Slow {
 }
 
 #[test]
+fn a_connection_that_is_gone_before_it_is_noted_is_dialled_again() {
+    let mut net = Net::new(5, |_, _, _| {});
+    let gateway = &mut net.hosts[GATEWAY];
+    gateway
+        .node
+        .handle_timeout(net.now, &mut net.entropy, &mut gateway.buffers);
+    assert_eq!(gateway.node.poll_output(), Some(Output::Dial { neighbour: 0 }));
+    // It came up and went down within one turn, so there is no buffer any more.
+    let key = ConnectionKey(999);
+    gateway
+        .node
+        .handle_connected(net.now, key, Some(0), &mut gateway.buffers);
+    gateway
+        .node
+        .handle_disconnected(net.now, &mut net.entropy, key, &mut gateway.buffers);
+    net.pass(5);
+    assert_eq!(net.delivered(), 5);
+}
+
+#[test]
 fn readings_that_wait_for_the_disk_leave_no_deadline_in_the_past() {
     let mut net = Net::new(100, |gateway, _, _| {
         gateway.uplinks[0].available = 10;
