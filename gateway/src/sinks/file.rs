@@ -371,7 +371,7 @@ mod tests {
     fn run(path: &Path, positions: &Path, batches: Vec<Arc<Batch>>) -> u64 {
         let (confirmed, confirmations) = std::sync::mpsc::channel();
         let last = batches.last().unwrap().last();
-        let confirm: Confirm = Box::new(move |confirmation| drop(confirmed.send(confirmation.up_to)));
+        let confirm: Confirm = Box::new(move |confirmation| confirmed.send(confirmation.up_to).unwrap());
         let positions = Positions::load(positions.to_owned()).unwrap();
         let (handle, _) = spawn_file(0, path, Backend::Epoll, positions, confirm).unwrap();
         for batch in batches {
