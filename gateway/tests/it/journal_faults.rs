@@ -28,14 +28,13 @@ fn a_full_journal_refuses_what_it_cannot_keep_and_takes_more_once_the_uplink_is_
 #[test]
 fn a_full_disk_refuses_what_it_cannot_keep_and_takes_more_once_there_is_room() {
     let mut site = Site::new().without_broker();
-    let disk = SmallDisk::mount(&site.gateway.dir.join("disk"), "7m");
+    // Declared after the site, so unmounted before its directory is removed.
+    let _disk = SmallDisk::mount(&site.gateway.dir.join("disk"), "7m");
     site.gateway.edit(
         "bytes_max = \"1 GiB\"",
         "bytes_max = \"1 GiB\"\nsegment_bytes = \"2 MiB\"\ndir = \"disk\"",
     );
     fills_refuses_and_recovers(&mut site);
-    drop(site);
-    drop(disk);
 }
 
 /// Publishes without an uplink until the gateway refuses, then lets the uplink come.
