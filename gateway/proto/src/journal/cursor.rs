@@ -1,7 +1,7 @@
 //! The small file that says what has been released.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::format::SECTOR;
+use super::format::{SECTOR, SEQUENCE_MAX};
 use crate::wire::Reader;
 
 /// The newest of the two slots, and where the next goes.
@@ -38,11 +38,12 @@ impl Cursor {
         }
         let mut reader = Reader::new(content);
         (reader.bytes("magic", 4).ok()? == MAGIC).then_some(())?;
-        Some(Self {
+        let cursor = Self {
             journal: reader.array("journal id").ok()?,
             counter: reader.u64("counter").ok()?,
             released: reader.u64("released").ok()?,
-        })
+        };
+        (cursor.released <= SEQUENCE_MAX).then_some(cursor)
     }
 
     /// Returns the journal it belongs to.

@@ -10,6 +10,9 @@ pub const RECORD_BODY_MAX: usize = 65_000;
 /// Longest block in bytes, header included.
 pub const BLOCK_BYTES_MAX: usize = 1 << 20;
 
+/// Largest sequence: the next must have a place in an Offer (PROTOCOL.md §8). At a million readings a second it lasts for
+/// 146,000 years, so that a larger one on a disk is damage.
+pub(super) const SEQUENCE_MAX: u64 = (1 << 62) - 1;
 pub(super) const BLOCK_HEADER_LEN: usize = 32;
 pub(super) const RECORD_HEADER_LEN: usize = 13;
 
@@ -113,7 +116,8 @@ impl BlockHeader {
         };
         let sound = header.first > 0
             && header.count > 0
-            && header.first.checked_add(u64::from(header.count)).is_some();
+            && header.last() <= SEQUENCE_MAX
+            && header.released <= SEQUENCE_MAX;
         (sound && header.block_len() <= BLOCK_BYTES_MAX).then_some(header)
     }
 

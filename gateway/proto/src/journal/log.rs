@@ -9,7 +9,7 @@ use super::{
     cursor::Cursor,
     format::{
         BLOCK_BYTES_MAX, BLOCK_HEADER_LEN, BlockHeader, RECORD_BODY_MAX, RECORD_HEADER_LEN, SECTOR,
-        SegmentHeader, aligned, seal_record,
+        SEQUENCE_MAX, SegmentHeader, aligned, seal_record,
     },
     replay::{Replay, Replayed},
     tail::Tail,
@@ -228,6 +228,8 @@ pub struct Journal {
     committed: u64,
     released: u64,
     cursor: Cursor,
+    /// What the cursor on disk says at least: segments up to here may be deleted.
+    cursor_safe: u64,
     /// The value being written, and whether another is wanted.
     cursor_writing: Option<u64>,
     cursor_due: Option<Instant>,
@@ -274,6 +276,7 @@ impl Journal {
             committed: recovered.next.saturating_sub(1),
             released: recovered.released,
             cursor: recovered.cursor,
+            cursor_safe: recovered.cursor.released,
             cursor_writing: None,
             cursor_due: None,
             tail: Tail::new(settings.tail_bytes_max),
@@ -291,7 +294,7 @@ impl Journal {
             // Blocks say more than the cursor: before they are deleted it has to be told.
             journal.write_cursor();
         } else {
-            journal.delete_freed(journal.released);
+            journal.delete_freed();
         }
         journal.create_ahead();
         journal
@@ -329,7 +332,7 @@ impl Journal {
                 max: RECORD_BODY_MAX,
             }));
         }
-        if !self.fits(self.pending.block.len()) {
+        if self.next > SEQUENCE_MAX || !self.fits(self.pending.block.len()) {
             self.pending.block.truncate(start);
             self.change_state(JournalState::Full);
             return Err(self.refuse(AppendError::Full));
@@ -450,7 +453,8 @@ impl Journal {
         };
         if result.is_ok() {
             self.stats.written_bytes = self.stats.written_bytes.saturating_add(SECTOR as u64);
-            self.delete_freed(released);
+            self.cursor_safe = self.cursor_safe.max(released);
+            self.delete_freed();
             self.create_ahead();
         } else {
             self.stats.write_errors = self.stats.write_errors.saturating_add(1);
@@ -676,9 +680,12 @@ impl Journal {
         if self.spare.is_some() || self.creating.is_some() || self.retry_at.is_some() {
             return;
         }
-        let (bytes, bytes_max) = self.bytes();
-        if bytes.saturating_add(self.settings.segment_bytes) > bytes_max {
-            return;
+        if !self.has_room_for_segment() {
+            // A segment that was in use when its records were released, and is not any more.
+            self.delete_freed();
+            if !self.has_room_for_segment() {
+                return;
+            }
         }
         let number = self.next_segment;
         self.next_segment = number.saturating_add(1);
@@ -710,21 +717,23 @@ impl Journal {
         !in_use && segment.last <= released
     }
 
+    fn has_room_for_segment(&self) -> bool {
+        let (bytes, bytes_max) = self.bytes();
+        bytes.saturating_add(self.settings.segment_bytes) <= bytes_max
+    }
+
     /// Deletes segments that the cursor on disk frees.
-    fn delete_freed(&mut self, released: u64) {
+    fn delete_freed(&mut self) {
         let free: Vec<u64> = self
             .segments
             .iter()
-            .filter(|(number, segment)| self.is_free(**number, segment, released))
+            .filter(|(number, segment)| self.is_free(**number, segment, self.cursor_safe))
             .map(|(number, _)| *number)
             .collect();
         for number in free {
             self.segments.remove(&number);
             self.replay.forget(number);
             self.outputs.push_back(Output::Delete { segment: number });
-        }
-        if self.state == JournalState::Full && self.retry_at.is_none() {
-            self.create_ahead();
         }
     }
 }

@@ -430,6 +430,31 @@ fn a_failed_write_is_never_repeated_in_place() {
 }
 
 #[test]
+fn a_disk_that_fails_for_long_does_not_use_up_the_journal() {
+    let mut machine = Machine::start(Disk::default());
+    machine.append(100).unwrap();
+    machine.commit();
+    machine.release(1);
+    machine.pass(2_000);
+    assert_eq!(machine.append(100), Ok(2));
+    machine.journal.flush();
+    machine.execute();
+    // Each failure leaves a segment behind that nothing is written to any more; there is room for six.
+    for attempt in 0..20 {
+        assert!(machine.write.is_some(), "attempt {attempt}");
+        machine.write_fails(0, WriteFailed::Broken);
+        machine.pass(3_000);
+    }
+    machine.written();
+    assert_eq!(
+        (machine.committed, machine.journal.state()),
+        (2, JournalState::Ready)
+    );
+    let bodies = machine.bodies.clone();
+    Machine::start(machine.disk).check_promises(&bodies, 2, 1);
+}
+
+#[test]
 fn a_file_that_is_cut_short_is_read_to_its_end_and_not_for_ever() {
     let mut machine = Machine::start(Disk::default());
     for _ in 0..4 {
