@@ -60,6 +60,9 @@ pub(crate) struct Disk {
     write: Option<Operation>,
     /// Operations of the storage thread, one after the other.
     queue: VecDeque<Operation>,
+    /// Segments as they are on stable storage, once a write to them has failed: a kernel reports that once, and whatever is
+    /// written there afterwards seems to succeed and is gone with the power.
+    doubtful: BTreeMap<u64, Vec<u8>>,
     pub(crate) trouble: Option<DiskTrouble>,
     pub(crate) faults: u64,
 }
@@ -137,7 +140,11 @@ impl Disk {
             } => {
                 match result {
                     Ok(()) => self.put(segment, offset, &bytes),
-                    Err(_) => self.tear(segment, offset, &bytes, dice),
+                    Err(_) => {
+                        self.tear(segment, offset, &bytes, dice);
+                        let file = self.segments.get(&segment).cloned().unwrap_or_default();
+                        self.doubtful.entry(segment).or_insert(file);
+                    }
                 }
                 Done::Written(bytes, result)
             }
@@ -155,6 +162,7 @@ impl Disk {
             }
             Operation::Delete { segment } => {
                 self.segments.remove(&segment);
+                self.doubtful.remove(&segment);
                 Done::Nothing
             }
             Operation::Read { segment, offset, len } => Done::Read(self.read(segment, offset, len)),
@@ -175,6 +183,9 @@ impl Disk {
                 Stop::Kill => {}
                 Stop::PowerCut => self.tear(segment, offset, &bytes, dice),
             }
+        }
+        if how == Stop::PowerCut {
+            self.segments.append(&mut self.doubtful);
         }
         let trouble = self.trouble.take();
         for _ in 0..dice.index(self.queue.len() + 1) {
@@ -348,6 +359,31 @@ mod tests {
         assert!(outcomes.contains(&(false, 0)) && outcomes.contains(&(false, 2 * SECTOR)));
         assert!(outcomes.contains(&(true, SECTOR)), "half of it");
         assert!(outcomes.len() > 5, "and parts of sectors: {outcomes:?}");
+    }
+
+    #[test]
+    fn what_is_written_where_a_write_failed_goes_with_the_power() {
+        for how in [Stop::Kill, Stop::PowerCut] {
+            let mut disk = Disk::default();
+            let mut dice = Dice::new(1);
+            disk.create(1, 4 * SECTOR, Vec::new());
+            for trouble in [Some(DiskTrouble::Broken), None] {
+                disk.trouble = trouble;
+                let write = Output::Write {
+                    segment: 1,
+                    offset: 0,
+                    bytes: vec![9; 4 * SECTOR],
+                };
+                assert_eq!(disk.begin(write), Ok(Lane::Write));
+                let Done::Written(_, result) = disk.end(Lane::Write, &mut dice) else {
+                    panic!("it was a write");
+                };
+                assert_eq!(result.is_err(), trouble.is_some());
+            }
+            disk.stop(how, &mut dice);
+            let all = disk.segments[&1].iter().all(|byte| *byte == 9);
+            assert_eq!(all, how == Stop::Kill);
+        }
     }
 
     #[test]

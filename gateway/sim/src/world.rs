@@ -22,7 +22,7 @@ use crate::{
     model::{Broken, Model, Violation, ensure},
     pipe::{Pipe, Side},
     report::{Report, Trace},
-    scenario::{SETTLE_MAX, Scenario},
+    scenario::{SETTLE_MAX, Scenario, Stop},
 };
 
 /// Something that happens at a moment.
@@ -56,6 +56,12 @@ enum Event {
     Begin { fault: usize },
     /// Something that lasted is over.
     End { fault: usize },
+    /// A host stops.
+    Stop {
+        host: usize,
+        how: Stop,
+        lasting: Duration,
+    },
     /// A host starts.
     Start { host: usize },
     /// Everything works from now on.
@@ -87,6 +93,8 @@ pub(crate) struct World<'a, 't> {
     attacker: Option<Attacker>,
     /// Hosts that stopped and will be started by an event.
     down: BTreeSet<usize>,
+    /// Gateways that will stop in the middle of their next write.
+    doomed: BTreeMap<usize, (Stop, Duration)>,
     model: Model,
     report: Report,
     healed_at: Option<u64>,
@@ -166,6 +174,7 @@ impl World<'_, '_> {
             Event::Publish { gateway } => self.publish(gateway),
             Event::Begin { fault } => self.begin_fault(fault),
             Event::End { fault } => self.end_fault(fault),
+            Event::Stop { host, how, lasting } => self.stop(host, how, lasting),
             Event::Start { host } => self.start(host),
             Event::Heal => self.heal(),
         }
@@ -234,6 +243,17 @@ impl World<'_, '_> {
                     *busy_until
                 }
             };
+            if lane == Lane::Write
+                && let Some((how, lasting)) = self.doomed.remove(&index)
+            {
+                let stop = Event::Stop {
+                    host: index,
+                    how,
+                    lasting,
+                };
+                let within = self.dice.below(nanos(takes) + 1);
+                self.schedule(Duration::from_nanos(within), stop);
+            }
             self.schedule_at(
                 at,
                 Event::DiskDone {
@@ -404,8 +424,10 @@ impl World<'_, '_> {
             };
             if let Some(journal) = &machine.journal {
                 text.push_str(&format!(
-                    "{}: committed {}, released {}, {:?}, {:?}; ",
+                    "{}: journal {:?}, {} bytes pending, committed {}, released {}, {:?}, {:?}; ",
                     host.name,
+                    journal.journal.state(),
+                    journal.journal.pending_bytes(),
                     journal.journal.committed(),
                     journal.journal.released(),
                     machine.node.uplinks().collect::<Vec<_>>(),

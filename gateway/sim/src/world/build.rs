@@ -47,6 +47,7 @@ impl<'a, 't> World<'a, 't> {
             disk_busy_until: BTreeMap::new(),
             attacker,
             down: BTreeSet::new(),
+            doomed: BTreeMap::new(),
             model: Model::default(),
             report: Report {
                 seed: scenario.seed,

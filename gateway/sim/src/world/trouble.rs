@@ -20,7 +20,12 @@ impl World<'_, '_> {
         self.tell(|_| format!("*** {fault:?}"));
         let lasting = match fault {
             Fault::Stop { host, lasting, how } => {
-                self.stop(host, how, lasting);
+                if host < self.scenario.gateways && self.dice.one_in(2) {
+                    // Where it hurts most.
+                    self.doomed.insert(host, (how, lasting));
+                } else {
+                    self.stop(host, how, lasting);
+                }
                 None
             }
             Fault::Reset { between } => {
@@ -94,7 +99,7 @@ impl World<'_, '_> {
     }
 
     /// Stops a host in the middle of whatever it does.
-    fn stop(&mut self, index: usize, how: Stop, lasting: Duration) {
+    pub(super) fn stop(&mut self, index: usize, how: Stop, lasting: Duration) {
         let Some(host) = self.hosts.get_mut(index).filter(|host| host.machine.is_some()) else {
             return;
         };
@@ -131,6 +136,7 @@ impl World<'_, '_> {
         for (number, side) in ends {
             self.hang_up(number, side, silence);
         }
+        self.tell(|world| format!("{} stops: {how:?}", world.name(index)));
         self.down.insert(index);
         self.schedule(lasting, Event::Start { host: index });
     }
@@ -204,6 +210,7 @@ impl World<'_, '_> {
     pub(super) fn heal(&mut self) {
         self.tell(|_| "*** everything works from now on".to_owned());
         self.healed_at = Some(self.now);
+        self.doomed.clear();
         for fault in 0..self.scenario.faults.len() {
             self.end_fault(fault);
         }
