@@ -10,6 +10,7 @@ pub mod channel;
 pub mod config;
 pub mod delivery;
 pub mod identity;
+pub mod journal;
 pub mod link;
 pub mod mqtt_packet;
 pub mod mqtt_session;
@@ -25,11 +26,12 @@ pub mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("channel", channel::run),
     ("config", config::run),
     ("delivery", delivery::run),
     ("identity", identity::run),
+    ("journal", journal::run),
     ("link", link::run),
     ("mqtt_packet", mqtt_packet::run),
     ("mqtt_session", mqtt_session::run),
