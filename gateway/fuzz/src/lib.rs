@@ -26,12 +26,13 @@ pub mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     ("channel", channel::run),
     ("config", config::run),
     ("delivery", delivery::run),
     ("identity", identity::run),
     ("journal", journal::run),
+    ("journal_scan", journal::run_scan),
     ("link", link::run),
     ("mqtt_packet", mqtt_packet::run),
     ("mqtt_session", mqtt_session::run),
