@@ -136,7 +136,7 @@ const PATH_LEN_MAX: usize = 4_095;
 const SOCKET_LEN_MAX: usize = 107;
 
 /// Largest MQTT packet that can be set: with the longest device name it still fits into a reading of 65,000 bytes
-/// (`PROTOCOL.md` §12). Anything larger could only be refused.
+/// (`PROTOCOL.md` §14). Anything larger could only be refused.
 const PACKET_BYTES_MAX: u32 = 63 << 10;
 /// Least queue of a link: two of the longest frames (`PROTOCOL.md` §3.1).
 const QUEUE_BYTES_MIN: u32 = 2 * 69_632;

@@ -328,7 +328,7 @@ impl ReadingError {
     }
 }
 
-/// Bytes of an encoded reading at most (PROTOCOL.md §12).
+/// Bytes of an encoded reading at most (PROTOCOL.md §14).
 pub const READING_LEN_MAX: usize = 65_000;
 /// Bytes of a device's name at most.
 pub const DEVICE_LEN_MAX: usize = 255;

@@ -19,7 +19,7 @@ use crate::identity::Identifier;
 
 /// The service that authenticates links and registers names.
 pub const REGISTRAR_SERVICE: &str = "registrar";
-/// Names registered by one member (PROTOCOL.md §12).
+/// Names registered by one member (PROTOCOL.md §14).
 pub const NAMES_PER_MEMBER_MAX: usize = 16;
 /// Holders of one name.
 pub const HOLDERS_PER_NAME_MAX: usize = 8;

@@ -33,7 +33,7 @@ impl Settings {
     /// Bounds of the connect timeout.
     pub const CONNECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
     /// Bounds of the maximum packet size in bytes. A packet of the largest size always fits into a reading with the longest
-    /// device name (PROTOCOL.md §9, §12), so no client of MQTT 3.1.1 can send what could never be acknowledged.
+    /// device name (PROTOCOL.md §9, §14), so no client of MQTT 3.1.1 can send what could never be acknowledged.
     pub const MAXIMUM_PACKET_SIZE: RangeInclusive<u32> = 1_024..=64_512;
     /// Bounds of the receive maximum.
     pub const RECEIVE_MAXIMUM: RangeInclusive<u16> = 1..=4_096;

@@ -50,9 +50,9 @@ impl Default for ChannelSettings {
     }
 }
 
-/// Channels in one node (PROTOCOL.md §12).
+/// Channels in one node (PROTOCOL.md §14).
 pub const CHANNELS_MAX: usize = 65_536;
-/// Half-open handshakes in one node (PROTOCOL.md §12).
+/// Half-open handshakes in one node (PROTOCOL.md §14).
 pub const HALF_OPEN_MAX: usize = 1024;
 
 /// Whether the length of a record hides the length of what is in it.

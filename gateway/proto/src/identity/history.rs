@@ -6,7 +6,7 @@ use crate::{
     wire::{self, Reader, WireError},
 };
 
-/// Changes in one identity (PROTOCOL.md §12).
+/// Changes in one identity (PROTOCOL.md §14).
 pub const CHANGES_MAX: usize = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use crate::wire::Reader;
 
 /// What blocks and slots are aligned to: the smallest unit a disk writes.
 pub const SECTOR: usize = 512;
-/// Longest body of a record in bytes (PROTOCOL.md §12).
+/// Longest body of a record in bytes (PROTOCOL.md §14).
 pub const RECORD_BODY_MAX: usize = 65_000;
 /// Longest block in bytes, header included.
 pub const BLOCK_BYTES_MAX: usize = 1 << 20;

@@ -145,7 +145,7 @@ impl GoneLimit {
     }
 }
 
-/// Labels per link and direction (PROTOCOL.md §12).
+/// Labels per link and direction (PROTOCOL.md §14).
 pub const LABELS_PER_LINK_MAX: usize = INDEX_COUNT as usize;
 /// `LabelGone` sent per link and second for unknown labels (PROTOCOL.md §3.3).
 pub(super) const GONE_PER_SECOND_MAX: u32 = 10;
