@@ -126,7 +126,7 @@ const CARGO_TOOLS: [CargoTool; 2] = [
 const PYTHON_ENVIRONMENT: &str = "target/python";
 
 /// What tests and measurements start, one line per purpose.
-const DEBIAN_PACKAGES: [&str; 13] = [
+const DEBIAN_PACKAGES: &[&str] = &[
     // Builds: C compiler for aws-lc, C++ for libFuzzer.
     "gcc",
     "g++",
@@ -136,7 +136,15 @@ const DEBIAN_PACKAGES: [&str; 13] = [
     // PKCS#11 tokens.
     "softhsm2",
     "opensc",
+    "opensc-pkcs11",
     "openssl",
+    // A software TPM behind the resource manager, and its PKCS#11 module.
+    "swtpm",
+    "tpm2-abrmd",
+    "libtss2-tcti-swtpm0",
+    "libtss2-tcti-tabrmd0",
+    "libtpm2-pkcs11-1",
+    "dbus-daemon",
     // Network namespaces and what crosses them.
     "iproute2",
     "tcpdump",

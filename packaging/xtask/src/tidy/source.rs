@@ -79,9 +79,12 @@ fn is_crate_root(path: &str) -> bool {
             .is_some_and(|(folder, _)| folder.ends_with("/src/bin"))
 }
 
-/// The driver is the one crate that talks to the kernel in terms of pointers.
+/// The driver talks to the kernel in terms of pointers. The faulty token, which only tests load, is itself a C library:
+/// its interface is pointers.
 fn may_be_unsafe(path: &str) -> bool {
-    path.starts_with("gateway/io/")
+    ["gateway/io/", "hsm/faulty/"]
+        .iter()
+        .any(|folder| path.starts_with(folder))
 }
 
 /// Describes sources that are longer than one can hold in mind. No finding: clearer code wins over a number.
@@ -152,10 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn every_crate_root_but_the_drivers_forbids_unsafe_code() {
+    fn every_crate_root_forbids_unsafe_code_but_two() {
         let tree = Tree::of(&[
             ("a/src/lib.rs", "//! Text.\n#![forbid(unsafe_code)]\n"),
             ("gateway/io/src/lib.rs", ""),
+            ("hsm/faulty/src/lib.rs", ""),
+            ("hsm/src/lib.rs", ""),
             ("a/src/inner.rs", ""),
             ("b/src/main.rs", "// #![forbid(unsafe_code)]\n"),
             ("b/src/bin/tool.rs", ""),
@@ -164,7 +169,7 @@ mod tests {
             .into_iter()
             .map(|finding| finding.path)
             .collect();
-        assert_eq!(paths, ["b/src/main.rs", "b/src/bin/tool.rs"]);
+        assert_eq!(paths, ["hsm/src/lib.rs", "b/src/main.rs", "b/src/bin/tool.rs"]);
     }
 
     #[test]
