@@ -62,6 +62,8 @@ pub struct Relay {
     names: BTreeMap<Box<str>, Vec<Holder>>,
     links: BTreeMap<LinkId, Attached>,
     members: BTreeMap<Identifier, BTreeSet<LinkId>>,
+    /// Rights that a policy decided on, in the place of those of the settings; until the member's last link goes.
+    granted: BTreeMap<Identifier, MemberRights>,
 }
 
 impl Relay {
@@ -71,6 +73,7 @@ impl Relay {
             names: BTreeMap::new(),
             links: BTreeMap::new(),
             members: BTreeMap::new(),
+            granted: BTreeMap::new(),
         }
     }
 
@@ -109,7 +112,7 @@ impl Relay {
     }
 
     pub(crate) fn attach(&mut self, link: LinkId, member: Identifier) -> Result<(), MemberLinkError> {
-        if !self.settings.members.contains_key(&member) {
+        if self.rights(&member).is_none() {
             return Err(MemberLinkError::NotAMember);
         }
         let links = self.members.entry(member).or_default();
@@ -117,6 +120,7 @@ impl Relay {
         if links.len() >= max && !links.contains(&link) {
             if links.is_empty() {
                 self.members.remove(&member);
+                self.granted.remove(&member);
             }
             return Err(MemberLinkError::TooManyLinks { max });
         }
@@ -143,8 +147,38 @@ impl Relay {
             links.remove(&link);
             if links.is_empty() {
                 self.members.remove(&attached.member);
+                self.granted.remove(&attached.member);
             }
         }
+    }
+
+    /// Gives `member` these rights, in the place of those of the settings. Returns the links that lose what was forwarded
+    /// over them because the rights changed; names that may not be held any more are gone already.
+    pub(crate) fn grant(&mut self, member: Identifier, rights: MemberRights) -> Vec<LinkId> {
+        if self.rights(&member) == Some(&rights) {
+            return Vec::new();
+        }
+        let links: Vec<LinkId> = self
+            .members
+            .get(&member)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
+        for link in &links {
+            if let Some(attached) = self.links.get_mut(link) {
+                drop_names(&mut self.names, attached, *link, Some(&rights));
+            }
+        }
+        self.granted.insert(member, rights);
+        links
+    }
+
+    /// Returns what `member` may do, `None` if it is no member.
+    fn rights(&self, member: &Identifier) -> Option<&MemberRights> {
+        self.granted
+            .get(member)
+            .or_else(|| self.settings.members.get(member))
     }
 
     /// Changes the policy. Returns the links whose member's rights changed, and whether the member is one still; names
@@ -154,25 +188,18 @@ impl Relay {
         let mut changed = Vec::new();
         for (link, attached) in &mut self.links {
             let rights = self.settings.members.get(&attached.member);
-            if rights == old.members.get(&attached.member) {
+            if self.granted.contains_key(&attached.member) || rights == old.members.get(&attached.member) {
                 continue;
             }
             changed.push((*link, rights.is_some()));
-            let names = &mut self.names;
-            attached.names.retain(|name| {
-                let stays = rights.is_some_and(|rights| may_hold(rights, name));
-                if !stays {
-                    remove_holder(names, name, *link);
-                }
-                stays
-            });
+            drop_names(&mut self.names, attached, *link, rights);
         }
         changed
     }
 
     /// Returns whether `member` may send first messages to `name`.
     pub(crate) fn may_reach(&self, member: &Identifier, name: &str) -> bool {
-        let rights = self.settings.members.get(member);
+        let rights = self.rights(member);
         rights.is_some_and(|rights| rights.reach.iter().any(|pattern| pattern.matches(name)))
     }
 
@@ -222,11 +249,7 @@ impl Relay {
     fn register(&mut self, now: Instant, link: LinkId, name: &str) -> Result<Duration, RefusedReason> {
         Address::Name(name).check().map_err(|_| RefusedReason::BadName)?;
         let member = self.links.get(&link).ok_or(RefusedReason::NotAuthorised)?.member;
-        let rights = self
-            .settings
-            .members
-            .get(&member)
-            .ok_or(RefusedReason::NotAuthorised)?;
+        let rights = self.rights(&member).ok_or(RefusedReason::NotAuthorised)?;
         if !may_hold(rights, name) {
             return Err(RefusedReason::NotAuthorised);
         }
@@ -298,6 +321,22 @@ impl Relay {
             attached.names.remove(name);
         }
     }
+}
+
+/// Takes the names from a link that may not be held over it any more.
+fn drop_names(
+    names: &mut BTreeMap<Box<str>, Vec<Holder>>,
+    attached: &mut Attached,
+    link: LinkId,
+    rights: Option<&MemberRights>,
+) {
+    attached.names.retain(|name| {
+        let stays = rights.is_some_and(|rights| may_hold(rights, name));
+        if !stays {
+            remove_holder(names, name, link);
+        }
+        stays
+    });
 }
 
 fn may_hold(rights: &MemberRights, name: &str) -> bool {

@@ -284,3 +284,33 @@ fn a_new_policy_takes_away_what_it_does_not_allow() {
     assert_eq!(holders(&relay, "a"), [link(1)]);
     assert_eq!(holders(&relay, "ab"), []);
 }
+
+#[test]
+fn what_a_policy_granted_stands_in_the_place_of_the_list_until_the_last_link_goes() {
+    let mut relay = relay();
+    assert_eq!(relay.attach(link(3), id(3)), Err(MemberLinkError::NotAMember));
+    assert_eq!(relay.grant(id(3), rights(&["c"], &["a"])), []);
+    assert_eq!(relay.attach(link(3), id(3)), Ok(()));
+    assert_eq!(register(&mut relay, 0, 3, "c"), Ok(()));
+    assert!(relay.may_reach(&id(3), "a") && !relay.may_reach(&id(3), "b"));
+
+    // The same again changes nothing; less takes the name, and what was forwarded.
+    assert_eq!(relay.grant(id(3), rights(&["c"], &["a"])), []);
+    assert_eq!(relay.grant(id(3), rights(&["d"], &["b"])), [link(3)]);
+    assert_eq!(holders(&relay, "c"), []);
+    assert_eq!(register(&mut relay, 1, 3, "c"), Err(RefusedReason::NotAuthorised));
+    assert!(relay.may_reach(&id(3), "b"));
+
+    // New lists leave what a policy decided on.
+    assert_eq!(relay.set_settings(RelaySettings::default()), []);
+    assert_eq!(register(&mut relay, 2, 3, "d"), Ok(()));
+    relay.detach(link(3));
+    assert_eq!(relay.attach(link(3), id(3)), Err(MemberLinkError::NotAMember));
+
+    // A grant also takes rights away from whom the lists name.
+    let mut relay = self::relay();
+    assert_eq!(relay.attach(link(1), id(1)), Ok(()));
+    assert_eq!(register(&mut relay, 0, 1, "ab"), Ok(()));
+    assert_eq!(relay.grant(id(1), rights(&[], &[])), [link(1)]);
+    assert_eq!(holders(&relay, "ab"), []);
+}

@@ -3,7 +3,7 @@
 use super::{LinkId, LinkWriter, MemberLinkError, Router};
 use crate::{
     identity::Identifier,
-    relay::{RefusedReason, RegistrarFrame, Relay, RelaySettings},
+    relay::{MemberRights, RefusedReason, RegistrarFrame, Relay, RelaySettings},
     time::Instant,
 };
 
@@ -27,6 +27,15 @@ impl Router {
         }
         state.attachments += 1;
         Ok(())
+    }
+
+    /// Gives `member` these rights, in the place of those of the settings, until its last link is detached. If they differ
+    /// from those it had, its links lose what was forwarded over them and begin anew.
+    pub fn grant(&mut self, member: Identifier, rights: MemberRights, links: &mut (impl LinkWriter + ?Sized)) {
+        let changed = self.relay.as_mut().map(|relay| relay.grant(member, rights));
+        for link in changed.into_iter().flatten() {
+            self.cut(link, links);
+        }
     }
 
     /// Undoes one [`Router::attach`]: the channel that vouched for the link was closed. With the last of them nothing
