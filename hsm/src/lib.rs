@@ -22,6 +22,7 @@ mod secret;
 mod settings;
 mod signer;
 mod software;
+pub mod tpm;
 mod uri;
 mod worker;
 
