@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::problem::{Draft, Findings};
 use crate::raw;
@@ -17,6 +17,7 @@ use crate::text::{NAME_LEN_MAX, is_name};
 mod collector;
 mod mqtt;
 mod relay;
+mod trust;
 mod uplink;
 
 /// Checks a file and builds its settings.
@@ -28,6 +29,8 @@ pub(crate) fn check(
     check_purpose(&raw, context.findings);
     check_listeners(&raw, context.findings);
     let has_link_tcp = raw.link.value.as_ref().is_some_and(|link| link.tcp.is_given());
+    // An authority trusts itself.
+    let has_trust = raw.trust.is_given() || raw.authority.is_given();
     let has_journal = raw.mqtt.is_given() || raw.uplink.is_given();
 
     let node = node(raw.node.value?, host_name);
@@ -35,7 +38,15 @@ pub(crate) fn check(
         .as_ref()
         .map_or_else(PathBuf::new, |node| node.state_dir.clone());
     let log = raw.log.value.and_then(log);
-    let identity = raw.identity.value.and_then(identity);
+    let (identity, sandbox) = raw
+        .identity
+        .value
+        .map(|raw| identity(raw, &state_dir, context.findings))
+        .unzip();
+    let trust = raw
+        .trust
+        .value
+        .and_then(|raw| trust::trust(raw, context.findings));
     let journal = journal(raw.journal, has_journal, &state_dir, context);
     let mqtt = raw.mqtt.value.and_then(|raw| mqtt::mqtt(raw, context.findings));
     let uplinks = uplink::uplinks(raw.uplink.value.unwrap_or_default(), context.findings);
@@ -43,10 +54,15 @@ pub(crate) fn check(
     let relay = raw
         .relay
         .value
-        .and_then(|raw| relay::relay(raw, has_link_tcp, context.findings));
+        .and_then(|raw| relay::relay(raw, has_link_tcp, has_trust, context.findings));
+    let authority = raw
+        .authority
+        .value
+        .and_then(|raw| trust::authority(raw, has_link_tcp, &state_dir, context.findings));
     let collector = raw.collector.value.and_then(|raw| {
         let surroundings = collector::Surroundings {
             has_link_tcp,
+            has_trust,
             state_dir: &state_dir,
             journal_dir: journal.as_ref().map(|journal| journal.dir.as_path()),
             node_name: node.as_ref().map_or("", |node| &node.name),
@@ -65,12 +81,15 @@ pub(crate) fn check(
     Some(settings::Settings {
         node: node?,
         log: log?,
-        identity: identity?,
+        identity: identity??,
+        sandbox: sandbox?,
+        trust,
         journal,
         mqtt,
         uplinks: uplinks?,
         link_tcp,
         relay,
+        authority,
         collector,
         metrics,
     })
@@ -79,10 +98,11 @@ pub(crate) fn check(
 /// Sees to it that the sections make a whole.
 fn check_purpose(raw: &raw::Root, findings: &mut Findings) {
     let tcp = raw.link.value.as_ref().and_then(|link| link.tcp.value.as_ref());
-    if !(raw.mqtt.is_given() || raw.uplink.is_given() || raw.relay.is_given() || raw.collector.is_given()) {
+    let answers = raw.relay.is_given() || raw.collector.is_given() || raw.authority.is_given();
+    if !(raw.mqtt.is_given() || raw.uplink.is_given() || answers) {
         findings.push(Draft::error("the file switches nothing on").help(
-            "a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector]; examples stand in \
-             /usr/share/doc/fieldgate/examples",
+            "a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector], an authority [authority]; \
+             examples stand in /usr/share/doc/fieldgate/examples",
         ));
     }
     if let Some(mqtt) = raw.mqtt.value.as_ref().filter(|_| !raw.uplink.is_given()) {
@@ -98,12 +118,12 @@ fn check_purpose(raw: &raw::Root, findings: &mut Findings) {
             .warning("nothing fills the journal: only what it already holds is delivered");
         findings.push(draft.help("add [mqtt], where devices publish"));
     }
-    if let Some(tcp) = tcp.filter(|_| !(raw.relay.is_given() || raw.collector.is_given())) {
+    if let Some(tcp) = tcp.filter(|_| !answers) {
         let draft = tcp
             .header()
             .warning("`link.tcp` listens, but nothing in this file answers there");
         findings.push(draft.help(
-            "take it out: only relays and collectors are connected to; gateways connect by themselves",
+            "take it out: only relays, collectors and authorities are connected to; gateways connect by themselves",
         ));
     }
     if let Some(journal) = raw
@@ -205,7 +225,60 @@ fn log(raw: raw::Log) -> Option<settings::Log> {
     })
 }
 
-fn identity(raw: raw::Identity) -> Option<settings::Identity> {
+/// Builds the place of the key, and what its process may touch.
+fn identity(
+    mut raw: raw::Identity,
+    state_dir: &Path,
+    findings: &mut Findings,
+) -> (Option<settings::Identity>, settings::Sandbox) {
+    let sandbox = raw.sandbox.value.as_ref();
+    for item in sandbox
+        .and_then(|raw| raw.paths.value.as_ref())
+        .into_iter()
+        .flatten()
+    {
+        if state_dir.starts_with(&item.value) {
+            let message = format!(
+                "`{}` is {}, which opens the state of this node to the module",
+                item.path,
+                item.value.display()
+            );
+            let draft = Draft::warning(message)
+                .key(item.path.as_str())
+                .at(item.span.clone(), "this path");
+            findings.push(draft.help("name the one directory that the token keeps its files in"));
+        }
+    }
+    let secret = [&raw.pin.value, &raw.passphrase.value]
+        .into_iter()
+        .flatten()
+        .find_map(|source| match source {
+            settings::SecretSource::Environment(name) => Some(name.as_str()),
+            settings::SecretSource::Credential(_) | settings::SecretSource::File(_) => None,
+        });
+    let names = sandbox.and_then(|raw| raw.environment.value.as_ref());
+    for item in names.into_iter().flatten() {
+        if Some(item.value.as_str()) == secret {
+            let message = format!("`{}` hands the PIN to the module's environment", item.path);
+            let draft = Draft::error(message)
+                .key(item.path.as_str())
+                .at(item.span.clone(), "this name");
+            findings.push(draft.help("take it out: fieldgate reads the PIN and logs in itself"));
+        }
+    }
+    let sandbox = raw
+        .sandbox
+        .value
+        .take()
+        .map_or_else(Default::default, |raw| settings::Sandbox {
+            paths: values(raw.paths.value.unwrap_or_default()),
+            network: raw.network.value.unwrap_or_default(),
+            environment: values(raw.environment.value.unwrap_or_default()),
+        });
+    (place_of_key(raw), sandbox)
+}
+
+fn place_of_key(raw: raw::Identity) -> Option<settings::Identity> {
     if let Some(uri) = raw.pkcs11.value {
         return Some(settings::Identity::Pkcs11 {
             module: raw.module.value?,
@@ -222,7 +295,7 @@ fn identity(raw: raw::Identity) -> Option<settings::Identity> {
 fn journal(
     field: Field<raw::Journal>,
     is_needed: bool,
-    state_dir: &std::path::Path,
+    state_dir: &Path,
     context: &mut Context<'_>,
 ) -> Option<settings::Journal> {
     let raw = match field.value {

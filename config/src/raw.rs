@@ -3,7 +3,7 @@
 //! Names, types, bounds, defaults and meanings stand here and nowhere else. From one declaration come the type that
 //! [`check`](crate::check) works with, the reader that fills it, the reference and the schema.
 
-use std::fmt;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
-use crate::settings::{IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource};
+use crate::settings::{AfterGrace, IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource};
 use crate::shape::{
-    Boolean, Choice, FilePath, List, Shape, bytes_u32, bytes_u64, count_u16, count_u32, inline, inlines,
-    millis, seconds, section, sections,
+    Attributes, Boolean, Choice, FilePath, List, Shape, SinkPath, SinkPathShape, bytes_u32, bytes_u64,
+    count_u16, count_u32, inline, inlines, millis, seconds, section, sections,
 };
 use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
@@ -30,7 +30,7 @@ use crate::text::{
 macro_rules! tables {
     ($(
         $(#[doc = $doc:literal])+
-        $name:ident $(exactly_one($($one:literal),+))? {
+        $name:ident $(exactly_one($($one:literal),+))? $(at_most_one($($most:literal),+))? {
             $( $(#[doc = $key_doc:literal])+ $key:ident: $value:ty = $shape:expr, $presence:expr $(, if $when:expr)?; )+
         }
     )+) => { $(
@@ -44,6 +44,7 @@ macro_rules! tables {
         impl RawTable for $name {
             const KEYS: &'static [&'static str] = &[$(stringify!($key)),+];
             const EXACTLY_ONE: &'static [&'static str] = &[$($($one),+)?];
+            const AT_MOST_ONE: &'static [&'static str] = &[$($($most),+)?];
 
             fn header(&self) -> &Header {
                 &self.header
@@ -60,6 +61,7 @@ macro_rules! tables {
                         when: tables!(@when $($when)?),
                     } ),+],
                     exactly_one: Self::EXACTLY_ONE,
+                    at_most_one: Self::AT_MOST_ONE,
                 }
             }
 
@@ -99,6 +101,8 @@ const PQ: Choice<Pq> = Choice(&[
     ("preferred", Pq::Preferred),
     ("off", Pq::Off),
 ]);
+const AFTER_GRACE: Choice<AfterGrace> =
+    Choice(&[("refuse", AfterGrace::Refuse), ("go-on", AfterGrace::GoOn)]);
 const SINK_KIND: Choice<SinkName> = Choice(&[
     ("mqtt", SinkName::Mqtt),
     ("file", SinkName::File),
@@ -114,6 +118,7 @@ const SOCKET: FilePath = FilePath {
     len_max: SOCKET_LEN_MAX,
 };
 const SECRET: crate::shape::Secret = crate::shape::Secret;
+const SINK_PATH: SinkPathShape = SinkPathShape(FILE);
 
 const MQTT: When = When::Equals("kind", "mqtt");
 
@@ -138,6 +143,8 @@ const SOCKET_LEN_MAX: usize = 107;
 /// Largest MQTT packet that can be set: with the longest device name it still fits into a reading of 65,000 bytes
 /// (`PROTOCOL.md` §14). Anything larger could only be refused.
 const PACKET_BYTES_MAX: u32 = 63 << 10;
+/// Longest validity of a statement (`PROTOCOL.md` §10.1), in seconds: 400 days.
+const VALID_SECS_MAX: u64 = 34_560_000;
 /// Least queue of a link: two of the longest frames (`PROTOCOL.md` §3.1).
 const QUEUE_BYTES_MIN: u32 = 2 * 69_632;
 
@@ -150,6 +157,8 @@ tables! {
         log: Log = section::<Log>(), Default("{}");
         /// Where the key of this node lives. `fieldgate identity create` makes it.
         identity: Identity = section::<Identity>(), Required;
+        /// The authority this node belongs to, and what its members may do here.
+        trust: Trust = section::<Trust>(), Optional("off: only who is named in this file is served");
         /// The durable queue on disk between devices and uplinks.
         journal: Journal = section::<Journal>(), Optional("all defaults, if there is `[mqtt]` or `[[uplink]]`");
         /// MQTT listener for field devices.
@@ -160,6 +169,8 @@ tables! {
         link: Link = section::<Link>(), Optional("off");
         /// Forwarding between members that never see each other's networks.
         relay: Relay = section::<Relay>(), Optional("off");
+        /// Decides who belongs to it: enrols with tickets, issues credentials, revokes.
+        authority: Authority = section::<Authority>(), Optional("off");
         /// End of the uplinks.
         collector: Collector = section::<Collector>(), Optional("off");
         /// Metrics in the Prometheus text format.
@@ -196,10 +207,49 @@ tables! {
         module: PathBuf = FILE, Required, if When::With(&["pkcs11"]);
         /// User PIN of the token.
         pin: SecretSource = SECRET, Required, if When::With(&["pkcs11"]);
+        /// What the process that holds the token may touch beyond what the usual modules need.
+        sandbox: Sandbox = inline::<Sandbox>(), Optional("nothing more"), if When::With(&["pkcs11"]);
         /// Key in a file.
         file: PathBuf = FILE, Optional("no file");
         /// Passphrase of the file.
         passphrase: SecretSource = SECRET, Required, if When::With(&["file"]);
+    }
+
+    /// What the module may touch. It runs in a process of its own, which sees the system's libraries, the usual places of
+    /// tokens and nothing else of the files.
+    Sandbox {
+        /// Files and directories that the module reads and writes.
+        paths: Vec<Item<PathBuf>> = List { item: FILE, min: 0, max: 32 }, Default("[]");
+        /// Whether the module may use the network, for an HSM that is reached over it.
+        network: bool = Boolean, Default("false");
+        /// Environment variables that the module reads.
+        environment: Vec<Item<String>> = List { item: VARIABLE, min: 0, max: 32 }, Default("[]");
+    }
+
+    /// The authority this node belongs to. With this section every member of the authority is served as far as the policy and
+    /// its credential allow, beside those who are named in this file. `fieldgate enroll` makes the node a member.
+    Trust at_most_one("relay", "relays", "direct") {
+        /// Identifier of the authority; tickets of others are refused.
+        authority: Identifier = IDENTIFIER,
+            Optional("that of the ticket this node enrolled with; on an authority its own");
+        /// Name the authority holds at the relays.
+        via: String = RELAY_NAME, Required, if When::With(&["relay", "relays"]);
+        /// The relay through which the authority is reached.
+        relay: RelayAddress = inline::<RelayAddress>(), Optional("the ways of the ticket");
+        /// Several relays, any of which will do.
+        relays: Vec<RelayAddress> = inlines::<RelayAddress>(8), Optional("the ways of the ticket");
+        /// The authority itself, where it can be reached without a relay.
+        direct: DirectAddress = inline::<DirectAddress>(), Optional("the ways of the ticket");
+        /// Whether channels with the authority must be post-quantum, as for `[[uplink]]`.
+        pq: Pq = PQ, Default("\"required\"");
+        /// Cedar policy: who may do what here. `fieldgate policy check` says what is wrong with one.
+        policy: PathBuf = FILE, Optional("the built-in one, which `fieldgate policy show` prints");
+        /// How long in seconds credentials count beyond their end, and a status list that should have been replaced, when the
+        /// authority cannot be reached. The node says so meanwhile.
+        grace_secs: Duration = seconds(0, VALID_SECS_MAX), Default("86400");
+        /// What happens to peers with credentials when that time is over: refuse them, or go on although somebody may have been
+        /// revoked.
+        after_grace: AfterGrace = AFTER_GRACE, Default("\"refuse\"");
     }
 
     /// Where a secret is. The secret itself never stands in the file.
@@ -300,6 +350,9 @@ tables! {
         pq: Pq = PQ, Default("\"required\"");
         /// Whether records are padded to size buckets, so that their length tells less.
         padding: bool = Boolean, Default("false");
+        /// Whether the collector has to prove with each channel that it holds its identity key at that moment, instead of an
+        /// attestation of up to a day.
+        live_proof: bool = Boolean, Default("false");
         /// How long in milliseconds readings may wait for company before a record is sealed.
         latency_ms: Duration = millis(0, 100), Default("1");
     }
@@ -312,7 +365,7 @@ tables! {
         identifier: Identifier = IDENTIFIER, Required;
     }
 
-    /// The collector without a relay in between.
+    /// A node without a relay in between.
     DirectAddress {
         /// Its `[link.tcp]` address.
         address: HostPort = HOST_PORT, Required;
@@ -344,7 +397,11 @@ tables! {
         queue_bytes_max: u32 = bytes_u32(QUEUE_BYTES_MIN, 256 << 20), Default("\"512 KiB\"");
         /// Bytes that may wait on all links together; at least `queue_bytes_max`.
         held_bytes_max: u64 = bytes_u64(MIB, 64 * GIB), Default("\"64 MiB\"");
-        /// Nodes that may use the relay. Everybody else is refused.
+        /// Names that anyone may reach for a minute in order to enrol: those of authorities.
+        open: Vec<Item<String>> = List { item: RELAY_NAME, min: 0, max: 16 }, Default("[]");
+        /// Links of such guests at a time.
+        guests_max: u16 = count_u16(1, 4_096), Default("64");
+        /// Nodes that may use the relay, beside members of `[trust]`. Everybody else is refused.
         member: Vec<RelayMember> = sections::<RelayMember>(65_536), Optional("none");
     }
 
@@ -360,6 +417,42 @@ tables! {
         reach: Vec<Item<NamePattern>> = List { item: NAME_PATTERN, min: 0, max: 1_024 }, Default("[]");
     }
 
+    /// Decides who belongs to it. Members may be anywhere: they reach it over relays, straight, or by files on a stick.
+    Authority {
+        /// Database of members, tickets, revocations and the log of decisions.
+        store: PathBuf = FILE, Optional("`<state_dir>/authority.redb` with the `state_dir` of `[node]`");
+        /// Validity in seconds of the credentials it issues; members renew them at half of it.
+        credential_valid_secs: Duration = seconds(600, VALID_SECS_MAX), Default("259200");
+        /// Validity in seconds of the lists of who is revoked; it issues a new one at half of it.
+        status_valid_secs: Duration = seconds(600, VALID_SECS_MAX), Default("86400");
+        /// Whether channels with members and relays must be post-quantum, as for `[[uplink]]`.
+        pq: Pq = PQ, Default("\"required\"");
+        /// Where it registers, and under which name. Tickets name the first four of these ways and of `public`.
+        register: Vec<Registration> = inlines::<Registration>(8), Optional("none");
+        /// Addresses of its `[link.tcp]` as others see them.
+        public: Vec<Item<HostPort>> = List { item: HOST_PORT, min: 0, max: 4 }, Default("[]");
+        /// Members from the beginning, without a ticket.
+        member: Vec<AuthorityMember> = sections::<AuthorityMember>(65_536), Optional("none");
+    }
+
+    /// A member without a ticket.
+    AuthorityMember {
+        /// Name in its credential, logs and lists.
+        name: String = NAME, Required;
+        /// Its identifier.
+        identifier: Identifier = IDENTIFIER, Required;
+        /// What policies know of it.
+        attributes: BTreeMap<String, String> = Attributes, Optional("none");
+        /// Names it may register at relays.
+        hold: Vec<Item<NamePattern>> = List { item: NAME_PATTERN, min: 0, max: 16 }, Default("[]");
+        /// Names it may send to through relays.
+        reach: Vec<Item<NamePattern>> = List { item: NAME_PATTERN, min: 0, max: 16 }, Default("[]");
+        /// Whether it may issue tickets for ordinary members.
+        enroller: bool = Boolean, Default("false");
+        /// Whether it may issue every ticket, revoke, and change members.
+        administrator: bool = Boolean, Default("false");
+    }
+
     /// End of the uplinks: takes readings from gateways and confirms them when every sink has them.
     Collector {
         /// Directory of the positions confirmed per gateway.
@@ -368,7 +461,7 @@ tables! {
         pq: Pq = PQ, Default("\"required\"");
         /// Where it registers, and under which name. Without it only direct uplinks reach the collector.
         register: Vec<Registration> = inlines::<Registration>(8), Optional("none");
-        /// Gateways that may deliver. Everybody else is refused.
+        /// Gateways that may deliver, beside members of `[trust]`. Everybody else is refused.
         gateway: Vec<CollectorGateway> = sections::<CollectorGateway>(65_536), Optional("none");
         /// Where readings go.
         sink: Vec<Sink> = sections::<Sink>(16), Optional("none, which is an error");
@@ -416,48 +509,5 @@ tables! {
     Metrics {
         /// A loopback address.
         listen: SocketAddr = LISTEN_LOOPBACK, Default("\"127.0.0.1:9464\"");
-    }
-}
-
-/// What the key `path` of a sink says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SinkPath {
-    Stdout,
-    File(PathBuf),
-}
-
-impl fmt::Display for SinkPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stdout => f.write_str("-"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
-const SINK_PATH: SinkPathShape = SinkPathShape;
-
-/// A path, or `-`.
-struct SinkPathShape;
-
-impl Shape for SinkPathShape {
-    type Value = SinkPath;
-
-    fn form(&self) -> crate::spec::Form {
-        crate::spec::Form::Text {
-            what: "a path, relative to the directory of this file, or `-`",
-        }
-    }
-
-    fn read(
-        &self,
-        value: &toml::Spanned<toml::de::DeValue<'_>>,
-        path: &str,
-        context: &mut crate::reader::Context<'_>,
-    ) -> Option<SinkPath> {
-        if value.get_ref().as_str() == Some("-") {
-            return Some(SinkPath::Stdout);
-        }
-        FILE.read(value, path, context).map(SinkPath::File)
     }
 }

@@ -17,6 +17,8 @@ pub(crate) trait RawTable: Sized {
     const KEYS: &'static [&'static str];
     /// Keys of which exactly one has to stand there, or none.
     const EXACTLY_ONE: &'static [&'static str];
+    /// Keys of which one may stand there, or none.
+    const AT_MOST_ONE: &'static [&'static str];
     /// Returns where the table stands.
     fn header(&self) -> &Header;
     /// Returns the table as data.
@@ -38,6 +40,7 @@ pub(crate) trait RawTable: Sized {
         let fields = Self::fields(&mut reader);
         reader.refuse_unknown_keys(Self::KEYS);
         reader.demand_exactly_one(Self::EXACTLY_ONE);
+        reader.demand_at_most_one(Self::AT_MOST_ONE);
         fields
     }
 
@@ -323,45 +326,50 @@ impl Reader<'_, '_, '_> {
     }
 
     fn demand_exactly_one(&mut self, names: &[&str]) {
-        if names.is_empty() {
+        if names.is_empty() || names.iter().any(|name| self.table.contains_key(*name)) {
+            self.refuse_more_than_one(names, "exactly one");
             return;
         }
+        let choices = choices(names);
+        let message = format!("`{}` needs one of {choices}", self.header.path);
+        let draft = self.header.error(message);
+        self.context
+            .push(draft.help(format!("add exactly one of {choices}")));
+    }
+
+    fn demand_at_most_one(&mut self, names: &[&str]) {
+        self.refuse_more_than_one(names, "at most one");
+    }
+
+    fn refuse_more_than_one(&mut self, names: &[&str], allowed: &str) {
         let given: Vec<_> = names
             .iter()
             .filter_map(|name| self.table.get_key_value(*name))
             .collect();
-        let choices = names
-            .iter()
-            .map(|name| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(", ");
-        match given.as_slice() {
-            [_] => {}
-            [] => {
-                let message = format!("`{}` needs one of {choices}", self.header.path);
-                self.context.push(
-                    self.header
-                        .error(message)
-                        .help(format!("add exactly one of {choices}")),
-                );
-            }
-            [(first, _), (second, _), ..] => {
-                let message = format!(
-                    "`{}` has {} of {choices}, but takes exactly one",
-                    self.header.path,
-                    given.len()
-                );
-                let first_at = self.context.place(&first.span());
-                let second_at = self.context.place(&second.span());
-                let draft = Draft::error(message)
-                    .key(self.header.path.clone())
-                    .at(second_at, "and this one")
-                    .at(first_at, "this one")
-                    .help("keep the one that is meant");
-                self.context.push(draft);
-            }
-        }
+        let [(first, _), (second, _), ..] = given.as_slice() else {
+            return;
+        };
+        let message = format!(
+            "`{}` has {} of {}, but takes {allowed}",
+            self.header.path,
+            given.len(),
+            choices(names)
+        );
+        let first_at = self.context.place(&first.span());
+        let second_at = self.context.place(&second.span());
+        let draft = Draft::error(message)
+            .key(self.header.path.clone())
+            .at(second_at, "and this one")
+            .at(first_at, "this one")
+            .help("keep the one that is meant");
+        self.context.push(draft);
     }
+}
+
+/// Lists keys for a message.
+fn choices(names: &[&str]) -> String {
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 /// Whether a key means something beside its neighbours.

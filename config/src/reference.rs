@@ -45,7 +45,8 @@ fn table(page: &mut String, path: &str, spec: &Spec) {
             | Form::Choice(_)
             | Form::Text { .. }
             | Form::List { .. }
-            | Form::Secret(_) => continue,
+            | Form::Secret(_)
+            | Form::Attributes { .. } => continue,
         };
         let _: std::fmt::Result = write!(page, "\n## {heading}\n\n{}\n", flow(spec.doc));
         table(page, &inner, spec);
@@ -54,9 +55,11 @@ fn table(page: &mut String, path: &str, spec: &Spec) {
 
 /// Writes the keys of one table.
 fn keys(page: &mut String, spec: &Spec) {
-    if !spec.exactly_one.is_empty() {
-        let names: Vec<_> = spec.exactly_one.iter().map(|name| format!("`{name}`")).collect();
-        let _: std::fmt::Result = write!(page, "\nTakes exactly one of {}.\n", names.join(", "));
+    for (rule, names) in [("exactly", spec.exactly_one), ("at most", spec.at_most_one)] {
+        if !names.is_empty() {
+            let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+            let _: std::fmt::Result = write!(page, "\nTakes {rule} one of {}.\n", names.join(", "));
+        }
     }
     page.push_str("\n| key | value | default | meaning |\n|---|---|---|---|\n");
     for key in &spec.keys {

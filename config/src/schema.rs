@@ -42,11 +42,24 @@ fn table(spec: &Spec) -> Map<String, Value> {
                 .collect(),
         );
     }
-    let conditions: Vec<_> = spec.keys.iter().filter_map(condition).collect();
+    let conditions: Vec<_> = spec
+        .keys
+        .iter()
+        .filter_map(condition)
+        .chain(not_together(spec.at_most_one))
+        .collect();
     if !conditions.is_empty() {
         schema.insert("allOf".to_owned(), Value::Array(conditions));
     }
     schema
+}
+
+/// Says of each two of these keys that they do not go together.
+fn not_together(names: &'static [&'static str]) -> impl Iterator<Item = Value> {
+    names.iter().enumerate().flat_map(move |(index, name)| {
+        let others = names.iter().skip(index + 1);
+        others.map(move |other| json!({ "not": { "required": [name, other] } }))
+    })
 }
 
 /// Says when a key may, and has to, be there.
@@ -99,6 +112,9 @@ fn form(form: &Form) -> Value {
             json!({ "type": "array", "items": self::form(item), "minItems": min, "maxItems": max })
         }
         Form::Table(spec, _) | Form::Secret(spec) => Value::Object(table(spec)),
+        Form::Attributes { max } => {
+            json!({ "type": "object", "additionalProperties": { "type": "string" }, "maxProperties": max })
+        }
         Form::Tables { spec, max, .. } => {
             json!({ "type": "array", "items": table(spec), "minItems": 1, "maxItems": max })
         }

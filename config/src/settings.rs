@@ -5,6 +5,7 @@
 //! What cannot be known without looking at the machine (does the file exist, is the port free, is the key in the token)
 //! is found out at start.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +25,10 @@ pub struct Settings {
     pub log: Log,
     /// `[identity]`.
     pub identity: Identity,
+    /// `sandbox` in `[identity]`; of use for a key in a token only.
+    pub sandbox: Sandbox,
+    /// `[trust]`.
+    pub trust: Option<Trust>,
     /// `[journal]`; there is one exactly if the node has `[mqtt]` or an `[[uplink]]`.
     pub journal: Option<Journal>,
     /// `[mqtt]`.
@@ -34,6 +39,8 @@ pub struct Settings {
     pub link_tcp: Option<LinkTcp>,
     /// `[relay]`; `link_tcp` is then `Some` as well.
     pub relay: Option<Relay>,
+    /// `[authority]`; `link_tcp` is `Some` as well if it has `public` addresses.
+    pub authority: Option<Authority>,
     /// `[collector]`; it has at least one sink and a way for gateways to reach it.
     pub collector: Option<Collector>,
     /// `[metrics]`.
@@ -145,6 +152,43 @@ pub enum SecretSource {
     Environment(String),
 }
 
+/// What the process that holds the token may touch, beside what the usual modules need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Files and directories to read and write.
+    pub paths: Vec<PathBuf>,
+    /// Whether it may use the network.
+    pub network: bool,
+    /// Names of environment variables it is given; none of them holds a secret of this file.
+    pub environment: Vec<String>,
+}
+
+/// The authority the node belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// Who it is. `None`: the authority of the ticket the node enrolled with; on an authority itself, itself.
+    pub authority: Option<Identifier>,
+    /// How it is reached. `None`: the ways of the ticket.
+    pub path: Option<UplinkPath>,
+    /// Whether channels with it must be post-quantum.
+    pub pq: Pq,
+    /// A policy in Cedar's language. `None`: the built-in one.
+    pub policy: Option<PathBuf>,
+    /// How long credentials and status lists count beyond their end when the authority cannot be reached.
+    pub grace: Duration,
+    /// What happens afterwards.
+    pub after_grace: AfterGrace,
+}
+
+/// What happens to peers with credentials when nothing has been heard of the authority for longer than the grace time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterGrace {
+    /// They are refused.
+    Refuse,
+    /// They are served, whoever may have been revoked meanwhile.
+    GoOn,
+}
+
 /// The durable queue of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journal {
@@ -245,23 +289,25 @@ pub struct Uplink {
     pub pq: Pq,
     /// Whether records are padded to size buckets.
     pub padding: bool,
+    /// Whether the collector has to prove in each channel that it holds its identity key.
+    pub live_proof: bool,
     /// How long readings may wait for company before a record is sealed.
     pub latency: Duration,
 }
 
-/// How a collector is reached.
+/// How a collector or an authority is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UplinkPath {
     /// Through relays, any of which will do.
     Relays {
-        /// The name the collector holds at the relays.
+        /// The name it holds at the relays.
         via: String,
         /// At least one, no address twice.
         relays: Vec<RelayAddress>,
     },
-    /// Over a link straight to the collector.
+    /// Over a link straight to it.
     Direct {
-        /// The collector's `[link.tcp]`.
+        /// Its `[link.tcp]`.
         address: HostPort,
     },
 }
@@ -308,7 +354,11 @@ pub struct Relay {
     pub queue_bytes_max: u32,
     /// Bytes waiting to leave on all links together, at least `queue_bytes_max`.
     pub held_bytes_max: u64,
-    /// Members; names and identifiers unique.
+    /// Names that anyone may reach in order to enrol.
+    pub open: Vec<String>,
+    /// Links of such guests at a time, at least 1.
+    pub guests_max: u16,
+    /// Members named in the file, beside those of the authority; names and identifiers unique.
     pub members: Vec<RelayMember>,
 }
 
@@ -325,6 +375,45 @@ pub struct RelayMember {
     pub reach: Vec<NamePattern>,
 }
 
+/// The authority: who belongs to it, and where it is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// File of its database.
+    pub store: PathBuf,
+    /// Validity of credentials.
+    pub credential_valid: Duration,
+    /// Validity of status lists.
+    pub status_valid: Duration,
+    /// Policy for channels with members and relays.
+    pub pq: Pq,
+    /// Where it registers, and under which name.
+    pub registrations: Vec<Registration>,
+    /// Addresses of its `[link.tcp]` as others see them.
+    pub public: Vec<HostPort>,
+    /// Members without a ticket; names and identifiers unique.
+    pub members: Vec<AuthorityMember>,
+}
+
+/// A member of the authority without a ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityMember {
+    /// Name in its credential: 1 to 63 of `a-z0-9-`.
+    pub name: String,
+    /// Its identity.
+    pub identifier: Identifier,
+    /// What policies know of it: at most 32, names of 1 to 63 bytes, texts of at most 255. With the names below they take
+    /// at most 2,048 bytes, so that its credential fits a presentation.
+    pub attributes: BTreeMap<String, String>,
+    /// Names it may register at relays, at most 16 entries.
+    pub hold: Vec<NamePattern>,
+    /// Names it may send to, at most 16 entries.
+    pub reach: Vec<NamePattern>,
+    /// Whether it may issue tickets for ordinary members.
+    pub enroller: bool,
+    /// Whether it may issue every ticket, revoke, and change members.
+    pub administrator: bool,
+}
+
 /// The collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector {
@@ -334,13 +423,13 @@ pub struct Collector {
     pub pq: Pq,
     /// Where it registers, and under which name.
     pub registrations: Vec<Registration>,
-    /// Who may deliver; names and identifiers unique.
+    /// Who may deliver, beside members of the authority; names and identifiers unique.
     pub gateways: Vec<CollectorGateway>,
     /// Where readings go, at least one, names unique. A reading is confirmed when all have it.
     pub sinks: Vec<Sink>,
 }
 
-/// A name the collector holds at a relay.
+/// A name that this node holds at a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// The relay.

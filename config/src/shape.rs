@@ -6,12 +6,14 @@ use toml::de::DeValue;
 use crate::reader::{Context, is_secret_name, quote};
 use crate::spec::Form;
 
+mod attributes;
 mod number;
 mod path;
 mod table;
 
+pub(crate) use attributes::Attributes;
 pub(crate) use number::{bytes_u32, bytes_u64, count_u16, count_u32, millis, seconds};
-pub(crate) use path::{FilePath, Secret};
+pub(crate) use path::{FilePath, Secret, SinkPath, SinkPathShape};
 pub(crate) use table::{List, inline, inlines, section, sections};
 
 /// Reads values of one kind.

@@ -9,6 +9,8 @@ pub(crate) struct Spec {
     pub(crate) keys: Vec<Key>,
     /// Keys of which exactly one has to stand there; empty if there is no such rule.
     pub(crate) exactly_one: &'static [&'static str],
+    /// Keys of which one may stand there; empty if there is no such rule.
+    pub(crate) at_most_one: &'static [&'static str],
 }
 
 /// A key of a table.
@@ -75,6 +77,10 @@ pub(crate) enum Form {
     },
     /// One table, or text for the mistake of writing the secret itself.
     Secret(Spec),
+    /// Names the file makes up, each with a text.
+    Attributes {
+        max: usize,
+    },
 }
 
 /// How people write a table.
@@ -136,6 +142,7 @@ impl Form {
                 ..
             } => format!("a list of 1 to {max} tables in braces"),
             Self::Secret(_) => "a secret by reference".to_owned(),
+            Self::Attributes { max } => format!("at most {max} names with texts in braces"),
         }
     }
 }

@@ -8,10 +8,12 @@ use crate::problem::Findings;
 use crate::raw;
 use crate::reader::RawTable;
 use crate::settings;
+use crate::shape::SinkPath;
 
 /// What the collector has to know of the rest of the file.
 pub(super) struct Surroundings<'s> {
     pub(super) has_link_tcp: bool,
+    pub(super) has_trust: bool,
     pub(super) state_dir: &'s Path,
     pub(super) journal_dir: Option<&'s Path>,
     pub(super) node_name: &'s str,
@@ -23,7 +25,7 @@ pub(super) fn collector(
     findings: &mut Findings,
 ) -> Option<settings::Collector> {
     check_reachable(&raw, surroundings, findings);
-    check_gateways(&raw, findings);
+    check_gateways(&raw, surroundings.has_trust, findings);
     let state_dir = raw
         .state_dir
         .value
@@ -78,11 +80,16 @@ fn check_reachable(raw: &raw::Collector, surroundings: &Surroundings<'_>, findin
              [link.tcp] for direct uplinks",
         ));
     }
+    check_registrations(raw.register.value.as_deref(), findings);
+}
+
+/// Finds names that are to be held at a relay twice.
+pub(super) fn check_registrations(registrations: Option<&[raw::Registration]>, findings: &mut Findings) {
     let mut registered = Unique::new(
         "a registration",
         "take one of the two out, or choose another relay or name",
     );
-    for registration in raw.register.value.iter().flatten() {
+    for registration in registrations.into_iter().flatten() {
         let relay = registration
             .relay
             .value
@@ -94,12 +101,15 @@ fn check_reachable(raw: &raw::Collector, surroundings: &Surroundings<'_>, findin
     }
 }
 
-fn check_gateways(raw: &raw::Collector, findings: &mut Findings) {
-    if !raw.gateway.is_given() {
-        let draft = raw
-            .header()
-            .warning("`collector` has no `[[collector.gateway]]`: every gateway is refused");
-        findings.push(draft.help("add a [[collector.gateway]] with name and identifier for each"));
+fn check_gateways(raw: &raw::Collector, has_trust: bool, findings: &mut Findings) {
+    if !raw.gateway.is_given() && !has_trust {
+        let draft = raw.header().warning(
+            "`collector` has no `[[collector.gateway]]`, and there is no `[trust]`: it serves nobody",
+        );
+        findings.push(draft.help(
+            "add a [[collector.gateway]] with name and identifier for each gateway; or [trust], and enrol this node and the \
+             gateways with an authority",
+        ));
     }
     let mut names = Unique::new("a name", "give each gateway a name of its own");
     let mut identifiers = Unique::new("an identifier", "write one [[collector.gateway]] per gateway");
@@ -113,7 +123,7 @@ fn check_gateways(raw: &raw::Collector, findings: &mut Findings) {
     }
 }
 
-fn registration(raw: raw::Registration) -> Option<settings::Registration> {
+pub(super) fn registration(raw: raw::Registration) -> Option<settings::Registration> {
     Some(settings::Registration {
         relay: relay_address(raw.relay.value?)?,
         name: raw.name.value?,
@@ -222,8 +232,8 @@ fn sink(raw: raw::Sink, default_client_id: &str) -> Option<settings::Sink> {
             inflight_max: raw.inflight_max.value?,
         }),
         raw::SinkName::File => match raw.path.value? {
-            raw::SinkPath::Stdout => settings::SinkKind::Stdout,
-            raw::SinkPath::File(path) => settings::SinkKind::File(path),
+            SinkPath::Stdout => settings::SinkKind::Stdout,
+            SinkPath::File(path) => settings::SinkKind::File(path),
         },
         raw::SinkName::Null => settings::SinkKind::Null,
     };

@@ -10,23 +10,38 @@ use crate::raw;
 use crate::reader::{Field, Item, RawTable, quote};
 use crate::settings;
 
-pub(super) fn relay(raw: raw::Relay, has_link_tcp: bool, findings: &mut Findings) -> Option<settings::Relay> {
+pub(super) fn relay(
+    raw: raw::Relay,
+    has_link_tcp: bool,
+    has_trust: bool,
+    findings: &mut Findings,
+) -> Option<settings::Relay> {
     if !has_link_tcp {
         let draft = raw
             .header()
             .error("`relay` needs `[link.tcp]`: no member could connect");
         findings.push(draft.help("add [link.tcp] with listen = [\"0.0.0.0:4433\"]"));
     }
-    if !raw.member.is_given() {
+    if !raw.member.is_given() && !has_trust {
         let draft = raw
             .header()
-            .warning("`relay` has no `[[relay.member]]`: everybody is refused");
-        findings.push(draft.help("add a [[relay.member]] for each gateway and collector"));
+            .warning("`relay` has no `[[relay.member]]`, and there is no `[trust]`: it serves nobody");
+        findings.push(draft.help(
+            "add a [[relay.member]] for each gateway and collector; or [trust], and enrol this node and its members with \
+             an authority",
+        ));
+    }
+    let mut open = Unique::new("a name", "take one of the two out");
+    for item in raw.open.value.iter().flatten() {
+        open.add(&item.value, item.place(), findings);
     }
     check_room(&raw, findings);
     let members = raw.member.value.unwrap_or_default();
     check_members(&members, findings);
-    check_reach(&members, findings);
+    if !has_trust {
+        // Otherwise credentials say who holds what.
+        check_reach(&members, raw.open.value.as_deref().unwrap_or_default(), findings);
+    }
     Some(settings::Relay {
         pq: raw.pq.value?,
         links_max: raw.links_max.value?,
@@ -34,6 +49,8 @@ pub(super) fn relay(raw: raw::Relay, has_link_tcp: bool, findings: &mut Findings
         labels_max: raw.labels_max.value?,
         queue_bytes_max: raw.queue_bytes_max.value?,
         held_bytes_max: raw.held_bytes_max.value?,
+        open: values(raw.open.value?),
+        guests_max: raw.guests_max.value?,
         members: members.into_iter().map(member).collect::<Option<_>>()?,
     })
 }
@@ -88,16 +105,21 @@ fn check_members(members: &[raw::RelayMember], findings: &mut Findings) {
 }
 
 /// Finds names that nobody can answer to, which are mostly slips.
-fn check_reach(members: &[raw::RelayMember], findings: &mut Findings) {
+fn check_reach(members: &[raw::RelayMember], open: &[Item<String>], findings: &mut Findings) {
     let patterns = members.iter().filter_map(|raw| raw.hold.value.as_ref()).flatten();
     let held = Held::new(patterns.map(|item| &item.value));
     let known: Vec<&str> = held.exact.iter().copied().collect();
     let reached = members
         .iter()
         .filter_map(|raw| raw.reach.value.as_ref())
-        .flatten();
-    for (index, item) in reached.filter(|item| !held.has_any_of(&item.value)).enumerate() {
-        let name = item.value.to_string();
+        .flatten()
+        .filter(|item| !held.has_any_of(&item.value))
+        .map(|item| (item.value.to_string(), item.place()));
+    let opened = open
+        .iter()
+        .filter(|item| !held.has_any_of(&NamePattern::Exact(item.value.clone())))
+        .map(|item| (item.value.clone(), item.place()));
+    for (index, (name, place)) in reached.chain(opened).enumerate() {
         // Each suggestion looks at every name; of a file that is all wrong the first will do.
         let candidates = if index < SUGGESTIONS_MAX {
             known.as_slice()
@@ -108,10 +130,10 @@ fn check_reach(members: &[raw::RelayMember], findings: &mut Findings) {
             Some(meant) => format!("did you mean \"{meant}\"?"),
             None => format!("give the node that answers to it hold = [{name:?}]"),
         };
-        let message = format!("`{}` is {}, which no member may hold", item.path, quote(&name));
+        let message = format!("`{}` is {}, which no member may hold", place.path, quote(&name));
         let draft = Draft::warning(message)
-            .key(item.path.as_str())
-            .at(item.span.clone(), "this name");
+            .key(place.path)
+            .at(place.span, "this name");
         findings.push(draft.help(help));
     }
 }

@@ -18,40 +18,51 @@ pub(super) fn uplinks(raws: Vec<raw::Uplink>, findings: &mut Findings) -> Option
         if let Some(collector) = raw.collector.value {
             collectors.add(collector, raw.collector.place(), findings);
         }
-        let mut addresses = Unique::new("an address", "take one of the two out");
-        for relay in raw.relays.value.iter().flatten() {
-            if let Some(address) = &relay.address.value {
-                addresses.add(address, relay.address.place(), findings);
-            }
-        }
+        check_relays(raw.relays.value.as_deref(), findings);
     }
     raws.into_iter().map(uplink).collect()
 }
 
 fn uplink(raw: raw::Uplink) -> Option<settings::Uplink> {
-    let path = if let Some(direct) = raw.direct.value {
-        settings::UplinkPath::Direct {
-            address: direct.address.value?,
-        }
-    } else {
-        let relays = raw
-            .relay
-            .value
-            .into_iter()
-            .chain(raw.relays.value.into_iter().flatten());
-        let relays: Option<Vec<_>> = relays.map(relay_address).collect();
-        settings::UplinkPath::Relays {
-            via: raw.via.value?,
-            relays: relays.filter(|relays| !relays.is_empty())?,
-        }
-    };
+    let path = path(raw.direct.value, raw.via.value, raw.relay.value, raw.relays.value)?;
     Some(settings::Uplink {
         name: raw.name.value?,
         collector: raw.collector.value?,
         path,
         pq: raw.pq.value?,
         padding: raw.padding.value?,
+        live_proof: raw.live_proof.value?,
         latency: raw.latency_ms.value?,
+    })
+}
+
+/// Finds relays that stand in a list twice.
+pub(super) fn check_relays(relays: Option<&[raw::RelayAddress]>, findings: &mut Findings) {
+    let mut addresses = Unique::new("an address", "take one of the two out");
+    for relay in relays.into_iter().flatten() {
+        if let Some(address) = &relay.address.value {
+            addresses.add(address, relay.address.place(), findings);
+        }
+    }
+}
+
+/// Builds the way to a node from the keys that say it.
+pub(super) fn path(
+    direct: Option<raw::DirectAddress>,
+    via: Option<String>,
+    relay: Option<raw::RelayAddress>,
+    relays: Option<Vec<raw::RelayAddress>>,
+) -> Option<settings::UplinkPath> {
+    if let Some(direct) = direct {
+        return Some(settings::UplinkPath::Direct {
+            address: direct.address.value?,
+        });
+    }
+    let relays = relay.into_iter().chain(relays.into_iter().flatten());
+    let relays: Option<Vec<_>> = relays.map(relay_address).collect();
+    Some(settings::UplinkPath::Relays {
+        via: via?,
+        relays: relays.filter(|relays| !relays.is_empty())?,
     })
 }
 

@@ -1,5 +1,6 @@
 //! Paths and secrets.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use toml::Spanned;
@@ -59,6 +60,42 @@ impl Shape for FilePath {
             help,
         );
         None
+    }
+}
+
+/// Where the lines of a sink go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SinkPath {
+    Stdout,
+    File(PathBuf),
+}
+
+impl fmt::Display for SinkPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("-"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A path, or `-`.
+pub(crate) struct SinkPathShape(pub(crate) FilePath);
+
+impl Shape for SinkPathShape {
+    type Value = SinkPath;
+
+    fn form(&self) -> Form {
+        Form::Text {
+            what: "a path, relative to the directory of this file, or `-`",
+        }
+    }
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, context: &mut Context<'_>) -> Option<SinkPath> {
+        if value.get_ref().as_str() == Some("-") {
+            return Some(SinkPath::Stdout);
+        }
+        self.0.read(value, path, context).map(SinkPath::File)
     }
 }
 

@@ -176,7 +176,7 @@ fn uplinks_have_one_way_each() {
 fn a_relay_has_a_listener_and_members_with_rights() {
     assert_snapshot!(complaints(&format!("{IDENTITY}[relay]")), @r"
     2:1 error: `relay` needs `[link.tcp]`: no member could connect
-    2:1 warning: `relay` has no `[[relay.member]]`: everybody is refused
+    2:1 warning: `relay` has no `[[relay.member]]`, and there is no `[trust]`: it serves nobody
     ");
     let member = |lines: &str| format!("[[relay.member]]\n{lines}\n");
     assert_snapshot!(about_relay(&member("name = 'm'\nidentifier = '$GATEWAY'")), @r"4:1 warning: `relay.member[0]` may neither hold nor reach a name: it cannot do anything");
@@ -207,7 +207,7 @@ fn a_collector_is_reachable_and_has_a_sink() {
     assert_snapshot!(complaints(&format!("{IDENTITY}[collector]")), @r"
     2:1 error: `collector` has neither `register` nor `[link.tcp]`: no gateway could reach it
     2:1 error: `collector` has no `[[collector.sink]]`: readings would go nowhere
-    2:1 warning: `collector` has no `[[collector.gateway]]`: every gateway is refused
+    2:1 warning: `collector` has no `[[collector.gateway]]`, and there is no `[trust]`: it serves nobody
     ");
     assert_snapshot!(about_collector("[[collector.sink]]\nkind = 'null'"), @r"5:1 warning: `collector.sink[0]` throws readings away and confirms them");
     let file = "[[collector.sink]]\nkind = 'file'\npath = 'f'\n";
@@ -255,9 +255,9 @@ fn settings_hold_what_the_file_says() {
     let [a, b, c] = settings.uplinks.as_slice() else {
         panic!("three uplinks")
     };
-    assert_snapshot!(format!("{a:?}"), @r#"Uplink { name: "a", collector: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, path: Relays { via: "collector-1", relays: [RelayAddress { address: HostPort { host: "relay.example.net", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Preferred, padding: true, latency: 2ms }"#);
-    assert_snapshot!(format!("{b:?}"), @r#"Uplink { name: "b", collector: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc, path: Relays { via: "collector-2", relays: [RelayAddress { address: HostPort { host: "10.0.0.1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, RelayAddress { address: HostPort { host: "fd00::1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Off, padding: false, latency: 1ms }"#);
-    assert_snapshot!(format!("{c:?}"), @r#"Uplink { name: "c", collector: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r, path: Direct { address: HostPort { host: "10.0.0.3", port: 4433 } }, pq: Required, padding: false, latency: 1ms }"#);
-    assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, links_per_member_max: 2, labels_max: 4096, queue_bytes_max: 139264, held_bytes_max: 1048576, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: [Exact("collector-1"), Prefix("plant-")], reach: [Exact("collector-1"), Prefix("plant-")] }] })"#);
+    assert_snapshot!(format!("{a:?}"), @r#"Uplink { name: "a", collector: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, path: Relays { via: "collector-1", relays: [RelayAddress { address: HostPort { host: "relay.example.net", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Preferred, padding: true, live_proof: true, latency: 2ms }"#);
+    assert_snapshot!(format!("{b:?}"), @r#"Uplink { name: "b", collector: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc, path: Relays { via: "collector-2", relays: [RelayAddress { address: HostPort { host: "10.0.0.1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, RelayAddress { address: HostPort { host: "fd00::1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Off, padding: false, live_proof: false, latency: 1ms }"#);
+    assert_snapshot!(format!("{c:?}"), @r#"Uplink { name: "c", collector: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r, path: Direct { address: HostPort { host: "10.0.0.3", port: 4433 } }, pq: Required, padding: false, live_proof: false, latency: 1ms }"#);
+    assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, links_per_member_max: 2, labels_max: 4096, queue_bytes_max: 139264, held_bytes_max: 1048576, open: ["authority"], guests_max: 1, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: [Exact("collector-1"), Prefix("plant-")], reach: [Exact("collector-1"), Prefix("plant-")] }] })"#);
     assert_snapshot!(format!("{:?}", settings.collector), @r#"Some(Collector { state_dir: "/srv/collector", pq: Off, registrations: [Registration { relay: RelayAddress { address: HostPort { host: "relay", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, name: "collector-1" }], gateways: [CollectorGateway { name: "g", identifier: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r }], sinks: [Sink { name: "broker", kind: Mqtt(MqttSink { address: HostPort { host: "localhost", port: 1883 }, client_id: "collector", login: Some(MqttLogin { username: "fieldgate", password: Some(Environment("BROKER_PASSWORD")) }), topic: TopicTemplate { parts: [Literal("plant/"), Variable(Gateway), Literal("/"), Variable(Device), Literal("/"), Variable(Resource)] }, inflight_max: 20 }) }, Sink { name: "file", kind: File("/srv/readings.jsonl") }, Sink { name: "null", kind: Null }] })"#);
 }

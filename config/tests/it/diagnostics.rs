@@ -97,8 +97,8 @@ fn duplicate_keys_are_told_beside_everything_else() {
     let text = format!("{IDENTITY}[node]\nname = 'a'\nname = 'b'\nshards = 65\n[node]\nio = 'uring'\n");
     assert_snapshot!(shown(&text), @r"
      × the file switches nothing on
-     help: a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector]; examples
-           stand in /usr/share/doc/fieldgate/examples
+     help: a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector], an
+           authority [authority]; examples stand in /usr/share/doc/fieldgate/examples
 
      × `name` stands in the file twice
       ╭─[fieldgate.toml:4:1]
@@ -277,7 +277,7 @@ fn programs_get_a_list() {
       {
         "column": null,
         "file": "fieldgate.toml",
-        "help": "a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector]; examples stand in /usr/share/doc/fieldgate/examples",
+        "help": "a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector], an authority [authority]; examples stand in /usr/share/doc/fieldgate/examples",
         "key": null,
         "line": null,
         "message": "the file switches nothing on",

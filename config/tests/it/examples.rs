@@ -24,11 +24,16 @@ fn every_example_is_without_problems() {
         .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
         .collect();
     names.sort();
+    names.retain(|name| name.ends_with(".toml"));
     let expected = [
+        "authority.toml",
+        "collector-fleet.toml",
         "collector-minimal.toml",
         "collector.toml",
+        "gateway-fleet.toml",
         "gateway-minimal.toml",
         "gateway.toml",
+        "relay-fleet.toml",
         "relay.toml",
     ];
     assert_eq!(names, expected);
@@ -99,7 +104,15 @@ fn gateway_relay_and_collector_belong_together() {
 
 #[test]
 fn the_big_examples_keep_their_keys_in_tokens() {
-    for name in ["gateway.toml", "relay.toml", "collector.toml"] {
+    for name in [
+        "gateway.toml",
+        "relay.toml",
+        "collector.toml",
+        "authority.toml",
+        "gateway-fleet.toml",
+        "relay-fleet.toml",
+        "collector-fleet.toml",
+    ] {
         let Identity::Pkcs11 { uri, pin, .. } = settings(name).identity else {
             panic!("{name}: no token")
         };
@@ -109,6 +122,61 @@ fn the_big_examples_keep_their_keys_in_tokens() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn the_examples_of_a_fleet_belong_together() {
+    let (authority, relay, collector, gateway) = (
+        settings("authority.toml"),
+        settings("relay-fleet.toml"),
+        settings("collector-fleet.toml"),
+        settings("gateway-fleet.toml"),
+    );
+    let link = authority.link_tcp.expect("a listener");
+    let authority = authority.authority.expect("an authority");
+    let public: Vec<String> = authority.public.iter().map(ToString::to_string).collect();
+    let listen: Vec<String> = link.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(public, listen, "tickets name where it listens");
+
+    let relay_trust = relay.trust.expect("trust");
+    let relay_link = relay.link_tcp.expect("a listener");
+    let relay = relay.relay.expect("a relay");
+    let [registration] = authority.registrations.as_slice() else {
+        panic!("one registration")
+    };
+    let [member] = relay.members.as_slice() else {
+        panic!("nobody but the authority is named")
+    };
+    assert_eq!(
+        relay.open,
+        std::slice::from_ref(&registration.name),
+        "who enrols reaches it"
+    );
+    assert_eq!(member.hold, [NamePattern::Exact(registration.name.clone())]);
+    assert_eq!(Some(member.identifier), relay_trust.authority);
+    assert_eq!(
+        relay_link.listen.first().map(ToString::to_string),
+        Some(registration.relay.address.to_string())
+    );
+
+    let direct = UplinkPath::Direct {
+        address: authority.public.first().expect("one").clone(),
+    };
+    assert_eq!(relay_trust.path.as_ref(), Some(&direct));
+    let collector_trust = collector.trust.expect("trust");
+    assert_eq!(collector_trust, relay_trust);
+    let collector = collector.collector.expect("a collector");
+    assert!(collector.gateways.is_empty(), "credentials say who may deliver");
+    let UplinkPath::Relays { via, relays } = &gateway.uplinks.first().expect("one uplink").path else {
+        panic!("through a relay")
+    };
+    let held = collector.registrations.first().expect("one registration");
+    assert_eq!(
+        (&held.name, &held.relay),
+        (via, relays.first().expect("one relay"))
+    );
+    let trust = gateway.trust.expect("trust");
+    assert_eq!((trust.authority, trust.path), (None, None), "the ticket says it");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod files;
 mod reference;
 mod robustness;
 mod schema;
+mod trust;
 
 use fieldgate_config::{Loaded, load_str};
 

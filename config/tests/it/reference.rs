@@ -1,9 +1,10 @@
 //! The reference tells the truth: its keys are taken, its defaults are what settings are without them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use fieldgate_config::reference;
-use fieldgate_config::settings::Settings;
+use fieldgate_config::settings::{Sandbox, Settings};
 
 use crate::load;
 
@@ -86,10 +87,10 @@ fn documented() -> BTreeSet<String> {
     keys
 }
 
-/// Returns the paths of all keys of a file.
+/// Returns the paths of all keys of a file; the names of attributes are the file's own.
 fn used(text: &str) -> BTreeSet<String> {
     fn walk(value: &toml::Value, path: &str, keys: &mut BTreeSet<String>) {
-        if let Some(table) = value.as_table() {
+        if let Some(table) = value.as_table().filter(|_| !path.ends_with(".attributes")) {
             for (name, value) in table {
                 let path = if path.is_empty() {
                     name.clone()
@@ -116,15 +117,23 @@ fn variants() -> Vec<String> {
     let pin = "pin = { credential = \"fieldgate-pin\" }";
     let password = "password = { env = \"BROKER_PASSWORD\" }";
     let start = EVERY_KEY.find("pkcs11 =").expect("an identity");
-    let end = start + EVERY_KEY[start..].find(pin).expect("a PIN") + pin.len();
+    let end = start + EVERY_KEY[start..].find("\n\n").expect("the end of the section");
     let with_file = |source: &str| {
         EVERY_KEY.replace(
             &EVERY_KEY[start..end],
             &format!("file = \"identity.key\"\npassphrase = {{ {source} }}"),
         )
     };
+    let relay = "relay = { address = \"relay.example.net:4433\", identifier = \"$RELAY\" }";
+    let via = format!("via = \"authority\"\n{relay}");
     vec![
         EVERY_KEY.to_owned(),
+        EVERY_KEY.replacen(&via, "direct = { address = \"authority:4433\" }", 1),
+        EVERY_KEY.replacen(
+            relay,
+            &relay.replace("relay = {", "relays = [{").replace('}', "}]"),
+            1,
+        ),
         EVERY_KEY
             .replace(pin, "pin = { file = \"/pin\" }")
             .replace(password, "password = { credential = \"p\" }"),
@@ -164,6 +173,7 @@ const REQUIRED: &[(&str, &str)] = &[
     ("node", ""),
     ("log", ""),
     ("identity", "file = 'k'\npassphrase = { env = 'P' }"),
+    ("trust", ""),
     ("journal", ""),
     ("mqtt", "dangerous_anonymous = true\nanonymous = true"),
     ("mqtt.tls", "certificate = 'c'\nkey = 'k'"),
@@ -175,6 +185,8 @@ const REQUIRED: &[(&str, &str)] = &[
     ("link.tcp", ""),
     ("relay", ""),
     ("[relay.member]", "name = 'm'\nidentifier = '$GATEWAY'"),
+    ("authority", ""),
+    ("[authority.member]", "name = 'm'\nidentifier = '$GATEWAY'"),
     (
         "collector",
         "register = [{ relay = { address = 'r:1', identifier = '$RELAY' }, name = 'c' }]",
@@ -265,11 +277,13 @@ fn defaults_in_words_are_as_described() {
         (device.username.as_str(), device.publish.as_slice()),
         ("d", ["d/#".to_owned()].as_slice())
     );
+    let authority = settings.authority.expect("an authority");
+    assert_eq!(authority.store, Path::new("/var/lib/fieldgate/authority.redb"));
+    let trust = settings.trust.expect("trust");
+    assert_eq!((trust.authority, trust.path, trust.policy), (None, None, None));
+    assert_eq!(settings.sandbox, Sandbox::default());
     let collector = settings.collector.expect("a collector");
-    assert_eq!(
-        collector.state_dir,
-        std::path::Path::new("/var/lib/fieldgate/collector")
-    );
+    assert_eq!(collector.state_dir, Path::new("/var/lib/fieldgate/collector"));
     let sink = collector.sinks.first().expect("a sink");
     let fieldgate_config::settings::SinkKind::Mqtt(broker) = &sink.kind else {
         panic!("a broker")

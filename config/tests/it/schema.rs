@@ -35,6 +35,9 @@ fn fits_keyword(schema: &Map<String, Value>, keyword: &str, operand: &Value, val
                 .iter()
                 .all(|(name, schema)| object.get(name).is_none_or(|value| fits(schema, value)))
         }),
+        "additionalProperties" if operand.is_object() => value
+            .as_object()
+            .is_none_or(|object| object.values().all(|value| fits(operand, value))),
         "additionalProperties" => {
             assert_eq!(operand, &Value::Bool(false));
             let properties = schema
@@ -54,6 +57,10 @@ fn fits_keyword(schema: &Map<String, Value>, keyword: &str, operand: &Value, val
         "items" => value
             .as_array()
             .is_none_or(|items| items.iter().all(|item| fits(operand, item))),
+        "maxProperties" => value
+            .as_object()
+            .is_none_or(|object| object.len() as u64 <= number()),
+        "not" => !fits(operand, value),
         "minItems" => value
             .as_array()
             .is_none_or(|items| items.len() as u64 >= number()),
@@ -105,6 +112,10 @@ fn the_examples_and_the_file_with_every_key_fit() {
         include_str!("../../../packaging/examples/collector.toml"),
         include_str!("../../../packaging/examples/gateway-minimal.toml"),
         include_str!("../../../packaging/examples/collector-minimal.toml"),
+        include_str!("../../../packaging/examples/authority.toml"),
+        include_str!("../../../packaging/examples/relay-fleet.toml"),
+        include_str!("../../../packaging/examples/collector-fleet.toml"),
+        include_str!("../../../packaging/examples/gateway-fleet.toml"),
     ] {
         assert!(fits(&schema, &to_json(text)), "{text}");
     }
@@ -150,6 +161,16 @@ fn what_the_schema_refuses_the_checks_refuse() {
         format!("{good}[link.tcp]\n[collector]\n[[collector.sink]]\nkind = 'mqtt'"),
         format!("{good}[link.tcp]\n[collector]\n[[collector.sink]]\nkind = 'null'\npath = 'p'"),
         format!("{good}[link.tcp]\n[collector]\n[[collector.sink]]\nkind = 'nats'"),
+        format!("{good}[trust]\nvia = 'a'"),
+        format!("{good}[trust]\nrelay = {{ address = 'r:1', identifier = '$RELAY' }}"),
+        format!(
+            "{good}[trust]\nvia = 'a'\nrelay = {{ address = 'r:1', identifier = '$RELAY' }}\ndirect = {{ address = 'a:1' }}"
+        ),
+        format!("{good}[trust]\nafter_grace = 'go on'"),
+        format!("{good}[authority]\ncredential_valid_secs = 599"),
+        format!(
+            "{good}[authority]\nmember = [{{ name = 'm', identifier = '$GATEWAY', attributes = {{ site = 1 }} }}]"
+        ),
     ] {
         assert!(!fits(&schema, &to_json(&bad)), "the schema takes\n{bad}");
         assert!(load(&bad).settings.is_none(), "the checks take\n{bad}");
