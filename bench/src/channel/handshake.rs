@@ -212,7 +212,11 @@ impl Node {
             match output {
                 Output::Transmit { bytes, .. } => messages.push(bytes),
                 Output::Established { channel, .. } => *established = Some(channel),
-                Output::Pong { .. } | Output::Closed { .. } => {}
+                Output::Presented { .. }
+                | Output::Sign { .. }
+                | Output::Proven { .. }
+                | Output::Pong { .. }
+                | Output::Closed { .. } => {}
             }
         }
         messages

@@ -50,7 +50,11 @@ pub fn run(data: &[u8]) {
                     );
                     established += 1;
                 }
-                Output::Pong { .. } | Output::Closed { .. } => {}
+                Output::Presented { .. }
+                | Output::Sign { .. }
+                | Output::Proven { .. }
+                | Output::Pong { .. }
+                | Output::Closed { .. } => {}
             }
         }
         nodes[to].handle_timeout(now, &mut entropy);

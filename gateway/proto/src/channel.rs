@@ -4,7 +4,8 @@
 //!  Channels ── handshake ── SymmetricState        who the peer is, and keys nobody else has
 //!     │           └ cookie, message layouts
 //!     └ Established ── Sealer, Opener ── ReplayWindow    records
-//!          └ rekey                                       new keys while records flow
+//!          ├ rekey                                       new keys while records flow
+//!          └ Assured, LiveProof                          credentials and live proofs, in records too
 //! ```
 //!
 //! [`Channels`] is the whole of a node's channels and the way in for bytes from outside. It neither knows
@@ -39,7 +40,10 @@ pub use record::{
     Sealer,
 };
 pub use replay::{REPLAY_WINDOW, ReplayWindow, Verdict};
-pub use settings::{CHANNELS_MAX, ChannelSettings, HALF_OPEN_MAX, LocalIdentity, Padding, RekeySettings};
+pub use settings::{
+    CHANNELS_MAX, ChannelSettings, HALF_OPEN_MAX, LocalIdentity, PRESENTATION_LEN_MAX, PROOFS_WAITING_MAX,
+    Padding, RekeySettings,
+};
 pub use suite::{PqPolicy, Suite, SuiteOrder};
 
 use std::fmt;

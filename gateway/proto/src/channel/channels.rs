@@ -2,12 +2,16 @@
 
 mod accept;
 mod dial;
+mod present;
+mod prove;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
+
+use present::Presenting;
 
 use super::{
     ChannelError, ChannelId, ChannelSettings, ChannelStats, ChannelsStats, CloseCode, CloseReason,
@@ -34,8 +38,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 ///
 /// 1. Bytes go in by [`handle_message`](Self::handle_message), time by
 ///    [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) says so.
-/// 2. After each `handle_*`, [`connect`](Self::connect), [`close`](Self::close) and [`ping`](Self::ping) the
-///    caller drains [`poll_output`](Self::poll_output).
+/// 2. After each `handle_*`, [`connect`](Self::connect), [`close`](Self::close), [`ping`](Self::ping),
+///    [`present`](Self::present) and [`demand_proof`](Self::demand_proof) the caller drains
+///    [`poll_output`](Self::poll_output), before it looks at the frames of a record: what the peer presents or
+///    proves comes before what it says.
 /// 3. Records are sealed straight into the caller's buffer: [`begin`](Self::begin), append frames,
 ///    [`finish`](Self::finish). Neither allocates.
 ///
@@ -57,6 +63,10 @@ pub struct Channels {
     half_open_by_path: BTreeMap<PathId, usize>,
     cookies: CookieJar,
     outputs: VecDeque<Output>,
+    presenting: Presenting,
+    /// Channels whose peer waits for a signature of this node's identity key, and the change of the key that
+    /// was asked. The channel may be gone meanwhile.
+    signing: BTreeMap<ChannelId, u32>,
     sweep_at: Option<Instant>,
     stats: ChannelsStats,
 }
@@ -90,6 +100,8 @@ impl Channels {
             half_open_by_path: BTreeMap::new(),
             cookies: CookieJar::default(),
             outputs: VecDeque::new(),
+            presenting: Presenting::default(),
+            signing: BTreeMap::new(),
             sweep_at: None,
             stats: ChannelsStats::default(),
         }
@@ -156,7 +168,7 @@ impl Channels {
         handled.map(|()| Received::Handshake)
     }
 
-    fn establish(&mut self, now: Instant, channel: ChannelId, open: Established) {
+    fn establish(&mut self, now: Instant, channel: ChannelId, open: Established, presentation: Vec<u8>) {
         self.outputs.push_back(Output::Established {
             channel,
             peer: open.peer,
@@ -165,6 +177,8 @@ impl Channels {
             binding: *open.binding(),
             suite: open.suite(),
             not_after: open.attestation().not_after,
+            key_sequence: open.attestation().key_sequence,
+            presentation,
         });
         self.table.put(channel, State::Open(Box::new(open)));
         self.stats.established += 1;
@@ -203,7 +217,7 @@ impl Channels {
             // What the record's generation proves holds even if its frames are malformed.
             self.table.rearm(channel);
             match handled {
-                Ok(effects) => self.apply(channel, &effects),
+                Ok(effects) => self.apply(channel, effects),
                 Err(error) => {
                     self.stats.records_malformed += 1;
                     return Err(error.into());
@@ -303,10 +317,13 @@ impl Channels {
     /// Returns when [`Channels::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.table.deadline().into_iter().chain(self.sweep_at).min()
+        [self.table.deadline(), self.presenting.deadline(), self.sweep_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// Does what the time demands: repetitions, rekeys, wiping of old keys, giving up.
+    /// Does what the time demands: repetitions, rekeys, wiping of old keys, presenting, giving up.
     pub fn handle_timeout(&mut self, now: Now, entropy: &mut dyn Entropy) {
         while let Some(channel) = self.table.pop_due(now.instant) {
             match self.table.take(channel) {
@@ -316,10 +333,11 @@ impl Channels {
                 State::Open(mut open) => {
                     let effects = open.handle_timeout(now.instant, entropy);
                     self.table.put(channel, State::Open(open));
-                    self.apply(channel, &effects);
+                    self.apply(channel, effects);
                 }
             }
         }
+        self.advance_presenting(now.instant);
         if self.sweep_at.is_some_and(|at| at <= now.instant) {
             self.sweep(now);
         }
@@ -401,20 +419,48 @@ impl Channels {
         self.transmit(Some(channel), path, bytes);
     }
 
-    fn apply(&mut self, channel: ChannelId, effects: &Effects) {
+    fn apply(&mut self, channel: ChannelId, effects: Effects) {
         self.stats.records_malformed += effects.refused;
         self.stats.frames_unknown += effects.unknown;
         self.stats.rekeys += u64::from(effects.rekeyed);
-        if let Some(reason) = effects.close {
-            let tell = (!matches!(reason, CloseReason::Peer(_))).then_some(CloseCode::BROKEN);
-            self.end(channel, reason, tell);
-            return;
+        self.stats.presentations_dropped += effects.presentations_dropped;
+        match effects.close {
+            None => {}
+            Some(CloseReason::Unproven) => return self.end_unproven(channel),
+            Some(reason) => {
+                let tell = match reason {
+                    CloseReason::Peer(_) => None,
+                    CloseReason::Local(code) => Some(code),
+                    CloseReason::NoAnswer { .. }
+                    | CloseReason::Unconfirmed
+                    | CloseReason::RekeyUnanswered
+                    | CloseReason::Silent
+                    | CloseReason::Expired
+                    | CloseReason::Forgeries
+                    | CloseReason::Unproven
+                    | CloseReason::Unsigned => Some(CloseCode::BROKEN),
+                };
+                return self.end(channel, reason, tell);
+            }
         }
         if !effects.reply.is_empty() {
             self.send(channel, &effects.reply);
         }
         if let Some(round_trip) = effects.round_trip {
             self.outputs.push_back(Output::Pong { channel, round_trip });
+        }
+        if let Some(presentation) = effects.presentation {
+            self.stats.presentations += 1;
+            self.outputs.push_back(Output::Presented {
+                channel,
+                presentation,
+            });
+        }
+        if let Some(proof) = effects.proof {
+            self.check_proof(channel, proof);
+        }
+        if effects.proof_wanted {
+            self.ask_for_signature(channel);
         }
     }
 

@@ -1,13 +1,19 @@
 //! One channel after its handshake.
 
+mod assured;
+mod live;
 mod rekeying;
 
 use std::{sync::Arc, time::Duration};
 
+use assured::{Assured, Presentations};
+pub(super) use live::Proof;
+use live::{LiveProof, PROOF_LEN};
 use rekeying::{Generation, Rekey, rekey_time};
 
 use super::{
-    ChannelError, ChannelId, ChannelSettings, ChannelStats, CloseReason, FrameError, PathId, Role, Suite,
+    ChannelError, ChannelId, ChannelSettings, ChannelStats, CloseReason, FrameError, PRESENTATION_LEN_MAX,
+    PathId, Role, Suite,
     frame::{self, frames, put_frame},
     handshake::Finished,
     record::{Opener, RecordHeader, Sealer, generation_code},
@@ -16,7 +22,7 @@ use super::{
 use crate::{
     crypto::{Secret, X25519Secret},
     entropy::Entropy,
-    identity::{Attestation, Identifier},
+    identity::{Attestation, Identifier, PublicKey},
     time::Instant,
 };
 
@@ -40,6 +46,8 @@ pub(super) struct Established {
     role: Role,
     suite: Suite,
     attestation: Attestation,
+    /// The key that signed the attestation.
+    peer_key: PublicKey,
     peer_channel: ChannelId,
     peer_static: [u8; 32],
     local_static: Arc<X25519Secret>,
@@ -60,6 +68,12 @@ pub(super) struct Established {
 
     /// `Some` at an initiator that has not opened a record.
     confirmation: Option<Box<Confirmation>>,
+    /// The binding of generation 0, which live proofs are about.
+    first_binding: [u8; 32],
+    live: LiveProof,
+    presentations: Presentations,
+    /// At most one frame of a kind.
+    assured: Vec<Assured>,
     forged: u32,
     last_received: Instant,
     ping: Option<(u64, Instant)>,
@@ -98,12 +112,22 @@ pub(super) struct Effects {
     pub(super) unknown: u64,
     /// A generation was replaced.
     pub(super) rekeyed: bool,
+    /// What the peer presents.
+    pub(super) presentation: Option<Vec<u8>>,
+    /// Presentations that came too early after another.
+    pub(super) presentations_dropped: u64,
+    /// The proof that the peer was asked for, to be verified.
+    pub(super) proof: Option<Proof>,
+    /// The peer asks for a proof, for the first time.
+    pub(super) proof_wanted: bool,
 }
 
 /// Who the peer turned out to be, and where it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PeerAt {
     pub(super) attestation: Attestation,
+    /// The key that signed the attestation.
+    pub(super) key: PublicKey,
     pub(super) path: PathId,
     pub(super) now: Instant,
 }
@@ -131,6 +155,7 @@ impl Established {
             role,
             suite,
             attestation: peer.attestation,
+            peer_key: peer.key,
             peer_channel,
             peer_static,
             local_static,
@@ -146,6 +171,10 @@ impl Established {
             rekey_at: rekey_time(settings, role, peer.now, entropy),
             bytes_noticed: false,
             confirmation: None,
+            first_binding: generation.binding,
+            live: LiveProof::default(),
+            presentations: Presentations::default(),
+            assured: Vec::new(),
             forged: 0,
             last_received: peer.now,
             ping: None,
@@ -187,6 +216,10 @@ impl Established {
         &self.attestation
     }
 
+    pub(super) const fn peer_key(&self) -> &PublicKey {
+        &self.peer_key
+    }
+
     pub(super) const fn sealer(&mut self) -> &mut Sealer {
         &mut self.sealer
     }
@@ -225,7 +258,10 @@ impl Established {
         };
         let wipe = self.previous.as_ref().and_then(|previous| previous.wipe_at);
         let confirm = self.confirmation.as_ref().map(|confirmation| confirmation.at);
-        [rekey, wipe, confirm].into_iter().flatten().min()
+        [rekey, wipe, confirm, self.assured_at(), self.proof_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what the time demands.
@@ -240,6 +276,8 @@ impl Established {
         }
         self.confirm(now, &mut effects);
         self.advance_rekey(now, entropy, &mut effects);
+        self.expire_proof(now, &mut effects);
+        self.put_assured(now, &mut effects.reply);
         effects
     }
 
@@ -368,6 +406,12 @@ impl Established {
                     Err(_) => effects.refused += 1,
                 },
                 frame::REKEY_PLEASE => self.handle_rekey_please(now),
+                frame::CREDENTIAL if self.take_presentation(now) => {
+                    effects.presentation = Some(body.to_vec());
+                }
+                frame::CREDENTIAL => effects.presentations_dropped += 1,
+                frame::PROOF_PLEASE => self.handle_proof_please(&mut effects),
+                frame::PROOF => self.handle_proof(now, body, &mut effects),
                 frame::FIRST_APPLICATION_KIND.. => {}
                 _ => effects.unknown += 1,
             }
@@ -382,6 +426,7 @@ impl Established {
     }
 
     fn handle_pong(&mut self, now: Instant, body: &[u8], effects: &mut Effects) {
+        self.acknowledge(body);
         if let Some((number, sent)) = self.ping
             && body == number.to_be_bytes()
         {
@@ -412,7 +457,9 @@ fn check_len(suite: Suite, kind: u8, len: usize) -> Result<(), FrameError> {
         frame::CLOSE => 1,
         frame::REKEY1 => body_1_len(suite),
         frame::REKEY2 => body_2_len(suite),
-        frame::REKEY_PLEASE => 0,
+        frame::REKEY_PLEASE | frame::PROOF_PLEASE => 0,
+        frame::CREDENTIAL => len.min(PRESENTATION_LEN_MAX),
+        frame::PROOF => PROOF_LEN,
         _ => return Ok(()),
     };
     if len == want {

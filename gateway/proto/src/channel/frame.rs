@@ -16,6 +16,12 @@ pub(super) const REKEY1: u8 = 0x04;
 pub(super) const REKEY2: u8 = 0x05;
 /// Asks the initiator to begin a new generation.
 pub(super) const REKEY_PLEASE: u8 = 0x06;
+/// Presents a credential, in place of the one before.
+pub(super) const CREDENTIAL: u8 = 0x07;
+/// Demands a live proof.
+pub(super) const PROOF_PLEASE: u8 = 0x08;
+/// Answers it.
+pub(super) const PROOF: u8 = 0x09;
 /// First kind that is not the channel's own business. [`Channels`](super::Channels) has dealt with every
 /// frame below by the time it hands a plaintext out.
 pub const FIRST_APPLICATION_KIND: u8 = 0x10;

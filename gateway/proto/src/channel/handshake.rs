@@ -252,8 +252,12 @@ impl Authenticated {
         self.initiator.peer
     }
 
-    /// Writes message 3 and ends.
-    pub(super) fn write_message_3(self) -> Result<(Vec<u8>, Finished), Refused<Initiator>> {
+    /// Writes message 3, which presents at most
+    /// [`PRESENTATION_LEN_MAX`](super::PRESENTATION_LEN_MAX) bytes, and ends.
+    pub(super) fn write_message_3(
+        self,
+        presentation: &[u8],
+    ) -> Result<(Vec<u8>, Finished), Refused<Initiator>> {
         let Self { initiator, opened } = self;
         let mut symmetric = opened.symmetric;
         let local = &initiator.local;
@@ -265,7 +269,7 @@ impl Authenticated {
             Ok(se) => symmetric.mix_key(&se),
             Err(error) => return Err((initiator, error.into())),
         }
-        symmetric.encrypt_and_hash(&local.payload, &mut message);
+        symmetric.encrypt_and_hash(&local.payload_3(presentation), &mut message);
         let finished = Finished {
             keys: symmetric.split(),
             suite: opened.suite,

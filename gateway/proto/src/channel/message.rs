@@ -1,6 +1,6 @@
 //! Layouts of the handshake messages (PROTOCOL.md §4).
 
-use super::{ChannelError, ChannelId, Suite};
+use super::{ChannelError, ChannelId, PRESENTATION_LEN_MAX, Suite};
 use crate::{
     crypto::{CIPHERTEXT_LEN, ENCAPSULATION_KEY_LEN, MacKey, TAG_LEN, label16, sha256},
     identity::Identifier,
@@ -13,7 +13,7 @@ pub(super) const MESSAGE_2: u8 = 0x12;
 pub(super) const MESSAGE_3: u8 = 0x13;
 pub(super) const COOKIE: u8 = 0x1c;
 
-/// Bytes of the longest handshake message taken: message 2 with 16 changes has about 5,300.
+/// Bytes of the longest handshake message taken: message 3 with 16 changes and the longest presentation has 8,177.
 pub(super) const MESSAGE_LEN_MAX: usize = 8192;
 /// Bytes message 1 is filled to.
 const MESSAGE_1_LEN_HYBRID: usize = 1900;
@@ -316,12 +316,14 @@ pub(super) fn receiver(message: &[u8]) -> Result<ChannelId, WireError> {
 /// The payload of messages 2 and 3, before anything in it is verified (PROTOCOL.md §4.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Payload<'a> {
-    /// Encoded history and signed attestation.
+    /// Who the sender is.
     Full {
         /// Encoded history.
         history: &'a [u8],
         /// Encoded signed attestation.
         attestation: &'a [u8],
+        /// At most [`PRESENTATION_LEN_MAX`] bytes; not looked into here.
+        presentation: &'a [u8],
     },
     /// The initiator knows the attestation.
     Cached,
@@ -339,6 +341,10 @@ impl<'a> Payload<'a> {
             FORM_FULL => Self::Full {
                 history: crate::identity::ChangeHistory::take_encoded(&mut reader)?,
                 attestation: reader.bytes16("signed attestation")?,
+                presentation: match reader.bytes16("presentation")? {
+                    long if long.len() > PRESENTATION_LEN_MAX => return Err(presentation_len(long)),
+                    presentation => presentation,
+                },
             },
             FORM_CACHED => Self::Cached,
             form => {
@@ -350,6 +356,14 @@ impl<'a> Payload<'a> {
         };
         reader.finish()?;
         Ok(decoded)
+    }
+}
+
+/// Returns why `presentation` is refused: its length.
+pub(super) const fn presentation_len(presentation: &[u8]) -> WireError {
+    WireError::Value {
+        field: "length of presentation",
+        value: presentation.len() as u64,
     }
 }
 

@@ -46,6 +46,35 @@ pub enum Output {
         /// When the peer's attestation ends, in seconds since 1970. The channel closes then: open another
         /// before.
         not_after: u64,
+        /// The change of the peer's history whose key vouched for it.
+        key_sequence: u32,
+        /// What an initiator presented in message 3, at most
+        /// [`PRESENTATION_LEN_MAX`](super::PRESENTATION_LEN_MAX) bytes that nobody has verified; empty if it has
+        /// nothing to present. Always empty at the initiator: a responder presents in the channel
+        /// ([`Output::Presented`]).
+        presentation: Vec<u8>,
+    },
+    /// The peer presents a credential, in place of what it presented before.
+    Presented {
+        /// The channel.
+        channel: ChannelId,
+        /// At most [`PRESENTATION_LEN_MAX`](super::PRESENTATION_LEN_MAX) bytes that nobody has verified; empty
+        /// if the peer withdraws what it presented.
+        presentation: Vec<u8>,
+    },
+    /// The peer demands a live proof: sign `message` with the identity key and answer by
+    /// [`handle_signature`](super::Channels::handle_signature), once, even if the channel closes meanwhile.
+    Sign {
+        /// The channel.
+        channel: ChannelId,
+        /// What is signed as PROTOCOL.md §2.1 says.
+        message: Vec<u8>,
+    },
+    /// The peer's identity key has signed in this channel, as
+    /// [`demand_proof`](super::Channels::demand_proof) wanted.
+    Proven {
+        /// The channel.
+        channel: ChannelId,
     },
     /// The peer answered [`ping`](super::Channels::ping).
     Pong {
@@ -113,6 +142,12 @@ pub enum CloseReason {
     /// 2^20 records did not verify.
     #[error("too many forged records")]
     Forgeries,
+    /// The peer's live proof is wrong, late or missing, or nobody asked for it.
+    #[error("the peer did not prove that it holds its identity key")]
+    Unproven,
+    /// This node's identity key did not sign the live proof that the peer demands.
+    #[error("this node's identity key did not sign the proof that the peer demands")]
+    Unsigned,
 }
 
 impl CloseReason {
@@ -133,6 +168,10 @@ impl CloseReason {
             Self::Forgeries => {
                 "someone on the path forges records: connect again, over another path if there is one"
             }
+            Self::Unproven => {
+                "check that the peer's token signs within 30 s; if it does, somebody uses a stolen purpose key"
+            }
+            Self::Unsigned => "check that this node's token is there and signs, then connect again",
         }
     }
 }
@@ -176,6 +215,16 @@ pub struct ChannelsStats {
     pub frames_unknown: u64,
     /// Generations replaced.
     pub rekeys: u64,
+    /// Credential frames taken.
+    pub presentations: u64,
+    /// Credential frames dropped, because another was taken less than a second before.
+    pub presentations_dropped: u64,
+    /// Live proofs of peers that verified.
+    pub proofs_verified: u64,
+    /// Channels closed because the peer's live proof was wrong, late, missing or unasked.
+    pub proofs_refused: u64,
+    /// Live proofs given.
+    pub proofs_given: u64,
 }
 
 /// What one channel did.

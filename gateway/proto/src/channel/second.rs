@@ -1,5 +1,5 @@
 //! The vectors of the second implementation (`gateway/proto/tests/second/`), which was written from
-//! PROTOCOL.md alone: both sides of each handshake, records, rekey.
+//! PROTOCOL.md alone: both sides of each handshake, records, credentials and live proofs, rekey.
 
 use std::sync::Arc;
 
@@ -7,16 +7,19 @@ use data_encoding::HEXLOWER;
 use serde::Deserialize;
 
 use super::{
-    ChannelId, LocalIdentity, Opener, Padding, RecordHeader, Sealer, Suite, cookie, frames,
-    handshake::{Initiator, Intent, Responder},
+    ChannelId, ChannelSettings, LocalIdentity, Opener, Padding, PathId, RecordHeader, Role, Sealer, Suite,
+    cookie,
+    established::{Effects, Established, PeerAt},
+    frame, frames,
+    handshake::{Finished, Initiator, Intent, Responder},
     message::{Message1, Payload, encode_cookie, mac1_key},
     rekey::{Offer, RekeyContext, answer_with},
     symmetric::Keys,
 };
 use crate::{
     crypto::{KemSecret, Secret, X25519Secret},
-    identity::{AttestationCache, ChangeHistory, Identifier, SignedAttestation},
-    time::{ClockQuality, WallTime},
+    identity::{AttestationCache, ChangeHistory, Identifier, SignedAttestation, tests::Seeded},
+    time::{ClockQuality, Instant, WallTime},
 };
 
 #[derive(Deserialize)]
@@ -53,9 +56,12 @@ struct Case {
     cookie_answer: Hex,
     message_1: Hex,
     message_2: Hex,
+    presentation: Hex,
     message_3: Hex,
     #[serde(flatten)]
     after: After,
+    credential: Credential,
+    proofs: Vec<Proof>,
     rekey: Rekey,
 }
 
@@ -85,6 +91,20 @@ struct Rekey {
     body_2: Hex,
     #[serde(flatten)]
     after: After,
+}
+
+#[derive(Deserialize)]
+struct Credential {
+    presentation: Hex,
+    record: Hex,
+}
+
+#[derive(Deserialize)]
+struct Proof {
+    role: u8,
+    message: Hex,
+    body: Hex,
+    record: Hex,
 }
 
 #[derive(Deserialize)]
@@ -146,12 +166,36 @@ impl Vectors {
         Arc::new(local.expect("the parts belong together"))
     }
 
-    fn verify(&self, payload: &[u8], static_key: &[u8; 32]) -> Identifier {
-        let Ok(Payload::Full { history, attestation }) = Payload::decode(payload) else {
+    /// Verifies a payload; returns whose it is and what it presents.
+    fn verify<'a>(&self, payload: &'a [u8], static_key: &[u8; 32]) -> (Identifier, &'a [u8]) {
+        let Ok(Payload::Full {
+            history,
+            attestation,
+            presentation,
+        }) = Payload::decode(payload)
+        else {
             panic!("payload is not of form 1");
         };
         let signed = AttestationCache::new(1).verify(history, attestation, None, static_key, self.wall());
-        signed.expect("payload verifies").attestation().identifier
+        (
+            signed.expect("payload verifies").attestation().identifier,
+            presentation,
+        )
+    }
+
+    /// Returns one side of a finished handshake as it goes on.
+    fn established(&self, role: Role, finished: Finished, peer: &str) -> Established {
+        let peer = &self.identities[peer];
+        let history = ChangeHistory::decode(&peer.history.0).expect("history verifies");
+        let signed = SignedAttestation::decode(&peer.attestation.0).expect("attestation is well-formed");
+        let peer = PeerAt {
+            attestation: *signed.attestation(),
+            key: *history.current_key(),
+            path: PathId(0),
+            now: Instant::START,
+        };
+        let settings = ChannelSettings::default();
+        Established::new(&settings, role, finished, &peer, &mut Seeded::new(1))
     }
 }
 
@@ -218,6 +262,47 @@ fn check_records(case: &Case, generation: u64, keys: &Keys, after: &After) {
     }
 }
 
+/// Opens a record and returns what its frames of the channel's own bring about.
+fn effects(open: &mut Established, record: &Hex) -> Effects {
+    let (now, mut bytes) = (Instant::START, record.0.clone());
+    let header = RecordHeader::decode(&bytes).expect("header is well-formed");
+    let (plaintext, opened) = open.open(now, &header, &mut bytes).expect("record opens");
+    open.handle_opened(now, &mut Seeded::new(1), opened, plaintext)
+        .expect("frames are well-formed")
+}
+
+/// Takes the proof of the peer, and gives the one of this side.
+fn check_proofs(open: &mut Established, case: &Case) {
+    assert_eq!(case.proofs.len(), 2);
+    let (ours, theirs) = match open.role() {
+        Role::Initiator => (&case.proofs[0], &case.proofs[1]),
+        Role::Responder => (&case.proofs[1], &case.proofs[0]),
+    };
+    for proof in &case.proofs {
+        let prover = [Role::Initiator, Role::Responder][usize::from(proof.role)];
+        assert_eq!(open.live_message(prover), proof.message.0, "{}", case.name);
+    }
+    open.demand_proof(Instant::START);
+    let proof = effects(open, &theirs.record).proof.expect("it was demanded");
+    let (key_sequence, signature) = proof.parts();
+    assert_eq!(key_sequence, open.attestation().key_sequence);
+    assert_eq!(
+        open.peer_key().verify(&theirs.message.0, signature),
+        Ok(()),
+        "{}",
+        case.name
+    );
+    open.accept_proof(proof);
+
+    let (key_sequence, signature) = ours.body.0.split_first_chunk().expect("a body has 68 bytes");
+    let signature = signature.try_into().expect("a signature has 64 bytes");
+    open.answer_proof(Instant::START, u32::from_be_bytes(*key_sequence), signature);
+    let mut plaintext = Vec::new();
+    open.put_assured(Instant::START, &mut plaintext);
+    let first = frames(&plaintext).next();
+    assert_eq!(first, Some(Ok((frame::PROOF, ours.body.0.as_slice()))));
+}
+
 #[test]
 fn identities_are_those_of_the_second_implementation() {
     let vectors = vectors();
@@ -274,11 +359,13 @@ fn an_initiator_agrees_with_the_second_implementation() {
         assert_eq!(authenticated.peer_static(), responder.static_secret.public());
         if case.cached.array() == [0; 16] {
             let peer = vectors.verify(authenticated.payload(), authenticated.peer_static());
-            assert_eq!(peer, responder.identifier);
+            assert_eq!(peer, (responder.identifier, [].as_slice()));
         } else {
             assert_eq!(Payload::decode(authenticated.payload()), Ok(Payload::Cached));
         }
-        let (message_3, finished) = authenticated.write_message_3().expect("no key is of low order");
+        let (message_3, finished) = authenticated
+            .write_message_3(&case.presentation.0)
+            .expect("no key is of low order");
         assert_eq!(message_3, case.message_3.0, "{}", case.name);
         assert_eq!(finished.suite.code(), case.suite);
         assert_eq!(finished.peer_channel.to_wire(), case.responder_channel);
@@ -303,6 +390,11 @@ fn an_initiator_agrees_with_the_second_implementation() {
             .expect("body 2 is well-formed");
         check_keys(&case.name, &keys, &case.rekey.after);
         check_records(case, 1, &keys, &case.rekey.after);
+
+        let mut open = vectors.established(Role::Initiator, finished, &case.responder);
+        let presented = effects(&mut open, &case.credential.record).presentation;
+        assert_eq!(presented.as_ref(), Some(&case.credential.presentation.0));
+        check_proofs(&mut open, case);
         count += 1;
     }
     assert_eq!(count, 5);
@@ -353,7 +445,9 @@ fn a_responder_agrees_with_the_second_implementation() {
         assert_eq!(&finished.peer_static, initiator.static_secret.public());
         assert_eq!(
             vectors.verify(&payload, &finished.peer_static),
-            initiator.identifier
+            (initiator.identifier, case.presentation.0.as_slice()),
+            "{}",
+            case.name
         );
         assert_eq!(finished.peer_channel.to_wire(), case.initiator_channel);
         check_keys(&case.name, &finished.keys, &case.after);
@@ -379,5 +473,15 @@ fn a_responder_agrees_with_the_second_implementation() {
         .expect("body 1 is well-formed");
         assert_eq!(body_2, rekey.body_2.0, "{}", case.name);
         check_keys(&case.name, &keys, &rekey.after);
+
+        let mut open = vectors.established(Role::Responder, finished, &case.initiator);
+        let presents: Arc<[u8]> = case.credential.presentation.0.as_slice().into();
+        open.present(Instant::START, 1, presents);
+        let mut plaintext = Vec::new();
+        open.put_assured(Instant::START, &mut plaintext);
+        let first = frames(&plaintext).next();
+        let credential = case.credential.presentation.0.as_slice();
+        assert_eq!(first, Some(Ok((frame::CREDENTIAL, credential))));
+        check_proofs(&mut open, case);
     }
 }

@@ -1,11 +1,11 @@
 //! What the owner of the channels decides.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{PqPolicy, SuiteOrder};
 use crate::{
     crypto::X25519Secret,
-    identity::{ChangeHistory, Identifier, IdentityError, SignedAttestation},
+    identity::{ChangeHistory, Identifier, IdentityError, PublicKey, SignedAttestation},
 };
 
 /// How a node's channels behave. The default is what PROTOCOL.md says.
@@ -55,6 +55,11 @@ pub const CHANNELS_MAX: usize = 65_536;
 /// Half-open handshakes in one node (PROTOCOL.md §14).
 pub const HALF_OPEN_MAX: usize = 1024;
 
+/// Bytes of a presentation, in message 3 and in a Credential frame (PROTOCOL.md §14).
+pub const PRESENTATION_LEN_MAX: usize = 4096;
+/// Live proofs of this node that wait for its identity key (PROTOCOL.md §14).
+pub const PROOFS_WAITING_MAX: usize = 64;
+
 /// Whether the length of a record hides the length of what is in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Padding {
@@ -90,8 +95,11 @@ impl Default for RekeySettings {
 #[derive(Debug)]
 pub struct LocalIdentity {
     pub(super) identifier: Identifier,
+    /// The change whose key signs, and that key.
+    pub(super) key_sequence: u32,
+    pub(super) key: PublicKey,
     pub(super) static_secret: Arc<X25519Secret>,
-    /// The payload of form 1 (PROTOCOL.md §4.4).
+    /// The payload of form 1 (PROTOCOL.md §4.4), with an empty presentation at its end.
     pub(super) payload: Vec<u8>,
     /// First half of the hash of the attestation.
     pub(super) attestation_hash: [u8; 16],
@@ -115,6 +123,7 @@ impl LocalIdentity {
         let mut payload = vec![super::message::FORM_FULL];
         history.encode(&mut payload);
         crate::wire::put_bytes16(&mut payload, &attestation.encode());
+        crate::wire::put_bytes16(&mut payload, &[]);
         let mut attestation_hash = [0; 16];
         attestation_hash
             .iter_mut()
@@ -122,10 +131,25 @@ impl LocalIdentity {
             .for_each(|(to, from)| *to = from);
         Ok(Self {
             identifier: history.identifier(),
+            key_sequence: history.current().sequence,
+            key: *history.current_key(),
             static_secret: Arc::new(static_secret),
             payload,
             attestation_hash,
         })
+    }
+
+    /// Returns the payload of message 3 with `presentation`.
+    pub(super) fn payload_3(&self, presentation: &[u8]) -> Cow<'_, [u8]> {
+        match self.payload.strip_suffix(&[0, 0]) {
+            Some(before) if !presentation.is_empty() => {
+                let mut payload = Vec::with_capacity(self.payload.len() + presentation.len());
+                payload.extend_from_slice(before);
+                crate::wire::put_bytes16(&mut payload, presentation);
+                Cow::Owned(payload)
+            }
+            _ => Cow::Borrowed(&self.payload),
+        }
     }
 
     /// Returns whose identity it is.

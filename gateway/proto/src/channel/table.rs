@@ -1,6 +1,6 @@
 //! Where a node keeps its channels: found by number in constant time, woken by deadline.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use super::{ChannelId, PathId, established::Established, handshake};
 use crate::{channel::ChannelError, entropy::Entropy, time::Instant};
@@ -210,6 +210,20 @@ impl Table {
             slot.armed = None;
         }
         Some(id)
+    }
+
+    /// Returns how many places there are, free ones included.
+    pub(super) const fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Returns the established channels at these places, as far as there are such.
+    pub(super) fn open_at(&self, places: Range<usize>) -> Vec<ChannelId> {
+        let places = places.start.min(self.slots.len())..places.end.min(self.slots.len());
+        let open = self.slots.get(places).unwrap_or_default().iter();
+        open.filter(|slot| matches!(slot.state, State::Open(_)))
+            .map(|slot| slot.id)
+            .collect()
     }
 
     /// Iterates over the established channels.

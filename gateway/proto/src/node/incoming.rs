@@ -180,6 +180,9 @@ impl Node {
                 }
                 channel::Output::Transmit { .. }
                 | channel::Output::Established { .. }
+                | channel::Output::Presented { .. }
+                | channel::Output::Sign { .. }
+                | channel::Output::Proven { .. }
                 | channel::Output::Pong { .. }
                 | channel::Output::Closed { .. } => self.handle_channel_output(now, entropy, wire, output),
             }
@@ -297,7 +300,13 @@ impl Node {
             channel::Output::Closed { channel, reason } => {
                 self.handle_closed(now, entropy, channel, reason, wire);
             }
-            channel::Output::Pong { .. } => {}
+            // Nobody signs for this node: whoever insists on a live proof is refused.
+            channel::Output::Sign { channel, .. } => {
+                let _ = self.channels.handle_signature(now, channel, Err(()));
+            }
+            channel::Output::Presented { .. }
+            | channel::Output::Proven { .. }
+            | channel::Output::Pong { .. } => {}
         }
     }
 

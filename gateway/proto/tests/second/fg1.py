@@ -1,4 +1,4 @@
-"""FG1 once more, written from PROTOCOL.md alone: identities, handshake, records, rekey.
+"""FG1 once more, written from PROTOCOL.md alone: identities, handshake, records, live proofs, rekey.
 
 For vectors only: nothing here runs in constant time, wipes a key or limits anything.
 """
@@ -193,8 +193,14 @@ class Identity:
         return attestation + self.keys[-1].sign(ATTEST + attestation)
 
 
+def payload(history, attestation, presentation):
+    """A payload of form 1."""
+    assert len(presentation) <= 4096
+    return u8(1) + history + bytes16(attestation) + bytes16(presentation)
+
+
 def verify_payload(payload, static, now):
-    """Verifies a payload of form 1 and returns the identifier."""
+    """Verifies a payload of form 1; returns the identifier, the current key and the presentation."""
     reader = Reader(payload)
     assert reader.number(1) == 1, "form"
     before, identifier = None, None
@@ -218,6 +224,8 @@ def verify_payload(payload, static, now):
         identifier = identifier or H(CHANGE + change)
         before = algorithm, public, change
     attested = Reader(reader.bytes16())
+    presentation = reader.bytes16()
+    assert len(presentation) <= 4096
     reader.finish()
     attestation = attested.take(94)
     fields = Reader(attestation)
@@ -231,7 +239,7 @@ def verify_payload(payload, static, now):
     assert not_before - 300 <= now <= not_after + 300, "time"
     verify(before[0], before[1], ATTEST + attestation, attested.take(64))
     attested.finish()
-    return identifier
+    return identifier, before[:2], presentation
 
 
 # 4. Handshake
@@ -421,6 +429,25 @@ def seal(suite, secret, generation, channel, number, plaintext, code=None):
 
 def frame(kind, body):
     return u8(kind) + bytes16(body)
+
+
+# 5.2 Live proof
+
+def live_message(role, binding):
+    """`role` is that of the prover: 0 initiator, 1 responder; `binding` that of generation 0."""
+    return label16("FG1 live v1") + u8(role) + binding
+
+
+def live_proof(identity, role, binding):
+    """The body of Proof."""
+    return u32(len(identity.changes) - 1) + identity.keys[-1].sign(live_message(role, binding))
+
+
+def verify_proof(body, key_sequence, key, role, binding):
+    reader = Reader(body)
+    assert reader.number(4) == key_sequence, "key sequence"
+    verify(key[0], key[1], live_message(role, binding), reader.take(64))
+    reader.finish()
 
 
 # 6. Rekey

@@ -24,8 +24,9 @@ def identity(name, keys):
         made.change(key(fixed(f"{name} key {index}")), NOW - 1000 + index)
     static = Static(fixed(f"{name} static"))
     attestation = made.attest(static.public, NOW - 60, NOW + 86_340, 7)
-    payload = b"\x01" + made.history + fg1.bytes16(attestation)
-    assert fg1.verify_payload(payload, static.public, NOW) == made.identifier
+    payload = fg1.payload(made.history, attestation, b"")
+    identifier, key, presentation = fg1.verify_payload(payload, static.public, NOW)
+    assert (identifier, key[1], presentation) == (made.identifier, made.keys[-1].public, b"")
     return {
         "identifier": made.identifier,
         "text": bech32m("fg", made.identifier),
@@ -34,10 +35,17 @@ def identity(name, keys):
         "static_private": fixed(f"{name} static"),
         "payload": payload,
         "static": static,
+        "identity": made,
     }
 
 
-def handshake(name, suite, suites, initiator, responder, cookie, use_cached):
+def presentation(name, length):
+    """Channels do not look into presentations, so any bytes will do."""
+    blocks = (fixed(f"{name} presentation {index}") for index in range(length // 32 + 1))
+    return b"".join(blocks)[:length]
+
+
+def handshake(name, suite, suites, initiator, responder, cookie, use_cached, presented):
     i_channel, r_channel = 0x01020304, 0xA0B0C0D0
     e_i, e_r = Static(fixed(f"{name} ei")), Static(fixed(f"{name} er"))
     ek, dk = ML_KEM_768._keygen_internal(fixed(f"{name} d"), fixed(f"{name} z"))
@@ -58,9 +66,13 @@ def handshake(name, suite, suites, initiator, responder, cookie, use_cached):
     peer_channel, peer_e, peer_static, payload, state_i = fg1.read_message_2(
         second, first, responder["identifier"], e_i, dk)
     assert (peer_channel, peer_static, payload) == (r_channel, responder["static"].public, payload_2)
-    third = fg1.message_3(peer_channel, state_i, initiator["static"], peer_e, initiator["payload"])
+    initiators = presentation(f"{name} initiator", presented)
+    payload_3 = fg1.payload(initiator["history"], initiator["attestation"], initiators)
+    third = fg1.message_3(peer_channel, state_i, initiator["static"], peer_e, payload_3)
+    assert len(third) <= 8192
     static, payload = fg1.read_message_3(third, state_r, e_r)
-    assert fg1.verify_payload(payload, static, NOW) == initiator["identifier"]
+    identifier, _, got = fg1.verify_payload(payload, static, NOW)
+    assert (identifier, got) == (initiator["identifier"], initiators)
     keys = state_i.split()
     assert keys == state_r.split()
 
@@ -81,11 +93,41 @@ def handshake(name, suite, suites, initiator, responder, cookie, use_cached):
         "cookie_answer": answer,
         "message_1": first,
         "message_2": second,
+        "presentation": initiators,
         "message_3": third,
         **keys,
         "records": records(suite, 0, keys, i_channel, r_channel),
+        "credential": credential(name, suite, keys, i_channel, presented),
+        "proofs": proofs(suite, keys, initiator, responder, i_channel, r_channel),
         "rekey": rekey(name, suite, keys, initiator, responder, i_channel, r_channel),
     }
+
+
+def credential(name, suite, keys, i_channel, presented):
+    """The responder's credential, in a record of its own."""
+    presents = presentation(f"{name} responder", presented)
+    plaintext = fg1.frame(0x07, presents)
+    return {
+        "presentation": presents,
+        "record": fg1.seal(suite, keys["t2"], 0, i_channel, 3, plaintext),
+    }
+
+
+def proofs(suite, keys, initiator, responder, i_channel, r_channel):
+    """A live proof of each side, in a record of its own."""
+    out = []
+    sides = ((initiator, keys["t1"], r_channel), (responder, keys["t2"], i_channel))
+    for role, (prover, secret, channel) in enumerate(sides):
+        body = fg1.live_proof(prover["identity"], role, keys["binding"])
+        _, key, _ = fg1.verify_payload(prover["payload"], prover["static"].public, NOW)
+        fg1.verify_proof(body, len(prover["identity"].changes) - 1, key, role, keys["binding"])
+        out.append({
+            "role": role,
+            "message": fg1.live_message(role, keys["binding"]),
+            "body": body,
+            "record": fg1.seal(suite, secret, 0, channel, 4, fg1.frame(0x09, body)),
+        })
+    return out
 
 
 def records(suite, generation, keys, i_channel, r_channel):
@@ -134,20 +176,20 @@ def main():
     both = [fg1.HYBRID_AES, fg1.HYBRID_CHACHA, fg1.AES, fg1.CHACHA]
     identities = {"gateway": gateway, "collector": collector, "relay": relay}
     plan = [
-        ("hybrid AES-GCM", fg1.HYBRID_AES, both[:2], "gateway", "collector", False, False),
-        ("hybrid ChaCha20", fg1.HYBRID_CHACHA, [both[1], both[0]], "gateway", "collector", False, True),
-        ("classical AES-GCM, cookie", fg1.AES, both[2:], "collector", "relay", True, False),
-        ("classical ChaCha20, cookie", fg1.CHACHA, [fg1.CHACHA], "relay", "gateway", True, True),
-        ("hybrid offered, classical chosen", fg1.AES, both, "gateway", "collector", False, False),
-        ("unknown suite first", fg1.HYBRID_CHACHA, [0x01FF, both[1]], "gateway", "collector", False, False),
+        ("hybrid AES-GCM", fg1.HYBRID_AES, both[:2], "gateway", "collector", False, False, 0),
+        ("hybrid ChaCha20", fg1.HYBRID_CHACHA, [both[1], both[0]], "gateway", "collector", False, True, 700),
+        ("classical AES-GCM, cookie", fg1.AES, both[2:], "collector", "relay", True, False, 1),
+        ("classical ChaCha20, cookie", fg1.CHACHA, [fg1.CHACHA], "relay", "gateway", True, True, 4096),
+        ("hybrid offered, classical chosen", fg1.AES, both, "gateway", "collector", False, False, 0),
+        ("unknown suite first", fg1.HYBRID_CHACHA, [0x01FF, both[1]], "gateway", "collector", False, False, 850),
     ]
     cases = []
-    for name, suite, suites, initiator, responder, cookie, cached in plan:
+    for name, suite, suites, initiator, responder, cookie, cached, presented in plan:
         case = handshake(
-            name, suite, suites, identities[initiator], identities[responder], cookie, cached)
+            name, suite, suites, identities[initiator], identities[responder], cookie, cached, presented)
         cases.append({"initiator": initiator, "responder": responder, **case})
     for who in identities.values():
-        del who["static"]
+        del who["static"], who["identity"]
     vectors = {
         "source": "generate.py, written from PROTOCOL.md; NOT made by the code it tests",
         "now": NOW,

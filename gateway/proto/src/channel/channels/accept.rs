@@ -139,9 +139,14 @@ impl Channels {
         self.forget_half_open(half_open_path, &digest);
         // Only now, behind the AEAD of message 3: nobody but a peer that proved a key costs a verification.
         let verified = match Payload::decode(&payload) {
-            Ok(Payload::Full { history, attestation }) => self
+            Ok(Payload::Full {
+                history,
+                attestation,
+                presentation,
+            }) => self
                 .peers
                 .verify(history, attestation, None, &finished.peer_static, now.wall)
+                .map(|signed| (signed, presentation.to_vec()))
                 .map_err(Into::into),
             Ok(Payload::Cached) => Err(WireError::Value {
                 field: "form of payload",
@@ -150,8 +155,8 @@ impl Channels {
             .into()),
             Err(error) => Err(ChannelError::from(error)),
         };
-        let signed = match verified {
-            Ok(signed) => signed,
+        let (signed, presentation) = match verified {
+            Ok(verified) => verified,
             Err(error) => {
                 self.table.remove(channel);
                 return Err(error);
@@ -159,13 +164,22 @@ impl Channels {
         };
         let peer = PeerAt {
             attestation: *signed.attestation(),
+            key: self.current_key(signed.attestation().identifier),
             path,
             now: now.instant,
         };
-        let open = Established::new(&self.settings, Role::Responder, finished, &peer, entropy);
-        self.establish(now.instant, channel, open);
+        let mut open = Established::new(&self.settings, Role::Responder, finished, &peer, entropy);
+        if !presentation.is_empty() {
+            open.note_presentation_taken(now.instant);
+        }
+        let mut first = Vec::new();
+        if let Some(own) = &self.presenting.current {
+            open.present(now.instant, self.presenting.version, Arc::clone(own));
+            open.put_assured(now.instant, &mut first);
+        }
+        self.establish(now.instant, channel, open, presentation);
         // The first record tells the initiator that message 3 arrived.
-        self.send(channel, &[]);
+        self.send(channel, &first);
         Ok(())
     }
 

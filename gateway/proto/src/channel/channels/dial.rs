@@ -8,12 +8,12 @@ use crate::{
         ChannelError, ChannelId, CloseReason, PathId, PqPolicy, Role,
         established::{Established, PeerAt},
         handshake::{Authenticated, Initiator, Intent},
-        message::{Payload, receiver},
+        message::{Payload, presentation_len, receiver},
         suite,
         table::{Connecting, State},
     },
     entropy::Entropy,
-    identity::{Attestation, Identifier},
+    identity::{Attestation, Identifier, PublicKey},
     time::{Instant, Now, WallTime},
 };
 
@@ -107,7 +107,7 @@ impl Channels {
         let finished = handshake.handle_message_2(message).and_then(|authenticated| {
             match self.verify_payload(now.wall, &authenticated) {
                 Ok(attestation) => authenticated
-                    .write_message_3()
+                    .write_message_3(self.presenting.current.as_deref().unwrap_or_default())
                     .map(|(message_3, finished)| (attestation, message_3, finished)),
                 Err(error) => Err((authenticated.refuse(), error)),
             }
@@ -117,13 +117,17 @@ impl Channels {
                 self.transmit(Some(channel), path, message_3.clone());
                 let peer = PeerAt {
                     attestation,
+                    key: self.current_key(attestation.identifier),
                     path,
                     now: now.instant,
                 };
                 let mut open = Established::new(&self.settings, Role::Initiator, finished, &peer, entropy);
                 open.await_confirmation(now.instant, message, message_3);
+                if self.presenting.current.is_some() {
+                    open.note_presented(now.instant, self.presenting.version);
+                }
                 self.stats.connecting -= 1;
-                self.establish(now.instant, channel, open);
+                self.establish(now.instant, channel, open, Vec::new());
                 Ok(())
             }
             Err((handshake, error)) => {
@@ -149,7 +153,13 @@ impl Channels {
     ) -> Result<Attestation, ChannelError> {
         let peer = authenticated.peer();
         let signed = match Payload::decode(authenticated.payload())? {
-            Payload::Full { history, attestation } => self.peers.verify(
+            // So that no message 2 is longer than its message 1.
+            Payload::Full { presentation, .. } if !presentation.is_empty() => {
+                return Err(presentation_len(presentation).into());
+            }
+            Payload::Full {
+                history, attestation, ..
+            } => self.peers.verify(
                 history,
                 attestation,
                 Some(peer),
@@ -159,6 +169,14 @@ impl Channels {
             Payload::Cached => self.peers.reuse(peer, authenticated.peer_static(), wall),
         }?;
         Ok(*signed.attestation())
+    }
+
+    /// Returns the key that vouched for the attestation of `peer` just verified.
+    pub(super) fn current_key(&self, peer: Identifier) -> PublicKey {
+        let history = self.peers.history(peer);
+        *history
+            .expect("whoever was just verified is the last to be forgotten")
+            .current_key()
     }
 
     pub(super) fn retry_connecting(

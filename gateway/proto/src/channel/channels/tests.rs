@@ -1,7 +1,9 @@
 //! Two nodes, what is between them, and a clock.
 
+mod credentials;
 mod handshakes;
 mod identities;
+mod proofs;
 mod records;
 mod rekeys;
 
@@ -86,7 +88,12 @@ impl Node {
     fn established(&self) -> Vec<ChannelId> {
         let ids = self.outputs.iter().filter_map(|output| match output {
             Output::Established { channel, .. } => Some(*channel),
-            Output::Transmit { .. } | Output::Pong { .. } | Output::Closed { .. } => None,
+            Output::Transmit { .. }
+            | Output::Presented { .. }
+            | Output::Sign { .. }
+            | Output::Proven { .. }
+            | Output::Pong { .. }
+            | Output::Closed { .. } => None,
         });
         ids.collect()
     }
@@ -94,7 +101,12 @@ impl Node {
     fn closed(&self) -> Vec<CloseReason> {
         let reasons = self.outputs.iter().filter_map(|output| match output {
             Output::Closed { reason, .. } => Some(*reason),
-            Output::Transmit { .. } | Output::Pong { .. } | Output::Established { .. } => None,
+            Output::Transmit { .. }
+            | Output::Presented { .. }
+            | Output::Sign { .. }
+            | Output::Proven { .. }
+            | Output::Pong { .. }
+            | Output::Established { .. } => None,
         });
         reasons.collect()
     }

@@ -91,7 +91,9 @@ fn both_sides_agree_in_every_suite() {
             .handle_message_2(&message_2)
             .expect("message 2 opens");
         assert_eq!(authenticated.payload(), run.responder.payload);
-        let (message_3, initiator) = authenticated.write_message_3().expect("no key is of low order");
+        let (message_3, initiator) = authenticated
+            .write_message_3(&[])
+            .expect("no key is of low order");
         let (responder, _) = responder.handle_message_3(&message_3).expect("message 3 opens");
         assert_eq!(initiator.keys.initiator, responder.keys.initiator);
         assert_eq!(initiator.keys.responder, responder.keys.responder);
@@ -183,7 +185,9 @@ fn every_bit_of_message_3_counts_and_the_right_one_is_still_taken() {
             .initiator
             .handle_message_2(responder.message_2())
             .expect("message 2 opens");
-        let (message_3, _) = authenticated.write_message_3().expect("no key is of low order");
+        let (message_3, _) = authenticated
+            .write_message_3(&[])
+            .expect("no key is of low order");
         for bit in 0..message_3.len() * 8 {
             let (back, _) = responder
                 .handle_message_3(&flipped(&message_3, bit))

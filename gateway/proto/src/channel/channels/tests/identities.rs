@@ -13,11 +13,12 @@ fn presenting(
     let mut payload = vec![message::FORM_FULL];
     payload.extend_from_slice(history);
     crate::wire::put_bytes16(&mut payload, &attestation.encode());
+    crate::wire::put_bytes16(&mut payload, &[]);
     node.channels.set_local(LocalIdentity {
-        identifier: honest.identifier,
         static_secret: Arc::new(secret),
         payload,
         attestation_hash: [9; 16],
+        ..honest
     });
 }
 

@@ -17,7 +17,12 @@ fn a_channel_is_established_and_carries_frames_both_ways() {
                 not_after,
                 ..
             } => Some((*peer, *role, *binding, *suite, *path, *not_after)),
-            Output::Transmit { .. } | Output::Pong { .. } | Output::Closed { .. } => None,
+            Output::Transmit { .. }
+            | Output::Presented { .. }
+            | Output::Sign { .. }
+            | Output::Proven { .. }
+            | Output::Pong { .. }
+            | Output::Closed { .. } => None,
         });
         found.expect("it is established")
     };

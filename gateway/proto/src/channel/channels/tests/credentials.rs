@@ -1,0 +1,1 @@
+//! What nodes present to each other.
