@@ -74,7 +74,7 @@ impl<'a> Reading<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), ReadingError> {
         let len = self.encoded_len()?;
         out.reserve(len);
-        let mut flags = self.class.code() | quality_code(self.captured_at.quality) << QUALITY_SHIFT;
+        let mut flags = self.class.code() | self.captured_at.quality.code() << QUALITY_SHIFT;
         if self.content_type.is_some() {
             flags |= FLAG_CONTENT_TYPE;
         }
@@ -120,7 +120,7 @@ impl<'a> Reading<'a> {
             return Err(bad_flags);
         }
         let class = Class::from_code(flags & CLASS_MASK).ok_or(bad_flags)?;
-        let quality = quality_from_code(flags >> QUALITY_SHIFT & QUALITY_MASK).ok_or(bad_flags)?;
+        let quality = ClockQuality::from_code(flags >> QUALITY_SHIFT & QUALITY_MASK).ok_or(bad_flags)?;
         let unix_millis = reader.varint("captured at")?;
         let device = reader.text8("device")?;
         if device.is_empty() {
@@ -358,23 +358,6 @@ const fn bytes_varint_len(bytes: &[u8]) -> usize {
 
 fn text_varint<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<&'a str, WireError> {
     std::str::from_utf8(reader.bytes_varint(field)?).map_err(|_| WireError::Utf8 { field })
-}
-
-const fn quality_code(quality: ClockQuality) -> u8 {
-    match quality {
-        ClockQuality::Unknown => 0,
-        ClockQuality::Floor => 1,
-        ClockQuality::Synchronised => 2,
-    }
-}
-
-const fn quality_from_code(code: u8) -> Option<ClockQuality> {
-    match code {
-        0 => Some(ClockQuality::Unknown),
-        1 => Some(ClockQuality::Floor),
-        2 => Some(ClockQuality::Synchronised),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ mod identifier;
 mod key;
 
 pub use attestation::{
-    Attestation, AttestationDraft, LIFETIME_SECS_MAX, SIGNED_ATTESTATION_LEN, SKEW_SECS, SignedAttestation,
+    Attestation, AttestationDraft, LIFETIME_SECS_MAX, Purpose, SIGNED_ATTESTATION_LEN, SKEW_SECS,
+    SignedAttestation,
 };
 pub use cache::{AttestationCache, CacheStats};
 pub use change::Change;

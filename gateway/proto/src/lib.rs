@@ -1,4 +1,4 @@
-//! Sans-IO core of fieldgate: wire, identity, channel, routing, relay, delivery, journal.
+//! Sans-IO core of fieldgate: wire, identity, trust, channel, routing, relay, delivery, journal.
 //!
 //! Bytes, time and randomness go in, effects come out. No socket, file, thread, clock or lock is in here.
 #![forbid(unsafe_code)]
@@ -14,4 +14,5 @@ pub mod node;
 pub mod relay;
 pub mod route;
 pub mod time;
+pub mod trust;
 pub mod wire;

@@ -69,8 +69,33 @@ pub enum ClockQuality {
     Unknown,
     /// It is at least as late as a time known to be past.
     Floor,
+    /// The authority's signed answer to a question of this node set it; judged like [`ClockQuality::Synchronised`].
+    Authority,
     /// It was synchronised.
     Synchronised,
+}
+
+impl ClockQuality {
+    /// Returns the number on the wire (PROTOCOL.md §9), which does not tell who set a good clock.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::Floor => 1,
+            Self::Authority | Self::Synchronised => 2,
+        }
+    }
+
+    /// Returns the quality with this number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Unknown),
+            1 => Some(Self::Floor),
+            2 => Some(Self::Synchronised),
+            _ => None,
+        }
+    }
 }
 
 /// Wall-clock time in milliseconds since 1970-01-01 UTC, with its quality.
@@ -87,6 +112,26 @@ impl WallTime {
     #[must_use]
     pub const fn unix_secs(self) -> u64 {
         self.unix_millis / 1000
+    }
+
+    /// Returns whether it is surely later than `unix_secs`. An unknown clock proves nothing, a floor proves this.
+    #[must_use]
+    pub const fn is_surely_after(self, unix_secs: u64) -> bool {
+        match self.quality {
+            ClockQuality::Unknown => false,
+            ClockQuality::Floor | ClockQuality::Authority | ClockQuality::Synchronised => {
+                self.unix_secs() > unix_secs
+            }
+        }
+    }
+
+    /// Returns whether it is surely earlier than `unix_secs`. A floor cannot prove this: it may be any later.
+    #[must_use]
+    pub const fn is_surely_before(self, unix_secs: u64) -> bool {
+        match self.quality {
+            ClockQuality::Unknown | ClockQuality::Floor => false,
+            ClockQuality::Authority | ClockQuality::Synchronised => self.unix_secs() < unix_secs,
+        }
     }
 }
 

@@ -182,6 +182,7 @@ pub(crate) const fn quality(quality: ClockQuality) -> &'static str {
     match quality {
         ClockQuality::Unknown => "unknown",
         ClockQuality::Floor => "floor",
+        ClockQuality::Authority => "authority",
         ClockQuality::Synchronised => "synchronised",
     }
 }

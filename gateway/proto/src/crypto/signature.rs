@@ -1,4 +1,4 @@
-//! Verification of identity signatures. Signing is the business of `fieldgate-hsm`.
+//! Verification of signatures. Signing with an identity key is the business of `fieldgate-hsm`.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey};
 
@@ -27,8 +27,20 @@ pub fn verify_ecdsa_p256(key: &[u8; 65], message: &[u8], signature: &Signature) 
 /// # Errors
 /// [`CryptoError::Signature`].
 pub fn verify_ed25519(key: &[u8; 32], message: &[u8], signature: &Signature) -> Result<(), CryptoError> {
+    verify_ed25519_parts(key, &[message], signature)
+}
+
+/// Verifies as [`verify_ed25519`]; the message is the concatenation of `parts`.
+///
+/// # Errors
+/// [`CryptoError::Signature`].
+pub fn verify_ed25519_parts(
+    key: &[u8; 32],
+    parts: &[&[u8]],
+    signature: &Signature,
+) -> Result<(), CryptoError> {
     ParsedPublicKey::new(&ED25519, key)
         .map_err(|_| CryptoError::Signature)?
-        .verify_sig(&sha256(&[message]), signature)
+        .verify_sig(&sha256(parts), signature)
         .map_err(|_| CryptoError::Signature)
 }

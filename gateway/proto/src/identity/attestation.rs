@@ -1,10 +1,10 @@
 //! The identity's word for a short-lived key.
 
-use super::{ChangeHistory, Identifier, IdentityError};
+use super::{ChangeHistory, Identifier, IdentityError, PublicKey};
 use crate::{
     crypto::{Signature, label16, sha256},
-    time::{ClockQuality, WallTime},
-    wire::Reader,
+    time::WallTime,
+    wire::{Reader, WireError},
 };
 
 /// Longest validity in seconds.
@@ -18,15 +18,43 @@ pub const SIGNED_ATTESTATION_LEN: usize = ATTESTATION_LEN + 64;
 const ATTESTATION_LEN: usize = 1 + 32 + 4 + 1 + 32 + 8 + 8 + 8;
 /// Version of the encoding.
 const VERSION: u8 = 1;
-/// Purpose of an X25519 static key of channels, the only one so far.
-const PURPOSE_CHANNEL: u8 = 1;
 /// Stands in front of what is signed.
 const LABEL: [u8; 16] = label16("FG1 attest v1");
 
-/// A statement of an identity about its X25519 static key for channels (PROTOCOL.md §2.2).
+/// What an attested key is for (PROTOCOL.md §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// The X25519 static key of channels.
+    Channel,
+    /// The Ed25519 key with which an authority signs statements.
+    Statements,
+}
+
+impl Purpose {
+    /// Returns the number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Channel => 1,
+            Self::Statements => 2,
+        }
+    }
+
+    /// Returns the purpose with this number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Channel),
+            2 => Some(Self::Statements),
+            _ => None,
+        }
+    }
+}
+
+/// A statement of an identity about one of its short-lived keys (PROTOCOL.md §2.2).
 ///
 /// ```text
-/// u8 version (1) | 32 identifier | u32 key_sequence | u8 purpose (1) | 32 public key
+/// u8 version (1) | 32 identifier | u32 key_sequence | u8 purpose | 32 public key
 /// | u64 not_before | u64 not_after | u64 sequence
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +63,9 @@ pub struct Attestation {
     pub identifier: Identifier,
     /// The change whose key signs.
     pub key_sequence: u32,
-    /// The X25519 public key it is about.
+    /// What the key is for.
+    pub purpose: Purpose,
+    /// The public key it is about: X25519 or Ed25519, as the purpose says.
     pub public_key: [u8; 32],
     /// Start of the validity, seconds since 1970.
     pub not_before: u64,
@@ -53,7 +83,7 @@ impl Attestation {
         out.push(VERSION);
         out.extend_from_slice(self.identifier.as_bytes());
         out.extend_from_slice(&self.key_sequence.to_be_bytes());
-        out.push(PURPOSE_CHANNEL);
+        out.push(self.purpose.code());
         out.extend_from_slice(&self.public_key);
         out.extend_from_slice(&self.not_before.to_be_bytes());
         out.extend_from_slice(&self.not_after.to_be_bytes());
@@ -72,16 +102,15 @@ impl Attestation {
         }
         let identifier = Identifier::from_bytes(reader.array("identifier")?);
         let key_sequence = reader.u32("key sequence")?;
-        let purpose = reader.u8("purpose")?;
-        if purpose != PURPOSE_CHANNEL {
-            return Err(IdentityError::Purpose {
-                got: purpose,
-                want: PURPOSE_CHANNEL,
-            });
-        }
+        let code = reader.u8("purpose")?;
+        let purpose = Purpose::from_code(code).ok_or_else(|| WireError::Value {
+            field: "purpose",
+            value: u64::from(code),
+        })?;
         Ok(Self {
             identifier,
             key_sequence,
+            purpose,
             public_key: reader.array("attested key")?,
             not_before: reader.u64("not_before")?,
             not_after: reader.u64("not_after")?,
@@ -114,18 +143,29 @@ impl Attestation {
     /// [`IdentityError::Expired`] or [`IdentityError::NotYetValid`].
     pub const fn check_time(&self, wall: WallTime) -> Result<(), IdentityError> {
         let now = wall.unix_secs();
-        let expired = now > self.not_after.saturating_add(SKEW_SECS);
-        let early = now.saturating_add(SKEW_SECS) < self.not_before;
-        match wall.quality {
-            ClockQuality::Floor | ClockQuality::Synchronised if expired => Err(IdentityError::Expired {
+        if wall.is_surely_after(self.not_after.saturating_add(SKEW_SECS)) {
+            return Err(IdentityError::Expired {
                 not_after: self.not_after,
                 now,
-            }),
-            ClockQuality::Synchronised if early => Err(IdentityError::NotYetValid {
+            });
+        }
+        if wall.is_surely_before(self.not_before.saturating_sub(SKEW_SECS)) {
+            return Err(IdentityError::NotYetValid {
                 not_before: self.not_before,
                 now,
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks what the key is for.
+    pub(super) const fn check_purpose(&self, want: Purpose) -> Result<(), IdentityError> {
+        match (self.purpose, want) {
+            (Purpose::Channel, Purpose::Channel) | (Purpose::Statements, Purpose::Statements) => Ok(()),
+            (got, want) => Err(IdentityError::Purpose {
+                got: got.code(),
+                want: want.code(),
             }),
-            ClockQuality::Unknown | ClockQuality::Floor | ClockQuality::Synchronised => Ok(()),
         }
     }
 }
@@ -141,7 +181,7 @@ impl SignedAttestation {
     /// Reads a signed attestation without verifying it.
     ///
     /// # Errors
-    /// [`IdentityError::Wire`], [`IdentityError::Version`] or [`IdentityError::Purpose`].
+    /// [`IdentityError::Wire`] or [`IdentityError::Version`].
     pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
         let mut reader = Reader::new(bytes);
         let attestation = Attestation::read(&mut reader)?;
@@ -173,11 +213,53 @@ impl SignedAttestation {
         sha256(&[&self.encode()])
     }
 
-    /// Verifies all that does not depend on time: identity, current key, length of the window, signature.
+    /// Verifies all that does not depend on time about a key for channels: identity, current key, length of the
+    /// window, signature.
     ///
     /// # Errors
     /// [`IdentityError`].
     pub fn verify(&self, history: &ChangeHistory) -> Result<(), IdentityError> {
+        self.verify_current(history, Purpose::Channel)
+    }
+
+    /// Verifies all that does not depend on time about a key for statements. Any key of `history` may have signed,
+    /// if it was current when the window began: what an authority said stays said when it rotates its key.
+    ///
+    /// A key that was replaced cannot go on vouching: where the time of its replacement is known, a window that
+    /// begins later (by more than [`SKEW_SECS`]) is refused.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; [`IdentityError::NotCurrentKey`] if `history` has no such key or had replaced it.
+    pub fn verify_statement_key(&self, history: &ChangeHistory) -> Result<(), IdentityError> {
+        let attestation = &self.attestation;
+        attestation.check_purpose(Purpose::Statements)?;
+        let got = attestation.key_sequence;
+        let not_current = |current| IdentityError::NotCurrentKey { got, current };
+        let mut changes = history.changes().skip_while(|change| change.sequence < got);
+        let change = changes
+            .next()
+            .ok_or_else(|| not_current(history.current().sequence))?;
+        if let Some(next) = changes.next()
+            && next.created_at > 0
+            && attestation.not_before > next.created_at.saturating_add(SKEW_SECS)
+        {
+            return Err(not_current(next.sequence));
+        }
+        self.verify_with(history, &change.key)
+    }
+
+    fn verify_current(&self, history: &ChangeHistory, purpose: Purpose) -> Result<(), IdentityError> {
+        self.attestation.check_purpose(purpose)?;
+        let current = history.current().sequence;
+        let got = self.attestation.key_sequence;
+        if self.attestation.identifier == history.identifier() && got != current {
+            return Err(IdentityError::NotCurrentKey { got, current });
+        }
+        self.verify_with(history, history.current_key())
+    }
+
+    /// Verifies identity, length of the window and the signature by `key`, which is one of `history`.
+    fn verify_with(&self, history: &ChangeHistory, key: &PublicKey) -> Result<(), IdentityError> {
         let attestation = &self.attestation;
         if attestation.identifier != history.identifier() {
             return Err(IdentityError::Foreign {
@@ -185,20 +267,11 @@ impl SignedAttestation {
                 want: history.identifier(),
             });
         }
-        let current = history.current().sequence;
-        if attestation.key_sequence != current {
-            return Err(IdentityError::NotCurrentKey {
-                got: attestation.key_sequence,
-                current,
-            });
-        }
         attestation.check_lifetime()?;
-        history
-            .current_key()
-            .verify(&attestation.message(), &self.signature)
+        key.verify(&attestation.message(), &self.signature)
             .map_err(|source| IdentityError::Signature {
                 what: "attestation",
-                sequence: current,
+                sequence: attestation.key_sequence,
                 source,
             })
     }
@@ -211,8 +284,8 @@ pub struct AttestationDraft {
 }
 
 impl AttestationDraft {
-    /// Lets the owner of `history` vouch for `public_key` from `not_before` (seconds since 1970) for
-    /// `lifetime_secs`. `sequence` must exceed that of every attestation the identity made before.
+    /// Lets the owner of `history` vouch for `public_key`, an X25519 key for channels, from `not_before` (seconds
+    /// since 1970) for `lifetime_secs`. `sequence` must exceed that of every attestation the identity made before.
     ///
     /// # Errors
     /// [`IdentityError::Lifetime`] outside 1..=[`LIFETIME_SECS_MAX`].
@@ -223,9 +296,50 @@ impl AttestationDraft {
         lifetime_secs: u64,
         sequence: u64,
     ) -> Result<Self, IdentityError> {
+        Self::with(
+            Purpose::Channel,
+            history,
+            public_key,
+            not_before,
+            lifetime_secs,
+            sequence,
+        )
+    }
+
+    /// Lets the owner of `history`, an authority, vouch for `public_key`, an Ed25519 key for statements; otherwise
+    /// as [`AttestationDraft::new`], and out of the same sequence.
+    ///
+    /// # Errors
+    /// [`IdentityError::Lifetime`] outside 1..=[`LIFETIME_SECS_MAX`].
+    pub fn for_statements(
+        history: &ChangeHistory,
+        public_key: [u8; 32],
+        not_before: u64,
+        lifetime_secs: u64,
+        sequence: u64,
+    ) -> Result<Self, IdentityError> {
+        Self::with(
+            Purpose::Statements,
+            history,
+            public_key,
+            not_before,
+            lifetime_secs,
+            sequence,
+        )
+    }
+
+    fn with(
+        purpose: Purpose,
+        history: &ChangeHistory,
+        public_key: [u8; 32],
+        not_before: u64,
+        lifetime_secs: u64,
+        sequence: u64,
+    ) -> Result<Self, IdentityError> {
         let attestation = Attestation {
             identifier: history.identifier(),
             key_sequence: history.current().sequence,
+            purpose,
             public_key,
             not_before,
             not_after: not_before.saturating_add(lifetime_secs),
@@ -255,7 +369,7 @@ impl AttestationDraft {
             attestation: self.attestation,
             signature,
         };
-        signed.verify(history)?;
+        signed.verify_current(history, signed.attestation.purpose)?;
         Ok(signed)
     }
 }

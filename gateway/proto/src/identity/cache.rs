@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ChangeHistory, Identifier, IdentityError, SignedAttestation};
+use super::{ChangeHistory, Identifier, IdentityError, Purpose, SignedAttestation};
 use crate::time::WallTime;
 
 /// The last verified history and attestation of each peer, for the peers used most recently.
@@ -201,6 +201,7 @@ impl AttestationCache {
 
 /// Checks what changes from use to use: which key, and when.
 fn check_use(signed: &SignedAttestation, static_key: &[u8; 32], wall: WallTime) -> Result<(), IdentityError> {
+    signed.attestation().check_purpose(Purpose::Channel)?;
     if &signed.attestation().public_key != static_key {
         return Err(IdentityError::OtherKey);
     }
