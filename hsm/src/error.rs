@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::file::SealError;
+use crate::process::wire::WireError;
 use crate::uri::UriError;
 
 mod hint;
@@ -152,6 +153,32 @@ impl fmt::Display for Stage {
             Self::Queued => formatter.write_str("other requests were before it"),
             Self::Signing => formatter.write_str("the token did not answer"),
             Self::Waiting(problem) => write!(formatter, "the token was not usable: {problem}"),
+        }
+    }
+}
+
+/// How a token worker process came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerEnd {
+    /// A signal ended it; its number.
+    Signal(i32),
+    /// It exited by itself; its exit code.
+    Exited(i32),
+    /// It gave no sign of life for this long, and was killed.
+    Silent(Duration),
+    /// It broke the rules of the conversation, and was killed.
+    Confused,
+}
+
+impl fmt::Display for WorkerEnd {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(signal) => write!(formatter, "was ended by signal {signal}"),
+            Self::Exited(code) => write!(formatter, "exited with code {code}"),
+            Self::Silent(time) => {
+                write!(formatter, "was silent for {} ms and was killed", time.as_millis())
+            }
+            Self::Confused => formatter.write_str("did not keep to the protocol and was killed"),
         }
     }
 }
@@ -376,6 +403,31 @@ pub enum Error {
         #[source]
         cause: CallError,
     },
+    /// The PIN is one that the token has refused before; it was not tried.
+    #[error("the PIN from {secret} is one that the token has refused before; it was not tried")]
+    PinRefusedBefore {
+        /// Where the PIN comes from.
+        secret: String,
+        /// The file that remembers the refusal.
+        marker: PathBuf,
+    },
+    /// The worker died during the login again and again; no login was tried.
+    #[error("the token worker died {deaths} times in a row while it logged in; no login was tried")]
+    LoginDeadly {
+        /// How often.
+        deaths: u32,
+        /// The file that remembers it, where there is one.
+        marker: Option<PathBuf>,
+    },
+    /// The file that remembers refused PINs cannot be used.
+    #[error("{}, which remembers refused PINs, is not usable", path.display())]
+    PinMarker {
+        /// The file.
+        path: PathBuf,
+        /// What the system said, or what is wrong with it.
+        #[source]
+        cause: OsError,
+    },
     /// No private key matches the URI.
     #[error("no private key matches {uri}; {}", Offered("private key", offered))]
     KeyNotFound {
@@ -390,6 +442,19 @@ pub enum Error {
         /// The URI.
         uri: String,
         /// URIs of the private keys that match.
+        offered: Vec<String>,
+    },
+    /// None of the private keys that match is the one that belongs to the public key wanted.
+    #[error(
+        "no private key at {place} has the public key with the identifier {wanted}; {}",
+        Offered("private key", offered)
+    )]
+    KeyNotWanted {
+        /// The URI or the path.
+        place: String,
+        /// First 16 bytes of the SHA-256 of the public key, in hexadecimal digits.
+        wanted: String,
+        /// What there is instead.
         offered: Vec<String>,
     },
     /// The private key cannot be an identity key.
@@ -485,6 +550,24 @@ pub enum Error {
     /// The worker's threads could not be started.
     #[error("the signing worker cannot be started")]
     Thread(#[source] OsError),
+    /// The worker's process could not be started.
+    #[error("the token worker's process cannot be started from {}", program.display())]
+    WorkerStart {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: OsError,
+    },
+    /// The worker's process ended before it had answered.
+    #[error("the token worker {how}")]
+    WorkerEnded {
+        /// How it ended.
+        how: WorkerEnd,
+    },
+    /// The worker's process and this one do not understand each other.
+    #[error("the token worker is not understood")]
+    WorkerProtocol(#[source] WireError),
 }
 
 /// Says what there is instead: at most [`OFFERED_MAX`] entries.

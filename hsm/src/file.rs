@@ -106,6 +106,101 @@ impl FileSigner {
         })
     }
 
+    /// Opens the sealed file with the key wanted: the one at `path`, or its successor beside it where
+    /// [`create_next`](Self::create_next) was not yet followed by [`commit_next`](Self::commit_next).
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), and [`Error::KeyNotWanted`] when neither file has that key.
+    pub fn open_wanted(path: &Path, secret: &Secret, wanted: Option<&PublicKey>) -> Result<Self, Error> {
+        let Some(wanted) = wanted else {
+            return Self::open(path, secret);
+        };
+        // What the file says outside the seal only chooses the file; opening it proves it.
+        let mut offered = Vec::new();
+        for candidate in [path.to_owned(), next_path(path)] {
+            match Self::dangerous_read_public_key(&candidate) {
+                Ok(public_key) if public_key == *wanted => return Self::open(&candidate, secret),
+                Ok(_) => offered.push(candidate.display().to_string()),
+                Err(error) if candidate == path => return Err(error),
+                // Most of the time there is no successor.
+                Err(_) => {}
+            }
+        }
+        Err(Error::KeyNotWanted {
+            place: path.display().to_string(),
+            wanted: wanted.key_id_text(),
+            offered,
+        })
+    }
+
+    /// Makes a successor for the key at `path`, sealed in the file `<path>.next`, and opens it.
+    ///
+    /// A successor that is there already, from a rotation that did not come to its end, is opened and taken: it was never used.
+    /// The order that survives a crash anywhere:
+    ///
+    /// 1. `create_next`: both keys are on stable storage.
+    /// 2. The caller has both sign the change and writes the new history to stable storage. Until then the old key is the
+    ///    current one, and [`open_wanted`](Self::open_wanted) finds it at `path`; from then on the new one, found beside it.
+    /// 3. [`commit_next`](Self::commit_next): the new file takes the place of the old one, in one step.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create) and [`open`](Self::open), and [`Error::FileUnreadable`] when there is no key at `path`.
+    pub fn create_next(path: &Path, secret: &Secret, algorithm: Algorithm) -> Result<Self, Error> {
+        Self::dangerous_read_public_key(path)?;
+        let next = next_path(path);
+        match Self::create(&next, secret, algorithm) {
+            Err(Error::FileExists { .. }) => Self::open(&next, secret),
+            created => created,
+        }
+    }
+
+    /// Puts the successor in the place of the key at `path`; returns once that is on stable storage.
+    ///
+    /// Does nothing when the key at `path` is the one wanted already, so it can be called again after a crash.
+    ///
+    /// # Errors
+    /// [`Error::KeyNotWanted`] when the successor is another one, [`Error::FileUnwritable`].
+    pub fn commit_next(path: &Path, wanted: &PublicKey) -> Result<(), Error> {
+        if Self::dangerous_read_public_key(path).is_ok_and(|public_key| public_key == *wanted) {
+            return Ok(());
+        }
+        let next = next_path(path);
+        if Self::dangerous_read_public_key(&next)? != *wanted {
+            return Err(Error::KeyNotWanted {
+                place: next.display().to_string(),
+                wanted: wanted.key_id_text(),
+                offered: vec![next.display().to_string()],
+            });
+        }
+        fs::rename(&next, path)
+            .and_then(|()| sync_directory_of(path))
+            .map_err(|error| Error::FileUnwritable {
+                path: path.to_owned(),
+                cause: error.into(),
+            })
+    }
+
+    /// Removes the successor beside `path` that has that public key; the key at `path` is never removed.
+    ///
+    /// # Errors
+    /// [`Error::KeyNotWanted`] when there is no such successor, [`Error::FileUnwritable`].
+    pub fn discard_next(path: &Path, public_key: &PublicKey) -> Result<(), Error> {
+        let next = next_path(path);
+        if Self::dangerous_read_public_key(&next).ok() != Some(*public_key) {
+            return Err(Error::KeyNotWanted {
+                place: next.display().to_string(),
+                wanted: public_key.key_id_text(),
+                offered: Vec::new(),
+            });
+        }
+        fs::remove_file(&next)
+            .and_then(|()| sync_directory_of(path))
+            .map_err(|error| Error::FileUnwritable {
+                path: next.clone(),
+                cause: error.into(),
+            })
+    }
+
     /// Reads the public key of a sealed file without opening it.
     ///
     /// Only [`open`](Self::open) proves that the public key was not exchanged: for showing, not for trusting.
@@ -129,6 +224,13 @@ impl Signer for FileSigner {
     fn location(&self) -> String {
         self.path.display().to_string()
     }
+}
+
+/// Returns where the successor of the key at `path` is.
+pub(crate) fn next_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".next");
+    name.into()
 }
 
 fn read(path: &Path) -> Result<Sealed, Error> {

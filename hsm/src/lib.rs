@@ -18,6 +18,7 @@ mod error;
 mod file;
 mod guarded;
 mod pkcs11;
+pub mod process;
 mod secret;
 mod settings;
 mod signer;
@@ -26,14 +27,14 @@ pub mod tpm;
 mod uri;
 mod worker;
 
-pub use error::{CallError, Error, ErrorKind, KeyProblem, OsError, PinState, Stage};
+pub use error::{CallError, Error, ErrorKind, KeyProblem, OsError, PinState, Stage, WorkerEnd};
 pub use file::{Argon2Cost, Derivation, FileSigner, SealError};
 pub use pkcs11::{
-    CreatedKey, KeyOrigin, Library, Pkcs11Signer, Probe, Recoveries, SlotSummary, TokenSummary,
-    create_pkcs11, probe,
+    CreatedKey, KeyOrigin, KeySummary, Library, Pkcs11Signer, Probe, Recoveries, SlotSummary, TokenState,
+    TokenSummary, create_pkcs11, probe,
 };
 pub use secret::{Secret, SecretSource};
-pub use settings::Settings;
+pub use settings::{SandboxSettings, Settings};
 pub use signer::{Algorithm, PublicKey, Signature, Signer};
 pub use software::SoftwareSigner;
 pub use uri::{ObjectType, Pkcs11Uri, UriError};

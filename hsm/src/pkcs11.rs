@@ -10,7 +10,7 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::object::ObjectHandle;
 
-use crate::error::Error;
+use crate::error::{Error, PinState};
 use crate::secret::SecretSource;
 use crate::signer::{Algorithm, PublicKey, Signature, Signer, message_digest};
 use crate::uri::{ObjectType, Pkcs11Uri};
@@ -24,8 +24,11 @@ mod session;
 mod token;
 
 pub use create::{CreatedKey, create_pkcs11};
-pub use key::KeyOrigin;
+pub use key::{KeyOrigin, KeySummary};
 pub use probe::{Library, Probe, SlotSummary, TokenSummary, probe};
+
+pub(crate) use create::{Label, create_labelled, destroy};
+pub(crate) use session::{LoginStep, LoginWatch, Pin};
 
 use module::Module;
 use session::{Login, Sessions};
@@ -76,6 +79,30 @@ pub struct Recoveries {
     pub failed: u64,
 }
 
+impl Recoveries {
+    /// Returns the sum of both.
+    pub(crate) const fn plus(&self, other: &Self) -> Self {
+        Self {
+            key: self.key.saturating_add(other.key),
+            session: self.session.saturating_add(other.session),
+            login: self.login.saturating_add(other.login),
+            module: self.module.saturating_add(other.module),
+            failed: self.failed.saturating_add(other.failed),
+        }
+    }
+}
+
+/// A token as it shows itself without a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenState {
+    /// A URI that names it.
+    pub uri: Pkcs11Uri,
+    /// What its flags say about the PIN, if they warn.
+    pub pin_state: Option<PinState>,
+    /// Whether keys can be made on it.
+    pub is_write_protected: bool,
+}
+
 /// A rung of the recovery ladder, from cheap to dear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rung {
@@ -97,14 +124,30 @@ impl Pkcs11Signer {
     /// unsuitable, public key. A PIN that was refused, or that the token's flags warn of, is not tried again.
     pub fn open(module: &Path, uri: &Pkcs11Uri, pin: &SecretSource) -> Result<Self, Error> {
         uri.require_private_key()?;
-        let secret = pin.read()?;
+        Self::open_with(module, uri, Pin::read(pin)?, None)
+    }
+
+    /// Opens the key as [`open`](Self::open) does; with `wanted` the one with that public key, whatever others match.
+    pub(crate) fn open_with(
+        module: &Path,
+        uri: &Pkcs11Uri,
+        pin: Pin,
+        wanted: Option<&PublicKey>,
+    ) -> Result<Self, Error> {
+        uri.require_private_key()?;
         let module = Module::load(module)?;
-        let mut login = Login::new(pin, secret);
+        let mut login = Login::new(pin);
         let sessions = Sessions::open(&module, uri, &mut login)?;
-        let found = key::find_one(&sessions, uri)?;
+        let found = match wanted {
+            None => key::find_one(&sessions, uri)?,
+            Some(wanted) => key::find_wanted(&sessions, uri, wanted)?,
+        };
         let checked = key::check(&sessions, &found)?;
         token::require_mechanism(&sessions, token::signing_mechanism(checked.algorithm))?;
-        let candidates = key::public_keys(&sessions, &found, checked.algorithm)?;
+        let candidates = match wanted {
+            None => key::public_keys(&sessions, &found, checked.algorithm)?,
+            Some(wanted) => vec![*wanted],
+        };
         let location = sessions.key_uri(&found);
         if candidates.is_empty() {
             return Err(Error::PublicKeyMissing {
@@ -149,6 +192,46 @@ impl Pkcs11Signer {
     /// Returns what the token says about how the key came to be.
     pub const fn origin(&self) -> KeyOrigin {
         self.origin
+    }
+
+    /// Returns description and version of the module, if it says.
+    pub(crate) fn module_description(&self) -> Option<String> {
+        let entered = self.module.try_enter()?;
+        let library = probe::library(&entered)?;
+        let (major, minor) = library.version;
+        Some(format!(
+            "{} {major}.{minor} ({})",
+            library.description, library.manufacturer
+        ))
+    }
+
+    /// Looks at the token without using it; `None` while there is none.
+    pub(crate) fn token_state(&self) -> Option<TokenState> {
+        let entered = self.module.try_enter()?;
+        let token = token::Token::find(&entered, &self.uri).ok()?;
+        Some(TokenState {
+            uri: probe::token_uri(&token.info),
+            pin_state: probe::pin_state(&token.info),
+            is_write_protected: token.info.write_protected(),
+        })
+    }
+
+    /// Lists the keys that match the URI, whatever its `id`: this one and its predecessors and successors.
+    ///
+    /// # Errors
+    /// What the token says, and [`Error::Unavailable`] while it is away.
+    pub fn keys(&self) -> Result<Vec<KeySummary>, Error> {
+        let Some(OpenKey { sessions, .. }) = &self.open else {
+            return Err(Error::Unavailable {
+                key: self.location.clone(),
+                retry_after: pause_after(self.failures),
+                cause: Box::new(Error::KeyNotFound {
+                    uri: self.location.clone(),
+                    offered: Vec::new(),
+                }),
+            });
+        };
+        key::list(sessions, &self.uri)
     }
 
     /// Signs with what is open now.
@@ -198,7 +281,10 @@ impl Pkcs11Signer {
                 Sessions::open(&self.module, &self.uri, &mut self.login)?
             }
         };
-        let handle = key::find_again(&sessions, &self.uri, &self.id)?.handle;
+        let handle = match self.id.is_empty() {
+            true => key::find_wanted(&sessions, &self.uri, &self.public_key)?.handle,
+            false => key::find_again(&sessions, &self.uri, &self.id)?.handle,
+        };
         self.open = Some(OpenKey { sessions, handle });
         Ok(())
     }
@@ -286,8 +372,16 @@ impl fmt::Debug for Pkcs11Signer {
     }
 }
 
+/// Lists the keys that match a URI, whatever its `id`.
+pub(crate) fn list_keys(module: &Path, uri: &Pkcs11Uri, pin: Pin) -> Result<Vec<KeySummary>, Error> {
+    uri.require_private_key()?;
+    let module = Module::load(module)?;
+    let sessions = Sessions::open(&module, uri, &mut Login::new(pin))?;
+    key::list(&sessions, uri)
+}
+
 /// Returns the pause after a climb that did not help: 1 s, doubled up to 60 s.
-fn pause_after(failures: u32) -> Duration {
+pub(crate) fn pause_after(failures: u32) -> Duration {
     let doubled = 1_u64
         .checked_shl(failures)
         .filter(|seconds| *seconds != 0)

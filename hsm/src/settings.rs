@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::file::FileSigner;
-use crate::pkcs11::{Pkcs11Signer, create_pkcs11};
+use crate::pkcs11::{
+    KeySummary, Label, Pin, Pkcs11Signer, create_labelled, create_pkcs11, destroy, list_keys,
+};
 use crate::secret::SecretSource;
-use crate::signer::{Algorithm, Signer};
+use crate::signer::{Algorithm, PublicKey, Signer};
 use crate::uri::Pkcs11Uri;
 
 /// Where the identity key is: exactly one of the two.
@@ -21,6 +23,8 @@ pub enum Settings {
         uri: Pkcs11Uri,
         /// Where the user PIN is found.
         pin: SecretSource,
+        /// What the worker process may do beyond the usual.
+        sandbox: SandboxSettings,
     },
     /// In a sealed file.
     File {
@@ -29,6 +33,18 @@ pub enum Settings {
         /// Where the passphrase or the key that seals it is found.
         key: SecretSource,
     },
+}
+
+/// What the module needs beyond what every module gets: libraries and settings of the system, the devices of tokens, the
+/// directories where SoftHSM2, tpm2-pkcs11 and kryoptic keep theirs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SandboxSettings {
+    /// Files and directories it may read, write and execute.
+    pub extra_paths: Vec<PathBuf>,
+    /// Whether it may open IP sockets: for HSMs in the network and TPMs behind TCP.
+    pub network: bool,
+    /// Names of further variables of the environment; one that ends in `*` stands for all that begin so.
+    pub environment: Vec<String>,
 }
 
 impl Settings {
@@ -45,17 +61,59 @@ impl Settings {
         let module = one_of("the PKCS#11 module", module, uri.module_path.clone(), show_path)?;
         let pin_of_uri = uri.pin_secret().map_err(Error::Uri)?;
         let pin = one_of("the place of the PIN", pin, pin_of_uri, SecretSource::to_string)?;
-        Ok(Self::Pkcs11 { module, uri, pin })
+        Ok(Self::Pkcs11 {
+            module,
+            uri,
+            pin,
+            sandbox: SandboxSettings::default(),
+        })
     }
 
-    /// Opens the signer. A token may take its time: call it on a [`Worker`](crate::Worker)'s thread.
+    /// Returns where the PIN or the sealing key is found.
+    pub const fn secret(&self) -> &SecretSource {
+        match self {
+            Self::Pkcs11 { pin, .. } => pin,
+            Self::File { key, .. } => key,
+        }
+    }
+
+    /// Opens the signer in this process; exactly one key must match.
+    ///
+    /// A token may take its time, and its module may crash: a node uses
+    /// [`Worker::start_process`](crate::Worker::start_process).
     ///
     /// # Errors
     /// Whatever keeps the key from being used, with the candidates where a choice failed.
     pub fn open(&self) -> Result<Box<dyn Signer>, Error> {
+        self.open_key(None)
+    }
+
+    /// Opens the signer in this process; with `wanted` the key with that public key, and others may match as well.
+    ///
+    /// After a rotation a token holds several keys with the same label, and a file its successor beside it. The `id` of a URI then
+    /// does not choose: the public key says more.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), and [`Error::KeyNotWanted`] when no key has that public key.
+    pub fn open_key(&self, wanted: Option<&PublicKey>) -> Result<Box<dyn Signer>, Error> {
         match self {
-            Self::Pkcs11 { module, uri, pin } => Ok(Box::new(Pkcs11Signer::open(module, uri, pin)?)),
-            Self::File { path, key } => Ok(Box::new(FileSigner::open(path, &key.read()?)?)),
+            Self::Pkcs11 { module, uri, pin, .. } => {
+                uri.require_private_key()?;
+                let signer = Pkcs11Signer::open_with(module, uri, Pin::read(pin)?, wanted)?;
+                Ok(Box::new(signer))
+            }
+            Self::File { path, key } => Ok(Box::new(FileSigner::open_wanted(path, &key.read()?, wanted)?)),
+        }
+    }
+
+    /// Lists the keys that match, whatever the `id` of the URI; none for a sealed file.
+    ///
+    /// # Errors
+    /// Those of finding a token and logging in.
+    pub fn keys(&self) -> Result<Vec<KeySummary>, Error> {
+        match self {
+            Self::Pkcs11 { module, uri, pin, .. } => list_keys(module, uri, Pin::read(pin)?),
+            Self::File { .. } => Ok(Vec::new()),
         }
     }
 
@@ -68,14 +126,61 @@ impl Settings {
     /// [`Error::LabelTaken`] and [`Error::FileExists`]: no key is ever replaced.
     pub fn create(&self, algorithm: Algorithm) -> Result<Box<dyn Signer>, Error> {
         match self {
-            Self::Pkcs11 { module, uri, pin } => {
-                let label = uri.object.as_deref().unwrap_or(DEFAULT_LABEL);
-                let created = create_pkcs11(module, uri, pin, label, algorithm)?;
+            Self::Pkcs11 { module, uri, pin, .. } => {
+                let created = create_pkcs11(module, uri, pin, label_of(uri), algorithm)?;
                 Ok(Box::new(Pkcs11Signer::open(module, &created.uri, pin)?))
             }
             Self::File { path, key } => Ok(Box::new(FileSigner::create(path, &key.read()?, algorithm)?)),
         }
     }
+
+    /// Makes a successor for the key the settings name, and returns it open; the old key stays.
+    ///
+    /// On a token it has the same label and an identifier of its own. For a file see [`FileSigner::create_next`], which tells
+    /// the order of steps that survives a crash.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create) but that others have the label.
+    pub fn create_next(&self, algorithm: Algorithm) -> Result<Box<dyn Signer>, Error> {
+        match self {
+            Self::Pkcs11 { module, uri, pin, .. } => {
+                let label = (label_of(uri), Label::Shared);
+                let created = create_labelled(module, uri, Pin::read(pin)?, label, algorithm)?;
+                Ok(Box::new(Pkcs11Signer::open(module, &created.uri, pin)?))
+            }
+            Self::File { path, key } => Ok(Box::new(FileSigner::create_next(path, &key.read()?, algorithm)?)),
+        }
+    }
+
+    /// Makes the successor with that public key the key the settings name, once its history is on stable storage.
+    ///
+    /// Nothing is to be done on a token. Can be called again after a crash.
+    ///
+    /// # Errors
+    /// Those of [`FileSigner::commit_next`].
+    pub fn commit_next(&self, public_key: &PublicKey) -> Result<(), Error> {
+        match self {
+            Self::Pkcs11 { .. } => Ok(()),
+            Self::File { path, .. } => FileSigner::commit_next(path, public_key),
+        }
+    }
+
+    /// Removes a key that is not needed any more: on a token the pair with that public key, of files the successor that was
+    /// never committed. The caller makes sure that it is not the current key.
+    ///
+    /// # Errors
+    /// [`Error::KeyNotWanted`] when there is no such key, and those of finding a token and logging in.
+    pub fn destroy(&self, public_key: &PublicKey) -> Result<(), Error> {
+        match self {
+            Self::Pkcs11 { module, uri, pin, .. } => destroy(module, uri, Pin::read(pin)?, public_key),
+            Self::File { path, .. } => FileSigner::discard_next(path, public_key),
+        }
+    }
+}
+
+/// Returns the label of a key made for a URI.
+fn label_of(uri: &Pkcs11Uri) -> &str {
+    uri.object.as_deref().unwrap_or(DEFAULT_LABEL)
 }
 
 /// Takes the one value that is given, or the same given twice.
@@ -113,6 +218,7 @@ mod tests {
             module: "/m.so".into(),
             uri: uri("pkcs11:token=a?pin-source=file:/pin&module-path=/m.so"),
             pin: SecretSource::File("/pin".into()),
+            sandbox: SandboxSettings::default(),
         };
         let full = uri("pkcs11:token=a?pin-source=file:/pin&module-path=/m.so");
         assert_eq!(Settings::pkcs11(full.clone(), None, None), Ok(expected.clone()));

@@ -1,10 +1,13 @@
 //! What every signer can do, and the keys and signatures it deals in.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, UnparsedPublicKey};
 
 use crate::error::Error;
 use crate::pkcs11::Recoveries;
+use crate::process::ProcessState;
 
 /// A signature: `r | s` of 32 bytes each for ECDSA P-256, `R | S` for Ed25519.
 ///
@@ -95,6 +98,11 @@ impl PublicKey {
         id
     }
 
+    /// Returns the identifier in hexadecimal digits, for people.
+    pub fn key_id_text(&self) -> String {
+        self.key_id().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Says whether `signature` is this key's signature of `message` (`PROTOCOL.md` §2.1).
     pub fn verify(&self, message: &[u8], signature: &Signature) -> bool {
         match self {
@@ -134,6 +142,16 @@ pub trait Signer: Send {
     /// Returns how often each rung of the recovery ladder brought the token back.
     fn recoveries(&self) -> Recoveries {
         Recoveries::default()
+    }
+
+    /// Returns the state of the worker process, if the key is in one.
+    fn process(&self) -> Option<ProcessState> {
+        None
+    }
+
+    /// Does what is due while there is nothing to sign; returns the time until it wants to be called again.
+    fn attend(&mut self) -> Option<Duration> {
+        None
     }
 }
 

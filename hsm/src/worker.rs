@@ -12,11 +12,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::pkcs11::Recoveries;
+use crate::process::{ProcessSettings, ProcessSigner, ProcessState};
 use crate::signer::{PublicKey, Signature, Signer};
 
 mod queue;
@@ -98,6 +99,8 @@ pub struct Statistics {
     pub stuck: bool,
     /// How often that happened.
     pub stuck_total: u64,
+    /// The process that has the key; `None` for a key in this process.
+    pub process: Option<ProcessState>,
 }
 
 /// Owns a signer on its own thread.
@@ -175,6 +178,19 @@ impl Worker {
             })?;
         worker.signer_thread = Some(signer_thread);
         Ok(worker)
+    }
+
+    /// Starts the threads, and the worker process that has the key.
+    ///
+    /// # Errors
+    /// [`Error::Thread`] when the system gives no threads.
+    pub fn start_process(limits: Limits, settings: ProcessSettings, deliver: Deliver) -> Result<Self, Error> {
+        // On the signer's own thread: the process dies with the thread that started it.
+        Self::start(
+            limits,
+            move || Ok(Box::new(ProcessSigner::start(settings)?) as Box<dyn Signer>),
+            deliver,
+        )
     }
 
     /// Waits until the signer is open and returns its public key.
@@ -290,9 +306,11 @@ impl Shared {
                 let mut state = self.lock();
                 state.location = signer.location();
                 state.opened = Some(Ok(*signer.public_key()));
+                state.queue.set_signer(signer.recoveries(), signer.process());
                 drop(state);
                 self.progress.notify_all();
-                while self.serve_next(signer.as_mut()) {}
+                let mut attention = Attention::default();
+                while self.serve_next(signer.as_mut(), &mut attention) {}
             }
             Err(error) => {
                 let mut state = self.lock();
@@ -306,29 +324,44 @@ impl Shared {
         drop(end);
     }
 
-    /// Serves one request or waits for one; false when the worker is stopping.
-    fn serve_next(&self, signer: &mut dyn Signer) -> bool {
+    /// Serves one request, or looks after the signer while there is none; false when the worker is stopping.
+    fn serve_next(&self, signer: &mut dyn Signer, attention: &mut Attention) -> bool {
         let mut state = self.lock();
         let message = loop {
             if state.is_stopping {
                 return false;
             }
-            match state.queue.next(clock::now()) {
-                Next::Sign(message) => break message,
-                Next::Empty => state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Next::WaitUntil(time) => {
+            let next = state.queue.next(clock::now());
+            if let Next::Sign(message) = next {
+                break message;
+            }
+            if next == Next::Empty && attention.is_due() {
+                drop(state);
+                attention.plan(signer.attend());
+                let mut state = self.lock();
+                state.queue.set_signer(signer.recoveries(), signer.process());
+                return true;
+            }
+            let until = match next {
+                Next::WaitUntil(time) => Some(time),
+                Next::Empty | Next::Sign(_) => attention.due_at,
+            };
+            state = match until {
+                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(time) => {
                     let wait = time.saturating_duration_since(clock::now());
-                    (state, _) = self
+                    let (state, _) = self
                         .work
                         .wait_timeout(state, wait)
                         .unwrap_or_else(PoisonError::into_inner);
+                    state
                 }
-            }
+            };
         };
         drop(state);
         let result = signer.sign(&message);
         let mut state = self.lock();
-        state.queue.set_recoveries(signer.recoveries());
+        state.queue.set_signer(signer.recoveries(), signer.process());
         let completion = state.queue.finish(clock::now(), result);
         drop(state);
         // A request that goes back to the queue has a deadline to be watched again.
@@ -364,6 +397,31 @@ impl Shared {
             drop(state);
             self.deliver_all(completions);
         }
+    }
+}
+
+/// When the signer wants to be looked after.
+struct Attention {
+    /// `None` if never.
+    due_at: Option<Instant>,
+}
+
+impl Default for Attention {
+    /// At once: the signer then says itself when it wants it next.
+    fn default() -> Self {
+        Self {
+            due_at: Some(clock::now()),
+        }
+    }
+}
+
+impl Attention {
+    fn is_due(&self) -> bool {
+        self.due_at.is_some_and(|due_at| due_at <= clock::now())
+    }
+
+    fn plan(&mut self, pause: Option<Duration>) {
+        self.due_at = pause.and_then(|pause| clock::now().checked_add(pause));
     }
 }
 

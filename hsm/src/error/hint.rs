@@ -56,27 +56,23 @@ impl Error {
                 "use a token that takes the PIN from the program: nobody is there to type it"
             }
             Self::PinUnset { .. } => "set the user PIN: pkcs11-tool --login --login-type so --init-pin",
-            Self::PinBlocked { state, .. } => match state {
-                PinState::Locked => "unlock the PIN with the token's security officer PIN",
-                PinState::FinalTry | PinState::CountLow => {
-                    "log in once by hand with the right PIN (pkcs11-tool --login --list-objects), then start fieldgate"
-                }
-            },
+            Self::PinBlocked { state, .. } => state.hint(),
             Self::PinRefused { .. } => {
                 "correct the PIN, log in once by hand with it (pkcs11-tool --login --list-objects), then start fieldgate"
             }
+            Self::PinRefusedBefore { .. } => {
+                "put the right PIN there; if the token takes this one by now (pkcs11-tool --login --list-objects), remove the file pin.refused in the state directory"
+            }
+            Self::LoginDeadly { .. } => {
+                "find out why the module crashes or hangs at the login (pkcs11-tool --login --list-objects), then remove the file pin.refused in the state directory and restart"
+            }
+            Self::PinMarker { .. } => "make sure that the PIN is right, then remove the file",
             Self::KeyNotFound { .. } => "correct the URI, or make the key with `fieldgate identity create`",
             Self::KeyAmbiguous { .. } => "add id= to the URI; keys differ in it",
-            Self::KeyUnsuitable { problem, .. } => match problem {
-                KeyProblem::NotSensitive | KeyProblem::Extractable => {
-                    "make a new key with `fieldgate identity create`: this one could have been copied"
-                }
-                KeyProblem::CannotSign
-                | KeyProblem::AlwaysAuthenticate
-                | KeyProblem::Unreported(_)
-                | KeyProblem::Type(_)
-                | KeyProblem::Curve(_) => "make a new key with `fieldgate identity create`",
-            },
+            Self::KeyNotWanted { .. } => {
+                "point [identity] at the right key, or restore identity.history from the backup that belongs to it"
+            }
+            Self::KeyUnsuitable { problem, .. } => problem.hint(),
             Self::PublicKeyMissing { .. } => {
                 "store the public key on the token with the same CKA_ID as the private key"
             }
@@ -99,6 +95,37 @@ impl Error {
             }
             Self::Stopped => "restart fieldgate; its log says why the worker ended",
             Self::Thread(_) => "raise the limit of tasks of the service",
+            Self::WorkerStart { .. } => "check that the service may start processes (TasksMax=)",
+            Self::WorkerEnded { .. } => {
+                "the module has crashed or hangs: check it with `pkcs11-tool --login --test`; fieldgate starts it anew by itself"
+            }
+            Self::WorkerProtocol(problem) => problem.hint(),
+        }
+    }
+}
+
+impl PinState {
+    const fn hint(self) -> &'static str {
+        match self {
+            Self::Locked => "unlock the PIN with the token's security officer PIN",
+            Self::FinalTry | Self::CountLow => {
+                "log in once by hand with the right PIN (pkcs11-tool --login --list-objects), then start fieldgate"
+            }
+        }
+    }
+}
+
+impl KeyProblem {
+    const fn hint(&self) -> &'static str {
+        match self {
+            Self::NotSensitive | Self::Extractable => {
+                "make a new key with `fieldgate identity create`: this one could have been copied"
+            }
+            Self::CannotSign
+            | Self::AlwaysAuthenticate
+            | Self::Unreported(_)
+            | Self::Type(_)
+            | Self::Curve(_) => "make a new key with `fieldgate identity create`",
         }
     }
 }

@@ -27,11 +27,13 @@ pub enum ErrorKind {
     TimedOut,
     /// The worker did not take a request.
     Refused,
+    /// The worker's process failed: it did not start, it crashed, it hung.
+    Worker,
 }
 
 impl ErrorKind {
     /// All kinds, in the order of their declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Settings,
         Self::Secret,
         Self::File,
@@ -42,6 +44,7 @@ impl ErrorKind {
         Self::Crypto,
         Self::TimedOut,
         Self::Refused,
+        Self::Worker,
     ];
 
     /// Returns the kind's name, as metrics label it.
@@ -57,6 +60,7 @@ impl ErrorKind {
             Self::Crypto => "crypto",
             Self::TimedOut => "timed_out",
             Self::Refused => "refused",
+            Self::Worker => "worker",
         }
     }
 }
@@ -96,15 +100,22 @@ impl Error {
             Self::PinPad { .. }
             | Self::PinUnset { .. }
             | Self::PinBlocked { .. }
-            | Self::PinRefused { .. } => ErrorKind::Pin,
+            | Self::PinRefused { .. }
+            | Self::PinRefusedBefore { .. }
+            | Self::LoginDeadly { .. }
+            | Self::PinMarker { .. } => ErrorKind::Pin,
             Self::KeyNotFound { .. }
             | Self::KeyAmbiguous { .. }
+            | Self::KeyNotWanted { .. }
             | Self::KeyUnsuitable { .. }
             | Self::PublicKeyMissing { .. } => ErrorKind::Key,
             Self::SignatureInvalid { .. } | Self::SignatureLength { .. } => ErrorKind::Signature,
             Self::Crypto { .. } | Self::PrivateKey => ErrorKind::Crypto,
             Self::TimedOut { .. } => ErrorKind::TimedOut,
             Self::QueueFull { .. } | Self::Stopped | Self::Thread(_) => ErrorKind::Refused,
+            Self::WorkerStart { .. } | Self::WorkerEnded { .. } | Self::WorkerProtocol(_) => {
+                ErrorKind::Worker
+            }
         }
     }
 

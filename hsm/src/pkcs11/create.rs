@@ -9,7 +9,7 @@ use cryptoki::object::{Attribute, ObjectHandle};
 
 use super::key::{self, FoundKey, KeyOrigin};
 use super::module::Module;
-use super::session::{Login, Sessions};
+use super::session::{Login, Pin, Sessions};
 use super::{point, sign_once, token};
 use crate::error::Error;
 use crate::secret::SecretSource;
@@ -42,6 +42,26 @@ pub fn create_pkcs11(
     label: &str,
     algorithm: Algorithm,
 ) -> Result<CreatedKey, Error> {
+    create_labelled(module, uri, Pin::read(pin)?, (label, Label::Free), algorithm)
+}
+
+/// Whether other keys may have the label of a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Label {
+    /// None may.
+    Free,
+    /// They may: the new key is their successor.
+    Shared,
+}
+
+/// Makes a key pair as [`create_pkcs11`] does.
+pub(crate) fn create_labelled(
+    module: &Path,
+    uri: &Pkcs11Uri,
+    pin: Pin,
+    (label, sharing): (&str, Label),
+    algorithm: Algorithm,
+) -> Result<CreatedKey, Error> {
     uri.require_private_key()?;
     if label.is_empty() || label.len() > LABEL_BYTES_MAX {
         return Err(Error::Label {
@@ -49,14 +69,13 @@ pub fn create_pkcs11(
             max: LABEL_BYTES_MAX,
         });
     }
-    let secret = pin.read()?;
     let module = Module::load(module)?;
-    let mut login = Login::new(pin, secret);
+    let mut login = Login::new(pin);
     let sessions = Sessions::open_for_writing(&module, uri, &mut login)?;
     token::require_mechanism(&sessions, token::generating_mechanism(algorithm))?;
     token::require_mechanism(&sessions, token::signing_mechanism(algorithm))?;
     let taken = sessions.call(|session| session.find_objects(&[Attribute::Label(label.into())]))?;
-    if !taken.is_empty() {
+    if sharing == Label::Free && !taken.is_empty() {
         return Err(Error::LabelTaken {
             token: sessions.token_uri().to_string(),
             label: label.to_owned(),
@@ -69,6 +88,21 @@ pub fn create_pkcs11(
             let _ = sessions.call(|session| session.destroy_object(handle));
         }
     })
+}
+
+/// Removes the key pair with that public key from the token that `uri` names.
+pub(crate) fn destroy(module: &Path, uri: &Pkcs11Uri, pin: Pin, public_key: &PublicKey) -> Result<(), Error> {
+    uri.require_private_key()?;
+    let module = Module::load(module)?;
+    let sessions = Sessions::open_for_writing(&module, uri, &mut Login::new(pin))?;
+    let found = key::find_wanted(&sessions, uri, public_key)?;
+    let public_halves = key::public_halves(&sessions, &found, public_key)?;
+    // The private half first: what is left after a failure in between is of no use to anybody.
+    sessions.call(|session| session.destroy_object(found.handle))?;
+    for handle in public_halves {
+        sessions.call(|session| session.destroy_object(handle))?;
+    }
+    Ok(())
 }
 
 struct Pair {

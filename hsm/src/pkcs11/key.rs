@@ -35,6 +35,102 @@ pub(super) struct CheckedKey {
     pub(super) origin: KeyOrigin,
 }
 
+/// A private key that matches the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySummary {
+    /// A URI that names exactly this key.
+    pub uri: Pkcs11Uri,
+    /// Its public key, as an object on the token says; no signature was made.
+    pub public_key: Option<PublicKey>,
+    /// Why it cannot be an identity key, if it cannot.
+    pub problem: Option<KeyProblem>,
+}
+
+/// Lists the private keys that match the URI, whatever its `id`: a key's successors have its label, not its identifier.
+pub(super) fn list(sessions: &Sessions, uri: &Pkcs11Uri) -> Result<Vec<KeySummary>, Error> {
+    let mut summaries = Vec::new();
+    for key in successors(sessions, uri)? {
+        let (public_key, problem) = match check(sessions, &key) {
+            Ok(checked) => (
+                public_keys(sessions, &key, checked.algorithm)?.first().copied(),
+                None,
+            ),
+            Err(Error::KeyUnsuitable { problem, .. }) => (None, Some(problem)),
+            Err(error) => return Err(error),
+        };
+        summaries.push(KeySummary {
+            uri: sessions.key_uri(&key),
+            public_key,
+            problem,
+        });
+    }
+    Ok(summaries)
+}
+
+/// Finds the private key with that public key among those that match the URI, whatever its `id`.
+///
+/// By a public key object, by an identifier made of the public key, or by being the only one there is; the caller has it
+/// sign, which is the proof.
+pub(super) fn find_wanted(
+    sessions: &Sessions,
+    uri: &Pkcs11Uri,
+    wanted: &PublicKey,
+) -> Result<FoundKey, Error> {
+    let keys = successors(sessions, uri)?;
+    let only = match &keys[..] {
+        [only] => Some(only.clone()),
+        _ => None,
+    };
+    let offered = keys.iter().map(|key| sessions.key_uri(key).to_string()).collect();
+    let mut is_unknown = true;
+    for key in keys {
+        let Ok(Ok(algorithm)) = algorithm(sessions, &key) else {
+            continue;
+        };
+        if algorithm != wanted.algorithm() {
+            continue;
+        }
+        let candidates = public_keys(sessions, &key, algorithm)?;
+        if candidates.contains(wanted) || key.id == wanted.key_id() {
+            return Ok(key);
+        }
+        is_unknown &= candidates.is_empty();
+    }
+    only.filter(|_| is_unknown).ok_or_else(|| Error::KeyNotWanted {
+        place: uri.to_string(),
+        wanted: wanted.key_id_text(),
+        offered,
+    })
+}
+
+/// Lists the public key objects that belong to a private key and hold its public key.
+pub(super) fn public_halves(
+    sessions: &Sessions,
+    key: &FoundKey,
+    public_key: &PublicKey,
+) -> Result<Vec<ObjectHandle>, Error> {
+    let handles = sessions.call(|session| session.find_objects(&public_template(key)))?;
+    let mut halves = Vec::new();
+    for handle in handles.into_iter().take(KEYS_MAX) {
+        if public_keys_of(sessions, handle, public_key.algorithm()).contains(public_key) {
+            halves.push(handle);
+        }
+    }
+    Ok(halves)
+}
+
+/// Lists the private keys with the label that the URI names, whatever its `id`; all if it names no label.
+fn successors(sessions: &Sessions, uri: &Pkcs11Uri) -> Result<Vec<FoundKey>, Error> {
+    let mut keys = sessions.call(private_keys)?;
+    // An identifier without a label names one key; its successors then have the label of that key.
+    let label = uri.object.clone().or_else(|| {
+        let named = keys.iter().find(|key| uri.id.as_ref() == Some(&key.id));
+        named.map(|key| key.label.clone())
+    });
+    keys.retain(|key| label.as_ref().is_none_or(|label| *label == key.label));
+    Ok(keys)
+}
+
 /// Finds the one private key that the URI names.
 pub(super) fn find_one(sessions: &Sessions, uri: &Pkcs11Uri) -> Result<FoundKey, Error> {
     let keys = sessions.call(private_keys)?;
@@ -188,28 +284,43 @@ pub(super) fn public_keys(
     key: &FoundKey,
     algorithm: Algorithm,
 ) -> Result<Vec<PublicKey>, Error> {
-    let mut template = vec![Attribute::Class(ObjectClass::PUBLIC_KEY)];
-    template.push(match (key.id.is_empty(), key.label.is_empty()) {
-        (false, _) => Attribute::Id(key.id.clone()),
-        (true, false) => Attribute::Label(key.label.clone().into_bytes()),
-        (true, true) => Attribute::Token(true),
-    });
-    let mut handles = sessions.call(|session| session.find_objects(&template))?;
+    let mut handles = sessions.call(|session| session.find_objects(&public_template(key)))?;
     handles.truncate(KEYS_MAX);
     handles.push(key.handle);
     let mut keys = Vec::new();
     for handle in handles {
-        for wanted in [AttributeType::EcPoint, AttributeType::PublicKeyInfo] {
-            // Most modules have neither on a private key, and say so in different ways.
-            let read = match attribute(sessions, handle, wanted) {
-                Ok(Some(Attribute::EcPoint(point))) => point::from_ec_point(algorithm, &point),
-                Ok(Some(Attribute::PublicKeyInfo(info))) => point::from_public_key_info(algorithm, &info),
-                Ok(Some(_) | None) | Err(_) => None,
-            };
-            keys.extend(read.filter(|read| !keys.contains(read)));
+        for read in public_keys_of(sessions, handle, algorithm) {
+            if !keys.contains(&read) {
+                keys.push(read);
+            }
         }
     }
     Ok(keys)
+}
+
+/// What the public key objects of a private key have in common with it.
+fn public_template(key: &FoundKey) -> [Attribute; 2] {
+    let shared = match (key.id.is_empty(), key.label.is_empty()) {
+        (false, _) => Attribute::Id(key.id.clone()),
+        (true, false) => Attribute::Label(key.label.clone().into_bytes()),
+        (true, true) => Attribute::Token(true),
+    };
+    [Attribute::Class(ObjectClass::PUBLIC_KEY), shared]
+}
+
+/// Reads the public key out of an object, in each way it may say it.
+fn public_keys_of(sessions: &Sessions, handle: ObjectHandle, algorithm: Algorithm) -> Vec<PublicKey> {
+    [AttributeType::EcPoint, AttributeType::PublicKeyInfo]
+        .into_iter()
+        .filter_map(|wanted| {
+            // Most modules have neither on a private key, and say so in different ways.
+            match attribute(sessions, handle, wanted) {
+                Ok(Some(Attribute::EcPoint(point))) => point::from_ec_point(algorithm, &point),
+                Ok(Some(Attribute::PublicKeyInfo(info))) => point::from_public_key_info(algorithm, &info),
+                Ok(Some(_) | None) | Err(_) => None,
+            }
+        })
+        .collect()
 }
 
 /// Objects that are looked at; tokens hold far fewer.

@@ -15,23 +15,55 @@ use super::{ObjectType, Pkcs11Uri};
 use crate::error::{CallError, Error};
 use crate::secret::{Secret, SecretSource};
 
+/// What happens at a login, as it happens.
+#[derive(Debug)]
+pub(crate) enum LoginStep<'a> {
+    /// The PIN is about to be given to the token.
+    Begun,
+    /// The token took it.
+    Accepted,
+    /// The token refused it.
+    Refused(&'a Secret),
+    /// The token said something else.
+    Other,
+}
+
+/// Is told of logins, in the middle of them: it must not call the signer.
+pub(crate) type LoginWatch = Box<dyn FnMut(LoginStep<'_>) + Send>;
+
+/// A user PIN that was read.
+pub(crate) struct Pin {
+    /// Where it came from, in words.
+    pub(crate) source: String,
+    /// The PIN.
+    pub(crate) secret: Secret,
+    /// Whom to tell when it is used.
+    pub(crate) watch: LoginWatch,
+}
+
+impl Pin {
+    /// Reads the PIN; nobody is told of logins.
+    pub(crate) fn read(source: &SecretSource) -> Result<Self, Error> {
+        Ok(Self {
+            source: source.to_string(),
+            secret: source.read()?,
+            watch: Box::new(|_| {}),
+        })
+    }
+}
+
 /// The user PIN, and whether it was refused before.
 ///
 /// A PIN that was refused is not tried again while the process lives: each wrong try brings the token nearer to
 /// its lock, and a loop of restarts is stopped by the token's own warning flags.
 pub(super) struct Login {
-    source: String,
-    pin: Secret,
+    pin: Pin,
     refused: Option<Error>,
 }
 
 impl Login {
-    pub(super) fn new(source: &SecretSource, pin: Secret) -> Self {
-        Self {
-            source: source.to_string(),
-            pin,
-            refused: None,
-        }
+    pub(super) const fn new(pin: Pin) -> Self {
+        Self { pin, refused: None }
     }
 
     /// Logs the user in, if the token wants that.
@@ -52,9 +84,18 @@ impl Login {
         if token.info.protected_authentication_path() {
             return Err(Error::PinPad { token: name() });
         }
-        let pin = RawAuthPin::new(Box::new(self.pin.expose().to_vec()));
+        let pin = RawAuthPin::new(Box::new(self.pin.secret.expose().to_vec()));
+        (self.pin.watch)(LoginStep::Begun);
         match session.login_with_raw(UserType::User, &pin) {
-            Ok(()) | Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+            Ok(()) => {
+                (self.pin.watch)(LoginStep::Accepted);
+                Ok(())
+            }
+            Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                // The token has not looked at the PIN.
+                (self.pin.watch)(LoginStep::Other);
+                Ok(())
+            }
             Err(error) => {
                 let is_about_the_pin = matches!(
                     error,
@@ -69,14 +110,16 @@ impl Login {
                 );
                 let cause = CallError::from(error);
                 if is_about_the_pin {
+                    (self.pin.watch)(LoginStep::Refused(&self.pin.secret));
                     let refused = Error::PinRefused {
                         token: name(),
-                        secret: self.source.clone(),
+                        secret: self.pin.source.clone(),
                         cause,
                     };
                     self.refused = Some(refused.clone());
                     return Err(refused);
                 }
+                (self.pin.watch)(LoginStep::Other);
                 Err(Error::Call { token: name(), cause })
             }
         }

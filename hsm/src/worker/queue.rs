@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Completion, Priority, Request, Statistics};
 use crate::error::{Error, Stage};
 use crate::pkcs11::Recoveries;
+use crate::process::ProcessState;
 use crate::signer::Signature;
 
 /// What the signer thread does next.
@@ -227,8 +228,9 @@ impl Queue {
         self.fail_all(now, &Error::Stopped)
     }
 
-    pub(super) fn set_recoveries(&mut self, recoveries: Recoveries) {
+    pub(super) fn set_signer(&mut self, recoveries: Recoveries, process: Option<ProcessState>) {
         self.statistics.recoveries = recoveries;
+        self.statistics.process = process;
     }
 
     pub(super) fn statistics(&self) -> Statistics {

@@ -1,0 +1,7 @@
+//! The token worker as a program of its own, for programs other than fieldgate, which is its own worker.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fieldgate_hsm::process::run()
+}
