@@ -10,21 +10,27 @@
 //! bytes (through [`Wire`]) and [`Output`]s out. Everything a node says is appended to send buffers of the caller; readings
 //! are sealed where they are copied to.
 
+mod access;
 mod collect;
 mod connection;
 mod incoming;
 mod neighbour;
 mod output;
 mod settings;
+mod trust;
 mod uplink;
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub use access::{Access, AccessPolicy, ChannelFacts, Verdict};
 pub use collect::{SourceIndex, SourceInfo, SourceView};
 pub use connection::ConnectionView;
 pub use neighbour::{NeighbourState, NeighbourView};
 pub use output::{Event, Output};
 pub use settings::{CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings};
+pub use trust::{
+    Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, AuthorityState, TrustView,
+};
 pub use uplink::{UplinkState, UplinkView};
 
 use crate::{
@@ -34,6 +40,7 @@ use crate::{
     link::LinkSettings,
     route::{FlowId, LinkId, LinkWriter, Router, RouterStats},
     time::{Instant, Now},
+    trust::Trust,
 };
 
 /// A connection of the caller: any number that is not used again while the node knows it.
@@ -102,15 +109,41 @@ enum Use {
     /// From a gateway to this collector; the source is known once the journal was offered. `order` grows with each channel
     /// that is established.
     Gateway { source: Option<SourceIndex>, order: u64 },
-    /// It came for a service, and the peer is not authenticated yet.
+    /// From this node to its authority.
+    Authority,
+    /// From a node to this authority.
+    Asker,
+    /// It came for a service, and the peer is not authenticated, or not authorised yet.
     Unknown { service: Service },
 }
 
 /// Services that other nodes' channels can come for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Service {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Service {
+    /// A relay's: authenticates links and registers names.
     Registrar,
+    /// A collector's: takes readings.
     Uplink,
+    /// An authority's: enrols, renews, revokes.
+    Authority,
+}
+
+impl Service {
+    /// Returns its name in routes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registrar => settings::REGISTRAR,
+            Self::Uplink => settings::UPLINK,
+            Self::Authority => settings::AUTHORITY,
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Registrar, Self::Uplink, Self::Authority]
+            .into_iter()
+            .find(|service| service.as_str() == name)
+    }
 }
 
 /// A channel's end in this node.
@@ -135,6 +168,15 @@ pub struct Node {
     neighbours: Vec<neighbour::Neighbour>,
     uplinks: Vec<uplink::Uplink>,
     collector: Option<collect::Collector>,
+    accesses: access::Accesses,
+    /// Peers of channels, from the end of the handshake on.
+    known: BTreeMap<ChannelId, access::Known>,
+    trust: Option<Trust>,
+    authority_client: trust::TrustClient,
+    lists: trust::Lists,
+    next_trust_sweep: Instant,
+    next_list_push: Instant,
+    guests_max: usize,
     outputs: VecDeque<Output>,
     /// Bytes of the link machine on their way to a send buffer; kept for its capacity.
     scratch: Vec<u8>,
@@ -152,6 +194,14 @@ pub struct NodeStats {
     pub bad_frames: u64,
     /// Links closed because of what came over them.
     pub bad_links: u64,
+    /// Frames dropped because too much waited for decisions already.
+    pub frames_unkept: u64,
+    /// Channels closed because the peer was revoked.
+    pub revoked: u64,
+    /// Credentials that did not verify.
+    pub credentials_refused: u64,
+    /// Lists of the revoked that did not verify, or are older than the one held.
+    pub lists_refused: u64,
 }
 
 impl Node {
@@ -179,6 +229,18 @@ impl Node {
                 .map(|settings| uplink::Uplink::new(now.instant, settings))
                 .collect(),
             collector: settings.collect.map(collect::Collector::new),
+            accesses: access::Accesses::new(settings.access),
+            known: BTreeMap::new(),
+            trust: None,
+            authority_client: trust::TrustClient::new(
+                now.instant,
+                settings.authority_ways,
+                settings.authority_pq,
+            ),
+            lists: trust::Lists::default(),
+            next_trust_sweep: now.instant,
+            next_list_push: now.instant,
+            guests_max: settings.guests_max,
             outputs: VecDeque::new(),
             scratch: Vec::new(),
             stats: NodeStats::default(),
@@ -205,6 +267,7 @@ impl Node {
         self.settle(now, entropy, wire);
         self.time_out_neighbours(now, entropy, wire);
         self.time_out_uplinks(now, entropy, wire);
+        self.time_out_trust(now, entropy, wire);
         if let Some(collector) = &mut self.collector {
             collector.handle_timeout(now.instant);
         }
@@ -223,6 +286,7 @@ impl Node {
             (!self.connections.is_empty()).then_some(self.next_link_sweep),
             self.router.poll_timeout(),
             self.channels.poll_timeout(),
+            self.poll_trust_timeout(),
             self.collector.as_ref().and_then(collect::Collector::poll_timeout),
         ];
         neighbours.chain(uplinks).chain(own.into_iter().flatten()).min()

@@ -410,6 +410,13 @@ fn drain(
                 check_event(node, &event, model);
                 wishes.events.push(event);
             }
+            other @ (Output::Authorise(_)
+            | Output::Sign { .. }
+            | Output::Authority(_)
+            | Output::Asked { .. }
+            | Output::Save { .. }
+            | Output::Time(_)
+            | Output::PeerTime { .. }) => panic!("a node with lists and without authority said {other:?}"),
         }
     }
 }

@@ -256,6 +256,7 @@ fn node_settings(
         node.uplinks.push(UplinkSettings {
             collector: uplink.collector,
             pq,
+            live_proof: uplink.live_proof,
             ways,
             latency: uplink.latency,
             journal: *files.journal.id(),

@@ -379,6 +379,13 @@ impl Trunk {
                     }
                 }
                 Output::Event(event) => self.handle_event(event),
+                Output::Authorise(_)
+                | Output::Sign { .. }
+                | Output::Authority(_)
+                | Output::Asked { .. }
+                | Output::Save { .. }
+                | Output::Time(_)
+                | Output::PeerTime { .. } => unreachable!("a node with lists and without authority asks nothing"),
             }
         }
     }
@@ -497,6 +504,17 @@ impl Trunk {
                     "readings are missing: gateway or collector was set back"
                 );
             }
+            Event::PeerRevoked { .. }
+            | Event::PeerEnded { .. }
+            | Event::PeerInGrace { .. }
+            | Event::CredentialRefused { .. }
+            | Event::CredentialTaken { .. }
+            | Event::RenewalDenied
+            | Event::ListTaken { .. }
+            | Event::ListRefused { .. }
+            | Event::FreshnessChanged { .. }
+            | Event::AuthorityUp
+            | Event::AuthorityDown => unreachable!("a node with lists and without authority has no such events"),
             Event::SourceSetBack { source } => {
                 let name = self.collecting.name(source);
                 tracing::warn!(

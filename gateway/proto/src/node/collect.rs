@@ -73,12 +73,15 @@ impl Collector {
         }
     }
 
-    /// Admits a channel of `gateway`, and returns its order among all; `None` if the gateway may not deliver.
-    pub(super) fn admit(&mut self, gateway: &Identifier) -> Option<u64> {
-        self.settings.gateways.contains(gateway).then(|| {
-            self.admitted += 1;
-            self.admitted
-        })
+    /// Returns whether the settings name `gateway`.
+    pub(super) fn is_listed(&self, gateway: &Identifier) -> bool {
+        self.settings.gateways.contains(gateway)
+    }
+
+    /// Admits a channel of a gateway, and returns its order among all.
+    pub(super) const fn admit(&mut self) -> u64 {
+        self.admitted += 1;
+        self.admitted
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {

@@ -1,11 +1,11 @@
 //! What comes in: bytes of connections, and what links, routing and channels make of them.
 
 use super::{
-    ChannelEntry, ConnectionKey, Event, Links, Node, ReadingSink, Service, Use, Wire, candidate_path,
+    ChannelEntry, ConnectionKey, Event, Links, Node, Output, ReadingSink, Service, Use, Wire, candidate_path,
     flow_path,
-    settings::{REGISTRAR, UPLINK},
 };
 use crate::{
+    crypto::Signature,
     channel::{self, ChannelId, CloseCode, CloseReason, FIRST_APPLICATION_KIND, Received, Role, frames},
     entropy::Entropy,
     identity::Identifier,
@@ -13,6 +13,7 @@ use crate::{
     relay::RegistrarFrame,
     route::{self, Candidate, FlowId, LinkId},
     time::Now,
+    trust::{FIRST_KIND, LAST_KIND},
 };
 
 impl Node {
@@ -76,7 +77,7 @@ impl Node {
             // At the bound of links the newcomer has to go; it is told nothing.
             self.forget_connection(now, entropy, key, wire);
             self.outputs
-                .push_back(super::Output::CloseConnection { connection: key });
+                .push_back(Output::CloseConnection { connection: key });
             return None;
         };
         if self.connection_of.len() <= link.index() {
@@ -137,10 +138,8 @@ impl Node {
         payload: &mut [u8],
         wire: &mut dyn Wire,
     ) {
-        let service = match candidate.service() {
-            REGISTRAR => Service::Registrar,
-            UPLINK => Service::Uplink,
-            _ => return,
+        let Some(service) = Service::from_name(candidate.service()) else {
+            return;
         };
         let mut path = Vec::with_capacity(64);
         candidate.put_path(&mut path);
@@ -221,7 +220,7 @@ impl Node {
     }
 
     /// Hands a frame of a channel to whom the channel is for; false if it is bad.
-    fn handle_channel_frame(
+    pub(super) fn handle_channel_frame(
         &mut self,
         now: Now,
         entropy: &mut dyn Entropy,
@@ -235,12 +234,16 @@ impl Node {
         let Some(entry) = self.by_channel.get(&channel).copied() else {
             return true;
         };
+        if (FIRST_KIND..=LAST_KIND).contains(&frame.0) && !matches!(entry.used_for, Use::Unknown { .. }) {
+            return self.trust_frame(now, channel, entry.used_for, frame, wire);
+        }
         match entry.used_for {
             Use::Registrar { neighbour } => self.registrar_frame(now, entropy, neighbour, frame, wire),
             Use::Uplink { uplink } => self.uplink_frame(now, uplink, frame.0, frame.1),
             Use::Member { link } => self.member_frame(now, channel, link, frame, wire),
             Use::Gateway { source, order } => self.gateway_frame(now, channel, (source, order), frame, sink),
-            Use::Unknown { .. } => false,
+            Use::Authority | Use::Asker => false,
+            Use::Unknown { .. } => self.keep_frame(channel, frame.0, frame.1),
         }
     }
 
@@ -293,31 +296,33 @@ impl Node {
                 self.send(now, flow, &bytes, wire);
             }
             channel::Output::Established {
-                channel, peer, role, ..
+                channel,
+                peer,
+                role,
+                suite,
+                presentation,
+                ..
             } => {
-                self.handle_established(now, channel, peer, role, wire);
+                if self.meet(now, channel, peer, suite, &presentation) {
+                    self.handle_established(now, channel, role, wire);
+                }
             }
+            channel::Output::Presented {
+                channel,
+                presentation,
+            } => self.handle_presented(now, channel, &presentation, wire),
+            channel::Output::Sign { channel, message } => {
+                self.outputs.push_back(Output::Sign { channel, message });
+            }
+            channel::Output::Proven { channel } => self.handle_proven(now, channel, wire),
             channel::Output::Closed { channel, reason } => {
                 self.handle_closed(now, entropy, channel, reason, wire);
             }
-            // Nobody signs for this node: whoever insists on a live proof is refused.
-            channel::Output::Sign { channel, .. } => {
-                let _ = self.channels.handle_signature(now, channel, Err(()));
-            }
-            channel::Output::Presented { .. }
-            | channel::Output::Proven { .. }
-            | channel::Output::Pong { .. } => {}
+            channel::Output::Pong { .. } => {}
         }
     }
 
-    fn handle_established(
-        &mut self,
-        now: Now,
-        channel: ChannelId,
-        peer: Identifier,
-        role: Role,
-        wire: &mut dyn Wire,
-    ) {
+    fn handle_established(&mut self, now: Now, channel: ChannelId, role: Role, wire: &mut dyn Wire) {
         let Some(entry) = self.by_channel.get(&channel).copied() else {
             self.close_channel(channel, CloseCode::BROKEN);
             return;
@@ -327,48 +332,63 @@ impl Node {
             "roles fit uses"
         );
         match entry.used_for {
-            Use::Registrar { neighbour } => self.registrar_established(now, neighbour, wire),
-            Use::Uplink { uplink } => self.uplink_established(now, uplink),
-            Use::Unknown {
-                service: Service::Registrar,
-            } => self.member_established(channel, peer, entry.flow),
-            Use::Unknown {
-                service: Service::Uplink,
-            } => {
-                let order = self
-                    .collector
-                    .as_mut()
-                    .and_then(|collector| collector.admit(&peer));
-                if let Some(order) = order {
-                    self.set_use(channel, Use::Gateway { source: None, order });
+            Use::Registrar { neighbour } => {
+                self.registrar_established(now, neighbour, wire);
+                self.admitted(now, channel, wire);
+            }
+            Use::Uplink { uplink } => {
+                if self.uplinks[uplink].settings.live_proof {
+                    // It is up once the collector has proven that it holds its key.
+                    if self.channels.demand_proof(now, channel).is_err() {
+                        self.close_channel(channel, CloseCode::LIMIT);
+                    }
                 } else {
-                    self.refuse(channel, peer, UPLINK);
+                    self.uplink_established(now, uplink);
+                    self.admitted(now, channel, wire);
                 }
             }
-            Use::Member { .. } | Use::Gateway { .. } => {}
+            Use::Authority => self.authority_established(now, channel, wire),
+            Use::Unknown { service } => self.authorise(now, channel, service, wire),
+            Use::Member { .. } | Use::Gateway { .. } | Use::Asker => {}
         }
     }
 
-    /// A peer was authenticated at this relay's registrar: its link becomes the member's, if it came straight over one.
-    fn member_established(&mut self, channel: ChannelId, member: Identifier, flow: FlowId) {
+    /// A member may use this relay: its link becomes its own, if its channel came straight over one.
+    pub(super) fn member_established(&mut self, channel: ChannelId, member: Identifier, flow: FlowId) -> bool {
         let link = self.router.link_of(flow).filter(|_| self.router.is_direct(flow));
         let Some(link) = link.filter(|link| self.router.attach(*link, member).is_ok()) else {
-            self.refuse(channel, member, REGISTRAR);
-            return;
+            return false;
         };
         self.set_use(channel, Use::Member { link });
         if let Some(connection) = self.connection_of.get(link.index()).copied().flatten() {
             self.event(Event::MemberAttached { member, connection });
         }
+        true
     }
 
-    fn set_use(&mut self, channel: ChannelId, used_for: Use) {
+    /// Takes the identity key's signature that [`Output::Sign`] asked for, or the news that there is none.
+    pub fn handle_signature(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        channel: ChannelId,
+        signature: Option<Signature>,
+        wire: &mut dyn Wire,
+    ) {
+        // Whether the channel is gone, or asks again since the identity has changed: outputs tell.
+        let _ = self
+            .channels
+            .handle_signature(now, channel, signature.ok_or(()));
+        self.settle(now, entropy, wire);
+    }
+
+    pub(super) fn set_use(&mut self, channel: ChannelId, used_for: Use) {
         if let Some(entry) = self.by_channel.get_mut(&channel) {
             entry.used_for = used_for;
         }
     }
 
-    fn refuse(&mut self, channel: ChannelId, peer: Identifier, service: &'static str) {
+    pub(super) fn refuse(&mut self, channel: ChannelId, peer: Identifier, service: &'static str) {
         self.stats.unauthorised += 1;
         self.event(Event::NotAuthorised { peer, service });
         self.close_channel(channel, CloseCode::NOT_AUTHORISED);
@@ -382,6 +402,8 @@ impl Node {
         reason: CloseReason,
         wire: &mut dyn Wire,
     ) {
+        self.forget_access(channel);
+        self.forget_lists(channel);
         let Some(entry) = self.by_channel.remove(&channel) else {
             return;
         };
@@ -417,7 +439,8 @@ impl Node {
             Use::Gateway {
                 source: Some(source), ..
             } => self.gateway_closed(channel, source),
-            Use::Gateway { source: None, .. } | Use::Unknown { .. } => {}
+            Use::Authority => self.authority_closed(now, entropy),
+            Use::Gateway { source: None, .. } | Use::Asker | Use::Unknown { .. } => {}
         }
     }
 

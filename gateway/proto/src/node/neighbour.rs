@@ -155,6 +155,7 @@ impl Node {
             neighbour.state = NeighbourState::Ready { connection };
             neighbour.backoff.handle_success(now.instant);
             self.wake_uplinks(now);
+            self.wake_authority(now);
             return;
         };
         neighbour.state = NeighbourState::Attaching { connection };
@@ -198,6 +199,7 @@ impl Node {
         self.event(Event::Attached { neighbour: index });
         self.settle_registrations(now, index, wire);
         self.wake_uplinks(now);
+        self.wake_authority(now);
     }
 
     /// The channel to a registrar is gone. Without it nothing is forwarded, so the connection is given up as well.

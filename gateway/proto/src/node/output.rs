@@ -1,7 +1,16 @@
 //! What a node tells its caller.
 
-use super::{ConnectionKey, SourceIndex};
-use crate::{channel::CloseReason, identity::Identifier, link::LinkError, relay::RefusedReason};
+use std::sync::Arc;
+
+use super::{Access, Asked, AuthorityRequest, ConnectionKey, SourceIndex};
+use crate::{
+    channel::{ChannelId, CloseReason},
+    identity::Identifier,
+    link::LinkError,
+    relay::RefusedReason,
+    time::WallTime,
+    trust::{Freshness, SavedPart, Standing, TrustError},
+};
 
 /// An effect that is not bytes on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +29,40 @@ pub enum Output {
     Released {
         /// The highest such sequence.
         up_to: u64,
+    },
+    /// Decide what a peer may do, and answer with [`Node::handle_verdict`](super::Node::handle_verdict).
+    Authorise(Box<Access>),
+    /// Have the identity key sign `message`, and answer with [`Node::handle_signature`](super::Node::handle_signature).
+    Sign {
+        /// For which channel.
+        channel: ChannelId,
+        /// What to sign.
+        message: Vec<u8>,
+    },
+    /// Answer as the authority, with [`Node::handle_authority_answer`](super::Node::handle_authority_answer).
+    Authority(Box<AuthorityRequest>),
+    /// What became of a request of this node to its authority.
+    Asked {
+        /// The caller's number.
+        id: u64,
+        /// What became of it.
+        asked: Asked,
+    },
+    /// Keep this on stable storage.
+    Save {
+        /// What it is.
+        what: SavedPart,
+        /// All of it.
+        bytes: Arc<[u8]>,
+    },
+    /// The authority has signed what time it is now.
+    Time(WallTime),
+    /// A peer says what time it is; nobody vouches for it.
+    PeerTime {
+        /// Who.
+        peer: Identifier,
+        /// What it says.
+        wall: WallTime,
     },
     /// Something an operator cares about.
     Event(Event),
@@ -131,4 +174,60 @@ pub enum Event {
         /// Which source.
         source: SourceIndex,
     },
+    /// A peer was revoked; its channel is closed.
+    PeerRevoked {
+        /// Who.
+        peer: Identifier,
+    },
+    /// A channel was closed since the peer's credential is not good any more.
+    PeerEnded {
+        /// Who.
+        peer: Identifier,
+        /// Why.
+        standing: Standing,
+    },
+    /// A peer's credential has expired; it is served for the time of grace.
+    PeerInGrace {
+        /// Who.
+        peer: Identifier,
+        /// When it expired, seconds since 1970.
+        since: u64,
+    },
+    /// A credential, a peer's or this node's own, does not verify.
+    CredentialRefused {
+        /// Whose.
+        peer: Identifier,
+        /// Why.
+        error: TrustError,
+    },
+    /// The authority has given this node a credential.
+    CredentialTaken {
+        /// Its end, seconds since 1970.
+        not_after: u64,
+    },
+    /// The authority refused to renew the credential.
+    RenewalDenied,
+    /// A newer list of the revoked was taken.
+    ListTaken {
+        /// Its number.
+        number: u64,
+        /// How many it names that the one before did not.
+        newly_revoked: usize,
+    },
+    /// A list of the revoked was refused.
+    ListRefused {
+        /// Who sent it.
+        peer: Identifier,
+        /// Why.
+        error: TrustError,
+    },
+    /// How fresh the list of the revoked is has changed.
+    FreshnessChanged {
+        /// How fresh it is.
+        freshness: Freshness,
+    },
+    /// The authority is reached.
+    AuthorityUp,
+    /// The authority is lost.
+    AuthorityDown,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::AccessPolicy;
 use crate::{
     channel::{ChannelSettings, PqPolicy},
     delivery::{JournalId, ReceiverSettings},
@@ -25,6 +26,17 @@ pub struct NodeSettings {
     pub relay: Option<RelaySettings>,
     /// Taking readings of gateways.
     pub collect: Option<CollectSettings>,
+    /// Who decides what peers may do.
+    pub access: AccessPolicy,
+    /// Ways to the authority of [`Node::trusting`](super::Node::trusting), in order of preference: index of the neighbour, and
+    /// the name the authority holds there (`None` if the neighbour is the authority). Empty if this node is the authority.
+    pub authority_ways: Vec<(usize, Option<String>)>,
+    /// Policy for the channel to the authority.
+    pub authority_pq: PqPolicy,
+    /// Whether this node is an authority.
+    pub authority: bool,
+    /// Guests of a relay at the same time.
+    pub guests_max: usize,
     /// Links at the same time.
     pub links_max: usize,
     /// Labels on all links together.
@@ -45,6 +57,11 @@ impl NodeSettings {
             uplinks: Vec::new(),
             relay: None,
             collect: None,
+            access: AccessPolicy::Lists,
+            authority_ways: Vec::new(),
+            authority_pq: PqPolicy::default(),
+            authority: false,
+            guests_max: 64,
             links_max: router.links_max,
             labels_max: router.labels_max,
             link_bytes_max: router.link_bytes_max,
@@ -59,6 +76,9 @@ impl NodeSettings {
         }
         if self.collect.is_some() {
             services.insert(UPLINK.to_owned());
+        }
+        if self.authority {
+            services.insert(AUTHORITY.to_owned());
         }
         RouterSettings {
             services,
@@ -96,6 +116,8 @@ pub struct UplinkSettings {
     pub collector: Identifier,
     /// Policy for the channel.
     pub pq: PqPolicy,
+    /// Whether its identity key must sign in the channel before anything is sent.
+    pub live_proof: bool,
     /// Ways to it, in order of preference: index of the neighbour, and the name the collector holds there (`None` if the
     /// neighbour is the collector).
     pub ways: Vec<(usize, Option<String>)>,
@@ -124,3 +146,5 @@ pub struct CollectSettings {
 pub(super) const REGISTRAR: &str = "registrar";
 /// Service of a collector that uplinks deliver to.
 pub(super) const UPLINK: &str = "uplink";
+/// Service of an authority.
+pub(super) const AUTHORITY: &str = "authority";

@@ -116,6 +116,8 @@ struct Host {
     journal: Readings,
     sink: Taken,
     events: Vec<Event>,
+    /// What it wants of its caller, and nobody has answered.
+    outputs: Vec<Output>,
     released: u64,
 }
 
@@ -178,6 +180,7 @@ impl Net {
         gateway.uplinks = vec![UplinkSettings {
             collector: signers[COLLECTOR].identifier(),
             pq: PqPolicy::Required,
+            live_proof: false,
             ways: vec![(0, Some("plant".to_owned()))],
             latency: Duration::ZERO,
             journal: [4; 16],
@@ -215,6 +218,7 @@ impl Net {
                     journal: journals.next().unwrap(),
                     sink: Taken::default(),
                     events: Vec::new(),
+                outputs: Vec::new(),
                     released: 0,
                 }
             });
@@ -285,6 +289,13 @@ impl Net {
                         Output::CloseConnection { connection } => closes.push(connection),
                         Output::Released { up_to } => host.released = up_to,
                         Output::Event(event) => host.events.push(event),
+                        other @ (Output::Authorise(_)
+                        | Output::Sign { .. }
+                        | Output::Authority(_)
+                        | Output::Asked { .. }
+                        | Output::Save { .. }
+                        | Output::Time(_)
+                        | Output::PeerTime { .. }) => host.outputs.push(other),
                     }
                 }
                 for neighbour in dials {

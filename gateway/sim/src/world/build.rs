@@ -211,6 +211,7 @@ fn uplink(scenario: &Scenario, collector: Identifier, ways: Vec<(usize, Option<S
     UplinkSettings {
         collector,
         pq: scenario.channels.pq,
+        live_proof: false,
         ways,
         latency: scenario.latency_budget,
         // A gateway's are told by its journal at every start.

@@ -1,0 +1,468 @@
+//! Who may do what: what peers are known by, and what waits for a decision.
+//!
+//! ```text
+//!  Established ─▶ revoked? ─▶ Lists: the settings decide at once
+//!                    │       └ Ask: Output::Authorise ─▶ handle_verdict ─▶ Permit ─▶ in use
+//!                    ▼                    ▲                   │ Prove: ProofPlease ─▶ Output::Proven ┐
+//!                 closed                  └───────────────────┼──────────────────────────────────────┘
+//!                                                             └ Refuse ─▶ closed
+//! ```
+//!
+//! What the peer says meanwhile is kept, up to a bound, and dealt with after the decision.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{ChannelEntry, Event, Links, Node, Output, ReadingSink, Service, Use, Wire};
+use crate::{
+    channel::{ChannelId, CloseCode, Suite},
+    entropy::Entropy,
+    identity::Identifier,
+    relay::MemberRights,
+    time::{Instant, Now},
+    trust::{Credential, Freshness, Standing},
+};
+
+/// Decides who may use this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessPolicy {
+    /// The lists of the settings, at once.
+    #[default]
+    Lists,
+    /// The caller, asked by [`Output::Authorise`].
+    Ask,
+}
+
+/// What a peer wants, for whoever decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Comes back in [`Node::handle_verdict`].
+    pub attempt: u64,
+    /// Who wants it.
+    pub peer: Identifier,
+    /// For which service its channel came.
+    pub service: Service,
+    /// Its verified credential and how good that is now.
+    pub credential: Option<(Arc<Credential>, Standing)>,
+    /// How fresh the list of the revoked is.
+    pub freshness: Freshness,
+    /// What is known of the channel.
+    pub facts: ChannelFacts,
+}
+
+/// What is known of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelFacts {
+    /// Whether its key agreement is post-quantum.
+    pub post_quantum: bool,
+    /// Whether it came straight over one link.
+    pub direct: bool,
+    /// Whether the peer's identity key has signed in it.
+    pub live_proof: bool,
+}
+
+/// The answer to an [`Access`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Close the channel.
+    Refuse,
+    /// Demand a live proof, then ask again.
+    Prove,
+    /// Serve it; at a relay's registrar with these rights.
+    Permit {
+        /// What it may hold and reach.
+        rights: MemberRights,
+        /// Whether it may stay for a minute only.
+        guest: bool,
+    },
+}
+
+/// What is known of the peer of a channel, from the end of its handshake on.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) peer: Identifier,
+    post_quantum: bool,
+    pub(super) credential: Option<Arc<Credential>>,
+    pub(super) live_proof: bool,
+    /// Whether the channel is in use: trust frames are taken and list are sent.
+    pub(super) admitted: bool,
+    /// Number of the newest list the peer is known to have.
+    pub(super) list_number: u64,
+    /// When a list was sent to it last.
+    pub(super) list_sent: Option<Instant>,
+    /// Whether its grace was spoken of.
+    pub(super) grace_said: bool,
+    /// When a guest has to go.
+    pub(super) guest_until: Option<Instant>,
+}
+
+/// A channel that waits for a decision.
+#[derive(Debug)]
+struct Pending {
+    attempt: u64,
+    service: Service,
+    /// What the peer said meanwhile.
+    frames: Vec<(u8, Vec<u8>)>,
+}
+
+/// What waits for decisions.
+#[derive(Debug, Default)]
+pub(super) struct Accesses {
+    policy: AccessPolicy,
+    by_channel: BTreeMap<ChannelId, Pending>,
+    by_attempt: BTreeMap<u64, ChannelId>,
+    last_attempt: u64,
+    frame_bytes: usize,
+}
+
+impl Accesses {
+    pub(super) fn new(policy: AccessPolicy) -> Self {
+        Self {
+            policy,
+            ..Self::default()
+        }
+    }
+
+    fn begin(&mut self, channel: ChannelId, service: Service) -> Option<u64> {
+        if self.by_channel.len() >= PENDING_MAX && !self.by_channel.contains_key(&channel) {
+            return None;
+        }
+        self.last_attempt += 1;
+        let attempt = self.last_attempt;
+        let frames = self.forget(channel).map_or_else(Vec::new, |pending| pending.frames);
+        self.frame_bytes += frames.iter().map(|(_, body)| body.len()).sum::<usize>();
+        self.by_attempt.insert(attempt, channel);
+        self.by_channel.insert(
+            channel,
+            Pending {
+                attempt,
+                service,
+                frames,
+            },
+        );
+        Some(attempt)
+    }
+
+    /// Forgets what waits for a channel.
+    fn forget(&mut self, channel: ChannelId) -> Option<Pending> {
+        let pending = self.by_channel.remove(&channel)?;
+        self.by_attempt.remove(&pending.attempt);
+        self.frame_bytes -= pending.frames.iter().map(|(_, body)| body.len()).sum::<usize>();
+        Some(pending)
+    }
+}
+
+impl Node {
+    /// Takes the answer to [`Output::Authorise`]. One that nobody waits for any more is ignored.
+    pub fn handle_verdict(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        attempt: u64,
+        verdict: Verdict,
+        wire: &mut dyn Wire,
+        sink: &mut dyn ReadingSink,
+    ) {
+        let Some(channel) = self.accesses.by_attempt.get(&attempt).copied() else {
+            return;
+        };
+        match verdict {
+            Verdict::Prove => {
+                // Its end is a proof, or the channel's.
+                if self.channels.demand_proof(now, channel).is_err() {
+                    self.refuse_pending(channel);
+                }
+            }
+            Verdict::Refuse => self.refuse_pending(channel),
+            Verdict::Permit { rights, guest } => {
+                let Some(pending) = self.accesses.forget(channel) else {
+                    return;
+                };
+                self.permit(now, channel, pending.service, (rights, guest), wire);
+                for (kind, body) in pending.frames {
+                    if !self.handle_channel_frame(now, entropy, channel, (kind, &body), wire, sink) {
+                        self.stats.bad_frames += 1;
+                    }
+                }
+            }
+        }
+        self.settle(now, entropy, wire);
+    }
+
+    fn refuse_pending(&mut self, channel: ChannelId) {
+        let Some(pending) = self.accesses.forget(channel) else {
+            return;
+        };
+        if let Some(peer) = self.channels.peer(channel) {
+            self.refuse(channel, peer, pending.service.as_str());
+        }
+    }
+
+    /// Takes note of a peer that was authenticated; false if it was revoked, and its channel closed.
+    pub(super) fn meet(
+        &mut self,
+        now: Now,
+        channel: ChannelId,
+        peer: Identifier,
+        suite: Suite,
+        presentation: &[u8],
+    ) -> bool {
+        let credential = self.verify_presentation(now, peer, presentation);
+        self.known.insert(
+            channel,
+            Known {
+                peer,
+                post_quantum: suite.is_hybrid(),
+                credential,
+                live_proof: false,
+                admitted: false,
+                list_number: 0,
+                list_sent: None,
+                grace_said: false,
+                guest_until: None,
+            },
+        );
+        if self.trust.as_ref().is_some_and(|trust| trust.is_revoked(&peer)) {
+            self.end_revoked(channel, peer);
+            return false;
+        }
+        true
+    }
+
+    /// Decides on a channel that came for `service`, or has it decided.
+    pub(super) fn authorise(&mut self, now: Now, channel: ChannelId, service: Service, wire: &mut dyn Wire) {
+        let Some(known) = self.known.get(&channel) else {
+            return;
+        };
+        let peer = known.peer;
+        match self.accesses.policy {
+            AccessPolicy::Lists => self.permit_listed(now, channel, service, peer, wire),
+            AccessPolicy::Ask => {
+                let Some(attempt) = self.accesses.begin(channel, service) else {
+                    self.refuse(channel, peer, service.as_str());
+                    return;
+                };
+                let access = self.access(now, channel, service, attempt);
+                if let Some(access) = access {
+                    self.outputs.push_back(Output::Authorise(Box::new(access)));
+                }
+            }
+        }
+    }
+
+    fn access(&self, now: Now, channel: ChannelId, service: Service, attempt: u64) -> Option<Access> {
+        let known = self.known.get(&channel)?;
+        let direct = self
+            .by_channel
+            .get(&channel)
+            .is_some_and(|entry| self.router.is_direct(entry.flow));
+        let credential = known.credential.as_ref().map(|credential| {
+            let standing = self.standing(now, credential);
+            (Arc::clone(credential), standing)
+        });
+        Some(Access {
+            attempt,
+            peer: known.peer,
+            service,
+            credential,
+            freshness: self.freshness(now),
+            facts: ChannelFacts {
+                post_quantum: known.post_quantum,
+                direct,
+                live_proof: known.live_proof,
+            },
+        })
+    }
+
+    /// Has it decided again what a channel in use may, since its peer presented another credential or the policy changed.
+    pub(super) fn authorise_again(&mut self, now: Now, channel: ChannelId, wire: &mut dyn Wire) {
+        let Some(entry) = self.by_channel.get(&channel) else {
+            return;
+        };
+        let service = match entry.used_for {
+            Use::Member { .. } => Service::Registrar,
+            Use::Gateway { .. } => Service::Uplink,
+            Use::Asker => Service::Authority,
+            Use::Unknown { service } => service,
+            Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority => return,
+        };
+        if self.accesses.policy == AccessPolicy::Ask {
+            self.authorise(now, channel, service, wire);
+        }
+    }
+
+    /// Has it decided again what every channel may: the policy has changed.
+    pub fn authorise_all_again(&mut self, now: Now, wire: &mut dyn Wire) {
+        let channels: Vec<ChannelId> = self.by_channel.keys().copied().collect();
+        for channel in channels {
+            self.authorise_again(now, channel, wire);
+        }
+    }
+
+    /// The peer of a channel has proven that it holds its identity key.
+    pub(super) fn handle_proven(&mut self, now: Now, channel: ChannelId, wire: &mut dyn Wire) {
+        if let Some(known) = self.known.get_mut(&channel) {
+            known.live_proof = true;
+        }
+        match self.by_channel.get(&channel).map(|entry| entry.used_for) {
+            Some(Use::Uplink { uplink }) => {
+                self.uplink_established(now, uplink);
+                self.admitted(now, channel, wire);
+            }
+            Some(_) => {
+                if let Some(pending) = self.accesses.by_channel.get(&channel) {
+                    self.authorise(now, channel, pending.service, wire);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Keeps a frame that came before the decision on its channel; false if there is no decision pending.
+    pub(super) fn keep_frame(&mut self, channel: ChannelId, kind: u8, body: &[u8]) -> bool {
+        let room = FRAME_BYTES_MAX.saturating_sub(self.accesses.frame_bytes);
+        let Some(pending) = self.accesses.by_channel.get_mut(&channel) else {
+            return false;
+        };
+        // What does not fit is lost like a frame on a bad path: its sender repeats it.
+        if pending.frames.len() < FRAMES_PER_CHANNEL_MAX && body.len() <= room {
+            self.accesses.frame_bytes += body.len();
+            pending.frames.push((kind, body.to_vec()));
+        } else {
+            self.stats.frames_unkept += 1;
+        }
+        true
+    }
+
+    pub(super) fn forget_access(&mut self, channel: ChannelId) {
+        drop(self.accesses.forget(channel));
+        self.known.remove(&channel);
+    }
+
+    /// Serves a channel that the lists of the settings allow.
+    fn permit_listed(
+        &mut self,
+        now: Now,
+        channel: ChannelId,
+        service: Service,
+        peer: Identifier,
+        wire: &mut dyn Wire,
+    ) {
+        let listed = match service {
+            // The registry knows its members.
+            Service::Registrar | Service::Authority => true,
+            Service::Uplink => self
+                .collector
+                .as_ref()
+                .is_some_and(|collector| collector.is_listed(&peer)),
+        };
+        if !listed {
+            self.refuse(channel, peer, service.as_str());
+            return;
+        }
+        self.serve(now, channel, service, peer, wire);
+    }
+
+    /// Serves a channel that was decided on.
+    fn permit(
+        &mut self,
+        now: Now,
+        channel: ChannelId,
+        service: Service,
+        (rights, guest): (MemberRights, bool),
+        wire: &mut dyn Wire,
+    ) {
+        let Some(known) = self.known.get_mut(&channel) else {
+            return;
+        };
+        let peer = known.peer;
+        known.guest_until = guest.then(|| now.instant + GUEST_TIME);
+        if guest && self.known.values().filter(|known| known.guest_until.is_some()).count() > self.guests_max {
+            self.refuse(channel, peer, service.as_str());
+            return;
+        }
+        if service == Service::Registrar {
+            let mut links = Links {
+                connection_of: &self.connection_of,
+                wire: &mut *wire,
+            };
+            self.router.grant(peer, rights, &mut links);
+        }
+        let undecided = matches!(
+            self.by_channel.get(&channel),
+            Some(ChannelEntry {
+                used_for: Use::Unknown { .. },
+                ..
+            })
+        );
+        if undecided {
+            self.serve(now, channel, service, peer, wire);
+        }
+    }
+
+    fn serve(
+        &mut self,
+        now: Now,
+        channel: ChannelId,
+        service: Service,
+        peer: Identifier,
+        wire: &mut dyn Wire,
+    ) {
+        let Some(flow) = self.by_channel.get(&channel).map(|entry| entry.flow) else {
+            return;
+        };
+        let served = match service {
+            Service::Registrar => self.member_established(channel, peer, flow),
+            Service::Uplink => {
+                let order = self.collector.as_mut().map(super::collect::Collector::admit);
+                order.is_some_and(|order| {
+                    self.set_use(channel, Use::Gateway { source: None, order });
+                    true
+                })
+            }
+            Service::Authority => {
+                self.set_use(channel, Use::Asker);
+                true
+            }
+        };
+        if served {
+            self.admitted(now, channel, wire);
+        } else {
+            self.refuse(channel, peer, service.as_str());
+        }
+    }
+
+    /// Ends the visit of a guest, and its link with it.
+    pub(super) fn end_guest(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        channel: ChannelId,
+        wire: &mut dyn Wire,
+    ) {
+        self.close_channel(channel, CloseCode::LIMIT);
+        if let Some(Use::Member { link }) = self.by_channel.get(&channel).map(|entry| entry.used_for)
+            && let Some(connection) = self.connection_of.get(link.index()).copied().flatten()
+        {
+            // What the channel has to say goes before the link does.
+            self.settle(now, entropy, wire);
+            self.forget_connection(now, entropy, connection, wire);
+            self.outputs.push_back(Output::CloseConnection { connection });
+        }
+    }
+
+    /// Closes the channel of a revoked peer.
+    pub(super) fn end_revoked(&mut self, channel: ChannelId, peer: Identifier) {
+        self.stats.revoked += 1;
+        self.event(Event::PeerRevoked { peer });
+        self.close_channel(channel, CloseCode::NOT_AUTHORISED);
+    }
+}
+
+/// Channels that may wait for a decision.
+const PENDING_MAX: usize = 1_024;
+/// Frames of one channel kept until the decision.
+const FRAMES_PER_CHANNEL_MAX: usize = 16;
+/// Bytes of all frames kept.
+const FRAME_BYTES_MAX: usize = 4 << 20;
+/// How long a guest may stay (PROTOCOL.md §7).
+const GUEST_TIME: std::time::Duration = std::time::Duration::from_secs(60);
