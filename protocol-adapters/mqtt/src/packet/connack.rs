@@ -59,6 +59,16 @@ impl<'a> ConnAck<'a> {
         })
     }
 
+    /// Returns what a server says in CONNACK for `reason`: itself, or that it was a protocol error where CONNACK has no word for it.
+    #[must_use]
+    pub fn reason_for(reason: ReasonCode) -> ReasonCode {
+        if REASONS.contains(&reason) {
+            reason
+        } else {
+            ReasonCode::ProtocolError
+        }
+    }
+
     /// Appends the packet to `out`.
     ///
     /// # Errors

@@ -50,6 +50,17 @@ impl<'a> Disconnect<'a> {
         Ok(Self { reason, properties })
     }
 
+    /// Returns what a server says in DISCONNECT for `reason`: itself, or that it was a protocol error where DISCONNECT has no word
+    /// for it (a second CONNECT may break rules that only CONNACK can name, MQTT 5.0 §3.1.0-2).
+    #[must_use]
+    pub fn reason_for(reason: ReasonCode) -> ReasonCode {
+        if DISCONNECT_REASONS.contains(&reason) {
+            reason
+        } else {
+            ReasonCode::ProtocolError
+        }
+    }
+
     /// Appends the packet to `out`.
     ///
     /// # Errors

@@ -288,7 +288,7 @@ fn answer_refusal(
     }
     let answer = ConnAck {
         session_present: false,
-        reason,
+        reason: ConnAck::reason_for(reason),
         properties: Properties::EMPTY,
     };
     send_packet(

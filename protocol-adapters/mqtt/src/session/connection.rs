@@ -331,7 +331,7 @@ impl Connection {
         if let (ProtocolVersion::V5, Some(reason)) = (self.version, end.disconnect_reason()) {
             self.send(
                 &Packet::Disconnect(Disconnect {
-                    reason,
+                    reason: Disconnect::reason_for(reason),
                     properties: Properties::EMPTY,
                 }),
                 context,

@@ -502,6 +502,13 @@ fn connect_properties(cases: &mut Cases) {
 
 fn order_and_direction(cases: &mut Cases) {
     cases.both("[MQTT-3.1.0-2]", "a second CONNECT", plain_connect, 0x82);
+    // DISCONNECT has no word for an unsupported version.
+    cases.both(
+        "[MQTT-3.1.0-2]",
+        "a second CONNECT of a version that does not exist",
+        |_| packet(0x10, &[&[0, 4], b"MQTT", &[9, 2, 0, 60, 0, 0, 1, b'c']]),
+        0x82,
+    );
     cases.both(
         "§2.1.2",
         "CONNACK from a client",
