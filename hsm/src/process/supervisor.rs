@@ -47,6 +47,8 @@ pub struct ProcessSigner {
     restart_at: Option<Instant>,
     /// Workers lost in a row without a signature between.
     failures: u32,
+    /// When an idle worker is looked at next.
+    look_at: Option<Instant>,
     /// Why there is no worker.
     problem: Option<Error>,
     /// Answers in a row that the token is away.
@@ -76,6 +78,7 @@ impl ProcessSigner {
             statistics: WorkerStatistics::default(),
             recoveries_before: Recoveries::default(),
             restart_at: None,
+            look_at: None,
             failures: 0,
             problem: None,
             absences: 0,
@@ -117,6 +120,7 @@ impl ProcessSigner {
 
     /// Asks the worker how it and its token are.
     fn look(&mut self) {
+        self.look_at = clock::now().checked_add(self.settings.check_every);
         match self.ask(RequestBody::Statistics) {
             Ok(AnswerBody::Statistics(statistics)) => self.statistics = statistics,
             Ok(_) => {
@@ -328,6 +332,12 @@ impl Signer for ProcessSigner {
     fn attend(&mut self) -> Option<Duration> {
         if self.given_up.is_some() {
             return None;
+        }
+        if let Some(look_at) = self.look_at.filter(|_| self.running.is_some()) {
+            let left = look_at.saturating_duration_since(clock::now());
+            if !left.is_zero() {
+                return Some(left);
+            }
         }
         // Without a worker nobody knows how the token is.
         if self.running.is_none() {

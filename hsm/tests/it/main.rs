@@ -8,6 +8,7 @@
 mod create;
 mod keys;
 mod pin;
+mod process;
 mod recovery;
 mod softhsm;
 mod tokens;
