@@ -1,0 +1,238 @@
+//! The store of an authority: one redb file, one owner, one transaction per batch of requests.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `members` | identifier | member |
+//! | `names` | name of a member | its identifier |
+//! | `tickets` | ticket's identifier | ticket |
+//! | `spent` | ticket, subject | seconds since 1970 |
+//! | `revoked` | identifier | revoked |
+//! | `listed` | identifier | the latest end of its credentials: the status list names it |
+//! | `log` | sequence | entry |
+//! | `meta` | word | schema, authority, counters, status list |
+//!
+//! Records are in [`record`](super::record), entries in [`log`](super::log). Opening reads the whole file and compares every
+//! checksum, so a damaged store is refused instead of misread; and it checks that the log's head is the last entry.
+//! Commits are in two phases: a crash leaves the transaction before or the one after, whatever order the disk wrote in.
+
+mod batch;
+mod error;
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use fieldgate_proto::identity::Identifier;
+use redb::{
+    Builder, Database, Durability, ReadableTable as _, TableDefinition, WriteTransaction,
+    backends::FileBackend,
+};
+
+pub(crate) use batch::{Batch, StoredList};
+pub(crate) use error::StoreError;
+
+const MEMBERS: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefinition::new("members");
+const NAMES: TableDefinition<'static, &str, &[u8; 32]> = TableDefinition::new("names");
+const TICKETS: TableDefinition<'static, &[u8; 16], &[u8]> = TableDefinition::new("tickets");
+const SPENT: TableDefinition<'static, &[u8; 48], u64> = TableDefinition::new("spent");
+const REVOKED: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefinition::new("revoked");
+const LISTED: TableDefinition<'static, &[u8; 32], u64> = TableDefinition::new("listed");
+const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
+const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+
+const META_SCHEMA: &str = "schema";
+const META_AUTHORITY: &str = "authority";
+const META_COUNTERS: &str = "counters";
+const META_LIST: &str = "status list";
+
+/// The version of the tables above and of the records in them.
+const SCHEMA: u32 = 1;
+/// Memory for pages, in bytes.
+const CACHE_BYTES: usize = 32 << 20;
+/// Permission bits that let others than the owner in.
+const OTHERS: u32 = 0o077;
+
+/// An open store.
+pub(crate) struct Store {
+    database: Database,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the store of `authority` at `path`, making it if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file is damaged, of another version or authority, open to others, or in use.
+    pub(crate) fn open(path: &Path, authority: &Identifier) -> Result<Self, StoreError> {
+        let file = open_file(path)?;
+        let found = |error| StoreError::open(path, error);
+        let backend = FileBackend::new(file).map_err(|error| found(error.into()))?;
+        let database = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(true)
+            .create_with_backend(backend)
+            .map_err(found)?;
+        let store = Self {
+            database,
+            path: path.to_owned(),
+        };
+        store.prepare(authority)?;
+        Ok(store)
+    }
+
+    /// Returns the bytes of the file.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Runs `work` in one transaction, which is on stable storage when this returns. A batch that has changed nothing
+    /// costs no write.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing of the batch has happened, or, where the disk failed in the commit itself, that
+    /// cannot be known before the store is opened again.
+    pub(crate) fn batch<T>(
+        &self,
+        work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let transaction = self.begin()?;
+        let (result, changed) = {
+            let mut batch = Batch::open(&transaction)?;
+            let result = work(&mut batch)?;
+            (result, batch.finish()?)
+        };
+        if changed {
+            transaction.commit().map_err(StoreError::disk)?;
+        } else {
+            transaction.abort().map_err(StoreError::disk)?;
+        }
+        Ok(result)
+    }
+
+    fn begin(&self) -> Result<WriteTransaction, StoreError> {
+        let mut transaction = self.database.begin_write().map_err(StoreError::disk)?;
+        transaction
+            .set_durability(Durability::Immediate)
+            .map_err(StoreError::disk)?;
+        // A ticket decides who belongs to the fleet: half a transaction must not pass for a whole one, even if somebody
+        // could choose what is written around it.
+        transaction.set_two_phase_commit(true);
+        Ok(transaction)
+    }
+
+    /// Makes the tables of a new file, or checks and migrates those of an old one.
+    fn prepare(&self, authority: &Identifier) -> Result<(), StoreError> {
+        let transaction = self.begin()?;
+        let fresh = {
+            let mut meta = transaction.open_table(META).map_err(StoreError::disk)?;
+            let schema = match meta.get(META_SCHEMA).map_err(StoreError::disk)? {
+                Some(bytes) => Some(read_schema(bytes.value())?),
+                None => None,
+            };
+            match schema {
+                None => {
+                    let put = |meta: &mut redb::Table<'_, &str, &[u8]>, key, bytes: &[u8]| {
+                        meta.insert(key, bytes).map(drop).map_err(StoreError::disk)
+                    };
+                    put(&mut meta, META_SCHEMA, &SCHEMA.to_be_bytes())?;
+                    put(&mut meta, META_AUTHORITY, authority.as_bytes())?;
+                    true
+                }
+                Some(SCHEMA) => {
+                    let owner = meta.get(META_AUTHORITY).map_err(StoreError::disk)?;
+                    check_owner(
+                        &self.path,
+                        owner.as_ref().map(redb::AccessGuard::value),
+                        authority,
+                    )?;
+                    false
+                }
+                // Older versions are brought up to date here, step by step; version 1 is the first.
+                Some(got) => {
+                    return Err(StoreError::Schema {
+                        path: self.path.clone(),
+                        got,
+                        want: SCHEMA,
+                    });
+                }
+            }
+        };
+        {
+            let batch = Batch::open(&transaction)?;
+            batch.check_log_head(&self.path)?;
+        }
+        if fresh {
+            transaction.commit().map_err(StoreError::disk)
+        } else {
+            transaction.abort().map_err(StoreError::disk)
+        }
+    }
+}
+
+fn open_file(path: &Path) -> Result<File, StoreError> {
+    let failed = |source: io::Error| StoreError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(StoreError::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & OTHERS != 0 {
+        return Err(StoreError::Permissions {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    // The name of a file made just now is part of what the first commit promises.
+    if metadata.size() == 0
+        && let Some(directory) = path.parent()
+    {
+        let directory = if directory.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            directory
+        };
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed)?;
+    }
+    Ok(file)
+}
+
+fn read_schema(bytes: &[u8]) -> Result<u32, StoreError> {
+    bytes
+        .try_into()
+        .map(u32::from_be_bytes)
+        .map_err(|_| StoreError::record("schema version"))
+}
+
+fn check_owner(path: &Path, got: Option<&[u8]>, want: &Identifier) -> Result<(), StoreError> {
+    let got: [u8; 32] = got
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| StoreError::record("authority"))?;
+    let got = Identifier::from_bytes(got);
+    if got == *want {
+        Ok(())
+    } else {
+        Err(StoreError::Foreign {
+            path: path.to_owned(),
+            got,
+            want: *want,
+        })
+    }
+}
