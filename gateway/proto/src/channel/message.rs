@@ -13,7 +13,7 @@ pub(super) const MESSAGE_2: u8 = 0x12;
 pub(super) const MESSAGE_3: u8 = 0x13;
 pub(super) const COOKIE: u8 = 0x1c;
 
-/// Bytes of the longest handshake message taken: message 3 with 16 changes and the longest presentation has 8,177.
+/// Bytes of the longest handshake message taken: message 3 with 16 changes and the longest presentation has 8,169.
 pub(super) const MESSAGE_LEN_MAX: usize = 8192;
 /// Bytes message 1 is filled to.
 const MESSAGE_1_LEN_HYBRID: usize = 1900;

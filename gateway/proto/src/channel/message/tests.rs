@@ -156,6 +156,35 @@ proptest! {
     }
 
     #[test]
+    fn payloads_come_back(
+        changes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..17),
+        attestation in prop::collection::vec(any::<u8>(), 0..300),
+        presentation in prop::collection::vec(any::<u8>(), 0..PRESENTATION_LEN_MAX + 10),
+    ) {
+        let mut history = vec![u8::try_from(changes.len()).expect("at most 16")];
+        for change in &changes {
+            wire::put_bytes16(&mut history, change);
+        }
+        let mut payload = vec![FORM_FULL];
+        payload.extend_from_slice(&history);
+        wire::put_bytes16(&mut payload, &attestation);
+        wire::put_bytes16(&mut payload, &presentation);
+        let full = Payload::Full {
+            history: &history,
+            attestation: &attestation,
+            presentation: &presentation,
+        };
+        let want = if presentation.len() <= PRESENTATION_LEN_MAX {
+            Ok(full)
+        } else {
+            Err(presentation_len(&presentation))
+        };
+        prop_assert_eq!(Payload::decode(&payload), want);
+        payload.push(0);
+        prop_assert!(Payload::decode(&payload).is_err());
+    }
+
+    #[test]
     fn any_bytes_are_a_message_or_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..2100)) {
         let _ = Message2::decode(&bytes);
         let _ = decode_message_3(&bytes);

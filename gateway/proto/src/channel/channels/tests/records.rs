@@ -203,6 +203,9 @@ fn a_record_with_malformed_frames_is_dropped_whole() {
         vec![frame::REKEY_PLEASE, 0, 1, 0],
         vec![frame::REKEY1, 0, 2, 1, 1],
         vec![frame::REKEY2, 0, 2, 1, 1],
+        vec![frame::PROOF_PLEASE, 0, 1, 0],
+        [close_first.as_slice(), &[frame::PROOF, 0, 67], &[1; 67]].concat(),
+        [close_first.as_slice(), &[frame::CREDENTIAL, 16, 1], &[1; 4097]].concat(),
     ] {
         let record = net.seal_raw(A, a, &bad);
         assert!(
@@ -210,7 +213,7 @@ fn a_record_with_malformed_frames_is_dropped_whole() {
             "{bad:?}"
         );
     }
-    assert_eq!(net.nodes[B].channels.stats().records_malformed, 7);
+    assert_eq!(net.nodes[B].channels.stats().records_malformed, 10);
     assert!(net.nodes[B].channels.peer(b).is_some());
     assert!(net.nodes[B].bodies().is_empty());
     // Unknown kinds are skipped and counted.
