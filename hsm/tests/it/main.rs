@@ -6,10 +6,14 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod create;
+mod faulty;
 mod keys;
 mod pin;
 mod process;
 mod recovery;
 mod softhsm;
+mod spy;
+mod suite;
 mod tokens;
+mod tpm;
 mod worker;

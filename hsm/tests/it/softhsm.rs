@@ -126,7 +126,9 @@ impl Token {
             .args(arguments)
             .envs(self.environment())
             .output()
-            .unwrap_or_else(|error| panic!("{program}: {error}; install it: {INSTALL}"));
+            .unwrap_or_else(|error| {
+                panic!("{program}: {error}; install what the tests need: cargo xtask setup")
+            });
         let text = text_of(&output);
         assert!(output.status.success(), "{program} {arguments:?}: {text}");
         text
@@ -274,7 +276,7 @@ pub(crate) fn spy() -> PathBuf {
 }
 
 /// Finds a module where distributions put it: under the library directory or that of the architecture.
-fn find(file: &str, folders: &[&str]) -> PathBuf {
+pub(crate) fn find(file: &str, folders: &[&str]) -> PathBuf {
     let mut roots = vec![
         PathBuf::from("/usr/lib"),
         PathBuf::from("/usr/lib64"),
@@ -288,7 +290,7 @@ fn find(file: &str, folders: &[&str]) -> PathBuf {
         .iter()
         .flat_map(|root| folders.iter().map(move |folder| root.join(folder).join(file)));
     let found = candidates.into_iter().find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("{file} is not installed; install it: {INSTALL}"))
+    found.unwrap_or_else(|| panic!("{file} is not installed; install what the tests need: cargo xtask setup"))
 }
 
 fn path_text(path: &Path) -> &str {
@@ -305,4 +307,3 @@ fn text_of(output: &Output) -> String {
 
 /// Tells the child process where its token is.
 const DIRECTORY: &str = "FIELDGATE_HSM_TEST_DIRECTORY";
-const INSTALL: &str = "apt-get install softhsm2 opensc opensc-pkcs11";

@@ -145,6 +145,7 @@ const DEBIAN_PACKAGES: &[&str] = &[
     "libtss2-tcti-tabrmd0",
     "libtpm2-pkcs11-1",
     "dbus-daemon",
+    "dbus-bin",
     // Network namespaces and what crosses them.
     "iproute2",
     "tcpdump",
