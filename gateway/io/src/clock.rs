@@ -10,6 +10,12 @@ pub fn monotonic() -> u64 {
     nanos(sys::clock(libc::CLOCK_MONOTONIC))
 }
 
+/// Returns the time since the machine booted in nanoseconds, with the time it slept (`CLOCK_BOOTTIME`).
+#[must_use]
+pub fn boottime() -> u64 {
+    nanos(sys::clock(libc::CLOCK_BOOTTIME))
+}
+
 /// The wall clock at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WallClock {
@@ -57,6 +63,12 @@ mod tests {
             assert!(now >= last);
             last = now;
         }
+    }
+
+    #[test]
+    fn boottime_counts_what_monotonic_counts_and_sleep() {
+        let monotonic = monotonic();
+        assert!(boottime() >= monotonic);
     }
 
     #[test]
