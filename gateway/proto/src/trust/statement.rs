@@ -361,6 +361,9 @@ impl StatementKey {
     /// # Errors
     /// [`TrustError::OutsideAttestation`] if the key is not vouched for at `issued_at`, [`TrustError::Lifetime`] or
     /// [`TrustError::Length`].
+    ///
+    /// # Panics
+    /// Never: the length of every statement is bounded.
     pub fn sign(
         &self,
         kind: StatementKind,

@@ -1,10 +1,12 @@
 //! What a node believes, and on whose word.
 
-mod error;
+mod output;
+mod questions;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-pub use error::{SavedError, SavedPart};
+pub use output::{Own, Saved, SavedError, SavedPart, StatusTaken, TrustOutput, TrustStats};
+use questions::Questions;
 
 use crate::{
     crypto::sha256,
@@ -15,8 +17,7 @@ use crate::{
 
 use super::{
     Credential, Freshness, PRESENTATION_LEN_MAX, Presentation, SignedTime, Standing, Statement,
-    StatementKind, StatusList, SubjectPrefix, TrustError, TrustFrame, TrustSettings, recent::Recent,
-    standing,
+    StatementKind, StatusList, TrustError, TrustFrame, TrustSettings, recent::Recent, standing,
 };
 
 /// Verified credentials that a node can remember (PROTOCOL.md §14).
@@ -24,69 +25,6 @@ pub const REMEMBERED_MAX: usize = 65_536;
 
 /// Verified attestations of statement keys. An authority makes one or two a day, so this is a credential's life.
 const STATEMENT_KEYS_MAX: usize = 512;
-/// Questions for the time that wait for an answer.
-const QUESTIONS_MAX: usize = 16;
-/// How long an answer is waited for (PROTOCOL.md §11).
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-
-/// What a node kept of its authority over a restart, as [`TrustOutput::Save`] gave it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Saved {
-    /// The authority's history.
-    pub history: Option<Vec<u8>>,
-    /// The newest status list.
-    pub status: Option<Vec<u8>>,
-    /// The node's own credential.
-    pub own: Option<Vec<u8>>,
-}
-
-/// An effect of [`Trust`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TrustOutput {
-    /// Keep this over a restart, in the place of what was saved as the same part before.
-    Save {
-        /// Which part of [`Saved`].
-        what: SavedPart,
-        /// Its bytes.
-        bytes: Arc<[u8]>,
-    },
-}
-
-/// A node's own credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Own {
-    /// What it presents to peers: history and signed statement.
-    pub presentation: Arc<[u8]>,
-    /// What that says.
-    pub credential: Arc<Credential>,
-}
-
-/// What became of a status list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StatusTaken {
-    /// Whether it is newer than the one held before; it is held now.
-    pub newer: bool,
-    /// The number of the list held.
-    pub number: u64,
-    /// The subjects it revokes and the one before did not, ascending: their channels are to be closed
-    /// ([`Trust::is_revoked`]).
-    pub revoked: Vec<SubjectPrefix>,
-}
-
-/// What [`Trust`] did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TrustStats {
-    /// Presentations that were known: no signature verified.
-    pub hits: u64,
-    /// Presentations that were verified.
-    pub misses: u64,
-    /// Of those, the ones for whose statement key the attestation was verified as well.
-    pub attestations: u64,
-    /// Credentials forgotten to make room.
-    pub evictions: u64,
-    /// Credentials remembered now.
-    pub remembered: usize,
-}
 
 /// The list held.
 #[derive(Debug)]
@@ -115,8 +53,7 @@ pub struct Trust {
     credentials: Recent<Arc<Credential>>,
     /// Attestations of statement keys that verified, by their hash.
     statement_keys: Recent<()>,
-    /// Questions for the time, oldest first.
-    questions: VecDeque<([u8; 16], Instant)>,
+    questions: Questions,
     /// Highest `issued_at` verified.
     latest: u64,
     /// What is to be saved, each part at most once.
@@ -147,7 +84,7 @@ impl Trust {
             own: None,
             credentials: Recent::new(settings.remembered_max.min(REMEMBERED_MAX)),
             statement_keys: Recent::new(STATEMENT_KEYS_MAX),
-            questions: VecDeque::new(),
+            questions: Questions::default(),
             latest: 0,
             unsaved: [None, None, None],
             stats: TrustStats::default(),
@@ -360,13 +297,7 @@ impl Trust {
     /// Asks for the time: the nonce for a TimePlease frame. Of more than 16 questions without an answer the oldest is
     /// forgotten.
     pub fn ask_time(&mut self, now: Instant, entropy: &mut dyn Entropy) -> [u8; 16] {
-        let mut nonce = [0; 16];
-        entropy.fill(&mut nonce);
-        if self.questions.len() >= QUESTIONS_MAX {
-            self.questions.pop_front();
-        }
-        self.questions.push_back((nonce, now));
-        nonce
+        self.questions.ask(now, entropy)
     }
 
     /// Takes the authority's answer: history and signed statement. Returns the time at `now`, which is the one signed
@@ -385,16 +316,12 @@ impl Trust {
             });
         }
         let time = SignedTime::decode(statement)?;
-        let asked = self
-            .questions
-            .iter()
-            .position(|(nonce, asked)| *nonce == time.nonce && now - *asked <= ANSWER_WITHIN)
-            .ok_or(TrustError::NotAsked)?;
-        self.believe(&presented)?;
         let took = self
             .questions
-            .remove(asked)
-            .map_or(Duration::ZERO, |(_, asked)| now - asked);
+            .waiting_for(now, &time.nonce)
+            .ok_or(TrustError::NotAsked)?;
+        self.believe(&presented)?;
+        self.questions.answered(&time.nonce);
         let half = u64::try_from(took.as_millis() / 2).unwrap_or(u64::MAX);
         Ok(WallTime {
             unix_millis: time.unix_millis.saturating_add(half),
