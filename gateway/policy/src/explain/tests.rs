@@ -1,0 +1,6 @@
+use crate::check::check;
+
+#[test]
+fn built_in_policy_is_good() {
+    assert!(check("built-in", crate::BUILT_IN).policy.is_some());
+}
