@@ -25,7 +25,10 @@ mod token;
 
 pub use create::{CreatedKey, create_pkcs11};
 pub use key::{KeyOrigin, KeySummary};
-pub use probe::{Library, Probe, SlotSummary, TokenSummary, probe};
+pub use probe::{
+    Library, Probe, ProbeReport, Serials, SignLatency, SlotSummary, TokenSummary, TokenTrials, Trial,
+    TrialOutcome, TrialRow, probe, probe_report,
+};
 
 pub(crate) use create::{Label, create_labelled, destroy};
 pub(crate) use session::{LoginStep, LoginWatch, Pin};

@@ -9,6 +9,13 @@ use super::module::{Entered, Module};
 use crate::error::{CallError, Error, PinState};
 use crate::uri::Pkcs11Uri;
 
+mod report;
+mod trial;
+
+pub use report::{
+    ProbeReport, Serials, SignLatency, TokenTrials, Trial, TrialOutcome, TrialRow, probe_report,
+};
+
 /// Everything a module shows without a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {

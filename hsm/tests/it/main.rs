@@ -9,6 +9,7 @@ mod create;
 mod faulty;
 mod keys;
 mod pin;
+mod probing;
 mod process;
 mod recovery;
 mod softhsm;
