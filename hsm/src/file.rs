@@ -133,9 +133,8 @@ impl FileSigner {
         })
     }
 
-    /// Makes a successor for the key at `path`, sealed in the file `<path>.next`, and opens it.
+    /// Makes a successor for the key `current` at `path`, sealed in the file `<path>.next`, and opens it.
     ///
-    /// A successor that is there already, from a rotation that did not come to its end, is opened and taken: it was never used.
     /// The order that survives a crash anywhere:
     ///
     /// 1. `create_next`: both keys are on stable storage.
@@ -143,15 +142,29 @@ impl FileSigner {
     ///    current one, and [`open_wanted`](Self::open_wanted) finds it at `path`; from then on the new one, found beside it.
     /// 3. [`commit_next`](Self::commit_next): the new file takes the place of the old one, in one step.
     ///
+    /// `current` is the current key of the history on stable storage. With it a rotation that stopped after step 2 is brought to
+    /// its end first, and what one that stopped before has left behind is removed: no history names it.
+    ///
     /// # Errors
-    /// Those of [`create`](Self::create) and [`open`](Self::open), and [`Error::FileUnreadable`] when there is no key at `path`.
-    pub fn create_next(path: &Path, secret: &Secret, algorithm: Algorithm) -> Result<Self, Error> {
-        Self::dangerous_read_public_key(path)?;
+    /// Those of [`create`](Self::create) and [`commit_next`](Self::commit_next).
+    pub fn create_next(
+        path: &Path,
+        secret: &Secret,
+        current: &PublicKey,
+        algorithm: Algorithm,
+    ) -> Result<Self, Error> {
+        Self::commit_next(path, current)?;
         let next = next_path(path);
-        match Self::create(&next, secret, algorithm) {
-            Err(Error::FileExists { .. }) => Self::open(&next, secret),
-            created => created,
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Error::FileUnwritable {
+                    path: next,
+                    cause: error.into(),
+                });
+            }
+            Ok(()) | Err(_) => {}
         }
+        Self::create(&next, secret, algorithm)
     }
 
     /// Puts the successor in the place of the key at `path`; returns once that is on stable storage.

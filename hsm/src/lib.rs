@@ -4,13 +4,15 @@
 //!  Settings ──open──▶ Box<dyn Signer> ◀──owns── Worker ◀──submit── the rest of the node
 //!                     │ Pkcs11Signer            │ one thread for the signer, one for deadlines
 //!                     │ FileSigner              └──Completion──▶ the caller's function
-//!                     └ SoftwareSigner
+//!                     │ SoftwareSigner
+//!                     └ ProcessSigner ══ worker process: Pkcs11Signer or FileSigner, in a sandbox
 //! ```
 //!
 //! The identity key signs and does nothing else. Every signature is over the SHA-256 of the message, made
 //! on the host: ECDSA P-256 signs that digest, Ed25519 signs its 32 bytes as the message (`PROTOCOL.md` §2.1).
 //! A token may need half a second for a signature or hang for ever, so nothing but a [`Worker`]'s own
-//! thread calls a [`Signer`].
+//! thread calls a [`Signer`]. A node has the key in a worker [`process`]: a vendor's module may crash, and is not to be trusted
+//! with the node's files.
 #![forbid(unsafe_code)]
 
 mod clock;

@@ -30,7 +30,7 @@ pub use probe::{
     TrialOutcome, TrialRow, probe, probe_report,
 };
 
-pub(crate) use create::{Label, create_labelled, destroy};
+pub(crate) use create::{create_successor, destroy};
 pub(crate) use session::{LoginStep, LoginWatch, Pin};
 
 use module::Module;

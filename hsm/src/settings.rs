@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::file::FileSigner;
-use crate::pkcs11::{
-    KeySummary, Label, Pin, Pkcs11Signer, create_labelled, create_pkcs11, destroy, list_keys,
-};
+use crate::pkcs11::{KeySummary, Pin, Pkcs11Signer, create_pkcs11, create_successor, destroy, list_keys};
 use crate::secret::SecretSource;
 use crate::signer::{Algorithm, PublicKey, Signer};
 use crate::uri::Pkcs11Uri;
@@ -127,28 +125,33 @@ impl Settings {
     pub fn create(&self, algorithm: Algorithm) -> Result<Box<dyn Signer>, Error> {
         match self {
             Self::Pkcs11 { module, uri, pin, .. } => {
-                let created = create_pkcs11(module, uri, pin, label_of(uri), algorithm)?;
+                let label = uri.object.as_deref().unwrap_or(DEFAULT_LABEL);
+                let created = create_pkcs11(module, uri, pin, label, algorithm)?;
                 Ok(Box::new(Pkcs11Signer::open(module, &created.uri, pin)?))
             }
             Self::File { path, key } => Ok(Box::new(FileSigner::create(path, &key.read()?, algorithm)?)),
         }
     }
 
-    /// Makes a successor for the key the settings name, and returns it open; the old key stays.
+    /// Makes a successor for the key `current`, and returns it open; the old key stays.
     ///
-    /// On a token it has the same label and an identifier of its own. For a file see [`FileSigner::create_next`], which tells
-    /// the order of steps that survives a crash.
+    /// On a token it has the label of the current key and an identifier of its own. For a file see
+    /// [`FileSigner::create_next`], which tells the order of steps that survives a crash.
     ///
     /// # Errors
-    /// Those of [`create`](Self::create) but that others have the label.
-    pub fn create_next(&self, algorithm: Algorithm) -> Result<Box<dyn Signer>, Error> {
+    /// Those of [`create`](Self::create) but that others have the label, and [`Error::KeyNotWanted`] when `current` is not there.
+    pub fn create_next(&self, current: &PublicKey, algorithm: Algorithm) -> Result<Box<dyn Signer>, Error> {
         match self {
             Self::Pkcs11 { module, uri, pin, .. } => {
-                let label = (label_of(uri), Label::Shared);
-                let created = create_labelled(module, uri, Pin::read(pin)?, label, algorithm)?;
+                let created = create_successor(module, uri, Pin::read(pin)?, current, algorithm)?;
                 Ok(Box::new(Pkcs11Signer::open(module, &created.uri, pin)?))
             }
-            Self::File { path, key } => Ok(Box::new(FileSigner::create_next(path, &key.read()?, algorithm)?)),
+            Self::File { path, key } => Ok(Box::new(FileSigner::create_next(
+                path,
+                &key.read()?,
+                current,
+                algorithm,
+            )?)),
         }
     }
 
@@ -176,11 +179,6 @@ impl Settings {
             Self::File { path, .. } => FileSigner::discard_next(path, public_key),
         }
     }
-}
-
-/// Returns the label of a key made for a URI.
-fn label_of(uri: &Pkcs11Uri) -> &str {
-    uri.object.as_deref().unwrap_or(DEFAULT_LABEL)
 }
 
 /// Takes the one value that is given, or the same given twice.
@@ -257,6 +255,70 @@ mod tests {
             None,
         );
         assert!(matches!(program, Err(Error::Uri(_))));
+    }
+
+    #[test]
+    fn a_rotation_survives_a_stop_after_each_step() {
+        use std::os::unix::fs::OpenOptionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("credential");
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&key)
+            .unwrap();
+        std::io::Write::write_all(&mut file, &[0xee; 32]).unwrap();
+        let path = directory.path().join("identity");
+        let next_path = directory.path().join("identity.next");
+        let settings = Settings::File {
+            path: path.clone(),
+            key: SecretSource::File(key),
+        };
+        let opened = |wanted: &PublicKey| settings.open_key(Some(wanted)).map(|signer| *signer.public_key());
+        let first = *settings.create(Algorithm::P256).unwrap().public_key();
+
+        // Stopped after the first step: the old key is the current one, and what is left behind is replaced.
+        let left = *settings
+            .create_next(&first, Algorithm::P256)
+            .unwrap()
+            .public_key();
+        assert_eq!((opened(&first), opened(&left)), (Ok(first), Ok(left)));
+        std::fs::write(&next_path, b"half of a file").unwrap();
+        assert_eq!(opened(&first), Ok(first));
+        let second = *settings
+            .create_next(&first, Algorithm::Ed25519)
+            .unwrap()
+            .public_key();
+        assert!(matches!(opened(&left), Err(Error::KeyNotWanted { .. })));
+
+        // Stopped after the second: the new key is the current one, and the next rotation ends this one first.
+        assert_eq!(opened(&second), Ok(second));
+        let third = *settings
+            .create_next(&second, Algorithm::P256)
+            .unwrap()
+            .public_key();
+        assert_eq!(FileSigner::dangerous_read_public_key(&path), Ok(second));
+
+        // The whole way, and the last step twice.
+        settings.commit_next(&third).unwrap();
+        settings.commit_next(&third).unwrap();
+        assert_eq!(settings.open().unwrap().public_key(), &third);
+        assert!(!next_path.exists());
+        for wrong in [&first, &second] {
+            assert!(settings.commit_next(wrong).is_err());
+            assert!(matches!(settings.destroy(wrong), Err(Error::KeyNotWanted { .. })));
+            assert!(settings.create_next(wrong, Algorithm::P256).is_err());
+        }
+        // Only what was never committed is removed, never the key itself.
+        let fourth = *settings
+            .create_next(&third, Algorithm::P256)
+            .unwrap()
+            .public_key();
+        assert!(settings.destroy(&third).is_err());
+        settings.destroy(&fourth).unwrap();
+        assert!(!next_path.exists() && path.exists());
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //!                 └──── watch thread: deadlines ───────────────▶ deliver(Completion)
 //! ```
 //!
-//! Requests and completions are plain data, so that the thread can become a process. A token that hangs blocks the
-//! signer thread and nobody else: the watch thread answers for it when a deadline passes.
+//! A token that hangs blocks the signer thread and nobody else: the watch thread answers for it when a deadline passes. The signer
+//! may be one that has the key in a process of its own ([`Worker::start_process`]); the signer thread is then what looks
+//! after that process.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -42,52 +42,74 @@ pub fn create_pkcs11(
     label: &str,
     algorithm: Algorithm,
 ) -> Result<CreatedKey, Error> {
-    create_labelled(module, uri, Pin::read(pin)?, (label, Label::Free), algorithm)
+    create(module, uri, Pin::read(pin)?, &Naming::New(label), algorithm)
 }
 
-/// Whether other keys may have the label of a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Label {
-    /// None may.
-    Free,
-    /// They may: the new key is their successor.
-    Shared,
-}
-
-/// Makes a key pair as [`create_pkcs11`] does.
-pub(crate) fn create_labelled(
+/// Makes a key pair beside the one with the public key `current`, with its label: its successor.
+pub(crate) fn create_successor(
     module: &Path,
     uri: &Pkcs11Uri,
     pin: Pin,
-    (label, sharing): (&str, Label),
+    current: &PublicKey,
+    algorithm: Algorithm,
+) -> Result<CreatedKey, Error> {
+    create(module, uri, pin, &Naming::SuccessorOf(current), algorithm)
+}
+
+/// Where the label of a new key comes from.
+enum Naming<'a> {
+    /// It is this one, which no other object may have.
+    New(&'a str),
+    /// It is that of the key with this public key.
+    SuccessorOf(&'a PublicKey),
+}
+
+fn create(
+    module: &Path,
+    uri: &Pkcs11Uri,
+    pin: Pin,
+    naming: &Naming<'_>,
     algorithm: Algorithm,
 ) -> Result<CreatedKey, Error> {
     uri.require_private_key()?;
+    if let Naming::New(label) = naming {
+        check_label(label)?;
+    }
+    let module = Module::load(module)?;
+    let sessions = Sessions::open_for_writing(&module, uri, &mut Login::new(pin))?;
+    token::require_mechanism(&sessions, token::generating_mechanism(algorithm))?;
+    token::require_mechanism(&sessions, token::signing_mechanism(algorithm))?;
+    let label = match naming {
+        Naming::SuccessorOf(current) => key::find_wanted(&sessions, uri, current)?.label,
+        Naming::New(label) => {
+            let taken =
+                sessions.call(|session| session.find_objects(&[Attribute::Label((*label).into())]))?;
+            if !taken.is_empty() {
+                return Err(Error::LabelTaken {
+                    token: sessions.token_uri().to_string(),
+                    label: (*label).to_owned(),
+                });
+            }
+            (*label).to_owned()
+        }
+    };
+    let pair = Pair::generate(&sessions, &label, algorithm)?;
+    finish(&sessions, &pair, &label, algorithm).inspect_err(|_| {
+        // A key that is not as it should be must not be found by the next start.
+        for handle in [pair.private, pair.public] {
+            let _ = sessions.call(|session| session.destroy_object(handle));
+        }
+    })
+}
+
+fn check_label(label: &str) -> Result<(), Error> {
     if label.is_empty() || label.len() > LABEL_BYTES_MAX {
         return Err(Error::Label {
             have: label.len(),
             max: LABEL_BYTES_MAX,
         });
     }
-    let module = Module::load(module)?;
-    let mut login = Login::new(pin);
-    let sessions = Sessions::open_for_writing(&module, uri, &mut login)?;
-    token::require_mechanism(&sessions, token::generating_mechanism(algorithm))?;
-    token::require_mechanism(&sessions, token::signing_mechanism(algorithm))?;
-    let taken = sessions.call(|session| session.find_objects(&[Attribute::Label(label.into())]))?;
-    if sharing == Label::Free && !taken.is_empty() {
-        return Err(Error::LabelTaken {
-            token: sessions.token_uri().to_string(),
-            label: label.to_owned(),
-        });
-    }
-    let pair = Pair::generate(&sessions, label, algorithm)?;
-    finish(&sessions, &pair, label, algorithm).inspect_err(|_| {
-        // A key that is not as it should be must not be found by the next start.
-        for handle in [pair.private, pair.public] {
-            let _ = sessions.call(|session| session.destroy_object(handle));
-        }
-    })
+    Ok(())
 }
 
 /// Removes the key pair with that public key from the token that `uri` names.

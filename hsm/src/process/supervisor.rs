@@ -62,6 +62,9 @@ pub struct ProcessSigner {
 impl ProcessSigner {
     /// Starts the worker process and has it open the key.
     ///
+    /// A worker dies with the thread that started it, which is the one that calls `start`, and `sign` after a loss: keep to one
+    /// thread that lives as long as the signer.
+    ///
     /// # Errors
     /// What [`Settings::open`] gives, and [`Error::WorkerStart`], [`Error::WorkerEnded`], [`Error::WorkerProtocol`],
     /// [`Error::PinRefusedBefore`], [`Error::LoginDeadly`], [`Error::PinMarker`].

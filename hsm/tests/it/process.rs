@@ -472,7 +472,11 @@ fn a_key_is_chosen_by_its_public_key() {
     scenario("process::a_key_is_chosen_by_its_public_key", |token| {
         let settings = process_settings(token, module(), token.pin());
         let old = *settings.signer.create(Algorithm::P256).unwrap().public_key();
-        let new = *settings.signer.create_next(Algorithm::P256).unwrap().public_key();
+        let new = *settings
+            .signer
+            .create_next(&old, Algorithm::P256)
+            .unwrap()
+            .public_key();
         let error = settings.signer.open().map(|_| ()).unwrap_err();
         assert!(
             matches!(&error, Error::KeyAmbiguous { offered, .. } if offered.len() == 2),
@@ -533,7 +537,9 @@ fn a_successor_is_found_although_the_uri_has_the_old_identifier() {
                 let settings = Settings::pkcs11(uri.clone(), Some(module()), Some(token.pin())).unwrap();
                 assert_eq!(settings.open().unwrap().public_key(), &created.public_key);
                 if uri.object.is_some() {
-                    settings.create_next(Algorithm::P256).unwrap();
+                    settings
+                        .create_next(&created.public_key, Algorithm::P256)
+                        .unwrap();
                 }
                 let keys = settings.keys().unwrap();
                 assert_eq!(keys.len(), 2);
@@ -577,7 +583,10 @@ fn a_sealed_file_is_opened_in_the_process() {
     assert!(matches!(error, Error::WrongKey { .. }), "{error:?}");
 
     // A rotation that stopped between history and rename: the wanted key is in the file beside.
-    let next = *right.create_next(Algorithm::Ed25519).unwrap().public_key();
+    let next = *right
+        .create_next(&created, Algorithm::Ed25519)
+        .unwrap()
+        .public_key();
     let wanted = ProcessSettings {
         wanted: Some(next),
         ..process(right)

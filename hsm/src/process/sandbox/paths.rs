@@ -86,6 +86,12 @@ impl Paths {
         self.write.extend(path_of("TPM2_PKCS11_STORE"));
         self.write.extend(home.map(|home| home.join(".tpm2_pkcs11")));
         self.read.extend(path_of("TSS2_FAPICONF"));
+        // A TPM under a name of its own: `device:/dev/tpmrm1`.
+        let ways = ["TPM2_PKCS11_TCTI", "TSS2_TCTI"]
+            .into_iter()
+            .filter_map(&variable);
+        self.write
+            .extend(ways.filter_map(|way| way.to_str()?.strip_prefix("device:").map(PathBuf::from)));
 
         if let Some(file) = path_of("KRYOPTIC_CONF") {
             // Its database makes files beside itself.
@@ -197,6 +203,8 @@ mod tests {
             "SOFTHSM2_CONF" => Some(softhsm.clone().into()),
             "KRYOPTIC_CONF" => Some(kryoptic.clone().into()),
             "TPM2_PKCS11_STORE" => Some("/srv/tpm".into()),
+            "TPM2_PKCS11_TCTI" => Some("device:/dev/tpmrm1".into()),
+            "TSS2_TCTI" => Some("swtpm:port=2321".into()),
             "HOME" => Some("/home/fieldgate".into()),
             "PKCS11SPY" => Some("/opt/vendor/behind.so".into()),
             "PKCS11SPY_OUTPUT" => Some(trace.clone().into()),
@@ -211,6 +219,7 @@ mod tests {
                 "/srv/tokens".into(),
                 "/srv/tpm".into(),
                 "/home/fieldgate/.tpm2_pkcs11".into(),
+                "/dev/tpmrm1".into(),
                 // /two.sql lies in the root, which is never granted.
                 "/srv/kryoptic".into(),
                 trace.clone(),
