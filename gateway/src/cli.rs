@@ -44,6 +44,9 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Be the process that has the identity key; nodes start it by themselves
+    #[command(hide = true)]
+    TokenWorker,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ mod identity;
 mod journal;
 mod run;
 mod status;
+mod token_worker;
 
 /// Runs the command and returns its exit code: 0 done, 1 failed, 2 wrong input.
 pub(crate) fn run(cli: Cli) -> ExitCode {
@@ -25,6 +26,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Journal(command) => journal::run(command),
         Command::Status(args) => status::run(&args),
         Command::Completions { shell } => config::completions(shell),
+        Command::TokenWorker => return token_worker::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
-use fieldgate_config::settings::{Identity as IdentitySettings, SecretSource as ConfiguredSecret};
-use fieldgate_hsm::{Completion, Limits, Priority, Request, Signer, Worker};
+use fieldgate_config::settings::{Identity as IdentitySettings, Sandbox, SecretSource as ConfiguredSecret};
+use fieldgate_hsm::{
+    Completion, Deliver, Limits, Priority, Request, SandboxSettings, Signer, Worker, process::ProcessSettings,
+};
 use fieldgate_proto::{
     channel::LocalIdentity,
     crypto::{Signature, X25519Secret},
@@ -43,15 +45,42 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Opens the identity that the settings name: the key in its token or file, the history in `state_dir`.
+    /// Opens the identity that the settings name: the key in its token or file, the history in `state_dir`. The key is in a
+    /// worker process with the usual sandbox.
+    ///
+    /// # Errors
+    /// Those of [`open_with`](Self::open_with).
+    pub(crate) fn open(settings: &IdentitySettings, state_dir: &Path) -> Result<Self, StartError> {
+        Self::open_with(settings, &Sandbox::default(), state_dir)
+    }
+
+    /// Opens the identity that the settings name, in a worker process that may do what `sandbox` adds.
     ///
     /// # Errors
     /// [`StartError`] if the key cannot be used, or history and key do not belong together.
-    pub(crate) fn open(settings: &IdentitySettings, state_dir: &Path) -> Result<Self, StartError> {
+    pub(crate) fn open_with(
+        settings: &IdentitySettings,
+        sandbox: &Sandbox,
+        state_dir: &Path,
+    ) -> Result<Self, StartError> {
         let history = read_history(state_dir)?;
-        let (signer, place) = signer_settings(settings)?;
+        let (mut signer, place) = signer_settings(settings)?;
+        if let fieldgate_hsm::Settings::Pkcs11 { sandbox: place, .. } = &mut signer {
+            *place = SandboxSettings {
+                extra_paths: sandbox.paths.clone(),
+                network: sandbox.network,
+                environment: sandbox.environment.clone(),
+            };
+        }
+        let process = ProcessSettings {
+            wanted: Some(signer_key(history.current_key())?),
+            state_dir: Some(state_dir.to_owned()),
+            ..ProcessSettings::new(signer)
+        };
         let sequence = SequenceFile::Kept(state_dir.join("attestation.sequence"));
-        Self::start(history, sequence, place, move || signer.open())
+        Self::start(history, sequence, place, |limits, deliver| {
+            Worker::start_process(limits, process, deliver)
+        })
     }
 
     /// Takes a signer that lives in memory only, and makes an identity for it.
@@ -63,8 +92,8 @@ impl Identity {
         wall: WallTime,
     ) -> Result<Self, StartError> {
         let history = new_history(&mut signer, wall)?;
-        Self::start(history, SequenceFile::Forgotten(0), "memory", move || {
-            Ok(Box::new(signer))
+        Self::start(history, SequenceFile::Forgotten(0), "memory", |limits, deliver| {
+            Worker::start(limits, move || Ok(Box::new(signer)), deliver)
         })
     }
 
@@ -72,14 +101,14 @@ impl Identity {
         history: ChangeHistory,
         sequence: SequenceFile,
         place: &'static str,
-        open: impl FnOnce() -> Result<Box<dyn Signer>, fieldgate_hsm::Error> + Send + 'static,
+        start: impl FnOnce(Limits, Deliver) -> Result<Worker, fieldgate_hsm::Error>,
     ) -> Result<Self, StartError> {
         let limits = Limits::default();
         let (sender, completions) = mpsc::channel(limits.waiting_max * 3 + 1);
         // There is room for an answer to every request that can wait, so none is ever dropped here.
         let deliver = Box::new(move |completion| drop(sender.try_send(completion)));
         let key_error = |error: fieldgate_hsm::Error| StartError::key(&error);
-        let worker = Worker::start(limits, open, deliver).map_err(key_error)?;
+        let worker = start(limits, deliver).map_err(key_error)?;
         let key = worker.wait_open(OPEN_TIME_MAX).map_err(key_error)?;
         if history.current_key().as_bytes() != key.as_bytes() {
             return Err(StartError::new(format!(
@@ -232,6 +261,17 @@ fn new_history(signer: &mut dyn Signer, wall: WallTime) -> Result<ChangeHistory,
     draft.finish(signature, None).map_err(broken)
 }
 
+/// Turns a key of a history into the signer's form of it.
+fn signer_key(key: &PublicKey) -> Result<fieldgate_hsm::PublicKey, StartError> {
+    let algorithm = match key.algorithm() {
+        KeyAlgorithm::EcdsaP256 => fieldgate_hsm::Algorithm::P256,
+        KeyAlgorithm::Ed25519 => fieldgate_hsm::Algorithm::Ed25519,
+    };
+    fieldgate_hsm::PublicKey::from_bytes(algorithm, key.as_bytes()).ok_or_else(|| {
+        StartError::new("the current key in identity.history is malformed").hint("restore the file from a backup")
+    })
+}
+
 /// Turns the file's words into the signer's.
 fn signer_settings(
     settings: &IdentitySettings,
@@ -313,7 +353,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
-/// Longest time a token may take to open.
-const OPEN_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest time a token may take to open: longer than a worker process may be silent, which says more.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(45);
 /// Longest time a token may take for a signature.
 const SIGN_TIME_MAX: Duration = Duration::from_secs(20);
