@@ -8,11 +8,16 @@
 //!                                                             └ Refuse ─▶ closed
 //! ```
 //!
-//! What the peer says meanwhile is kept, up to a bound, and dealt with after the decision.
+//! What the peer says meanwhile is kept, up to a bound, and dealt with after the decision. A channel in use that is decided
+//! again goes on being served under the decision before until the next one comes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::{ChannelEntry, Event, Links, Node, Output, ReadingSink, Service, Use, Wire};
+use super::{ChannelEntry, Event, Links, Node, Output, ReadingSink, Service, Use, Wire, trust::Dealings};
 use crate::{
     channel::{ChannelId, CloseCode, Suite},
     entropy::Entropy,
@@ -65,7 +70,7 @@ pub struct ChannelFacts {
 pub enum Verdict {
     /// Close the channel.
     Refuse,
-    /// Demand a live proof, then ask again.
+    /// Demand a live proof, then ask again. Refuses a peer that has given one.
     Prove,
     /// Serve it; at a relay's registrar with these rights.
     Permit {
@@ -82,17 +87,15 @@ pub(super) struct Known {
     pub(super) peer: Identifier,
     post_quantum: bool,
     pub(super) credential: Option<Arc<Credential>>,
-    pub(super) live_proof: bool,
-    /// Whether the channel is in use: trust frames are taken and list are sent.
+    /// Whether the credential was before those who decided that it may. Who is known by its identifier alone stays when its
+    /// credential ends.
+    pub(super) rests_on_credential: bool,
+    live_proof: bool,
+    /// Whether the channel is in use: trust frames are taken and lists are sent.
     pub(super) admitted: bool,
-    /// Number of the newest list the peer is known to have.
-    pub(super) list_number: u64,
-    /// When a list was sent to it last.
-    pub(super) list_sent: Option<Instant>,
     /// Whether its grace was spoken of.
     pub(super) grace_said: bool,
-    /// When a guest has to go.
-    pub(super) guest_until: Option<Instant>,
+    pub(super) dealings: Dealings,
 }
 
 /// A channel that waits for a decision.
@@ -112,6 +115,10 @@ pub(super) struct Accesses {
     by_attempt: BTreeMap<u64, ChannelId>,
     last_attempt: u64,
     frame_bytes: usize,
+    /// Channels in use that are to be decided again when there is room.
+    later: BTreeSet<ChannelId>,
+    /// Guests, and when they have to go.
+    guests: BTreeMap<ChannelId, Instant>,
 }
 
 impl Accesses {
@@ -122,13 +129,31 @@ impl Accesses {
         }
     }
 
+    /// Returns whether a channel is served as a guest.
+    pub(super) fn is_guest(&self, channel: ChannelId) -> bool {
+        self.guests.contains_key(&channel)
+    }
+
+    /// Returns whether there is something to look at once a second.
+    pub(super) fn has_work(&self) -> bool {
+        !self.guests.is_empty() || !self.later.is_empty()
+    }
+
+    /// Returns the guests whose time is over.
+    pub(super) fn overstayed(&self, now: Instant) -> Vec<ChannelId> {
+        let over = self.guests.iter().filter(|(_, until)| now >= **until);
+        over.map(|(channel, _)| *channel).collect()
+    }
+
     fn begin(&mut self, channel: ChannelId, service: Service) -> Option<u64> {
         if self.by_channel.len() >= PENDING_MAX && !self.by_channel.contains_key(&channel) {
             return None;
         }
         self.last_attempt += 1;
         let attempt = self.last_attempt;
-        let frames = self.forget(channel).map_or_else(Vec::new, |pending| pending.frames);
+        let frames = self
+            .forget(channel)
+            .map_or_else(Vec::new, |pending| pending.frames);
         self.frame_bytes += frames.iter().map(|(_, body)| body.len()).sum::<usize>();
         self.by_attempt.insert(attempt, channel);
         self.by_channel.insert(
@@ -167,8 +192,9 @@ impl Node {
         };
         match verdict {
             Verdict::Prove => {
-                // Its end is a proof, or the channel's.
-                if self.channels.demand_proof(now, channel).is_err() {
+                // Its end is a proof, or the channel's; of a proof that was given no other would come.
+                let proven = self.known.get(&channel).is_some_and(|known| known.live_proof);
+                if proven || self.channels.demand_proof(now, channel).is_err() {
                     self.refuse_pending(channel);
                 }
             }
@@ -186,6 +212,7 @@ impl Node {
             }
         }
         self.settle(now, entropy, wire);
+        self.authorise_later(now, wire);
     }
 
     fn refuse_pending(&mut self, channel: ChannelId) {
@@ -213,12 +240,11 @@ impl Node {
                 peer,
                 post_quantum: suite.is_hybrid(),
                 credential,
+                rests_on_credential: false,
                 live_proof: false,
                 admitted: false,
-                list_number: 0,
-                list_sent: None,
                 grace_said: false,
-                guest_until: None,
+                dealings: Dealings::default(),
             },
         );
         if self.trust.as_ref().is_some_and(|trust| trust.is_revoked(&peer)) {
@@ -285,8 +311,24 @@ impl Node {
             Use::Unknown { service } => service,
             Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority => return,
         };
-        if self.accesses.policy == AccessPolicy::Ask {
-            self.authorise(now, channel, service, wire);
+        if self.accesses.policy != AccessPolicy::Ask || !self.known.contains_key(&channel) {
+            return;
+        }
+        let pending = &self.accesses.by_channel;
+        if pending.len() >= AGAIN_MAX && !pending.contains_key(&channel) {
+            // Half of the room is for newcomers, and nobody who is served goes for want of it.
+            self.accesses.later.insert(channel);
+            return;
+        }
+        self.authorise(now, channel, service, wire);
+    }
+
+    /// Has decided again what had to wait, as far as there is room.
+    pub(super) fn authorise_later(&mut self, now: Now, wire: &mut dyn Wire) {
+        while self.accesses.by_channel.len() < AGAIN_MAX
+            && let Some(channel) = self.accesses.later.pop_first()
+        {
+            self.authorise_again(now, channel, wire);
         }
     }
 
@@ -334,7 +376,10 @@ impl Node {
     }
 
     pub(super) fn forget_access(&mut self, channel: ChannelId) {
+        self.forget_lists(channel);
         drop(self.accesses.forget(channel));
+        self.accesses.later.remove(&channel);
+        self.accesses.guests.remove(&channel);
         self.known.remove(&channel);
     }
 
@@ -375,8 +420,10 @@ impl Node {
             return;
         };
         let peer = known.peer;
-        known.guest_until = guest.then(|| now.instant + GUEST_TIME);
-        if guest && self.known.values().filter(|known| known.guest_until.is_some()).count() > self.guests_max {
+        known.rests_on_credential = known.credential.is_some();
+        // Rights that nobody comes to hold would never be taken back.
+        let in_vain = service == Service::Registrar && !self.can_attach(channel, peer);
+        if in_vain || !self.note_guest(now, channel, guest) {
             self.refuse(channel, peer, service.as_str());
             return;
         }
@@ -396,7 +443,33 @@ impl Node {
         );
         if undecided {
             self.serve(now, channel, service, peer, wire);
+        } else {
+            // Who was a guest was sent no list.
+            self.offer_list(now, channel, wire);
         }
+    }
+
+    /// Takes note of a guest, or of one that is no guest any more; false if there are too many.
+    fn note_guest(&mut self, now: Now, channel: ChannelId, guest: bool) -> bool {
+        let guests = &mut self.accesses.guests;
+        if !guest {
+            guests.remove(&channel);
+        } else if !guests.contains_key(&channel) {
+            if guests.len() >= self.guests_max {
+                return false;
+            }
+            guests.insert(channel, now.instant + GUEST_TIME);
+        }
+        true
+    }
+
+    /// Returns whether the link of a channel to the registrar can become its peer's.
+    fn can_attach(&self, channel: ChannelId, peer: Identifier) -> bool {
+        let flow = self.by_channel.get(&channel).map(|entry| entry.flow);
+        flow.is_some_and(|flow| {
+            let link = self.router.link_of(flow).filter(|_| self.router.is_direct(flow));
+            link.is_some_and(|link| self.router.member(link).is_none_or(|member| member == peer))
+        })
     }
 
     fn serve(
@@ -460,9 +533,11 @@ impl Node {
 
 /// Channels that may wait for a decision.
 const PENDING_MAX: usize = 1_024;
+/// Channels that wait above which channels in use are not decided again.
+const AGAIN_MAX: usize = PENDING_MAX / 2;
 /// Frames of one channel kept until the decision.
 const FRAMES_PER_CHANNEL_MAX: usize = 16;
 /// Bytes of all frames kept.
 const FRAME_BYTES_MAX: usize = 4 << 20;
 /// How long a guest may stay (PROTOCOL.md §7).
-const GUEST_TIME: std::time::Duration = std::time::Duration::from_secs(60);
+const GUEST_TIME: Duration = Duration::from_secs(60);

@@ -1,0 +1,378 @@
+//! The list of the revoked: who has which, and passing it on (PROTOCOL.md §11).
+//!
+//! A list goes to a channel one part at a time, and only while its link has room. After the last part the peer is told which
+//! list is held here: if parts were lost, it says that it has an older one still, and gets the list again, slower each time.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{
+    channel::ChannelId,
+    identity::Identifier,
+    node::{Event, Links, Node, Wire},
+    route::LinkWriter as _,
+    time::{Instant, Now},
+    trust::{Assembler, Freshness, PART_LEN_MAX, StatusList, StatusPart, Trust, TrustError, status_parts},
+};
+
+/// What all channels share.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Lists {
+    /// Parts of lists on their way here.
+    assembler: Assembler<ChannelId>,
+    /// Channels that the newest list goes to, and when its next part is due.
+    sending: BTreeSet<(Instant, ChannelId)>,
+    freshness: Option<Freshness>,
+}
+
+/// What is known of the list that the peer of a channel has.
+#[derive(Debug, Default)]
+pub(super) struct PeerList {
+    /// The number it has, by what it said or was sent; `None` until it says that it trusts the same authority.
+    has: Option<u64>,
+    /// The newest list as far as it is being sent: when the next part is due, and which.
+    sending: Option<(Instant, usize)>,
+    /// When a list was sent to it completely, its number, and how often.
+    sent: Option<(Instant, u64, u32)>,
+    /// When it was told which list is held here.
+    told: Option<Instant>,
+    /// Nothing is said about what it sends before then.
+    complaint_at: Option<Instant>,
+}
+
+impl PeerList {
+    /// Returns how often the list was sent already, and when it may be sent again.
+    fn tries(&self, number: u64) -> (u32, Option<Instant>) {
+        match self.sent {
+            Some((at, sent, tries)) if sent == number => (tries, Some(at + pause(LIST_EVERY, tries - 1))),
+            Some((at, ..)) => (0, Some(at + LIST_EVERY)),
+            None => (0, None),
+        }
+    }
+}
+
+/// Returns `first` doubled so many times, up to a bound.
+fn pause(first: Duration, doublings: u32) -> Duration {
+    first.saturating_mul(1 << doublings.min(DOUBLINGS_MAX))
+}
+
+impl Lists {
+    /// Returns when a part of a list is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.sending.first().map(|(due, _)| *due)
+    }
+
+    /// Takes note of how fresh the list is; returns whether that is another than before.
+    pub(super) fn note_freshness(&mut self, freshness: Freshness) -> bool {
+        self.freshness.replace(freshness) != Some(freshness)
+    }
+}
+
+impl Node {
+    /// Tells the peer of a channel which list is held here.
+    pub(super) fn say_have(&mut self, now: Now, channel: ChannelId, wire: &mut dyn Wire) {
+        let Some(have) = self.trust.as_ref().and_then(Trust::status_have) else {
+            return;
+        };
+        if let Some(known) = self.known.get_mut(&channel) {
+            known.dealings.list.told = Some(now.instant);
+        }
+        let mut frames = Vec::new();
+        have.put(&mut frames);
+        self.send_frames(now, channel, &frames, wire);
+    }
+
+    /// Repeats it in channels where it was said long ago: frames can be lost.
+    pub(super) fn say_have_again(&mut self, now: Now, wire: &mut dyn Wire) {
+        let due = self.known.iter().filter(|(_, known)| {
+            let told = known.dealings.list.told;
+            known.admitted && told.is_some_and(|told| now.instant - told >= HAVE_EVERY)
+        });
+        let due: Vec<ChannelId> = due.map(|(channel, _)| *channel).take(HAVE_AT_ONCE).collect();
+        for channel in due {
+            self.say_have(now, channel, wire);
+        }
+    }
+
+    /// Takes the peer's word for which list it has.
+    pub(super) fn status_have(
+        &mut self,
+        now: Now,
+        channel: ChannelId,
+        (authority, number): (Identifier, u64),
+        wire: &mut dyn Wire,
+    ) {
+        let trust = self.trust.as_ref();
+        let Some(trust) = trust.filter(|trust| trust.authority() == Some(authority)) else {
+            return;
+        };
+        let held = trust.status().map_or(0, StatusList::number);
+        let Some(known) = self.known.get_mut(&channel) else {
+            return;
+        };
+        let list = &mut known.dealings.list;
+        // What it says it has counts, even if it is less than before: it may have lost its disk, or what was sent to it.
+        list.has = Some(number);
+        if !known.admitted {
+            return;
+        }
+        if number > held && list.told.is_none_or(|told| now.instant - told >= LIST_EVERY) {
+            // It does not know, or it would have sent its list.
+            self.say_have(now, channel, wire);
+        }
+        self.offer_list(now, channel, wire);
+    }
+
+    /// Takes a part of a list; false if it is bad.
+    pub(super) fn status_part(
+        &mut self,
+        now: Now,
+        channel: ChannelId,
+        part: StatusPart<'_>,
+        wire: &mut dyn Wire,
+    ) -> bool {
+        let Some(trust) = &self.trust else { return true };
+        let Some(known) = self.known.get_mut(&channel) else {
+            return false;
+        };
+        match trust.check_offer(part.authority, part.number) {
+            Ok(newer) => {
+                let has = &mut known.dealings.list.has;
+                *has = Some(has.unwrap_or(0).max(part.number));
+                if !newer {
+                    return true;
+                }
+            }
+            // Another authority's is no fault of the peer's, and of no use here.
+            Err(TrustError::Foreign { .. } | TrustError::NoAuthority) => return true,
+            Err(error) => {
+                self.list_refused(now, channel, error);
+                return false;
+            }
+        }
+        // Room for lists is scarce, and strangers pass none on.
+        if self.accesses.is_guest(channel) || known.dealings.is_distrusted(now.instant) {
+            return false;
+        }
+        match self.lists.assembler.handle_part(channel, part) {
+            Ok(None) => true,
+            Ok(Some(list)) => match self.take_status(now, &list, wire) {
+                Ok(()) => true,
+                Err(error) => {
+                    // One that was overtaken on its way is nobody's fault.
+                    if !matches!(error, TrustError::RolledBack { .. }) {
+                        self.distrust(now.instant, channel);
+                    }
+                    self.list_refused(now, channel, error);
+                    false
+                }
+            },
+            Err(_) => false,
+        }
+    }
+
+    fn list_refused(&mut self, now: Now, channel: ChannelId, error: TrustError) {
+        self.stats.lists_refused += 1;
+        let Some(known) = self.known.get_mut(&channel) else {
+            return;
+        };
+        let complaint_at = &mut known.dealings.list.complaint_at;
+        if complaint_at.is_none_or(|at| now.instant >= at) {
+            *complaint_at = Some(now.instant + COMPLAIN_EVERY);
+            let peer = known.peer;
+            self.event(Event::ListRefused { peer, error });
+        }
+    }
+
+    /// Takes a list of the revoked: closes the channels of those it names, and passes it on.
+    pub(super) fn take_status(
+        &mut self,
+        now: Now,
+        list: &[u8],
+        wire: &mut dyn Wire,
+    ) -> Result<(), TrustError> {
+        let Some(trust) = &mut self.trust else {
+            return Ok(());
+        };
+        let taken = trust.take_status(now.wall, list)?;
+        if !taken.newer {
+            return Ok(());
+        }
+        let revoked: Vec<(ChannelId, Identifier)> = self
+            .known
+            .iter()
+            .filter(|(_, known)| trust.is_revoked(&known.peer))
+            .map(|(channel, known)| (*channel, known.peer))
+            .collect();
+        self.settle_trust();
+        self.event(Event::ListTaken {
+            number: taken.number,
+            newly_revoked: taken.revoked.len(),
+        });
+        for (channel, peer) in revoked {
+            // From now on it is sent nothing but the news that its channel ends.
+            if let Some(known) = self.known.get_mut(&channel) {
+                known.admitted = false;
+            }
+            self.end_revoked(channel, peer);
+        }
+        let admitted: Vec<(ChannelId, Option<u64>)> = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.admitted)
+            .map(|(channel, known)| (*channel, known.dealings.list.has))
+            .collect();
+        for (channel, has) in admitted {
+            // A list half sent is of no use any more.
+            self.forget_sending(channel);
+            match has {
+                Some(has) if has < taken.number => self.queue_list(now, channel),
+                // It stops wondering whether it arrived.
+                Some(_) => self.say_have(now, channel, wire),
+                None => {}
+            }
+        }
+        self.push_lists(now, wire);
+        Ok(())
+    }
+
+    /// Sends the newest list to the peer of a channel if it has an older one.
+    pub(in crate::node) fn offer_list(&mut self, now: Now, channel: ChannelId, wire: &mut dyn Wire) {
+        self.queue_list(now, channel);
+        if self.lists.poll_timeout().is_some_and(|due| due <= now.instant) {
+            self.push_lists(now, wire);
+        }
+    }
+
+    /// Has the newest list sent to a channel whose peer has an older one, unless it is on its way.
+    fn queue_list(&mut self, now: Now, channel: ChannelId) {
+        let held = self
+            .trust
+            .as_ref()
+            .and_then(Trust::status)
+            .map_or(0, StatusList::number);
+        let Some(known) = self.known.get_mut(&channel).filter(|known| known.admitted) else {
+            return;
+        };
+        let list = &mut known.dealings.list;
+        let behind = list.has.is_some_and(|has| has < held);
+        // Strangers have no use for it.
+        if !behind || list.sending.is_some() || self.accesses.is_guest(channel) {
+            return;
+        }
+        let (_, not_before) = list.tries(held);
+        let due = not_before.map_or(now.instant, |at| at.max(now.instant));
+        list.sending = Some((due, 0));
+        self.lists.sending.insert((due, channel));
+    }
+
+    /// Sends parts of the newest list to channels that wait for it, as far as their links have room.
+    pub(super) fn push_lists(&mut self, now: Now, wire: &mut dyn Wire) {
+        let held = self.trust.as_ref().and_then(|trust| {
+            let number = trust.status().map(StatusList::number)?;
+            Some((trust.authority()?, number, trust.status_encoded()?))
+        });
+        let Some((authority, number, bytes)) = held else {
+            return;
+        };
+        let parts = bytes.len().div_ceil(PART_LEN_MAX);
+        let mut room = PUSH_BYTES_MAX;
+        for _ in 0..PUSH_CHANNELS_MAX {
+            let Some((due, channel)) = self.lists.sending.first().copied() else {
+                return;
+            };
+            if due > now.instant || room == 0 {
+                break;
+            }
+            self.lists.sending.pop_first();
+            let has_room = self.has_room_for_part(channel, wire);
+            let Some(known) = self.known.get_mut(&channel) else {
+                continue;
+            };
+            let list = &mut known.dealings.list;
+            let Some((_, part)) = list.sending.take() else {
+                continue;
+            };
+            if list.has.is_some_and(|has| has >= number) {
+                continue;
+            }
+            if !has_room {
+                let due = now.instant + ROOM_AGAIN;
+                list.sending = Some((due, part));
+                self.lists.sending.insert((due, channel));
+                continue;
+            }
+            let (tries, _) = list.tries(number);
+            let last = part + 1 >= parts;
+            if last {
+                list.has = Some(number);
+                list.sent = Some((now.instant, number, tries + 1));
+            } else {
+                let wait = if tries == 0 {
+                    Duration::ZERO
+                } else {
+                    pause(PART_EVERY, tries)
+                };
+                let due = now.instant + wait;
+                list.sending = Some((due, part + 1));
+                self.lists.sending.insert((due, channel));
+            }
+            let mut frames = Vec::new();
+            if let Some(part) = status_parts(authority, number, &bytes).nth(part) {
+                part.put(&mut frames);
+            }
+            room = room.saturating_sub(frames.len());
+            self.send_frames(now, channel, &frames, wire);
+            if last {
+                self.say_have(now, channel, wire);
+            }
+        }
+        self.next_list_push = now.instant + PUSH_EVERY;
+    }
+
+    fn has_room_for_part(&self, channel: ChannelId, wire: &mut dyn Wire) -> bool {
+        let flow = self.by_channel.get(&channel).map(|entry| entry.flow);
+        let link = flow.and_then(|flow| self.router.link_of(flow));
+        let links = Links {
+            connection_of: &self.connection_of,
+            wire,
+        };
+        link.is_some_and(|link| links.queued_bytes(link) <= LINK_BYTES_MAX)
+    }
+
+    fn forget_sending(&mut self, channel: ChannelId) {
+        if let Some(known) = self.known.get_mut(&channel)
+            && let Some((due, _)) = known.dealings.list.sending.take()
+        {
+            self.lists.sending.remove(&(due, channel));
+        }
+    }
+
+    /// Forgets what was on its way from and to a channel that is no more.
+    pub(in crate::node) fn forget_lists(&mut self, channel: ChannelId) {
+        self.forget_sending(channel);
+        self.lists.assembler.forget(channel);
+    }
+}
+
+/// How often parts are sent while there are channels that wait for them.
+const PUSH_EVERY: Duration = Duration::from_millis(5);
+/// Bytes of lists sent at a time, and a part more.
+const PUSH_BYTES_MAX: usize = 256 << 10;
+/// Channels looked at for that.
+const PUSH_CHANNELS_MAX: usize = 1_024;
+/// How often one channel is sent a list, at first; longer each time the same list is sent again.
+const LIST_EVERY: Duration = Duration::from_secs(1);
+/// Time between the parts of a list that was sent before and did not arrive, at first.
+const PART_EVERY: Duration = Duration::from_millis(10);
+/// How often either is doubled: to 64 s, and 0.64 s.
+const DOUBLINGS_MAX: u32 = 6;
+/// Bytes queued on a link above which lists wait.
+const LINK_BYTES_MAX: usize = 256 << 10;
+/// When such a link is looked at again.
+const ROOM_AGAIN: Duration = Duration::from_millis(50);
+/// How often a peer is told which list is held here, though nothing has changed.
+const HAVE_EVERY: Duration = Duration::from_secs(300);
+/// Channels in which that is said at a time.
+const HAVE_AT_ONCE: usize = 1_024;
+/// How often it is said of one channel that its lists are refused.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
