@@ -8,6 +8,8 @@
 mod create;
 mod faulty;
 mod keys;
+#[cfg(feature = "kryoptic")]
+mod kryoptic;
 mod pin;
 mod probing;
 mod process;

@@ -1,6 +1,7 @@
 //! Counting PKCS#11 calls with `pkcs11-spy`, which writes every call down and passes it on.
 //!
-//! Its log has the PIN in clear: it must lie in a directory that nobody else can read.
+//! It sees modules up to PKCS#11 3.0; with a later one it passes the calls on unseen, and the counts of the faulty module
+//! are to be had instead. Its log has the PIN in clear: it must lie in a directory that nobody else can read.
 
 use std::ffi::OsString;
 use std::fs;

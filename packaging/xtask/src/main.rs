@@ -20,6 +20,7 @@ mod setup;
 mod sim;
 mod suite;
 mod tidy;
+mod tokens;
 mod workspace;
 
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ enum Recipe {
     Bench(bench::Options),
     /// Write the configuration reference and schema from the key table
     Docs(docs::Options),
+    /// The identity suite on kryoptic, which is built first: minutes, and so no part of `ci`
+    Tokens,
     /// What continuous integration runs, and nothing else: setup, check, test
     Ci,
 }
@@ -91,6 +94,7 @@ fn run(recipe: &Recipe) -> Result<(), Failure> {
         Recipe::Fuzz(options) => fuzz::run(&workspace, options),
         Recipe::Bench(options) => bench::run(&workspace, options),
         Recipe::Docs(options) => docs::run(&workspace, options),
+        Recipe::Tokens => tokens::run(&workspace),
         Recipe::Ci => ci::run(&workspace),
     }
 }

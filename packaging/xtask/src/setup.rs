@@ -8,22 +8,20 @@ use crate::workspace::Workspace;
 
 /// Installs Debian packages, cargo tools and the Python packages of the second implementation.
 pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
-    debian_packages(workspace)?;
+    debian_packages(workspace, DEBIAN_PACKAGES)?;
     cargo_tools(workspace)?;
     python_peers(workspace)
 }
 
-fn debian_packages(workspace: &Workspace) -> Result<(), Failure> {
-    let missing: Vec<&str> = DEBIAN_PACKAGES
+/// Installs those of some Debian packages that are missing.
+pub(crate) fn debian_packages(workspace: &Workspace, packages: &[&str]) -> Result<(), Failure> {
+    let missing: Vec<&str> = packages
         .iter()
         .copied()
         .filter(|package| !is_installed(workspace, package))
         .collect();
     if missing.is_empty() {
-        println!(
-            "setup: all {} Debian packages are installed",
-            DEBIAN_PACKAGES.len()
-        );
+        println!("setup: all {} Debian packages are installed", packages.len());
         return Ok(());
     }
     let root = Program::new(workspace, "id").arg("-u").output()? == b"0\n";

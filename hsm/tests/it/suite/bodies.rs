@@ -10,8 +10,8 @@ use fieldgate_hsm::{
 };
 
 use super::{Bench, TokenUnderTest};
+use crate::faulty;
 use crate::softhsm::{TOKEN, key_uri, token_uri};
-use crate::spy;
 
 /// What another program sees of a key.
 pub(crate) fn makes_a_key_that_only_signs<T: TokenUnderTest>(bench: &mut Bench<T>) {
@@ -204,18 +204,19 @@ pub(crate) fn a_write_protected_token_takes_no_key<T: TokenUnderTest>(bench: &mu
         .unwrap();
 }
 
+/// The faulty module counts: pkcs11-spy does not see the calls of a module with PKCS#11 3.2.
 pub(crate) fn a_wrong_pin_is_tried_once<T: TokenUnderTest>(bench: &mut Bench<T>) {
     let created = bench.create("identity");
     let wrong = bench.secret("wrong", "999999");
-    let logins = spy::calls(&bench.directory, "C_Login");
+    let logins = faulty::calls(&bench.directory, "C_Login");
     let error = bench
-        .open_with(&spy::module(), &created.uri, wrong)
+        .open_with(&bench.faulty(), &created.uri, wrong)
         .map(|_| ())
         .unwrap_err();
     assert!(matches!(error, Error::PinRefused { .. }), "{error:?}");
     assert!(error.to_string().contains("/wrong"), "{error}");
     assert!(!format!("{error} {error:?}").contains("999999"));
-    assert_eq!(spy::calls(&bench.directory, "C_Login"), logins + 1);
+    assert_eq!(faulty::calls(&bench.directory, "C_Login"), logins + 1);
     // A person logs in, as the hint says; then the right PIN works.
     bench.pkcs11_tool(&["--list-objects"]);
     bench.open(&created.uri).unwrap().sign(b"message").unwrap();
