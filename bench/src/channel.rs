@@ -1,6 +1,7 @@
 //! `channel`: what the end-to-end channel costs, beside sealing the same bytes without it.
 
 mod aead;
+mod credential;
 mod handshake;
 mod identity;
 mod record;

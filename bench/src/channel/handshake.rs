@@ -5,14 +5,40 @@ use std::collections::VecDeque;
 use fieldgate_proto::channel::{
     ChannelId, ChannelSettings, Channels, CloseCode, Output, PathId, PqPolicy, Received, put_frame,
 };
+use fieldgate_proto::identity::Identifier;
 
 use super::Case;
+use super::credential::{Fleet, Novelty};
 use super::identity::{System, local, now, refused};
 use crate::clock;
 use crate::failure::Failure;
 
-/// Makes the cases: suites and whether the initiator's attestation is verified already.
+/// Makes the cases: suites, whether the initiator's attestation is verified already, and whether both present
+/// credentials.
 pub(super) fn cases() -> Result<Vec<Case>, Failure> {
+    let mut cases = plain_cases()?;
+    for (name, novelty) in [
+        ("accept, hybrid, credential known", Novelty::Known),
+        ("accept, hybrid, credential new", Novelty::New),
+    ] {
+        let mut crowd = Crowd::new(PqPolicy::Required, Peers::Known)?;
+        crowd.enrol(novelty)?;
+        cases.push(case(name, crowd, Side::Responder));
+    }
+    Ok(cases)
+}
+
+fn case(name: &'static str, mut crowd: Crowd, side: Side) -> Case {
+    let work = move |calls| (0..calls).try_fold(0, |spent, _| Ok(spent + crowd.handshake(side)?));
+    Case {
+        name,
+        bytes: 0,
+        beside: None,
+        work: Box::new(work),
+    }
+}
+
+fn plain_cases() -> Result<Vec<Case>, Failure> {
     let kinds = [
         (
             "accept, hybrid, peer known",
@@ -51,17 +77,10 @@ pub(super) fn cases() -> Result<Vec<Case>, Failure> {
             Side::Both,
         ),
     ];
-    let case = |(name, pq, peers, side)| {
-        let mut crowd = Crowd::new(pq, peers)?;
-        let work = move |calls| (0..calls).try_fold(0, |spent, _| Ok(spent + crowd.handshake(side)?));
-        Ok(Case {
-            name,
-            bytes: 0,
-            beside: None,
-            work: Box::new(work),
-        })
-    };
-    kinds.into_iter().map(case).collect()
+    kinds
+        .into_iter()
+        .map(|(name, pq, peers, side)| Ok(case(name, Crowd::new(pq, peers)?, side)))
+        .collect()
 }
 
 /// Whether the responder has verified the initiator before.
@@ -84,6 +103,7 @@ struct Crowd {
     pq: PqPolicy,
     responder: Node,
     initiators: VecDeque<Node>,
+    fleet: Option<Fleet>,
 }
 
 impl Crowd {
@@ -112,7 +132,18 @@ impl Crowd {
             pq,
             responder,
             initiators,
+            fleet: None,
         })
+    }
+
+    /// Gives everybody a credential, which the others verify.
+    fn enrol(&mut self, novelty: Novelty) -> Result<(), Failure> {
+        let mut fleet = Fleet::new(&mut self.entropy, novelty)?;
+        for node in self.initiators.iter_mut().chain([&mut self.responder]) {
+            node.present(fleet.credential(node.identifier())?)?;
+        }
+        self.fleet = Some(fleet);
+        Ok(())
     }
 
     /// Does one handshake to its end, closes the channel and returns the nanoseconds of the side that counts.
@@ -122,6 +153,9 @@ impl Crowd {
             .initiators
             .front_mut()
             .ok_or_else(|| refused("a handshake", &"there is no initiator"))?;
+        if let Some(fleet) = self.fleet.as_mut().filter(|fleet| fleet.renews()) {
+            initiator.present(fleet.credential(initiator.identifier())?)?;
+        }
         let mut clocked = Clocked::default();
         let start = clock::now();
         let ends = connect(
@@ -129,7 +163,7 @@ impl Crowd {
             &mut self.responder,
             self.pq,
             &mut self.entropy,
-            &mut clocked,
+            (&mut clocked, self.fleet.as_mut()),
         )?;
         let both = clock::now() - start;
         initiator.close(ends.initiator);
@@ -147,38 +181,55 @@ struct Clocked {
     responder: u64,
 }
 
+/// What one end is told about a new channel.
+struct Established {
+    channel: ChannelId,
+    peer: Identifier,
+    presentation: Vec<u8>,
+}
+
 /// One channel as its two ends call it.
 struct Ends {
     initiator: ChannelId,
     responder: ChannelId,
 }
 
-/// Carries messages between the two until both say that the channel is established.
+/// Carries messages between the two until both say that the channel is established and nothing is on its way.
 fn connect(
     initiator: &mut Node,
     responder: &mut Node,
     pq: PqPolicy,
     entropy: &mut System,
-    clocked: &mut Clocked,
+    (clocked, mut fleet): (&mut Clocked, Option<&mut Fleet>),
 ) -> Result<Ends, Failure> {
     let peer = responder.channels.local().identifier();
     initiator
         .channels
         .connect(now(), entropy, peer, PATH, pq)
         .map_err(|error| refused("beginning a handshake", &error))?;
-    let (mut ours, mut theirs) = (None, None);
-    // Three messages and the first record; more would be repetitions.
-    for _ in 0..MESSAGES_MAX {
-        for mut message in initiator.drain(&mut ours) {
+    let (mut ours, mut theirs): (Option<Established>, Option<Established>) = (None, None);
+    // Three messages, the first record and its acknowledgement; more would be repetitions.
+    for _ in 0..ROUNDS_MAX {
+        let messages = initiator.drain(&mut ours);
+        if let (Some(ours), Some(theirs), true) = (&ours, &theirs, messages.is_empty()) {
+            return Ok(Ends {
+                initiator: ours.channel,
+                responder: theirs.channel,
+            });
+        }
+        for mut message in messages {
             let start = clock::now();
             responder.handle(&mut message, entropy)?;
             clocked.responder += clock::now() - start;
         }
+        let known = theirs.is_some();
         for mut message in responder.drain(&mut theirs) {
             initiator.handle(&mut message, entropy)?;
         }
-        if let (Some(initiator), Some(responder), true) = (ours, theirs, initiator.is_quiet()) {
-            return Ok(Ends { initiator, responder });
+        if let (Some(fleet), Some(theirs), false) = (fleet.as_deref_mut(), &theirs, known) {
+            let start = clock::now();
+            fleet.verify(theirs.peer, &theirs.presentation)?;
+            clocked.responder += clock::now() - start;
         }
     }
     Err(refused("a handshake", &"it did not come to an end"))
@@ -196,6 +247,16 @@ impl Node {
         })
     }
 
+    fn identifier(&self) -> Identifier {
+        self.channels.local().identifier()
+    }
+
+    fn present(&mut self, presentation: Vec<u8>) -> Result<(), Failure> {
+        self.channels
+            .set_presentation(Some(presentation.into()))
+            .map_err(|error| refused("presenting a credential", &error))
+    }
+
     fn handle(&mut self, message: &mut [u8], entropy: &mut System) -> Result<(), Failure> {
         let received = self
             .channels
@@ -206,12 +267,23 @@ impl Node {
     }
 
     /// Takes the messages to send, and the channel if it is established now.
-    fn drain(&mut self, established: &mut Option<ChannelId>) -> Vec<Vec<u8>> {
+    fn drain(&mut self, established: &mut Option<Established>) -> Vec<Vec<u8>> {
         let mut messages = Vec::new();
         while let Some(output) = self.channels.poll_output() {
             match output {
                 Output::Transmit { bytes, .. } => messages.push(bytes),
-                Output::Established { channel, .. } => *established = Some(channel),
+                Output::Established {
+                    channel,
+                    peer,
+                    presentation,
+                    ..
+                } => {
+                    *established = Some(Established {
+                        channel,
+                        peer,
+                        presentation,
+                    });
+                }
                 Output::Presented { .. }
                 | Output::Sign { .. }
                 | Output::Proven { .. }
@@ -220,11 +292,6 @@ impl Node {
             }
         }
         messages
-    }
-
-    /// Whether the initiator has seen the record that confirms its last message.
-    fn is_quiet(&self) -> bool {
-        self.channels.stats().records_opened > 0 && self.channels.stats().connecting == 0
     }
 
     fn close(&mut self, channel: ChannelId) {
@@ -252,7 +319,7 @@ impl Pair {
             &mut responder,
             PqPolicy::Required,
             &mut entropy,
-            &mut Clocked::default(),
+            (&mut Clocked::default(), None),
         )?;
         Ok(Self {
             entropy,
@@ -291,11 +358,11 @@ const PATH: PathId = PathId(1);
 const RETURN_ROUTE: &[u8] = &[0];
 /// Of the range of delivery, so that channels hand it on.
 const FRAME_KIND: u8 = 0x22;
-const MESSAGES_MAX: usize = 4;
+const ROUNDS_MAX: usize = 5;
 
 #[cfg(test)]
 mod tests {
-    use super::{Crowd, Pair, Peers, PqPolicy, Side, cases};
+    use super::{Crowd, Novelty, Pair, Peers, PqPolicy, Side, cases};
 
     #[test]
     fn every_case_does_its_work_again_and_again() {
@@ -313,6 +380,23 @@ mod tests {
                 crowd.handshake(Side::Both).unwrap();
             }
             assert_eq!(crowd.responder.channels.peer_stats().misses, verified);
+        }
+    }
+
+    #[test]
+    fn a_new_credential_is_verified_each_time_and_a_known_one_once() {
+        for (novelty, verified) in [(Novelty::Known, 1), (Novelty::New, 6)] {
+            let mut crowd = Crowd::new(PqPolicy::Required, Peers::Known).unwrap();
+            crowd.enrol(novelty).unwrap();
+            for _ in 0..6 {
+                crowd.handshake(Side::Both).unwrap();
+            }
+            let stats = crowd.fleet.unwrap().stats();
+            assert_eq!((stats.misses, stats.hits), (verified, 6 - verified));
+            let peers = crowd.responder.channels.peer_stats();
+            assert_eq!(peers.misses, 1, "the attestation is known");
+            let presented = crowd.initiators[0].channels.stats().presentations;
+            assert_eq!(presented, 6, "the responder presents one too");
         }
     }
 

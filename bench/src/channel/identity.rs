@@ -5,7 +5,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use fieldgate_proto::channel::LocalIdentity;
 use fieldgate_proto::crypto::{Signature, X25519Secret};
 use fieldgate_proto::entropy::Entropy;
-use fieldgate_proto::identity::{AttestationDraft, ChangeDraft, KeyAlgorithm, PublicKey};
+use fieldgate_proto::identity::{AttestationDraft, ChangeDraft, ChangeHistory, KeyAlgorithm, PublicKey};
 use fieldgate_proto::time::{ClockQuality, Instant, Now, WallTime};
 
 use crate::clock;
@@ -28,25 +28,44 @@ impl Entropy for System {
     }
 }
 
-/// Makes a new identity with one key and an attestation that is valid now.
+/// A new identity with one key.
+pub(super) struct Owner {
+    key: EcdsaKeyPair,
+    pub(super) history: ChangeHistory,
+}
+
+impl Owner {
+    pub(super) fn new(entropy: &System) -> Result<Self, Failure> {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
+            .map_err(|error| refused("making an identity key", &error))?;
+        let public = PublicKey::new(KeyAlgorithm::EcdsaP256, key.public_key().as_ref(), 0)
+            .map_err(|error| refused("taking a public key", &error))?;
+        let draft = ChangeDraft::first(public, NOW_SECS);
+        let signature = sign(&key, &draft.message(), entropy)?;
+        let history = draft
+            .finish(signature, None)
+            .map_err(|error| refused("signing the first change", &error))?;
+        Ok(Self { key, history })
+    }
+
+    /// Signs with the identity key.
+    pub(super) fn sign(&self, message: &[u8], entropy: &System) -> Result<Signature, Failure> {
+        sign(&self.key, message, entropy)
+    }
+}
+
+/// Makes a new identity with an attestation that is valid now.
 pub(super) fn local(entropy: &mut System) -> Result<LocalIdentity, Failure> {
-    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
-        .map_err(|error| refused("making an identity key", &error))?;
-    let public = PublicKey::new(KeyAlgorithm::EcdsaP256, key.public_key().as_ref(), 0)
-        .map_err(|error| refused("taking a public key", &error))?;
-    let draft = ChangeDraft::first(public, NOW_SECS);
-    let signature = sign(&key, &draft.message(), entropy)?;
-    let history = draft
-        .finish(signature, None)
-        .map_err(|error| refused("signing the first change", &error))?;
+    let owner = Owner::new(entropy)?;
     let secret = X25519Secret::generate(entropy);
-    let draft = AttestationDraft::new(&history, *secret.public(), NOW_SECS, DAY_SECS, 1)
+    let draft = AttestationDraft::new(&owner.history, *secret.public(), NOW_SECS, DAY_SECS, 1)
         .map_err(|error| refused("drafting an attestation", &error))?;
-    let signature = sign(&key, &draft.message(), entropy)?;
+    let signature = owner.sign(&draft.message(), entropy)?;
     let attestation = draft
-        .finish(signature, &history)
+        .finish(signature, &owner.history)
         .map_err(|error| refused("signing an attestation", &error))?;
-    LocalIdentity::new(&history, &attestation, secret).map_err(|error| refused("making an identity", &error))
+    LocalIdentity::new(&owner.history, &attestation, secret)
+        .map_err(|error| refused("making an identity", &error))
 }
 
 /// Returns a monotonic clock that runs and a wall clock that stands within every validity.
@@ -80,5 +99,5 @@ pub(super) fn refused(what: &'static str, error: &dyn std::fmt::Display) -> Fail
 }
 
 /// Any time will do, as long as it is the same everywhere.
-const NOW_SECS: u64 = 1_800_000_000;
-const DAY_SECS: u64 = 86_400;
+pub(super) const NOW_SECS: u64 = 1_800_000_000;
+pub(super) const DAY_SECS: u64 = 86_400;
