@@ -4,10 +4,12 @@
 //! tests here replay the committed corpora without it.
 #![forbid(unsafe_code)]
 
+mod authority;
 mod world;
 
 pub mod channel;
 pub mod config;
+pub mod credential;
 pub mod delivery;
 pub mod identity;
 pub mod journal;
@@ -19,6 +21,8 @@ pub mod pkcs11_uri;
 pub mod reading;
 pub mod record;
 pub mod registrar;
+pub mod status_list;
+pub mod ticket;
 pub mod topic;
 pub mod wire;
 
@@ -26,9 +30,10 @@ pub mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 19] = [
     ("channel", channel::run),
     ("config", config::run),
+    ("credential", credential::run),
     ("delivery", delivery::run),
     ("identity", identity::run),
     ("journal", journal::run),
@@ -41,6 +46,8 @@ pub const TARGETS: [Target; 16] = [
     ("reading", reading::run),
     ("record", record::run),
     ("registrar", registrar::run),
+    ("status_list", status_list::run),
+    ("ticket", ticket::run),
     ("topic", topic::run),
     ("wire", wire::run),
 ];

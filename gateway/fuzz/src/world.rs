@@ -111,4 +111,4 @@ pub(crate) fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Any time; attestations begin here.
-const BEGIN_SECS: u64 = 1_800_000_000;
+pub(crate) const BEGIN_SECS: u64 = 1_800_000_000;
