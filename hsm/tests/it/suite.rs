@@ -15,6 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use fieldgate_hsm::process::{ProcessSettings, ProcessSigner};
 use fieldgate_hsm::{Algorithm, CreatedKey, Error, Pkcs11Uri, SecretSource, Settings, Signer, create_pkcs11};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -145,6 +146,29 @@ impl<T: TokenUnderTest> Bench<T> {
     /// Opens a key.
     pub(crate) fn open(&self, uri: &Pkcs11Uri) -> Result<Box<dyn Signer>, Error> {
         self.open_through(&T::module(), uri)
+    }
+
+    /// Opens a key in a worker process, through a module.
+    pub(crate) fn open_in_process(&self, module: &Path, uri: &Pkcs11Uri) -> ProcessSigner {
+        ProcessSigner::start(self.process_settings(module, uri)).unwrap()
+    }
+
+    /// Settings of a worker process with a module.
+    pub(crate) fn process_settings(&self, module: &Path, uri: &Pkcs11Uri) -> ProcessSettings {
+        let mut signer = Settings::pkcs11(uri.clone(), Some(module.to_owned()), Some(self.pin())).unwrap();
+        if let Settings::Pkcs11 { sandbox, .. } = &mut signer
+            && module == self.faulty()
+        {
+            // The real module behind it, and the files of its faults. A product has none of this.
+            sandbox.environment.push("FIELDGATE_FAULTY_*".to_owned());
+            let behind = T::real_module().parent().unwrap().to_owned();
+            sandbox.extra_paths = vec![behind, self.directory.clone()];
+        }
+        ProcessSettings {
+            program: env!("CARGO_BIN_EXE_fieldgate-token-worker").into(),
+            arguments: vec![],
+            ..ProcessSettings::new(signer)
+        }
     }
 
     /// Runs pkcs11-tool on the token as the logged-in user, in a process of its own.
@@ -309,6 +333,8 @@ macro_rules! identity_suite {
             a_reset_is_recovered_from,
             an_unplugged_token_comes_back,
             several_signers_share_the_token,
+            a_confined_worker_process_signs,
+            a_confined_worker_process_finds_the_token_again,
         }
     };
 }

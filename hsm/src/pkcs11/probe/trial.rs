@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use aws_lc_rs::agreement::{self, ECDH_P256, PrivateKey, UnparsedPublicKey as AgreementKey, X25519, agree};
+use aws_lc_rs::agreement::{ECDH_P256, X25519};
 use aws_lc_rs::rand;
 use cryptoki::error::Error as CryptokiError;
 use cryptoki::mechanism::aead::GcmParams;
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
-use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
-use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
 use cryptoki::types::Ulong;
 
@@ -22,6 +21,10 @@ use crate::pkcs11::session::{Login, Pin, Sessions};
 use crate::secret::SecretSource;
 use crate::signer::{Algorithm, PublicKey, Signature, message_digest};
 use crate::uri::Pkcs11Uri;
+
+mod agreement;
+
+use agreement::Agreement;
 
 /// Tries out the token that `uri` names.
 pub(super) fn run(module: &Path, uri: &Pkcs11Uri, pin: &SecretSource) -> Result<TokenTrials, Error> {
@@ -337,73 +340,6 @@ impl TokenOnTrial<'_> {
         self.agree(&curve)
     }
 
-    /// Agrees on a secret with a key of ours, with session objects, and compares both sides.
-    fn agree(&self, curve: &Agreement<'_>) -> Result<String, TrialOutcome> {
-        let crypto = || wrong("the cryptographic library failed".to_owned());
-        let ours = PrivateKey::generate(curve.algorithm).map_err(|_| crypto())?;
-        let our_point = ours.compute_public_key().map_err(|_| crypto())?;
-        self.session(|session| {
-            let mut outcome = Err(CryptokiError::NotSupported);
-            for parameters in curve.parameters {
-                let public = self.public_template(parameters, false, Attribute::Derive(true));
-                let private = self.private_template(false, Attribute::Derive(true));
-                outcome = session.generate_key_pair(&curve.generate, &public, &private);
-                if outcome.is_ok() {
-                    break;
-                }
-            }
-            let (public, private) = outcome.map_err(failed)?;
-            let point = ec_point(session, public)?;
-            let their_point = point
-                .len()
-                .checked_sub(curve.point_bytes)
-                .and_then(|header| point.get(header..))
-                .ok_or_else(|| wrong(format!("CKA_EC_POINT has {} bytes", point.len())))?;
-            let secret = agree(
-                &ours,
-                AgreementKey::new(curve.algorithm, their_point),
-                wrong("CKA_EC_POINT is no point of the curve".to_owned()),
-                |secret| Ok(secret.to_vec()),
-            )?;
-            // An OCTET STRING around the point is what some modules want instead.
-            let mut wrapped = vec![0x04, u8::try_from(our_point.as_ref().len()).unwrap_or(u8::MAX)];
-            wrapped.extend_from_slice(our_point.as_ref());
-            let mut refused = CryptokiError::NotSupported;
-            for (form, point) in [("raw", our_point.as_ref()), ("DER", &wrapped)] {
-                let mechanism = Mechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), point));
-                match session.derive_key(&mechanism, private, &self.derived_template()) {
-                    Ok(derived) => {
-                        let value = session
-                            .get_attributes(derived, &[AttributeType::Value])
-                            .map_err(failed)?;
-                        let is_same =
-                            matches!(value.as_slice(), [Attribute::Value(value)] if *value == secret);
-                        return if is_same {
-                            Ok(format!("the other point is given {form}"))
-                        } else {
-                            Err(wrong("the two sides do not agree".to_owned()))
-                        };
-                    }
-                    Err(error) => refused = error,
-                }
-            }
-            Err(failed(refused))
-        })
-    }
-
-    /// A secret that can be read, so that it can be compared: it is of no use to anybody.
-    fn derived_template(&self) -> Vec<Attribute> {
-        vec![
-            Attribute::Token(false),
-            Attribute::Class(ObjectClass::SECRET_KEY),
-            Attribute::KeyType(KeyType::GENERIC_SECRET),
-            Attribute::ValueLen(32.into()),
-            Attribute::Sensitive(false),
-            Attribute::Extractable(true),
-            Attribute::Label(self.label.clone().into_bytes()),
-        ]
-    }
-
     fn aes_gcm(&mut self) -> Result<String, TrialOutcome> {
         self.needs(&[
             (MechanismType::AES_KEY_GEN, "CKM_AES_KEY_GEN"),
@@ -472,16 +408,6 @@ impl Drop for TokenOnTrial<'_> {
     fn drop(&mut self) {
         self.clear();
     }
-}
-
-/// A curve on which secrets are agreed.
-struct Agreement<'a> {
-    algorithm: &'static agreement::Algorithm,
-    /// `CKA_EC_PARAMS`, in the order in which they are tried.
-    parameters: &'a [&'a [u8]],
-    generate: Mechanism<'a>,
-    /// Length of a point without anything around it.
-    point_bytes: usize,
 }
 
 /// Signs and checks the signature.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::thread;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use fieldgate_hsm::process::SandboxReport;
 use fieldgate_hsm::{
     Algorithm, Error, ErrorKind, KeyOrigin, ObjectType, Pkcs11Uri, PublicKey, Recoveries, Signer,
     create_pkcs11,
@@ -293,4 +294,34 @@ pub(crate) fn several_signers_share_the_token<T: TokenUnderTest>(bench: &mut Ben
     drop(signers);
     last.sign(b"still logged in").unwrap();
     assert_eq!(last.recoveries(), Recoveries::default());
+}
+
+/// As a node has it: the module in a worker process of its own, confined to what this kind of token needs.
+pub(crate) fn a_confined_worker_process_signs<T: TokenUnderTest>(bench: &mut Bench<T>) {
+    let created = bench.create("identity");
+    let mut signer = bench.open_in_process(&T::module(), &created.uri);
+    assert_eq!(signer.sandbox(), &SandboxReport::Full, "{}", signer.sandbox());
+    assert_eq!(signer.origin(), Some(created.origin));
+    for number in 0..3_u8 {
+        let signature = signer.sign(&[number]).unwrap();
+        assert!(created.public_key.verify(&[number], &signature));
+    }
+}
+
+/// What brings a token back works from within the sandbox too, and the process is not even started anew for it.
+pub(crate) fn a_confined_worker_process_finds_the_token_again<T: TokenUnderTest>(bench: &mut Bench<T>) {
+    let created = bench.create("identity");
+    let mut signer = bench.open_in_process(&bench.removable(), &created.uri);
+    signer.sign(b"before").unwrap();
+    T::unplug(bench);
+    let error = signer.sign(b"without").unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+    T::plug_in(bench);
+    let signature = signer.sign(b"after").unwrap();
+    assert!(created.public_key.verify(b"after", &signature));
+    let state = signer.process().unwrap();
+    assert_eq!(
+        (state.restarts_crash, state.restarts_hang, state.restarts_renewal),
+        (0, 0, 0)
+    );
 }
