@@ -8,7 +8,7 @@ use std::{
 
 use cedar_policy::{
     Effect, Policy as CedarPolicy, PolicyId as CedarPolicyId, PolicySet, Schema, ValidationError,
-    ValidationMode, Validator,
+    ValidationMode, ValidationWarning, Validator,
 };
 use miette::Diagnostic;
 
@@ -48,11 +48,16 @@ pub fn check(name: &str, text: &str) -> Checked {
             problems: findings.finish(name, ""),
         };
     }
-    let rules: Vec<Parsed> = split(text, &mut findings)
-        .into_iter()
-        .enumerate()
-        .filter_map(|(index, rule)| parse(text, index, rule, &mut findings))
-        .collect();
+    let mut rules = Vec::new();
+    for (index, rule) in split(text, &mut findings).into_iter().enumerate() {
+        if findings.error_count() >= ERRORS_MAX {
+            let message = "the rules from here on were not looked at";
+            let help = "mend the others first; a file with so many errors is often no policy at all";
+            findings.push(Draft::error(message, help).at(rule.span, "the first of them"));
+            break;
+        }
+        rules.extend(parse(text, index, rule, &mut findings));
+    }
     validate(&rules, &mut findings);
     for rule in &rules {
         vocabulary::examine(text, &rule.text, &mut findings);
@@ -127,12 +132,21 @@ fn validate(rules: &[Parsed], findings: &mut Findings) {
         let message = without_id(&error.to_string());
         findings.push(draft(Draft::error, error, message, rule, cure(error)));
     }
+    let mut inapplicable = HashSet::new();
     for warning in result.validation_warnings() {
         let Some(rule) = by_id.get(warning.policy_id()) else {
             continue;
         };
-        let message = without_id(&warning.to_string());
-        findings.push(draft(Draft::warning, warning, message, rule, WARNING_HELP));
+        let is_new = match warning {
+            ValidationWarning::InvalidActionApplication(_) => inapplicable.insert(rule.span.start),
+            // It follows from the other.
+            ValidationWarning::ImpossiblePolicy(_) => !inapplicable.contains(&rule.span.start),
+            _ => true,
+        };
+        if is_new {
+            let message = without_id(&warning.to_string());
+            findings.push(draft(Draft::warning, warning, message, rule, WARNING_HELP));
+        }
     }
 }
 
@@ -214,6 +228,8 @@ fn cure(error: &ValidationError) -> &'static str {
 const RULE_HELP: &str = "a rule reads `permit (principal, action, resource) when { principal.member };`";
 const WARNING_HELP: &str =
     "`fieldgate policy schema` says what each action is done to, and with which attributes";
+/// Errors after which no more rules are parsed: each costs a good part of a millisecond.
+const ERRORS_MAX: usize = 500;
 /// Longest id of a rule, in bytes.
 const ID_BYTES_MAX: usize = 64;
 

@@ -162,7 +162,7 @@ fn scope_mismatch(policy: &CedarPolicy, request: &Request) -> Option<Mismatch> {
     let principal = request.principal();
     let is_principal = |uid| node_id(uid) == Some(principal.identifier.to_string().as_str());
     let is_in =
-        |uid| is_principal(uid) || group_id(uid).is_some_and(|group| principal.groups.contains(group));
+        |uid| is_principal(uid) || group_id(uid).is_some_and(|group| principal.groups().contains(group));
     let who = match policy.principal_constraint() {
         PrincipalConstraint::Any | PrincipalConstraint::Is(_) => None,
         PrincipalConstraint::Eq(uid) => (!is_principal(&uid)).then(|| format!("it is for {uid}")),
@@ -294,7 +294,7 @@ fn write_principal(f: &mut fmt::Formatter<'_>, principal: &Principal) -> fmt::Re
         writeln!(f, "  {label:<13}  {}", yes(value))?;
     }
     writeln!(f, "  key            {}", principal.key)?;
-    let groups: Vec<&str> = principal.groups.iter().map(String::as_str).collect();
+    let groups: Vec<&str> = principal.groups().into_iter().collect();
     writeln!(f, "  groups         {}", listed(&groups))?;
     let attributes = principal.attributes.iter();
     let attributes: Vec<String> = attributes.map(|(key, value)| format!("{key}={value}")).collect();

@@ -279,9 +279,14 @@ impl Findings {
         }
     }
 
+    /// Returns how many errors there are.
+    pub(crate) const fn error_count(&self) -> usize {
+        self.errors.drafts.len() + self.errors.left_out
+    }
+
     /// Returns whether the policy cannot be used.
     pub(crate) const fn has_errors(&self) -> bool {
-        !self.errors.drafts.is_empty()
+        self.error_count() > 0
     }
 
     /// Ties the problems to the text.

@@ -23,7 +23,7 @@ pub struct Principal {
     pub name: String,
     /// This node's own file names it.
     pub named: bool,
-    /// It holds a valid credential of the authority that this node trusts.
+    /// It holds a credential of the authority that this node trusts, and the credential counts now.
     pub member: bool,
     /// It may hand out tickets that make plain members.
     pub enroller: bool,
@@ -31,9 +31,8 @@ pub struct Principal {
     pub administrator: bool,
     /// Where its identity key lives.
     pub key: KeyStorage,
-    /// The groups that its credential puts it in.
-    pub groups: BTreeSet<String>,
-    /// The attributes of its credential; the tags of the entity in Cedar's words.
+    /// The attributes of its credential; the tags of the entity in Cedar's words. The one called `groups` names groups, with
+    /// commas between.
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -49,11 +48,21 @@ impl Principal {
             enroller: false,
             administrator: false,
             key: KeyStorage::Unknown,
-            groups: BTreeSet::new(),
             attributes: BTreeMap::new(),
         }
     }
+
+    /// Returns the groups that its credential puts it in, each once.
+    #[must_use]
+    pub fn groups(&self) -> BTreeSet<&str> {
+        let groups = self.attributes.get(GROUPS).map(String::as_str);
+        let groups = groups.unwrap_or_default().split(',').map(str::trim);
+        groups.filter(|group| !group.is_empty()).collect()
+    }
 }
+
+/// The attribute that names groups.
+const GROUPS: &str = "groups";
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)

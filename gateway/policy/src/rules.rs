@@ -93,8 +93,8 @@ fn is_within_bounds(text: &str, rule: &RuleText, findings: &mut Findings) -> boo
     true
 }
 
-/// Bytes of one rule: room for a list of some hundred nodes. Cedar's recovery from errors takes time that grows with the square of it.
-const RULE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one rule: room for a list of 150 nodes. Cedar's recovery from errors takes time that grows with the square of it.
+const RULE_BYTES_MAX: usize = 16 * 1024;
 /// Brackets within brackets. Each level costs Cedar's parser about 2 KiB of stack.
 const DEPTH_MAX: usize = 32;
 /// Operators of one rule. Each can be one more level for the evaluator, at about 4 KiB of stack; threads have 2 MiB.
@@ -155,9 +155,11 @@ mod tests {
             let (cut, problems) = rules(&bad);
             assert_eq!((cut.len(), problems.len()), (0, 1));
         }
-        let (cut, problems) = rules(&"a;".repeat(RULES_MAX));
+        let text = "a;".repeat(RULES_MAX);
+        let (cut, problems) = rules(&text);
         assert_eq!((cut.len(), problems.len()), (RULES_MAX, 0));
-        let (cut, problems) = rules(&"a;".repeat(RULES_MAX + 1));
+        let text = "a;".repeat(RULES_MAX + 1);
+        let (cut, problems) = rules(&text);
         assert_eq!((cut.len(), problems.len()), (RULES_MAX, 1));
     }
 }

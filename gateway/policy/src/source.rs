@@ -50,19 +50,17 @@ impl Source {
         (line, self.line_starts.get(line).copied().unwrap_or(0))
     }
 
-    /// Returns the end of the line that holds `offset`, without its line end.
-    fn line_end(&self, offset: usize) -> usize {
-        let rest = self.text.get(offset..).unwrap_or_default();
-        offset + rest.find(['\n', '\r']).unwrap_or(rest.len())
+    /// Returns the end of the line that holds `offset`, without its line end, but no more than `bytes_max` from `offset`.
+    fn line_end(&self, offset: usize, bytes_max: usize) -> usize {
+        let end = self.text.ceil_char_boundary(offset.saturating_add(bytes_max));
+        let part = self.text.get(offset..end).unwrap_or_default();
+        offset + part.find(['\n', '\r']).unwrap_or(part.len())
     }
 
     /// Cuts a range down to what can be shown: within its first line, and not endless.
     pub(crate) fn clamp(&self, span: &Range<usize>) -> Range<usize> {
         let start = self.text.floor_char_boundary(span.start);
-        let end = span
-            .end
-            .min(self.line_end(start))
-            .min(start.saturating_add(MARKED_BYTES_MAX));
+        let end = span.end.min(self.line_end(start, MARKED_BYTES_MAX));
         start..self.text.ceil_char_boundary(end.max(start))
     }
 }
@@ -84,10 +82,7 @@ impl SourceCode for Source {
             span
         } else {
             let start = line_start.max(span.start.saturating_sub(SHOWN_BYTES_BEFORE));
-            let end = self
-                .line_end(span.end)
-                .min(span.end.saturating_add(SHOWN_BYTES_AFTER));
-            self.text.ceil_char_boundary(start)..self.text.floor_char_boundary(end)
+            self.text.ceil_char_boundary(start)..self.line_end(span.end, SHOWN_BYTES_AFTER)
         };
         let (_, column) = self.line_and_column(range.start);
         let data = self.text.get(range.clone()).ok_or(MietteError::OutOfBounds)?;

@@ -74,7 +74,10 @@ fn principal_entity(principal: &Principal) -> Entity {
         ("administrator", flag(principal.administrator)),
         ("key", text(principal.key.as_str())),
     ];
-    let groups = principal.groups.iter().map(|group| uid(&NAMES.group, group));
+    let groups = principal
+        .groups()
+        .into_iter()
+        .map(|group| uid(&NAMES.group, group));
     let tags = principal
         .attributes
         .iter()
@@ -174,7 +177,7 @@ static NAMES: LazyLock<Names> = LazyLock::new(|| {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use cedar_policy::{Request as CedarRequest, Schema};
     use fieldgate_proto::identity::Identifier;
@@ -225,8 +228,10 @@ mod tests {
         let schema = schema();
         let mut full = Principal::new(Identifier::from_bytes([1; 32]));
         full.name = "n".to_owned();
-        full.groups = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
-        full.attributes = BTreeMap::from([("site".to_owned(), "north".to_owned())]);
+        full.attributes = BTreeMap::from([
+            ("site".to_owned(), "north".to_owned()),
+            ("groups".to_owned(), "a,b".to_owned()),
+        ]);
         let bare = Context {
             ticket: Some(TicketRights {
                 grants_administrator: true,
