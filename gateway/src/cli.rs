@@ -39,6 +39,11 @@ pub(crate) enum Command {
     Journal(JournalCommand),
     /// Show what a running node is doing
     Status(StatusArgs),
+    /// Look at everything a node needs, and say what to do about what is wrong
+    Doctor(DoctorArgs),
+    /// Look at PKCS#11 modules and TPMs
+    #[command(subcommand)]
+    Hsm(HsmCommand),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -177,6 +182,65 @@ pub(crate) struct StatusArgs {
     /// The control socket
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The node's file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub(crate) config: PathBuf,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HsmCommand {
+    /// Show what a module has to offer, as a table to paste into a report; without --trial no PIN is used
+    Probe(ProbeArgs),
+    /// Show a TPM's protection against guessing, which power cuts count towards
+    Tpm(TpmArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// The module: a shared library
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    pub(crate) module: Option<PathBuf>,
+    /// A node's file, which names module, token and PIN
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The token to try out
+    #[arg(long, value_name = "URI", requires = "module", requires = "pin_from")]
+    pub(crate) token: Option<String>,
+    /// Where its user PIN is: credential:NAME, file:PATH or env:NAME
+    #[arg(long, value_name = "PLACE", requires = "token")]
+    pub(crate) pin_from: Option<String>,
+    /// Log in once and try everything out with objects that are destroyed again
+    #[arg(long)]
+    pub(crate) trial: bool,
+    /// Show serial numbers
+    #[arg(long)]
+    pub(crate) serials: bool,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TpmArgs {
+    /// The TPM's resource manager
+    #[arg(long, value_name = "PATH", default_value = "/dev/tpmrm0")]
+    pub(crate) device: PathBuf,
+    /// Give room for 31 failures, of which one is forgiven every ten minutes
+    #[arg(long)]
+    pub(crate) set_limits: bool,
+    /// Where the lockout authorisation is, if one is set: credential:NAME, file:PATH or env:NAME
+    #[arg(long, value_name = "PLACE", requires = "set_limits")]
+    pub(crate) lockout_from: Option<String>,
     /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -8,6 +8,8 @@ mod check;
 mod config;
 mod demo;
 mod device;
+mod doctor;
+mod hsm;
 mod identity;
 mod journal;
 mod run;
@@ -25,6 +27,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Device(command) => device::run(command),
         Command::Journal(command) => journal::run(command),
         Command::Status(args) => status::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Hsm(command) => hsm::run(command),
         Command::Completions { shell } => config::completions(shell),
         Command::TokenWorker => return token_worker::run(),
     };

@@ -13,6 +13,7 @@ mod cli;
 mod client_faults;
 mod custody;
 mod demo;
+mod doctor;
 mod harness;
 mod journal_faults;
 mod namespaces;
