@@ -137,11 +137,13 @@ fn validate(rules: &[Parsed], findings: &mut Findings) {
         let Some(rule) = by_id.get(warning.policy_id()) else {
             continue;
         };
-        let is_new = match warning {
-            ValidationWarning::InvalidActionApplication(_) => inapplicable.insert(rule.span.start),
-            // It follows from the other.
-            ValidationWarning::ImpossiblePolicy(_) => !inapplicable.contains(&rule.span.start),
-            _ => true,
+        let applies = !matches!(warning, ValidationWarning::InvalidActionApplication(_));
+        let follows = matches!(warning, ValidationWarning::ImpossiblePolicy(_));
+        // A rule that applies to no action is impossible too; that needs no saying.
+        let is_new = if applies {
+            !(follows && inapplicable.contains(&rule.span.start))
+        } else {
+            inapplicable.insert(rule.span.start)
         };
         if is_new {
             let message = without_id(&warning.to_string());
