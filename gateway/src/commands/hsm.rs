@@ -328,8 +328,8 @@ fn tpm_text(device: &Path, state: &TpmDictionaryAttack) -> String {
         "not set: whoever has the device may change the limits"
     };
     format!(
-        "{}: {lockout}\n\n  failures        {} of {}\n  forgiven        one every {} s\n  lockout ends    {} s after its own \
-         authorisation failed\n  authorisation   {authorization}\n{advice}",
+        "{}: {lockout}\n\n  failures        {} of {}\n  forgiven        one every {} s\n  authorisation   {authorization}\n  \
+         if wrong        refused for {} s\n{advice}",
         device.display(),
         state.counter,
         state.tries_max,
