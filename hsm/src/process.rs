@@ -23,6 +23,7 @@ use crate::signer::PublicKey;
 mod connection;
 mod environment;
 mod marker;
+mod running;
 mod sandbox;
 mod supervisor;
 pub mod wire;

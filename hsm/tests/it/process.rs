@@ -20,8 +20,8 @@ use fieldgate_hsm::{
     Algorithm, Completion, Error, Limits, PinState, Priority, PublicKey, Request, SandboxSettings,
     SecretSource, Settings, Signer, SoftwareSigner, Worker, WorkerEnd, probe,
 };
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::softhsm::{PIN, Token, key_uri, module, scenario, spy};
 
@@ -300,11 +300,16 @@ fn be_a_node() {
 
 fn wait_for_end(process: &impl AsFd) {
     let mut descriptors = [PollFd::new(process, PollFlags::IN)];
-    let limit = rustix::event::Timespec {
+    let limit = Timespec {
         tv_sec: 60,
         tv_nsec: 0,
     };
-    assert_eq!(poll(&mut descriptors, Some(&limit)).unwrap(), 1, "it lives on");
+    let has_ended = poll(&mut descriptors, Some(&limit)).unwrap() == 1;
+    if !has_ended {
+        // It would hold the pipes of this test open.
+        pidfd_send_signal(process, Signal::KILL).unwrap();
+    }
+    assert!(has_ended, "it lives on");
 }
 
 #[test]
