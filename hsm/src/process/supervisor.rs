@@ -57,7 +57,7 @@ impl ProcessSigner {
     /// thread that lives as long as the signer.
     ///
     /// # Errors
-    /// What [`Settings::open`] gives, and [`Error::WorkerStart`], [`Error::WorkerEnded`], [`Error::WorkerProtocol`],
+    /// What [`Settings::open`](crate::Settings::open) gives, and [`Error::WorkerStart`], [`Error::WorkerEnded`], [`Error::WorkerProtocol`],
     /// [`Error::PinRefusedBefore`], [`Error::LoginDeadly`], [`Error::PinMarker`].
     pub fn start(mut settings: ProcessSettings) -> Result<Self, Error> {
         let mut marker = Marker::open(settings.state_dir.as_deref())?;
