@@ -145,6 +145,12 @@ impl Accesses {
         over.map(|(channel, _)| *channel).collect()
     }
 
+    /// Returns how many channels wait, how many are to be decided again later, and the bytes of all frames kept.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> (usize, usize, usize) {
+        (self.by_channel.len(), self.later.len(), self.frame_bytes)
+    }
+
     fn begin(&mut self, channel: ChannelId, service: Service) -> Option<u64> {
         if self.by_channel.len() >= PENDING_MAX && !self.by_channel.contains_key(&channel) {
             return None;

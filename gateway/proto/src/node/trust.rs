@@ -84,6 +84,12 @@ pub(super) struct Dealings {
 }
 
 impl Dealings {
+    /// Returns how many requests wait for this authority's answer.
+    #[cfg(test)]
+    pub(super) fn unanswered(&self) -> usize {
+        self.requests.len()
+    }
+
     fn is_distrusted(&self, now: Instant) -> bool {
         self.distrusted_until.is_some_and(|until| now < until)
     }
@@ -94,9 +100,11 @@ impl Node {
     #[must_use]
     pub fn trusting(mut self, trust: Trust) -> Self {
         let presentation = trust.own().map(|own| Arc::clone(&own.presentation));
-        self.channels
-            .set_presentation(presentation)
-            .expect("what was verified is no longer than a presentation may be");
+        let set = self.channels.set_presentation(presentation);
+        debug_assert!(
+            set.is_ok(),
+            "what was verified is no longer than a presentation may be"
+        );
         self.trust = Some(trust);
         self
     }

@@ -61,6 +61,12 @@ impl Lists {
         self.sending.first().map(|(due, _)| *due)
     }
 
+    /// Returns how many channels wait for parts, and the bytes of lists that are not complete.
+    #[cfg(test)]
+    pub(in crate::node) fn held(&self) -> (usize, usize) {
+        (self.sending.len(), self.assembler.held_bytes())
+    }
+
     /// Takes note of how fresh the list is; returns whether that is another than before.
     pub(super) fn note_freshness(&mut self, freshness: Freshness) -> bool {
         self.freshness.replace(freshness) != Some(freshness)

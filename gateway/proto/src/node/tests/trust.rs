@@ -1,0 +1,69 @@
+//! Trust in whole networks (PROTOCOL.md §5.2, §10, §11).
+
+mod credentials;
+mod lists;
+mod requests;
+mod time;
+
+use super::{super::*, fleet::*, net::*};
+
+#[test]
+fn members_serve_each_other_on_their_credentials() {
+    let mut net = fleet(|_| {});
+    net.pass(3);
+    let events: Vec<_> = net.hosts.iter().map(|host| &host.events).collect();
+    assert_eq!(net.delivered(), 100, "{events:#?}");
+    assert_eq!(net.lists(), [1, 1, 1, 1]);
+    assert_eq!(net.view(GATEWAY).state, AuthorityState::Up);
+    let bad: Vec<u64> = net
+        .hosts
+        .iter()
+        .map(|host| host.node.stats().bad_frames)
+        .collect();
+    assert_eq!(bad, [0; 4]);
+}
+
+#[test]
+fn nothing_goes_to_a_collector_before_its_live_proof() {
+    let mut net = fleet(|plan| plan.settings[GATEWAY].uplinks[0].live_proof = true);
+    net.hosts[COLLECTOR].signs = false;
+    net.pass(20);
+    let uplink = |net: &Net| net.hosts[GATEWAY].node.uplinks().next().unwrap();
+    assert_eq!(
+        (uplink(&net).state, uplink(&net).sent),
+        (UplinkState::Connecting, 0)
+    );
+    assert!(
+        net.hosts[COLLECTOR].node.sources().next().is_none(),
+        "no journal was offered"
+    );
+    // The token comes back in time.
+    let mut outputs = std::mem::take(&mut net.hosts[COLLECTOR].outputs).into_iter();
+    let Some(Output::Sign { channel, message }) = outputs.next() else {
+        panic!("a signature is asked for");
+    };
+    let (now, collector) = (net.now, &mut net.hosts[COLLECTOR]);
+    let signature = sign(&collector.signer.key, &message);
+    collector.node.handle_signature(
+        now,
+        &mut net.entropy,
+        channel,
+        Some(signature),
+        &mut collector.buffers,
+    );
+    net.pass(2);
+    assert_eq!(net.delivered(), 100);
+    assert_eq!(net.hosts[GATEWAY].node.channel_stats().proofs_verified, 1);
+}
+
+#[test]
+fn a_collector_whose_proof_never_comes_gets_nothing() {
+    let mut net = fleet(|plan| plan.settings[GATEWAY].uplinks[0].live_proof = true);
+    net.hosts[COLLECTOR].signs = false;
+    net.pass(120);
+    assert_eq!(net.delivered(), 0);
+    let gateway = &net.hosts[GATEWAY];
+    assert!(gateway.node.channel_stats().proofs_refused >= 2, "it tries again");
+    assert_eq!(gateway.node.uplinks().next().unwrap().sent, 0);
+    assert_eq!(gateway.count(|event| matches!(event, Event::UplinkUp { .. })), 0);
+}
