@@ -11,11 +11,12 @@
 //! What the peer says meanwhile is kept, up to a bound, and dealt with after the decision. A channel in use that is decided
 //! again goes on being served under the decision before until the next one comes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+mod waiting;
+
+use std::{sync::Arc, time::Duration};
+
+pub(super) use waiting::Accesses;
+use waiting::PENDING_MAX;
 
 use super::{ChannelEntry, Event, Links, Node, Output, ReadingSink, Service, Use, Wire, trust::Dealings};
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     entropy::Entropy,
     identity::Identifier,
     relay::MemberRights,
-    time::{Instant, Now},
+    time::Now,
     trust::{Credential, Freshness, Standing},
 };
 
@@ -96,90 +97,6 @@ pub(super) struct Known {
     /// Whether its grace was spoken of.
     pub(super) grace_said: bool,
     pub(super) dealings: Dealings,
-}
-
-/// A channel that waits for a decision.
-#[derive(Debug)]
-struct Pending {
-    attempt: u64,
-    service: Service,
-    /// What the peer said meanwhile.
-    frames: Vec<(u8, Vec<u8>)>,
-}
-
-/// What waits for decisions.
-#[derive(Debug, Default)]
-pub(super) struct Accesses {
-    policy: AccessPolicy,
-    by_channel: BTreeMap<ChannelId, Pending>,
-    by_attempt: BTreeMap<u64, ChannelId>,
-    last_attempt: u64,
-    frame_bytes: usize,
-    /// Channels in use that are to be decided again when there is room.
-    later: BTreeSet<ChannelId>,
-    /// Guests, and when they have to go.
-    guests: BTreeMap<ChannelId, Instant>,
-}
-
-impl Accesses {
-    pub(super) fn new(policy: AccessPolicy) -> Self {
-        Self {
-            policy,
-            ..Self::default()
-        }
-    }
-
-    /// Returns whether a channel is served as a guest.
-    pub(super) fn is_guest(&self, channel: ChannelId) -> bool {
-        self.guests.contains_key(&channel)
-    }
-
-    /// Returns whether there is something to look at once a second.
-    pub(super) fn has_work(&self) -> bool {
-        !self.guests.is_empty() || !self.later.is_empty()
-    }
-
-    /// Returns the guests whose time is over.
-    pub(super) fn overstayed(&self, now: Instant) -> Vec<ChannelId> {
-        let over = self.guests.iter().filter(|(_, until)| now >= **until);
-        over.map(|(channel, _)| *channel).collect()
-    }
-
-    /// Returns how many channels wait, how many are to be decided again later, and the bytes of all frames kept.
-    #[cfg(test)]
-    pub(super) fn waiting(&self) -> (usize, usize, usize) {
-        (self.by_channel.len(), self.later.len(), self.frame_bytes)
-    }
-
-    fn begin(&mut self, channel: ChannelId, service: Service) -> Option<u64> {
-        if self.by_channel.len() >= PENDING_MAX && !self.by_channel.contains_key(&channel) {
-            return None;
-        }
-        self.last_attempt += 1;
-        let attempt = self.last_attempt;
-        let frames = self
-            .forget(channel)
-            .map_or_else(Vec::new, |pending| pending.frames);
-        self.frame_bytes += frames.iter().map(|(_, body)| body.len()).sum::<usize>();
-        self.by_attempt.insert(attempt, channel);
-        self.by_channel.insert(
-            channel,
-            Pending {
-                attempt,
-                service,
-                frames,
-            },
-        );
-        Some(attempt)
-    }
-
-    /// Forgets what waits for a channel.
-    fn forget(&mut self, channel: ChannelId) -> Option<Pending> {
-        let pending = self.by_channel.remove(&channel)?;
-        self.by_attempt.remove(&pending.attempt);
-        self.frame_bytes -= pending.frames.iter().map(|(_, body)| body.len()).sum::<usize>();
-        Some(pending)
-    }
 }
 
 impl Node {
@@ -367,18 +284,9 @@ impl Node {
 
     /// Keeps a frame that came before the decision on its channel; false if there is no decision pending.
     pub(super) fn keep_frame(&mut self, channel: ChannelId, kind: u8, body: &[u8]) -> bool {
-        let room = FRAME_BYTES_MAX.saturating_sub(self.accesses.frame_bytes);
-        let Some(pending) = self.accesses.by_channel.get_mut(&channel) else {
-            return false;
-        };
-        // What does not fit is lost like a frame on a bad path: its sender repeats it.
-        if pending.frames.len() < FRAMES_PER_CHANNEL_MAX && body.len() <= room {
-            self.accesses.frame_bytes += body.len();
-            pending.frames.push((kind, body.to_vec()));
-        } else {
-            self.stats.frames_unkept += 1;
-        }
-        true
+        let kept = self.accesses.keep(channel, kind, body);
+        self.stats.frames_unkept += u64::from(kept == Some(false));
+        kept.is_some()
     }
 
     pub(super) fn forget_access(&mut self, channel: ChannelId) {
@@ -537,13 +445,7 @@ impl Node {
     }
 }
 
-/// Channels that may wait for a decision.
-const PENDING_MAX: usize = 1_024;
 /// Channels that wait above which channels in use are not decided again.
 const AGAIN_MAX: usize = PENDING_MAX / 2;
-/// Frames of one channel kept until the decision.
-const FRAMES_PER_CHANNEL_MAX: usize = 16;
-/// Bytes of all frames kept.
-const FRAME_BYTES_MAX: usize = 4 << 20;
 /// How long a guest may stay (PROTOCOL.md §7).
 const GUEST_TIME: Duration = Duration::from_secs(60);
