@@ -26,6 +26,8 @@ mod order;
 pub(crate) mod permit;
 mod record;
 mod refusal;
+#[cfg(test)]
+pub(crate) mod rig;
 pub(crate) mod service;
 mod shown;
 mod status;

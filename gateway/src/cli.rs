@@ -1,8 +1,15 @@
 //! The command line: words, options and their help texts.
 
+mod authority;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use authority::{
+    AuthorityCommand, AuthorityLogArgs, EnrollArgs, GrantArgs, MemberCommand, NodeArgs, TicketCommand,
+    TicketIssueArgs,
+};
 
 /// Where a node's file is looked for when none is named.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/fieldgate/fieldgate.toml";
@@ -37,6 +44,17 @@ pub(crate) enum Command {
     /// Look into the journal of a gateway
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Make this node a member of an authority
+    Enroll(EnrollArgs),
+    /// Issue, list and revoke tickets, with which nodes enrol
+    #[command(subcommand)]
+    Ticket(TicketCommand),
+    /// List, add and revoke members of the authority
+    #[command(subcommand)]
+    Member(MemberCommand),
+    /// Read and verify the authority's log, answer requests that come as files
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
     /// Show what a running node is doing
     Status(StatusArgs),
     /// Look at everything a node needs, and say what to do about what is wrong

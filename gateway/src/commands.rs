@@ -4,16 +4,21 @@ use std::{error::Error, fmt, io::Write as _, process::ExitCode};
 
 use crate::cli::{Cli, Command};
 
+mod authority;
 mod check;
 mod config;
 mod demo;
 mod device;
 mod doctor;
 mod hsm;
+mod enroll;
 mod identity;
 mod journal;
+mod member;
+mod operator;
 mod run;
 mod status;
+mod ticket;
 mod token_worker;
 
 /// Runs the command and returns its exit code: 0 done, 1 failed, 2 wrong input.
@@ -26,6 +31,10 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Identity(command) => identity::run(command),
         Command::Device(command) => device::run(command),
         Command::Journal(command) => journal::run(command),
+        Command::Enroll(args) => enroll::run(args),
+        Command::Ticket(command) => ticket::run(command),
+        Command::Member(command) => member::run(command),
+        Command::Authority(command) => authority::run(command),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Hsm(command) => hsm::run(command),

@@ -1,13 +1,18 @@
 //! The control socket: how the command line talks to a running node.
 //!
 //! One request per connection: a line of JSON, answered by a line of JSON. The socket's file is readable and writable by its
-//! owner and group only; whoever may open it may see the node's status.
+//! owner and group only; whoever may open it may see the node's status, enrol the node, and, on an authority, do everything
+//! an administrator may.
+
+pub(crate) mod enrol;
 
 use std::{
     fs,
+    future::Future,
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixStream as BlockingStream},
     path::{Path, PathBuf},
+    pin::Pin,
     rc::Rc,
     time::Duration,
 };
@@ -16,17 +21,38 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
+    sync::oneshot,
     time,
 };
+use zeroize::Zeroizing;
 
-use crate::{runtime::NodeHandle, status::NodeStatus};
+use self::enrol::{Enrol, EnrolDone, EnrolFailure, EnrolJob};
+use crate::{
+    authority::{
+        AuthorityAnswer, Origin, RequestKind,
+        service::{AuthorityHandle, AuthorityRequest},
+        wire::{ManageAnswer, ManageError, ManageRequest},
+    },
+    runtime::NodeHandle,
+    status::NodeStatus,
+};
 
 /// What can be asked.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
 enum Request {
     /// What is the node doing?
-    Status,
+    Status {},
+    /// Something for the authority: this node's own, or the one it is a member of.
+    Manage {
+        /// What.
+        manage: Box<ManageRequest>,
+    },
+    /// Become a member of an authority.
+    Enrol {
+        /// How.
+        job: EnrolJob,
+    },
 }
 
 /// What is answered.
@@ -38,6 +64,21 @@ enum Answer {
         /// The status.
         status: Box<NodeStatus>,
     },
+    /// To [`Request::Manage`].
+    Managed {
+        /// What the authority answered.
+        managed: Box<ManageAnswer>,
+    },
+    /// To [`Request::Enrol`].
+    Enrolled {
+        /// What has come of it.
+        done: EnrolDone,
+    },
+    /// To [`Request::Enrol`] that failed.
+    NotEnrolled {
+        /// Why.
+        failure: EnrolFailure,
+    },
     /// The request was not understood.
     Error {
         /// Why.
@@ -45,10 +86,23 @@ enum Answer {
     },
 }
 
+/// Puts an operator's request, made by the user with this number, to an authority.
+pub(crate) type Manage = Rc<dyn Fn(u32, ManageRequest) -> ManageFuture>;
+/// What the authority answers, some time.
+pub(crate) type ManageFuture = Pin<Box<dyn Future<Output = ManageAnswer>>>;
+
+/// What can be asked besides the status.
+#[derive(Clone, Default)]
+struct Services {
+    manage: Option<Manage>,
+    enrol: Option<Enrol>,
+}
+
 /// Removes the socket's file when the node ends.
 pub(crate) struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    services: Services,
 }
 
 impl Socket {
@@ -81,18 +135,59 @@ impl Socket {
         Ok(Self {
             listener,
             path: path.to_owned(),
+            services: Services::default(),
         })
+    }
+
+    /// Lets operators manage an authority: this node's own ([`manage_here`]), or the one it is a member of.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "the node hands over its authority once channels carry the frames"
+        )
+    )]
+    #[must_use]
+    pub(crate) fn with_manage(mut self, manage: Manage) -> Self {
+        self.services.manage = Some(manage);
+        self
+    }
+
+    /// Lets operators enrol this node.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "the node hands over its authority once channels carry the frames"
+        )
+    )]
+    #[must_use]
+    pub(crate) fn with_enrol(mut self, enrol: Enrol) -> Self {
+        self.services.enrol = Some(enrol);
+        self
     }
 
     /// Answers requests until the runtime ends.
     pub(crate) async fn serve(self, node: Rc<NodeHandle>) {
+        self.serve_with(move || {
+            let node = Rc::clone(&node);
+            async move { node.status().await }
+        })
+        .await;
+    }
+
+    /// Answers requests, those for the status with what `status` says.
+    async fn serve_with<F>(self, status: impl Fn() -> F + Clone + 'static)
+    where
+        F: Future<Output = NodeStatus>,
+    {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let node = Rc::clone(&node);
+                    let (status, services) = (status.clone(), self.services.clone());
                     tokio::task::spawn_local(async move {
                         // Whoever hangs up or dawdles loses only its own answer.
-                        let _ = time::timeout(REQUEST_TIME_MAX, answer(stream, &node)).await;
+                        let _ = answer(stream, status, &services).await;
                     });
                 }
                 Err(error) => {
@@ -111,23 +206,106 @@ impl Drop for Socket {
     }
 }
 
-async fn answer(mut stream: UnixStream, node: &NodeHandle) -> io::Result<()> {
+async fn answer<F>(mut stream: UnixStream, status: impl Fn() -> F, services: &Services) -> io::Result<()>
+where
+    F: Future<Output = NodeStatus>,
+{
+    let uid = stream.peer_cred()?.uid();
     let (reader, mut writer) = stream.split();
-    let mut line = Vec::new();
-    tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX))
-        .read_until(b'\n', &mut line)
-        .await?;
+    // A request may hold a ticket.
+    let mut line = Zeroizing::new(Vec::new());
+    time::timeout(
+        REQUEST_TIME_MAX,
+        tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX)).read_until(b'\n', &mut line),
+    )
+    .await??;
     let answer = match serde_json::from_slice(&line) {
-        Ok(Request::Status) => Answer::Status {
-            status: Box::new(node.status().await),
+        Ok(Request::Status {}) => Answer::Status {
+            status: Box::new(status().await),
         },
+        Ok(Request::Manage { manage }) => manage_somewhere(services, uid, *manage).await,
+        Ok(Request::Enrol { job }) => enrol(services, job).await,
         Err(error) => Answer::Error {
             message: format!("request not understood: {error}"),
         },
     };
-    let mut text = serde_json::to_vec(&answer)?;
+    // Nor is the answer with a new ticket left in memory.
+    let mut text = Zeroizing::new(serde_json::to_vec(&answer)?);
     text.push(b'\n');
-    writer.write_all(&text).await
+    time::timeout(REQUEST_TIME_MAX, writer.write_all(&text)).await?
+}
+
+async fn manage_somewhere(services: &Services, uid: u32, request: ManageRequest) -> Answer {
+    let Some(manage) = &services.manage else {
+        return Answer::Error {
+            message: "this node is no authority, and a member of none: it cannot manage one".to_owned(),
+        };
+    };
+    let answer = time::timeout(MANAGE_TIME_MAX, manage(uid, request)).await;
+    Answer::Managed {
+        managed: Box::new(answer.unwrap_or_else(|_| {
+            ManageAnswer::Error(ManageError {
+                code: "no-answer".to_owned(),
+                message: format!("the authority has not answered in {MANAGE_TIME_MAX:?}"),
+                hint: Some("look whether it was done all the same before you ask again".to_owned()),
+            })
+        })),
+    }
+}
+
+async fn enrol(services: &Services, job: EnrolJob) -> Answer {
+    let Some(enrol) = &services.enrol else {
+        return Answer::Error {
+            message: "this node does not take part in an authority: its file has no [trust]".to_owned(),
+        };
+    };
+    match time::timeout(ENROL_TIME_MAX, enrol(job)).await {
+        Ok(Ok(done)) => Answer::Enrolled { done },
+        Ok(Err(failure)) => Answer::NotEnrolled { failure },
+        Err(_) => Answer::NotEnrolled {
+            failure: EnrolFailure {
+                message: format!("the authority has not answered in {ENROL_TIME_MAX:?}"),
+                hint: Some(
+                    "try again with the same ticket: it is not spent, or spent for this node".to_owned(),
+                ),
+            },
+        },
+    }
+}
+
+/// Puts operators' requests to the authority in this process.
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the node hands over its authority once channels carry the frames"
+    )
+)]
+pub(crate) fn manage_here(authority: AuthorityHandle) -> Manage {
+    Rc::new(move |uid, request| {
+        let (sender, answer) = oneshot::channel();
+        let submitted = authority.submit(AuthorityRequest {
+            from: Origin::Local { uid },
+            kind: RequestKind::Manage(Box::new(request)),
+            // Whoever asked may have hung up.
+            reply: Box::new(move |answer| drop(sender.send(answer))),
+        });
+        Box::pin(async move {
+            let answered = if submitted.is_ok() {
+                answer.await.ok()
+            } else {
+                None
+            };
+            if let Some(AuthorityAnswer::Managed(answer)) = answered {
+                return *answer;
+            }
+            ManageAnswer::Error(ManageError {
+                code: "busy".to_owned(),
+                message: "the authority is busy or ending".to_owned(),
+                hint: Some("ask again in a moment".to_owned()),
+            })
+        })
+    })
 }
 
 /// Asks the node at `path` for its status.
@@ -135,6 +313,54 @@ async fn answer(mut stream: UnixStream, node: &NodeHandle) -> io::Result<()> {
 /// # Errors
 /// If no node answers there, or what answers is not one.
 pub(crate) fn ask_status(path: &Path) -> io::Result<NodeStatus> {
+    let answer = ask(path, &Request::Status {}, REQUEST_TIME_MAX)?;
+    let Answer::Status { status } = answer else {
+        return Err(unexpected(answer));
+    };
+    Ok(*status)
+}
+
+/// Puts `request` to the authority behind the node at `path`.
+///
+/// # Errors
+/// If no node answers there, or it has no authority.
+pub(crate) fn ask_manage(path: &Path, request: ManageRequest) -> io::Result<ManageAnswer> {
+    let manage = Box::new(request);
+    let answer = ask(
+        path,
+        &Request::Manage { manage },
+        MANAGE_TIME_MAX + REQUEST_TIME_MAX,
+    )?;
+    let Answer::Managed { managed } = answer else {
+        return Err(unexpected(answer));
+    };
+    Ok(*managed)
+}
+
+/// Has the node at `path` enrol.
+///
+/// # Errors
+/// If no node answers there; in the result, why it has not become a member.
+pub(crate) fn ask_enrol(path: &Path, job: EnrolJob) -> io::Result<Result<EnrolDone, EnrolFailure>> {
+    let answer = ask(path, &Request::Enrol { job }, ENROL_TIME_MAX + REQUEST_TIME_MAX)?;
+    match answer {
+        Answer::Enrolled { done } => Ok(Ok(done)),
+        Answer::NotEnrolled { failure } => Ok(Err(failure)),
+        Answer::Status { .. } | Answer::Managed { .. } | Answer::Error { .. } => Err(unexpected(answer)),
+    }
+}
+
+fn unexpected(answer: Answer) -> io::Error {
+    match answer {
+        Answer::Error { message } => io::Error::other(message),
+        Answer::Status { .. }
+        | Answer::Managed { .. }
+        | Answer::Enrolled { .. }
+        | Answer::NotEnrolled { .. } => io::Error::other("the node has answered another question"),
+    }
+}
+
+fn ask(path: &Path, request: &Request, patience: Duration) -> io::Result<Answer> {
     let named = |error: &io::Error| {
         io::Error::new(
             error.kind(),
@@ -142,24 +368,36 @@ pub(crate) fn ask_status(path: &Path) -> io::Result<NodeStatus> {
         )
     };
     let mut stream = BlockingStream::connect(path).map_err(|error| named(&error))?;
-    stream.set_read_timeout(Some(REQUEST_TIME_MAX))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(REQUEST_TIME_MAX))?;
-    let mut request = serde_json::to_vec(&Request::Status)?;
-    request.push(b'\n');
-    stream.write_all(&request).map_err(|error| named(&error))?;
-    let mut line = Vec::new();
+    let mut text = Zeroizing::new(serde_json::to_vec(request)?);
+    text.push(b'\n');
+    stream.write_all(&text).map_err(|error| named(&error))?;
+    let mut line = Zeroizing::new(Vec::new());
     BufReader::new(stream.take(ANSWER_BYTES_MAX))
         .read_until(b'\n', &mut line)
         .map_err(|error| named(&error))?;
-    match serde_json::from_slice(&line)? {
-        Answer::Status { status } => Ok(*status),
-        Answer::Error { message } => Err(io::Error::other(message)),
-    }
+    serde_json::from_slice(&line).map_err(|error| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "what answers at {} is no node of this version: {error}",
+                path.display()
+            ),
+        )
+    })
 }
 
-/// Longest time for one request.
+/// Longest time for a request to come or an answer to go, and for the status.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
-/// Largest request, in bytes.
-const REQUEST_BYTES_MAX: u64 = 64 << 10;
+/// Longest time an authority may take, which may be at the other end of a channel.
+const MANAGE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest time for an enrolment: every way of the ticket is tried.
+const ENROL_TIME_MAX: Duration = Duration::from_secs(120);
+/// Largest request, in bytes: a response to an enrolment with the longest status list, in Base64.
+const REQUEST_BYTES_MAX: u64 = 2 << 20;
 /// Largest answer, in bytes: 10,000 links of 300 bytes each.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+#[cfg(test)]
+pub(crate) mod tests;

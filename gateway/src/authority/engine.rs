@@ -192,6 +192,7 @@ impl Engine {
     pub(super) fn handle_signature(&mut self, now: Now, id: u64, result: Result<Signature, String>) {
         if self.keys.handle_signature(now, id, result, &self.history) {
             tracing::info!(not_after = self.keys.not_after(), "statement key attested");
+            self.status.ready = self.keys.usable(now.wall.unix_secs()).is_some();
             // What waited for the key is signed now.
             self.refresh_list(now);
         } else if let Some(problem) = self.keys.problem() {
@@ -251,6 +252,7 @@ impl Engine {
         status.key_not_after = self.keys.not_after();
         status.ready = self.broken.is_none() && status.ready;
         status.log_suppressed = self.budget.suppressed();
+        status.store_bytes = self.store.file_bytes();
         status.problems.clone_from(&self.complaints);
         status.problems.extend(self.broken.clone());
         if let Some(problem) = self.keys.problem() {
@@ -274,6 +276,12 @@ impl Engine {
             status.requests.insert(format!("{kind}/{outcome}"), *count);
         }
         status
+    }
+
+    /// Walks the log.
+    #[cfg(test)]
+    pub(super) fn verify_log(&self) -> Result<Result<(), super::log::LogError>, StoreError> {
+        self.store.batch(|batch| batch.verify_log(0))
     }
 
     fn ask_for_key(&mut self, now: Now) {
@@ -395,3 +403,6 @@ impl Engine {
 
 /// How often the store is looked after.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

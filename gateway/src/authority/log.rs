@@ -171,14 +171,11 @@ numbered! {
 
 impl From<ClockQuality> for TimeQuality {
     fn from(quality: ClockQuality) -> Self {
-        if quality == ClockQuality::Unknown {
-            Self::Unknown
-        } else if quality == ClockQuality::Floor {
-            Self::Floor
-        } else if quality == ClockQuality::Synchronised {
-            Self::Synchronised
-        } else {
-            Self::Authority
+        match quality {
+            ClockQuality::Unknown => Self::Unknown,
+            ClockQuality::Floor => Self::Floor,
+            ClockQuality::Authority => Self::Authority,
+            ClockQuality::Synchronised => Self::Synchronised,
         }
     }
 }

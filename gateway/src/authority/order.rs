@@ -231,6 +231,9 @@ mod tests {
         }
     }
 
+    /// Spoils an order.
+    type Change = fn(&mut TicketOrder);
+
     fn order() -> TicketOrder {
         TicketOrder {
             name: None,
@@ -247,7 +250,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_out_of_bounds() {
-        let bad: [(&str, fn(&mut TicketOrder)); 11] = [
+        let bad: [(&str, Change); 11] = [
             ("expires", |order| order.expires_secs = TICKET_SECS_MIN - 1),
             ("expires", |order| order.expires_secs = TICKET_SECS_MAX + 1),
             ("uses", |order| order.uses = 0),

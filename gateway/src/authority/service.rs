@@ -224,3 +224,6 @@ fn run(
 
 /// Requests in one transaction.
 const BATCH_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,8 @@ pub(crate) struct AuthorityStatus {
     pub(crate) log_entries: u64,
     /// Refusals of strangers since the start that were counted but not logged one by one.
     pub(crate) log_suppressed: u64,
+    /// Size of the store's file, in bytes.
+    pub(crate) store_bytes: u64,
     /// Requests since the start by `kind` and `outcome`, joined by a slash: `enrol/issued`.
     pub(crate) requests: BTreeMap<String, u64>,
     /// Transactions committed since the start.

@@ -12,7 +12,7 @@
 //! | `meta` | word | schema, authority, counters, status list |
 //!
 //! Records are in [`record`](super::record), entries in [`log`](super::log). Opening reads the whole file and compares every
-//! checksum, so a damaged store is refused instead of misread; and it checks that the log's head is the last entry.
+//! checksum, so a damaged store is refused instead of misread; and it walks the last entries of the log to its head.
 //! Commits are in two phases: a crash leaves the transaction before or the one after, whatever order the disk wrote in.
 
 mod batch;
@@ -27,7 +27,7 @@ use std::{
 
 use fieldgate_proto::identity::Identifier;
 use redb::{
-    Builder, Database, Durability, ReadableTable as _, TableDefinition, WriteTransaction,
+    Builder, Database, Durability, ReadableTable as _, StorageBackend, TableDefinition, WriteTransaction,
     backends::FileBackend,
 };
 
@@ -52,6 +52,8 @@ const META_LIST: &str = "status list";
 const SCHEMA: u32 = 1;
 /// Memory for pages, in bytes.
 const CACHE_BYTES: usize = 32 << 20;
+/// Entries at the end of the log that are checked at every start; `fieldgate authority log --verify` checks all.
+const LOG_CHECKED: u64 = 10_000;
 /// Permission bits that let others than the owner in.
 const OTHERS: u32 = 0o077;
 
@@ -59,6 +61,9 @@ const OTHERS: u32 = 0o077;
 pub(crate) struct Store {
     database: Database,
     path: PathBuf,
+    /// Set to true, the disk fails.
+    #[cfg(test)]
+    pub(super) fails: std::sync::Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Store {
@@ -68,16 +73,31 @@ impl Store {
     /// [`StoreError`] if the file is damaged, of another version or authority, open to others, or in use.
     pub(crate) fn open(path: &Path, authority: &Identifier) -> Result<Self, StoreError> {
         let file = open_file(path)?;
-        let found = |error| StoreError::open(path, error);
-        let backend = FileBackend::new(file).map_err(|error| found(error.into()))?;
+        let backend = FileBackend::new(file).map_err(|error| StoreError::open(path, error))?;
+        #[cfg(test)]
+        let (backend, fails) = tests::Failing::new(backend);
+        let store = Self::open_on(path, backend, authority)?;
+        #[cfg(test)]
+        let store = Self { fails, ..store };
+        Ok(store)
+    }
+
+    /// Opens the store in `backend`; `path` is what errors call it.
+    fn open_on(
+        path: &Path,
+        backend: impl StorageBackend,
+        authority: &Identifier,
+    ) -> Result<Self, StoreError> {
         let database = Builder::new()
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(true)
             .create_with_backend(backend)
-            .map_err(found)?;
+            .map_err(|error| StoreError::open(path, error))?;
         let store = Self {
             database,
             path: path.to_owned(),
+            #[cfg(test)]
+            fails: std::sync::Arc::default(),
         };
         store.prepare(authority)?;
         Ok(store)
@@ -162,7 +182,11 @@ impl Store {
         };
         {
             let batch = Batch::open(&transaction)?;
-            batch.check_log_head(&self.path)?;
+            let from = batch.log_head().0.saturating_sub(LOG_CHECKED);
+            batch.verify_log(from)?.map_err(|error| StoreError::Damaged {
+                path: self.path.clone(),
+                detail: error.to_string(),
+            })?;
         }
         if fresh {
             transaction.commit().map_err(StoreError::disk)
@@ -236,3 +260,6 @@ fn check_owner(path: &Path, got: Option<&[u8]>, want: &Identifier) -> Result<(),
         })
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

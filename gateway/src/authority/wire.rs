@@ -4,9 +4,11 @@
 //! Every text is at most [`MESSAGE_BYTES_MAX`] bytes long. Lists come in pages: an answer names where the next page
 //! begins, and the same question with that word in `after` brings it. Bytes are Base64.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+use crate::control::enrol::TicketText;
 
 /// Longest request or answer, in bytes of JSON (PROTOCOL.md §5.1: a frame has a length of 16 bits).
 pub(crate) const MESSAGE_BYTES_MAX: usize = 60 << 10;
@@ -234,32 +236,17 @@ pub(crate) struct ManageError {
 }
 
 /// A new ticket. The only message that holds a ticket's secret.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IssuedTicket {
     /// The ticket's identifier: 32 hexadecimal digits.
     pub(crate) id: String,
     /// The ticket, `fgticket1…`.
-    pub(crate) ticket: String,
+    pub(crate) ticket: TicketText,
     /// When it ends, seconds since 1970.
     pub(crate) not_after: u64,
     /// What the operator should know besides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) notes: Vec<String>,
-}
-
-impl fmt::Debug for IssuedTicket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IssuedTicket")
-            .field("id", &self.id)
-            .field("not_after", &self.not_after)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Drop for IssuedTicket {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.ticket);
-    }
 }
 
 /// A ticket in a list.
@@ -375,4 +362,94 @@ fn to_json(value: &impl Serialize) -> Result<Vec<u8>, WireProblem> {
 )]
 const fn is_false(value: &bool) -> bool {
     !*value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_one_form() {
+        let order = TicketOrder {
+            name: Some("press-3".to_owned()),
+            uses: 1,
+            expires_secs: 3600,
+            grant: GrantOrder {
+                attributes: BTreeMap::from([("site".to_owned(), "north".to_owned())]),
+                hold: vec!["press-*".to_owned()],
+                ..GrantOrder::default()
+            },
+        };
+        let cases = [
+            (ManageRequest::Status {}, r#"{"request":"status"}"#),
+            (
+                ManageRequest::TicketIssue(order),
+                r#"{"request":"ticket-issue","name":"press-3","uses":1,"expires_secs":3600,"grant":{"attributes":{"site":"north"},"hold":["press-*"]}}"#,
+            ),
+            (ManageRequest::Log { from: 7 }, r#"{"request":"log","from":7}"#),
+        ];
+        for (request, text) in cases {
+            let written = request.to_json().expect("the request fits");
+            assert_eq!(String::from_utf8_lossy(&written), text);
+            assert_eq!(ManageRequest::from_json(&written), Ok(request));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for text in [
+            "",
+            "[]",
+            r#"{"request":"dance"}"#,
+            r#"{"request":"status","more":1}"#,
+            r#"{"request":"log"}"#,
+            r#"{"request":"log","from":-1}"#,
+            r#"{"request":"ticket-issue","uses":1,"expires_secs":60,"hold":["x"]}"#,
+            r#"{"request":"ticket-issue","uses":1,"expires_secs":60,"grant":{"root":true}}"#,
+            r#"{"request":"member-add","identifier":"fg1","name":"x","uses":1}"#,
+        ] {
+            let read = ManageRequest::from_json(text.as_bytes());
+            assert!(matches!(read, Err(WireProblem::Json(_))), "{text}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn messages_are_bounded() {
+        let long = ManageRequest::Answer {
+            enrolment: "A".repeat(MESSAGE_BYTES_MAX),
+        };
+        let problem = long.to_json().expect_err("the request is too long");
+        assert!(matches!(problem, WireProblem::TooLong { .. }));
+        assert!(!problem.hint().is_empty());
+        let spaces = vec![b' '; MESSAGE_BYTES_MAX + 1];
+        assert!(matches!(
+            ManageRequest::from_json(&spaces),
+            Err(WireProblem::TooLong { .. })
+        ));
+        assert!(matches!(
+            ManageAnswer::from_json(&spaces),
+            Err(WireProblem::TooLong { .. })
+        ));
+        let long = ManageAnswer::LogHead {
+            statement: "A".repeat(MESSAGE_BYTES_MAX),
+        };
+        let written = ManageAnswer::from_json(&long.to_json());
+        assert!(
+            matches!(&written, Ok(ManageAnswer::Error(error)) if error.code == "too-long"),
+            "{written:?}"
+        );
+    }
+
+    #[test]
+    fn a_ticket_in_an_answer_is_not_printed() {
+        let answer = ManageAnswer::Ticket(IssuedTicket {
+            id: "00".to_owned(),
+            ticket: TicketText::new("fgticket1secret".to_owned()),
+            not_after: 0,
+            notes: Vec::new(),
+        });
+        assert!(!format!("{answer:?}").contains("secret"));
+        let written = answer.to_json();
+        assert_eq!(ManageAnswer::from_json(&written), Ok(answer));
+    }
 }

@@ -5,17 +5,19 @@ use fieldgate_proto::{
     identity::Identifier,
     trust::{Rights, Ticket},
 };
-use zeroize::Zeroizing;
 
 use super::{Case, Context, NONE, Stop, check_name_free, check_room};
-use crate::authority::{
-    Origin, Refusal, Wish,
-    log::{Actor, TicketId},
-    order,
-    record::{Grant, Member, Revoked, Source, StoredKey, TicketRecord},
-    shown,
-    store::Batch,
-    wire::{IssuedTicket, MemberOrder, TicketOrder},
+use crate::{
+    authority::{
+        Origin, Refusal, Wish,
+        log::{Actor, TicketId},
+        order,
+        record::{Grant, Member, Revoked, Source, StoredKey, TicketRecord},
+        shown,
+        store::Batch,
+        wire::{IssuedTicket, MemberOrder, TicketOrder},
+    },
+    control::enrol::TicketText,
 };
 
 /// What somebody may do at the authority, and what it may give away.
@@ -162,10 +164,9 @@ pub(in crate::authority) fn issue_ticket(
         grant,
     };
     batch.put_ticket(&id, &record)?;
-    let text = Zeroizing::new(ticket.to_text());
     Ok(IssuedTicket {
         id: shown::ticket_id(&id),
-        ticket: text.to_string(),
+        ticket: TicketText::new((*ticket.to_text()).clone()),
         not_after,
         notes,
     })

@@ -1,7 +1,5 @@
 //! One transaction's view of the store, in the words of the rules.
 
-use std::path::Path;
-
 use fieldgate_proto::{
     identity::Identifier,
     time::WallTime,
@@ -103,25 +101,6 @@ impl<'txn> Batch<'txn> {
                 .map_err(StoreError::disk)?;
         }
         Ok(self.changed)
-    }
-
-    /// Checks that the last entry of the log is the one that the counters name.
-    pub(super) fn check_log_head(&self, path: &Path) -> Result<(), StoreError> {
-        let last = self.log.last().map_err(StoreError::disk)?;
-        let found = last.map_or((0, [0; 32]), |(sequence, entry)| {
-            (sequence.value(), Entry::hash(entry.value()))
-        });
-        if found == (self.counters.log_head, self.counters.log_hash) {
-            Ok(())
-        } else {
-            Err(StoreError::Damaged {
-                path: path.to_owned(),
-                detail: format!(
-                    "the log ends with entry {}, and its head names entry {}",
-                    found.0, self.counters.log_head
-                ),
-            })
-        }
     }
 
     // ---- members ----
@@ -472,14 +451,14 @@ impl<'txn> Batch<'txn> {
             .map_err(StoreError::disk)
     }
 
-    /// Walks the whole log.
+    /// Walks the log from the entry `from` to its head; from 0, the whole of what is kept.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be read; in the result, why it is not the log that was written.
-    pub(crate) fn verify_log(&self) -> Result<Result<(), LogError>, StoreError> {
+    pub(crate) fn verify_log(&self, from: u64) -> Result<Result<(), LogError>, StoreError> {
         let mut chain = Chain::default();
         let mut broken = None;
-        self.log_from(0, |_, entry| {
+        self.log_from(from, |_, entry| {
             broken = chain.handle_entry(entry).err();
             broken.is_none()
         })?;

@@ -102,16 +102,20 @@ impl StoreError {
 
     pub(super) fn open(path: &Path, error: redb::DatabaseError) -> Self {
         let path = path.to_owned();
-        match redb::Error::from(error) {
-            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::InUse { path },
-            redb::Error::Io(source) if source.kind() != io::ErrorKind::InvalidData => {
-                Self::File { path, source }
-            }
-            other => Self::Damaged {
-                path,
-                detail: other.to_string(),
-            },
+        let error = redb::Error::from(error);
+        if matches!(
+            error,
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch
+        ) {
+            return Self::InUse { path };
         }
+        let detail = error.to_string();
+        if let redb::Error::Io(source) = error
+            && source.kind() != io::ErrorKind::InvalidData
+        {
+            return Self::File { path, source };
+        }
+        Self::Damaged { path, detail }
     }
 
     pub(super) fn disk(error: impl Into<redb::Error>) -> Self {
