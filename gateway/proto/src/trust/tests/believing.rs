@@ -199,6 +199,11 @@ fn a_channel_key_signs_no_statements_and_a_statement_key_opens_no_channel() {
         synchronised(BEGIN),
     );
     assert_eq!(got, Err(purpose(2, 1)));
+    // What it is for is asked before any signature is verified.
+    let mut forged = history.to_bytes();
+    *forged.last_mut().expect("it is not empty") ^= 1;
+    let got = cache.verify(&forged, &for_statements.encode(), None, &key, synchronised(BEGIN));
+    assert_eq!(got, Err(purpose(2, 1)));
     assert!(cache.is_empty());
 }
 

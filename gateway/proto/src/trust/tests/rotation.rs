@@ -70,6 +70,22 @@ fn a_replaced_key_cannot_go_on_vouching() {
         trust.verify(wall, subject(1), &stolen(ROTATION + 301)).is_ok(),
         "who has not heard of the rotation cannot tell"
     );
+    let spliced = Presentation::encode(
+        StatementKind::Credential,
+        &new.identity.history,
+        &Credential {
+            issued_at: ROTATION + 301,
+            ..credential(subject(1))
+        }
+        .sign(&thief(ROTATION + 301).key)
+        .expect("it can sign"),
+    )
+    .expect("the presentation is short");
+    assert!(
+        trust.verify(wall, subject(1), &spliced).is_err(),
+        "with the news in front of it, it refutes itself, though its key was believed before"
+    );
+    assert_eq!(trust.history(), Some(&old.identity.history));
     let news = new.present(&Credential {
         issued_at: ROTATION,
         ..credential(subject(2))

@@ -1,6 +1,6 @@
 //! Tickets, as people type them.
 
-use bech32::{Bech32m, Hrp};
+use bech32::{Bech32m, ByteIterExt as _, Fe32, Fe32IterExt as _, Hrp};
 use zeroize::Zeroizing;
 
 use super::*;
@@ -119,6 +119,30 @@ fn every_wrong_character_and_every_swap_is_noticed() {
             assert_eq!(parse(&swapped).is_ok(), *swapped == **text, "{swapped}");
         }
     }
+}
+
+/// The last character holds bits that no byte takes: other ones would be another text of the same ticket.
+#[test]
+fn a_ticket_has_one_text() {
+    let ticket = ticket();
+    let prefix = Hrp::parse("fgticket").expect("the prefix is valid");
+    let write = |characters: Vec<Fe32>| -> String {
+        characters
+            .into_iter()
+            .with_checksum::<Bech32m>(&prefix)
+            .chars()
+            .collect()
+    };
+    let characters: Vec<Fe32> = ticket.encode().iter().copied().bytes_to_fes().collect();
+    let spare = characters.len() * 5 - ticket.encode().len() * 8;
+    assert!(spare > 0, "the ticket is of such a length");
+    assert_eq!(parse(&write(characters.clone())).as_ref(), Ok(&ticket));
+    let mut other = characters.clone();
+    let last = other.last_mut().expect("there are some");
+    *last = Fe32::try_from(last.to_u8() ^ 1).expect("it has 5 bits");
+    assert_eq!(parse(&write(other)), Err(TicketError::Mistyped));
+    let longer = [characters.as_slice(), &[Fe32::Q]].concat();
+    assert!(parse(&write(longer)).is_err());
 }
 
 #[test]
