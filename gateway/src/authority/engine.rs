@@ -107,7 +107,8 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Opens the store and brings it in line with the settings.
+    /// Opens the store and brings it in line with the settings, and with the number of the newest status list that the
+    /// node holds (0: none).
     ///
     /// # Errors
     /// [`StoreError`].
@@ -117,10 +118,11 @@ impl Engine {
         history: ChangeHistory,
         permit: Box<dyn Permit>,
         entropy: Box<dyn Entropy + Send>,
+        list_known: u64,
     ) -> Result<Self, StoreError> {
         let store = Store::open(&settings.store, &history.identifier())?;
         let (complaints, list, number) = store.batch(|batch| {
-            let complaints = founding::align(batch, now.wall, &settings, &history.identifier())?;
+            let complaints = founding::align(batch, now.wall, &settings, &history.identifier(), list_known)?;
             Ok((complaints, batch.list()?, batch.list_number()))
         })?;
         let mut engine = Self {

@@ -27,6 +27,9 @@ pub(super) const ATTRIBUTE_VALUE_BYTES_MAX: usize = 255;
 /// holds as much still fits a presentation.
 pub(super) const GRANT_BYTES_MAX: usize = 2048;
 
+/// How every identifier begins.
+pub(super) const IDENTIFIER_START: &str = "fg1";
+
 /// Reads the order of a ticket.
 ///
 /// # Errors
@@ -92,7 +95,8 @@ pub(super) fn grant(name: &str, order: &GrantOrder) -> Result<Grant, Refusal> {
     })
 }
 
-/// Checks the name of a member: 1 to 63 of `a-z0-9-`, as names of nodes are.
+/// Checks the name of a member: 1 to 63 of `a-z0-9-`, as names of nodes are, and not to be taken for an identifier: who
+/// revokes one by its identifier must not hit another who is called so.
 ///
 /// # Errors
 /// [`Refusal::Order`].
@@ -102,6 +106,12 @@ pub(super) fn check_name(name: &str) -> Result<(), Refusal> {
         return Err(Refusal::Order {
             field: "name",
             problem: format!("is {name:?}, not 1 to {NAME_LEN_MAX} of a-z 0-9 -"),
+        });
+    }
+    if name.starts_with(IDENTIFIER_START) {
+        return Err(Refusal::Order {
+            field: "name",
+            problem: format!("is {name:?}, and begins as identifiers do"),
         });
     }
     Ok(())
@@ -250,7 +260,8 @@ mod tests {
 
     #[test]
     fn refuses_what_is_out_of_bounds() {
-        let bad: [(&str, Change); 11] = [
+        let bad: [(&str, Change); 12] = [
+            ("name", |order| order.name = Some("fg1qqq".to_owned())),
             ("expires", |order| order.expires_secs = TICKET_SECS_MIN - 1),
             ("expires", |order| order.expires_secs = TICKET_SECS_MAX + 1),
             ("uses", |order| order.uses = 0),

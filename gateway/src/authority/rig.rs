@@ -140,6 +140,8 @@ pub(crate) struct Rig {
     pub(crate) lists: Vec<Arc<[u8]>>,
     /// The node answers requests for signatures.
     pub(crate) signs: bool,
+    /// Number of the newest list that the node holds when the engine is started again.
+    pub(crate) list_known: u64,
     pub(crate) broken: Option<String>,
     directory: tempfile::TempDir,
 }
@@ -159,7 +161,7 @@ impl Rig {
             instant: Instant::START,
             wall: at(BEGINNING),
         };
-        let engine = open(now, &settings, &authority, Box::new(OwnRules));
+        let engine = open(now, &settings, &authority, Box::new(OwnRules), 0);
         let mut rig = Self {
             engine,
             authority,
@@ -167,6 +169,7 @@ impl Rig {
             now,
             lists: Vec::new(),
             signs: true,
+            list_known: 0,
             broken: None,
             directory,
         };
@@ -195,18 +198,20 @@ impl Rig {
             mut settings,
             now,
             signs,
+            list_known,
             directory,
             ..
         } = self;
         drop(engine);
         change(&mut settings);
         let mut rig = Self {
-            engine: open(now, &settings, &authority, permit),
+            engine: open(now, &settings, &authority, permit, list_known),
             authority,
             settings,
             now,
             lists: Vec::new(),
             signs,
+            list_known,
             broken: None,
             directory,
         };
@@ -365,13 +370,20 @@ impl Rig {
     }
 }
 
-fn open(now: Now, settings: &AuthoritySettings, authority: &Node, permit: Box<dyn Permit>) -> Engine {
+fn open(
+    now: Now,
+    settings: &AuthoritySettings,
+    authority: &Node,
+    permit: Box<dyn Permit>,
+    list_known: u64,
+) -> Engine {
     Engine::open(
         now,
         settings.clone(),
         authority.history.clone(),
         permit,
         Box::new(SystemEntropy),
+        list_known,
     )
     .expect("the store opens")
 }

@@ -35,6 +35,9 @@ pub(crate) struct ServiceParts {
     pub(crate) history: ChangeHistory,
     /// The node's policy.
     pub(crate) permit: Box<dyn Permit>,
+    /// Number of the newest status list of this authority that the node holds; 0 if none. A store that is older was
+    /// restored from a backup, which is said, and its lists go on above that number.
+    pub(crate) list_known: u64,
     /// Randomness for tickets and statement keys.
     pub(crate) entropy: Box<dyn Entropy + Send>,
     /// The time.
@@ -81,13 +84,14 @@ impl AuthorityService {
             settings,
             history,
             permit,
+            list_known,
             entropy,
             mut clock,
             mut deliver,
         } = parts;
         let waiting_max = settings.limits.waiting_max;
         let path = settings.store.clone();
-        let engine = Engine::open(clock(), settings, history, permit, entropy)?;
+        let engine = Engine::open(clock(), settings, history, permit, entropy, list_known)?;
         let shared = Arc::new(Shared {
             mailbox: Mailbox::new(waiting_max),
             status: Mutex::new(engine.status()),

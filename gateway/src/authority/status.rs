@@ -40,15 +40,15 @@ pub(crate) struct AuthorityStatus {
     pub(crate) store_bytes: u64,
     /// Requests since the start by `kind` and `outcome`, joined by a slash: `enrol/issued`.
     pub(crate) requests: BTreeMap<String, u64>,
-    /// Transactions committed since the start.
+    /// Transactions since the start, those that only read included.
     pub(crate) commits: u64,
-    /// Requests answered by those commits.
+    /// Requests answered by them.
     pub(crate) committed_requests: u64,
-    /// Most requests in one commit.
+    /// Most requests in one transaction.
     pub(crate) batch_max: u64,
-    /// Time spent in commits since the start, in microseconds.
+    /// Time spent in transactions since the start, decisions and commits, in microseconds.
     pub(crate) commit_micros: u64,
-    /// Longest commit, in microseconds.
+    /// Longest transaction, in microseconds.
     pub(crate) commit_micros_max: u64,
     /// Requests refused because too many waited.
     pub(crate) busy: u64,

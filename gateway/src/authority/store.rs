@@ -17,6 +17,7 @@
 
 mod batch;
 mod error;
+mod state;
 
 use std::{
     fs::{File, OpenOptions},
@@ -31,8 +32,9 @@ use redb::{
     backends::FileBackend,
 };
 
-pub(crate) use batch::{Batch, StoredList};
+pub(crate) use batch::Batch;
 pub(crate) use error::StoreError;
+pub(crate) use state::StoredList;
 
 const MEMBERS: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefinition::new("members");
 const NAMES: TableDefinition<'static, &str, &[u8; 32]> = TableDefinition::new("names");

@@ -149,7 +149,10 @@ pub(in crate::authority) fn issue_ticket(
         not_after,
         context.settings.ways.clone(),
     )
-    .map_err(|error| Refusal::Unsignable(error.to_string()))?;
+    .map_err(|error| Refusal::Order {
+        field: "public",
+        problem: format!("or `register` under [authority] does not fit a ticket: {error}"),
+    })?;
     let id = *ticket.id();
     case.ticket = Some(id);
     let notes = notes(batch, context, &grant)?;
@@ -331,11 +334,12 @@ pub(in crate::authority) fn revoke_member(
 
 /// Finds who is meant by an identifier or the name of a member.
 pub(in crate::authority) fn find_member(batch: &Batch<'_>, wanted: &str) -> Result<Identifier, Stop> {
+    // No name begins as identifiers do.
+    if wanted.starts_with(order::IDENTIFIER_START) {
+        return Ok(read_identifier(wanted)?);
+    }
     if let Some(holder) = batch.holder(wanted)? {
         return Ok(holder);
-    }
-    if wanted.starts_with(IDENTIFIER_START) {
-        return Ok(read_identifier(wanted)?);
     }
     Err(Refusal::NoSuchMember {
         wanted: wanted.chars().take(64).collect(),
@@ -349,6 +353,3 @@ fn read_identifier(text: &str) -> Result<Identifier, Refusal> {
         problem: format!("is wrong: {error}"),
     })
 }
-
-/// How every identifier begins.
-const IDENTIFIER_START: &str = "fg1";

@@ -5,16 +5,19 @@ use fieldgate_proto::{identity::Identifier, time::WallTime};
 use crate::authority::{
     AuthoritySettings, StoreError,
     log::{Action, Actor, Decision, Outcome},
+    order,
     record::{Grant, Member, Source},
     store::Batch,
 };
 
-/// Brings the members in line with the settings; returns what could not be done.
+/// Brings the members in line with the settings, and the numbers of status lists with the newest list that the node holds
+/// (0: none); returns what an operator should know.
 pub(super) fn align(
     batch: &mut Batch<'_>,
     wall: WallTime,
     settings: &AuthoritySettings,
     authority: &Identifier,
+    list_known: u64,
 ) -> Result<Vec<String>, StoreError> {
     if batch.log_head().0 == 0 {
         batch.log(wall, decision(Action::Founded, *authority, "the store was made"))?;
@@ -27,6 +30,17 @@ pub(super) fn align(
         }
     }
     let mut complaints = Vec::new();
+    if batch.list_number() < list_known {
+        // Nodes refuse a list with a lower number than the one they hold: without this nobody could be revoked any more.
+        let before = batch.list_number();
+        batch.raise_list_number(list_known.saturating_add(1));
+        let complaint = format!(
+            "the store knows status lists up to number {before}, and the node holds number {list_known}: the store was restored from a backup; revoke again who was revoked since, and the tickets that were used since"
+        );
+        tracing::error!(complaint, "the store is older than the node");
+        batch.log(wall, decision(Action::StatusList, *authority, &complaint))?;
+        complaints.push(complaint);
+    }
     for (identifier, grant) in &settings.members {
         if let Some(complaint) = take_in(batch, wall, settings, identifier, grant)? {
             tracing::warn!(%identifier, complaint, "a member in the file was not taken in");
@@ -45,6 +59,9 @@ fn take_in(
     grant: &Grant,
 ) -> Result<Option<String>, StoreError> {
     let name = &grant.name;
+    if let Err(refusal) = order::check_name(name) {
+        return Ok(Some(format!("member {name} in the file: {refusal}")));
+    }
     if batch.revoked(identifier)?.is_some() {
         return Ok(Some(format!(
             "member {name} in the file is revoked: {identifier}"

@@ -169,10 +169,16 @@ fn a_flipped_bit_spoils_a_request() {
     let ticket = rig.ticket(|order| order.uses = 1000);
     let mut node = Node::new();
     let genuine = node.request(&ticket, "node");
-    for bit in 0..genuine.len() * 8 {
-        let mut request = genuine.clone();
-        request[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(rig.enrol(request), AuthorityAnswer::Denied, "bit {bit}");
+    for byte in 0..genuine.len() {
+        let requests = (0..8)
+            .map(|bit| {
+                let mut request = genuine.clone();
+                request[byte] ^= 1 << bit;
+                (node.origin(NOTHING), RequestKind::Enrol(request))
+            })
+            .collect();
+        let answers = rig.engine.handle_requests(rig.now, requests);
+        assert_eq!(answers, [const { AuthorityAnswer::Denied }; 8], "byte {byte}");
     }
     assert!(matches!(rig.enrol(genuine), AuthorityAnswer::Issued(_)));
 }
@@ -280,6 +286,19 @@ fn names_are_unique_and_nobody_takes_another_s() {
     // A revoked member frees its name.
     rig.revoke(&first.id().to_string());
     assert_eq!(name_of(&mut rig, "press-3").1, "press-3");
+}
+
+/// Otherwise an operator who revokes somebody by identifier could hit another.
+#[test]
+fn nobody_is_called_like_somebody_s_identifier() {
+    let mut rig = Rig::new();
+    let victim = rig.member(|_| ());
+    let ticket = rig.ticket(|_| ());
+    let mut node = Node::new();
+    let text = victim.id().to_string();
+    let request = node.request(&ticket, &text);
+    assert_eq!(rig.enrol(request), AuthorityAnswer::Denied);
+    assert_eq!(refused(rig.add(&node, &text)).code, "order");
 }
 
 #[test]

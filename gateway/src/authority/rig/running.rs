@@ -33,6 +33,7 @@ impl Running {
             settings,
             history: authority.history.clone(),
             permit: Box::new(OwnRules),
+            list_known: 0,
             entropy: Box::new(SystemEntropy),
             // It stands still: what is tested here does not depend on it.
             clock: Box::new(|| Now {

@@ -1,14 +1,11 @@
 //! One transaction's view of the store, in the words of the rules.
 
-use fieldgate_proto::{
-    identity::Identifier,
-    time::WallTime,
-    wire::{Reader, WireError},
-};
+use fieldgate_proto::{identity::Identifier, time::WallTime};
 use redb::{ReadableTable as _, ReadableTableMetadata as _, Table, WriteTransaction};
 
 use super::{
     LISTED, LOG, MEMBERS, META, META_COUNTERS, META_LIST, NAMES, REVOKED, SPENT, StoreError, TICKETS,
+    state::{Counters, StoredList},
 };
 use crate::authority::{
     log::{Chain, Decision, Entry, LogError, TicketId},
@@ -21,38 +18,6 @@ pub(crate) struct Page<T, K> {
     pub(crate) items: Vec<T>,
     /// The last key of it, if there is more.
     pub(crate) next: Option<K>,
-}
-
-/// The status list as it was signed last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StoredList {
-    /// Its number.
-    pub(crate) number: u64,
-    /// Seconds since 1970.
-    pub(crate) issued_at: u64,
-    /// Seconds since 1970.
-    pub(crate) not_after: u64,
-    /// Identifiers in it.
-    pub(crate) entries: u32,
-    /// Identifiers that had no room in it.
-    pub(crate) overflow: u32,
-    /// The signed statement.
-    pub(crate) statement: Vec<u8>,
-}
-
-/// What counts on across restarts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counters {
-    /// The last serial of a credential.
-    serial: u64,
-    /// The last number of a status list.
-    list_number: u64,
-    /// The last sequence of an attestation of the statement key.
-    attestation: u64,
-    /// Sequence of the last entry of the log.
-    log_head: u64,
-    /// Its hash.
-    log_hash: [u8; 32],
 }
 
 /// The tables within one transaction.
@@ -489,6 +454,12 @@ impl<'txn> Batch<'txn> {
         self.counters.list_number
     }
 
+    /// Makes later status lists have numbers above `number`, or, as long as that one was not signed, this one.
+    pub(crate) const fn raise_list_number(&mut self, number: u64) {
+        self.changed = true;
+        self.counters.list_number = number;
+    }
+
     /// Returns the number for the next status list.
     pub(crate) const fn next_list_number(&mut self) -> u64 {
         self.changed = true;
@@ -512,55 +483,6 @@ impl<'txn> Batch<'txn> {
             .insert(META_LIST, list.encode().as_slice())
             .map_err(StoreError::disk)?;
         Ok(())
-    }
-}
-
-impl Counters {
-    fn encode(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64);
-        for number in [self.serial, self.list_number, self.attestation, self.log_head] {
-            out.extend_from_slice(&number.to_be_bytes());
-        }
-        out.extend_from_slice(&self.log_hash);
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        let mut reader = Reader::new(bytes);
-        let counters = Self {
-            serial: reader.u64("serial")?,
-            list_number: reader.u64("list number")?,
-            attestation: reader.u64("attestation")?,
-            log_head: reader.u64("log head")?,
-            log_hash: reader.array("log hash")?,
-        };
-        reader.finish()?;
-        Ok(counters)
-    }
-}
-
-impl StoredList {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(32 + self.statement.len());
-        for number in [self.number, self.issued_at, self.not_after] {
-            out.extend_from_slice(&number.to_be_bytes());
-        }
-        out.extend_from_slice(&self.entries.to_be_bytes());
-        out.extend_from_slice(&self.overflow.to_be_bytes());
-        out.extend_from_slice(&self.statement);
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        let mut reader = Reader::new(bytes);
-        Ok(Self {
-            number: reader.u64("number")?,
-            issued_at: reader.u64("issued_at")?,
-            not_after: reader.u64("not_after")?,
-            entries: reader.u32("entries")?,
-            overflow: reader.u32("overflow")?,
-            statement: reader.rest().to_vec(),
-        })
     }
 }
 

@@ -187,3 +187,30 @@ fn numbers_and_serials_go_on_across_restarts() {
     assert_eq!(rig.list().number(), 3);
     rig.verify_log();
 }
+
+#[test]
+fn a_store_from_a_backup_goes_on_above_the_list_that_the_node_holds() {
+    let mut rig = Rig::new();
+    let node = Node::new();
+    rig.revoke(&node.id().to_string());
+    assert_eq!(rig.list().number(), 2);
+    rig.list_known = 2;
+    let mut rig = rig.restart();
+    assert!(rig.engine.status().problems.is_empty());
+    // The node has seen list 17; this store knows nothing of it.
+    rig.list_known = 17;
+    let mut rig = rig.restart();
+    assert_eq!(rig.list().number(), 18);
+    assert!(rig.list().is_revoked(&node.id()));
+    assert!(
+        rig.engine
+            .status()
+            .problems
+            .iter()
+            .any(|problem| problem.contains("restored from a backup"))
+    );
+    rig.revoke(&Node::new().id().to_string());
+    assert_eq!(rig.list().number(), 19);
+    rig.list_known = 19;
+    assert!(rig.restart().engine.status().problems.is_empty());
+}
