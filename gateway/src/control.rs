@@ -140,13 +140,6 @@ impl Socket {
     }
 
     /// Lets operators manage an authority: this node's own ([`manage_here`]), or the one it is a member of.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "the node hands over its authority once channels carry the frames"
-        )
-    )]
     #[must_use]
     pub(crate) fn with_manage(mut self, manage: Manage) -> Self {
         self.services.manage = Some(manage);
@@ -154,13 +147,6 @@ impl Socket {
     }
 
     /// Lets operators enrol this node.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "the node hands over its authority once channels carry the frames"
-        )
-    )]
     #[must_use]
     pub(crate) fn with_enrol(mut self, enrol: Enrol) -> Self {
         self.services.enrol = Some(enrol);
@@ -274,13 +260,6 @@ async fn enrol(services: &Services, job: EnrolJob) -> Answer {
 }
 
 /// Puts operators' requests to the authority in this process.
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the node hands over its authority once channels carry the frames"
-    )
-)]
 pub(crate) fn manage_here(authority: AuthorityHandle) -> Manage {
     Rc::new(move |uid, request| {
         let (sender, answer) = oneshot::channel();

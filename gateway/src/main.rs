@@ -7,13 +7,6 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the node starts the authority once channels carry its frames"
-    )
-)]
 mod authority;
 mod cli;
 mod commands;

@@ -4,43 +4,51 @@ use std::{
     fmt, io,
     net::SocketAddr,
     path::Path,
+    rc::Rc,
     sync::{Arc, PoisonError},
 };
 
 use fieldgate_io::{Selected, mailbox::MailSender};
-use fieldgate_proto::channel::LocalIdentity;
+use fieldgate_proto::{
+    channel::{ChannelId, LocalIdentity},
+    crypto::Signature,
+    node::{AuthorityAnswer, Verdict},
+};
 use tokio::sync::oneshot;
 
 use crate::{
+    authority::service::AuthorityHandle,
     commands::Failure,
     sinks::Confirmation,
-    status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus},
+    status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus, TokenStatus},
 };
 
+pub(crate) mod belonging;
 pub(crate) mod clock;
+pub(crate) mod desk;
 pub(crate) mod collector;
+pub(crate) mod doorkeeper;
+pub(crate) mod durable;
+pub(crate) mod enrolling;
 pub(crate) mod entropy;
 pub(crate) mod field;
+pub(crate) mod governing;
 pub(crate) mod journal;
 pub(crate) mod keys;
 pub(crate) mod shard;
+pub(crate) mod signing;
 pub(crate) mod start;
+pub(crate) mod threads;
 pub(crate) mod tls;
+pub(crate) mod translate;
 pub(crate) mod trunk;
 
 /// What is sent to a shard. Every mailbox is bounded; what does not fit waits at its sender.
 pub(crate) enum ShardMessage {
     /// Tell what you are doing.
     Status(oneshot::Sender<ShardReport>),
-    /// To the trunk: prove yourself with this from now on.
-    Local(Box<LocalIdentity>),
-    /// To the trunk: the address of a neighbour, or why there is none.
-    Resolved {
-        /// Index of the neighbour.
-        neighbour: usize,
-        /// Addresses to try, best first.
-        addresses: Result<Vec<SocketAddr>, String>,
-    },
+    /// To the trunk: from the control thread.
+    Trunk(TrunkMessage),
     /// To the trunk: a sink has made readings safe.
     Confirmed(Confirmation),
     /// To the trunk: readings that a shard without journal took.
@@ -57,6 +65,63 @@ pub(crate) enum ShardMessage {
     },
     /// End: tell clients, flush, stop.
     Stop,
+}
+
+/// What the control thread has to say to the trunk.
+pub(crate) enum TrunkMessage {
+    /// Prove yourself with this from now on.
+    Local(Box<LocalIdentity>),
+    /// The address of a neighbour, or why there is none.
+    Resolved {
+        /// Index of the neighbour.
+        neighbour: usize,
+        /// Addresses to try, best first.
+        addresses: Result<Vec<SocketAddr>, String>,
+    },
+    /// What a peer may do.
+    Verdict {
+        /// Which question it answers.
+        attempt: u64,
+        /// The answer.
+        verdict: Verdict,
+    },
+    /// The policy has changed, so every channel is decided on again.
+    PolicyChanged,
+    /// The identity key's signature for a live proof, if there is one.
+    Signature {
+        /// For which channel.
+        channel: ChannelId,
+        /// The signature.
+        signature: Option<Signature>,
+    },
+    /// What this node's authority answers.
+    AuthorityAnswer {
+        /// To whom.
+        channel: ChannelId,
+        /// To which request.
+        request: u32,
+        /// The answer.
+        answer: AuthorityAnswer,
+    },
+    /// Ask the authority.
+    Ask {
+        /// The asker's number.
+        id: u64,
+        /// What to ask.
+        question: Question,
+    },
+    /// The list of the revoked that this node's authority has made.
+    PublishStatus(Arc<[u8]>),
+    /// This node's own credential.
+    Credential(Arc<[u8]>),
+}
+
+/// What a node asks its authority.
+pub(crate) enum Question {
+    /// To be enrolled: a signed request.
+    Enrol(Vec<u8>),
+    /// To manage members and tickets: JSON text.
+    Manage(String),
 }
 
 /// A shard's part of the status.
@@ -77,7 +142,10 @@ pub(crate) struct NodeHandle {
     pub(crate) identifier: String,
     pub(crate) key_place: &'static str,
     pub(crate) key_health: Arc<std::sync::Mutex<keys::KeyHealth>>,
-    pub(crate) signer: Arc<fieldgate_hsm::Worker>,
+    pub(crate) signer: signing::SignerHandle,
+    pub(crate) clock: clock::Clock,
+    pub(crate) authority: Option<AuthorityHandle>,
+    pub(crate) desk: Rc<desk::Desk>,
     pub(crate) shards: Vec<MailSender<ShardMessage>>,
 }
 
@@ -102,6 +170,8 @@ impl NodeHandle {
                 cure: self.io.cure.clone(),
             },
             identity: self.identity_status(),
+            authority: self.authority.as_ref().map(AuthorityHandle::status),
+            clock: self.clock.status(),
             ..NodeStatus::default()
         };
         for answer in answers {
@@ -115,6 +185,7 @@ impl NodeHandle {
                 status.sources = trunk.sources;
                 status.sinks = trunk.sinks;
                 status.delivered = trunk.delivered;
+                status.trust = trunk.trust;
             }
         }
         status.judge();
@@ -131,10 +202,11 @@ impl NodeHandle {
         IdentityStatus {
             identifier: self.identifier.clone(),
             key: self.key_place.to_owned(),
-            attestation_secs: health.not_after.saturating_sub(clock::wall().unix_secs()),
+            attestation_secs: health.not_after.saturating_sub(self.clock.wall().unix_secs()),
             signatures: statistics.signatures,
             signing_errors: statistics.errors.values().sum(),
             problem: health.problem,
+            worker: statistics.process.as_ref().map(TokenStatus::new),
         }
     }
 
@@ -181,6 +253,11 @@ impl StartError {
     pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(hint.to_string());
         self
+    }
+
+    /// Returns what is wrong and what to do about it.
+    pub(crate) fn into_parts(self) -> (String, Option<String>) {
+        (self.message, self.hint)
     }
 
     pub(crate) fn into_failure(self) -> Failure {

@@ -4,6 +4,11 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::trust::{TokenStatus, TrustStatus};
+use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
+
+mod trust;
+
 /// Everything that `fieldgate status` shows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct NodeStatus {
@@ -23,6 +28,15 @@ pub(crate) struct NodeStatus {
     pub(crate) io: IoStatus,
     /// Identity and its key.
     pub(crate) identity: IdentityStatus,
+    /// The authority that the node belongs to, where its file has `[trust]` or `[authority]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trust: Option<TrustStatus>,
+    /// The authority that this node is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) authority: Option<AuthorityStatus>,
+    /// What time it is, and how sure that is.
+    #[serde(default)]
+    pub(crate) clock: ClockStatus,
     /// One entry per shard.
     pub(crate) shards: Vec<ShardStatus>,
     /// Links, channels, relay.
@@ -79,6 +93,9 @@ pub(crate) struct IdentityStatus {
     /// What the key's last failure was, while it has not worked again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) problem: Option<String>,
+    /// The process that holds it; none for a key in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) worker: Option<TokenStatus>,
 }
 
 /// One shard.
@@ -228,6 +245,12 @@ impl NodeStatus {
                 self.identity.attestation_secs
             ));
         }
+        reasons.extend(self.identity.worker.as_ref().and_then(TokenStatus::reason));
+        reasons.extend(self.trust.iter().flat_map(TrustStatus::reasons));
+        for problem in self.authority.iter().flat_map(|authority| &authority.problems) {
+            reasons.push(format!("authority: {problem}"));
+        }
+        reasons.extend(self.clock.distrust.iter().map(|why| format!("clock: {why}")));
         if let Some(journal) = &self.journal {
             match journal.state.as_str() {
                 "ready" => {}
@@ -291,6 +314,20 @@ impl NodeStatus {
             self.identity.signatures,
             duration(self.identity.attestation_secs)
         )?;
+        if let Some(worker) = &self.identity.worker {
+            worker.write_text(out)?;
+        }
+        if let Some(trust) = &self.trust {
+            trust.write_text(out)?;
+        }
+        if let Some(authority) = &self.authority {
+            writeln!(
+                out,
+                "  members    {}, {} revoked, {} open tickets, {} decisions in the log",
+                authority.members, authority.revoked, authority.tickets_open, authority.log_entries
+            )?;
+        }
+        writeln!(out, "  clock      {} ({})", self.clock.quality, self.clock.source)?;
         writeln!(out, "  i/o        {} ({})", self.io.backend, self.io.reason)?;
         if let Some(cure) = &self.io.cure {
             writeln!(out, "             {cure}")?;

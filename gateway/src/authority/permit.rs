@@ -78,9 +78,11 @@ pub(crate) trait Permit: Send {
 }
 
 /// A policy that adds nothing to the authority's own rules.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OwnRules;
 
+#[cfg(test)]
 impl Permit for OwnRules {
     fn may(&self, _: &Origin, _: &Wish) -> bool {
         true

@@ -128,6 +128,7 @@ impl AuthorityService {
     }
 
     /// Answers what waits, and ends.
+    #[cfg(test)]
     pub(crate) fn stop(mut self) {
         self.end();
     }

@@ -20,7 +20,8 @@ use crate::{
     cli::DemoArgs,
     logs,
     runtime::{
-        StartError, clock,
+        StartError,
+        clock::{self, Clock},
         keys::Identity,
         start::{self, Options, Running},
     },
@@ -132,7 +133,10 @@ async fn start_gateway(
 }
 
 async fn start(settings: &Settings, identity: Identity, style: Style) -> Result<Running, Failure> {
-    let options = Options { stdout: Some(style) };
+    let options = Options {
+        stdout: Some(style),
+        ..Options::new(Clock::bare())
+    };
     start::start(settings, identity, options)
         .await
         .map_err(StartError::into_failure)

@@ -3,17 +3,23 @@
 use std::{path::Path, rc::Rc};
 
 use fieldgate_config::settings::{LogFormat, Settings};
+use fieldgate_proto::node::Asked;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
     task::LocalSet,
 };
 
 use super::{Failure, check};
 use crate::{
-    control::Socket,
+    authority::wire::{ManageAnswer, ManageError},
+    control::{Manage, Socket, enrol::EnrolDone, manage_here},
     logs, memory, metrics,
     runtime::{
-        StartError,
+        NodeHandle, Question, StartError,
+        clock::Clock,
+        desk::Desk,
+        doorkeeper, enrolling,
         keys::Identity,
         start::{self, Options},
     },
@@ -27,10 +33,25 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     };
     logs::start(settings.log.level.as_str(), format);
     harden();
-    let identity =
-        Identity::open(&settings.identity, &settings.node.state_dir).map_err(StartError::into_failure)?;
-    let runtime = control_runtime()?;
-    LocalSet::new().block_on(&runtime, serve(&settings, identity))
+    loop {
+        let identity = Identity::open(&settings.identity, &settings.sandbox, &settings.node.state_dir)
+            .map_err(StartError::into_failure)?;
+        let clock = Clock::open(&settings.node.state_dir);
+        let runtime = control_runtime()?;
+        // What ends with the set: every task of this start.
+        match LocalSet::new().block_on(&runtime, serve(&settings, identity, clock))? {
+            End::Stopped => return Ok(()),
+            End::Again => tracing::info!("starting anew as a member"),
+        }
+    }
+}
+
+/// Why a node has ended.
+enum End {
+    /// It was told to.
+    Stopped,
+    /// It was enrolled: who it belongs to is read at the start.
+    Again,
 }
 
 /// Makes the runtime of the control thread, which is the calling one.
@@ -52,14 +73,17 @@ pub(super) fn harden() {
     }
 }
 
-async fn serve(settings: &Settings, identity: Identity) -> Result<(), Failure> {
+async fn serve(settings: &Settings, identity: Identity, clock: Clock) -> Result<End, Failure> {
     let identifier = identity.history().identifier();
-    let mut running = start::start(settings, identity, Options::default())
+    let shared = identity.share();
+    let mut running = start::start(settings, identity, Options::new(clock.clone()))
         .await
         .map_err(StartError::into_failure)?;
     let control = Socket::bind(&settings.node.control_socket).map_err(|error| {
         Failure::new(error).hint("stop the other node, or name another control_socket under [node]")
     })?;
+    let again = Rc::new(Notify::new());
+    let control = control_services(control, settings, &running.handle, shared, &clock, &again);
     tokio::task::spawn_local(control.serve(Rc::clone(&running.handle)));
     if let Some(settings) = &settings.metrics {
         let listener = metrics::bind(settings.listen).await.map_err(Failure::new)?;
@@ -81,17 +105,100 @@ async fn serve(settings: &Settings, identity: Identity) -> Result<(), Failure> {
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     let result = loop {
         tokio::select! {
-            () = end.wait() => break Ok(()),
-            _ = hangup.recv() => tracing::warn!("SIGHUP: a changed file takes effect after a restart"),
+            () = end.wait() => break Ok(End::Stopped),
+            () = again.notified() => break Ok(End::Again),
+            _ = hangup.recv() => reload(settings, &running.handle).await,
             Some(reason) = running.broken.recv() => break Err(Failure::new(reason)),
         }
     };
     tracing::info!("stopping");
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
     running.stop();
+    clock.keep();
     tracing::info!("stopped");
     result
 }
+
+/// Reads the policy again; a policy that is wrong changes nothing.
+async fn reload(settings: &Settings, node: &NodeHandle) {
+    match doorkeeper::policy(settings) {
+        Ok(policy) => {
+            tracing::info!(rules = policy.rule_count(), "policy read again; everything else takes effect after a restart");
+            node.desk.set_policy(policy).await;
+        }
+        Err(error) => tracing::error!(%error, "the policy in use stays"),
+    }
+}
+
+/// Lets operators manage the authority and enrol the node over the control socket, where the file allows it.
+fn control_services(
+    mut control: Socket,
+    settings: &Settings,
+    node: &Rc<NodeHandle>,
+    identity: Identity,
+    clock: &Clock,
+    again: &Rc<Notify>,
+) -> Socket {
+    if let Some(authority) = &node.authority {
+        control = control.with_manage(manage_here(authority.clone()));
+    } else if settings.trust.is_some() {
+        control = control.with_manage(manage_there(Rc::clone(&node.desk)));
+    }
+    if settings.trust.is_some() && settings.authority.is_none() {
+        let settings = Rc::new(settings.clone());
+        let (clock, again) = (clock.clone(), Rc::clone(again));
+        control = control.with_enrol(Rc::new(move |job| {
+            let (settings, identity) = (Rc::clone(&settings), identity.share());
+            let (clock, again) = (clock.clone(), Rc::clone(&again));
+            Box::pin(async move {
+                let done = enrolling::enrol(&settings, identity, clock, job).await?;
+                if matches!(done, EnrolDone::Enrolled(_)) {
+                    tokio::task::spawn_local(async move {
+                        // Whoever asked gets the answer first.
+                        tokio::time::sleep(ANSWER_FIRST).await;
+                        again.notify_one();
+                    });
+                }
+                Ok(done)
+            })
+        }));
+    }
+    control
+}
+
+/// Puts operators' requests to the authority that this node is a member of.
+fn manage_there(desk: Rc<Desk>) -> Manage {
+    Rc::new(move |_uid, request| {
+        let desk = Rc::clone(&desk);
+        Box::pin(async move {
+            let error = |code: &str, message: String, hint: &str| {
+                ManageAnswer::Error(ManageError {
+                    code: code.to_owned(),
+                    message,
+                    hint: Some(hint.to_owned()),
+                })
+            };
+            let json = match request.to_json().map(String::from_utf8) {
+                Ok(Ok(json)) => json,
+                Ok(Err(_)) => return error("request", "the request is no text".to_owned(), "ask for less at once"),
+                Err(problem) => return error("request", problem.to_string(), "ask for less at once"),
+            };
+            match desk.ask(Question::Manage(json)).await {
+                Asked::Managed(answer) => ManageAnswer::from_json(answer.as_bytes())
+                    .unwrap_or_else(|problem| error("answer", problem.to_string(), "upgrade the older of the two nodes")),
+                Asked::TooLong => error("request", "the request is too long for a frame".to_owned(), "ask for less at once"),
+                Asked::Issued | Asked::Denied | Asked::Unanswered => error(
+                    "no-answer",
+                    "the authority was not reached, or does not let this node manage it".to_owned(),
+                    "see `fieldgate status`; only enrollers and administrators may manage",
+                ),
+            }
+        })
+    })
+}
+
+/// How long the answer to an enrolment may take to be sent.
+const ANSWER_FIRST: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// The signals that tell a node to end.
 pub(super) struct EndSignals {

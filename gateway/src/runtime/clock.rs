@@ -89,10 +89,6 @@ pub(crate) struct ClockStatus {
     pub(crate) file_problem: Option<String>,
 }
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the runtime still reads clocks of its own")
-)]
 impl Clock {
     /// Opens the clock of a node with the floor kept in `state_dir`, and logs what is wrong with it.
     pub(crate) fn open(state_dir: &Path) -> Self {
@@ -184,7 +180,6 @@ impl Clock {
     }
 
     /// Ticks once a second until it is dropped.
-    #[cfg_attr(test, expect(dead_code, reason = "the runtime still reads clocks of its own"))]
     pub(crate) async fn run(self) {
         loop {
             tokio::time::sleep(TICK).await;
@@ -372,21 +367,9 @@ pub(crate) struct TurnClock {
     start: u64,
     now: Now,
     clock: Clock,
-    /// When a clock of one's own was looked at; `None` for the node's, which others look at.
-    looked: Option<u64>,
 }
 
 impl TurnClock {
-    /// Counts instants from `start` ([`fieldgate_io::clock::monotonic`]), with a clock of its own that is read at most once a
-    /// millisecond.
-    pub(crate) fn new(start: u64) -> Self {
-        let monotonic = fieldgate_io::clock::monotonic();
-        Self {
-            looked: Some(monotonic),
-            ..Self::following(Clock::bare(), start)
-        }
-    }
-
     /// Counts instants from `start`, with the node's clock: no turn costs a system call.
     pub(crate) fn following(clock: Clock, start: u64) -> Self {
         let monotonic = fieldgate_io::clock::monotonic();
@@ -397,18 +380,11 @@ impl TurnClock {
                 wall: clock.at(monotonic),
             },
             clock,
-            looked: None,
         }
     }
 
     /// Returns the time of the turn that began at `monotonic`.
     pub(crate) fn at(&mut self, monotonic: u64) -> Now {
-        if let Some(looked) = &mut self.looked
-            && monotonic.saturating_sub(*looked) >= LOOK_EVERY_NANOS
-        {
-            *looked = monotonic;
-            self.clock.tick_at(kernel(), monotonic);
-        }
         self.now = Now {
             instant: Instant::from_nanos(monotonic.saturating_sub(self.start)),
             wall: self.clock.at(monotonic),
@@ -455,8 +431,6 @@ const BUILT_AFTER_SECS_MAX: u64 = 20 * 366 * 86_400;
 const SECS_DIGITS_MAX: usize = 12;
 /// Between two looks at the kernel's clock: so long a step of it may go unnoticed.
 const TICK: Duration = Duration::from_secs(1);
-/// How old a reading of a clock of one's own may be.
-const LOOK_EVERY_NANOS: u64 = 1_000_000;
 const NANOS_PER_MILLI: u64 = 1_000_000;
 const QUALITY_BITS: u32 = 3;
 const QUALITY_MASK: i64 = (1 << QUALITY_BITS) - 1;

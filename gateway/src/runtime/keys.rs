@@ -1,8 +1,7 @@
 //! The identity key, and the attested channel key that lives on it.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -10,17 +9,16 @@ use std::{
 
 use fieldgate_config::settings::{Identity as IdentitySettings, Sandbox, SecretSource as ConfiguredSecret};
 use fieldgate_hsm::{
-    Completion, Deliver, Limits, Priority, Request, SandboxSettings, Signer, Worker, process::ProcessSettings,
+    Deliver, Limits, Priority, SandboxSettings, Signer, Worker, process::ProcessSettings,
 };
 use fieldgate_proto::{
     channel::LocalIdentity,
-    crypto::{Signature, X25519Secret},
+    crypto::X25519Secret,
     identity::{AttestationDraft, ChangeDraft, ChangeHistory, KeyAlgorithm, LIFETIME_SECS_MAX, PublicKey},
     time::WallTime,
 };
-use tokio::sync::mpsc;
 
-use super::{StartError, entropy::SystemEntropy};
+use super::{StartError, durable::write_durably, entropy::SystemEntropy, signing::SignerHandle};
 
 /// What status shows of the identity key; written by the renewal, read by status.
 #[derive(Clone, Debug, Default)]
@@ -34,10 +32,8 @@ pub(crate) struct KeyHealth {
 /// The identity: history, signer, and the way to new attestations.
 pub(crate) struct Identity {
     history: ChangeHistory,
-    worker: Arc<Worker>,
-    completions: mpsc::Receiver<Completion>,
+    signer: SignerHandle,
     sequence: SequenceFile,
-    next_request: u64,
     /// Shared with status.
     pub(crate) health: Arc<Mutex<KeyHealth>>,
     /// `token`, `file` or `memory`.
@@ -45,20 +41,11 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Opens the identity that the settings name: the key in its token or file, the history in `state_dir`. The key is in a
-    /// worker process with the usual sandbox.
-    ///
-    /// # Errors
-    /// Those of [`open_with`](Self::open_with).
-    pub(crate) fn open(settings: &IdentitySettings, state_dir: &Path) -> Result<Self, StartError> {
-        Self::open_with(settings, &Sandbox::default(), state_dir)
-    }
-
     /// Opens the identity that the settings name, in a worker process that may do what `sandbox` adds.
     ///
     /// # Errors
     /// [`StartError`] if the key cannot be used, or history and key do not belong together.
-    pub(crate) fn open_with(
+    pub(crate) fn open(
         settings: &IdentitySettings,
         sandbox: &Sandbox,
         state_dir: &Path,
@@ -104,11 +91,9 @@ impl Identity {
         start: impl FnOnce(Limits, Deliver) -> Result<Worker, fieldgate_hsm::Error>,
     ) -> Result<Self, StartError> {
         let limits = Limits::default();
-        let (sender, completions) = mpsc::channel(limits.waiting_max * 3 + 1);
-        // There is room for an answer to every request that can wait, so none is ever dropped here.
-        let deliver = Box::new(move |completion| drop(sender.try_send(completion)));
         let key_error = |error: fieldgate_hsm::Error| StartError::key(&error);
-        let worker = start(limits, deliver).map_err(key_error)?;
+        let signer = SignerHandle::start(|deliver| start(limits, deliver))?;
+        let worker = signer.worker();
         let key = worker.wait_open(OPEN_TIME_MAX).map_err(key_error)?;
         if history.current_key().as_bytes() != key.as_bytes() {
             return Err(StartError::new(format!(
@@ -120,13 +105,22 @@ impl Identity {
         }
         Ok(Self {
             history,
-            worker: Arc::new(worker),
-            completions,
+            signer,
             sequence,
-            next_request: 1,
             health: Arc::default(),
             place,
         })
+    }
+
+    /// Returns the same identity for a second node in this process.
+    pub(crate) fn share(&self) -> Self {
+        Self {
+            history: self.history.clone(),
+            signer: self.signer.clone(),
+            sequence: self.sequence.clone(),
+            health: Arc::default(),
+            place: self.place,
+        }
     }
 
     /// Returns the change history.
@@ -134,9 +128,9 @@ impl Identity {
         &self.history
     }
 
-    /// Returns the worker, for its statistics.
-    pub(crate) fn worker(&self) -> Arc<Worker> {
-        Arc::clone(&self.worker)
+    /// Returns the way to the key.
+    pub(crate) fn signer(&self) -> SignerHandle {
+        self.signer.clone()
     }
 
     /// Draws a new channel key and has the identity key attest it for [`LIFETIME_SECS_MAX`] seconds from `wall` on.
@@ -168,33 +162,10 @@ impl Identity {
         };
         let draft = AttestationDraft::new(&self.history, *secret.public(), now, LIFETIME_SECS_MAX, sequence)
             .map_err(broken)?;
-        let signature = self.sign(draft.message()).await?;
+        let signature = self.signer.sign(Priority::Renewal, draft.message()).await?;
         let attestation = draft.finish(signature, &self.history).map_err(broken)?;
         let local = LocalIdentity::new(&self.history, &attestation, secret).map_err(broken)?;
         Ok((local, not_after))
-    }
-
-    async fn sign(&mut self, message: Vec<u8>) -> Result<Signature, StartError> {
-        let id = self.next_request;
-        self.next_request += 1;
-        let request = Request {
-            id,
-            priority: Priority::Renewal,
-            message,
-            timeout: SIGN_TIME_MAX,
-        };
-        self.worker
-            .submit(request)
-            .map_err(|error| StartError::key(&error))?;
-        loop {
-            match self.completions.recv().await {
-                Some(completion) if completion.id == id => {
-                    return completion.result.map_err(|error| StartError::key(&error));
-                }
-                Some(_) => {}
-                None => return Err(StartError::new("the signer has ended")),
-            }
-        }
     }
 }
 
@@ -310,6 +281,7 @@ fn history_path(state_dir: &Path) -> PathBuf {
 }
 
 /// The number of the last attestation. Peers refuse one that is lower than what they have seen.
+#[derive(Clone)]
 enum SequenceFile {
     /// In a file, so that it grows across restarts even if the clock goes back.
     Kept(PathBuf),
@@ -343,17 +315,5 @@ impl SequenceFile {
     }
 }
 
-/// Replaces a small file as a whole: new file, synced, renamed, directory synced.
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
-}
-
 /// Longest time a token may take to open: longer than a worker process may be silent, which says more.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(45);
-/// Longest time a token may take for a signature.
-const SIGN_TIME_MAX: Duration = Duration::from_secs(20);

@@ -80,7 +80,7 @@ impl Shard {
                 if let Some(field) = &self.field {
                     field.report(&mut shard);
                 }
-                let trunk = self.trunk.as_ref().map(|trunk| trunk.report(io));
+                let trunk = self.trunk.as_ref().map(|trunk| trunk.report(io, now));
                 // Who asked may have gone.
                 drop(answer.send(ShardReport { shard, trunk }));
             }
@@ -96,14 +96,9 @@ impl Shard {
                 }
                 self.stop_by = Some(now.instant + STOP_TIME_MAX);
             }
-            ShardMessage::Local(local) => {
+            ShardMessage::Trunk(message) => {
                 if let Some(trunk) = &mut self.trunk {
-                    trunk.handle_local(*local);
-                }
-            }
-            ShardMessage::Resolved { neighbour, addresses } => {
-                if let Some(trunk) = &mut self.trunk {
-                    trunk.handle_resolved(io, now, neighbour, addresses);
+                    trunk.handle_message(io, now, message);
                 }
             }
             ShardMessage::Confirmed(confirmation) => {

@@ -15,16 +15,25 @@ use fieldgate_io::{ConnectOptions, ConnectionId, Io, mailbox::MailSender};
 use fieldgate_proto::{
     delivery::SenderState,
     journal::{AppendError, JournalState},
-    node::{ConnectionKey, Event, NeighbourState, Node, Output, RecordSource, UplinkState, Wire},
+    node::{
+        ConnectionKey, Event, NeighbourState, Node, Output, RecordSource, UplinkState, Verdict, Wire,
+    },
     route::DropReason,
     time::{Instant, Now},
+    trust::Freshness,
 };
 use tokio::sync::mpsc;
 
 use super::{
-    ShardMessage, collector::Collecting, entropy::SystemEntropy, field::ReadingBatch, journal::JournalFiles,
+    Question, ShardMessage, TrunkMessage,
+    clock::Clock,
+    collector::Collecting,
+    desk::DeskRequest,
+    entropy::SystemEntropy,
+    field::ReadingBatch,
+    journal::JournalFiles,
 };
-use crate::status::{JournalStatus, LinkStatus, NetworkStatus, SinkStatus, SourceStatus, UplinkStatus};
+use crate::status::{JournalStatus, LinkStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
 
 /// A neighbour's address, to be resolved by the control thread.
 pub(crate) struct Resolve {
@@ -50,6 +59,11 @@ pub(crate) struct Trunk {
     collecting: Collecting,
     names: Names,
     resolve: mpsc::Sender<Resolve>,
+    desk: mpsc::Sender<DeskRequest>,
+    /// Whether the file has `[trust]` or `[authority]`.
+    belongs: bool,
+    is_authority: bool,
+    clock: Clock,
     /// Addresses left to try, by neighbour.
     candidates: BTreeMap<usize, Vec<SocketAddr>>,
     /// Neighbours being dialled, by connection.
@@ -74,6 +88,7 @@ pub(crate) struct TrunkReport {
     pub(crate) sources: Vec<SourceStatus>,
     pub(crate) sinks: Vec<SinkStatus>,
     pub(crate) delivered: u64,
+    pub(crate) trust: Option<TrustStatus>,
 }
 
 /// What a trunk is made of.
@@ -84,6 +99,10 @@ pub(crate) struct Parts {
     pub(crate) collecting: Collecting,
     pub(crate) names: Names,
     pub(crate) resolve: mpsc::Sender<Resolve>,
+    pub(crate) desk: mpsc::Sender<DeskRequest>,
+    pub(crate) belongs: bool,
+    pub(crate) is_authority: bool,
+    pub(crate) clock: Clock,
     pub(crate) shards: Vec<MailSender<ShardMessage>>,
     pub(crate) accepting: Arc<AtomicBool>,
 }
@@ -111,6 +130,10 @@ impl Trunk {
             collecting: parts.collecting,
             names: parts.names,
             resolve: parts.resolve,
+            desk: parts.desk,
+            belongs: parts.belongs,
+            is_authority: parts.is_authority,
+            clock: parts.clock,
             candidates: BTreeMap::new(),
             dialling: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -123,9 +146,19 @@ impl Trunk {
 
     /// Takes a link that a neighbour opened.
     pub(crate) fn handle_accepted(&mut self, io: &mut Io, now: Now, id: ConnectionId, peer: SocketAddr) {
+        let now = self.judged(now);
         let key = ConnectionKey(id.as_u64());
         self.peers.insert(key, peer.to_string());
         self.node.handle_connected(now, key, None, &mut IoWire(io));
+    }
+
+    /// Returns `now` with the time by which the ends of statements are judged: it is surely past, while the time that readings
+    /// get may be ahead.
+    fn judged(&self, now: Now) -> Now {
+        Now {
+            wall: self.clock.bound_at(fieldgate_io::clock::monotonic()),
+            ..now
+        }
     }
 
     /// Returns whether the connection is a link.
@@ -141,6 +174,7 @@ impl Trunk {
         id: ConnectionId,
         result: std::io::Result<()>,
     ) {
+        let now = self.judged(now);
         let Some(neighbour) = self.dialling.remove(&id) else {
             return;
         };
@@ -160,7 +194,7 @@ impl Trunk {
     }
 
     /// Takes addresses for a neighbour.
-    pub(crate) fn handle_resolved(
+    fn handle_resolved(
         &mut self,
         io: &mut Io,
         now: Now,
@@ -205,6 +239,7 @@ impl Trunk {
 
     /// Takes bytes of a link.
     pub(crate) fn handle_received(&mut self, io: &mut Io, now: Now, id: ConnectionId, bytes: &mut [u8]) {
+        let now = self.judged(now);
         let key = ConnectionKey(id.as_u64());
         self.node.handle_bytes(
             now,
@@ -219,6 +254,7 @@ impl Trunk {
 
     /// A link is gone.
     pub(crate) fn handle_closed(&mut self, io: &mut Io, now: Now, id: ConnectionId) {
+        let now = self.judged(now);
         let key = ConnectionKey(id.as_u64());
         if let Some(peer) = self.peers.remove(&key) {
             tracing::debug!(peer, "link down");
@@ -229,11 +265,6 @@ impl Trunk {
         self.node
             .handle_disconnected(now, &mut SystemEntropy, key, &mut IoWire(io));
         self.drain(io, now);
-    }
-
-    /// Replaces what the node proves itself with.
-    pub(crate) fn handle_local(&mut self, local: fieldgate_proto::channel::LocalIdentity) {
-        self.node.set_local(local);
     }
 
     /// Takes a sink's confirmation.
@@ -281,6 +312,7 @@ impl Trunk {
     /// Does what is due, and brings the journal and the links up to date at the end of a turn. Returns how far the journal
     /// is on stable storage, if that moved.
     pub(crate) fn end_turn(&mut self, io: &mut Io, now: Now) -> Option<u64> {
+        let now = self.judged(now);
         if self
             .node
             .poll_timeout()
@@ -378,16 +410,84 @@ impl Trunk {
                         files.journal.handle_released(now.instant, up_to);
                     }
                 }
+                Output::Authorise(access) => {
+                    let attempt = access.attempt;
+                    if self.desk.try_send(DeskRequest::Authorise(access)).is_err() {
+                        // Who decides is overwhelmed: nobody new is let in.
+                        self.node.handle_verdict(
+                            now,
+                            &mut SystemEntropy,
+                            attempt,
+                            Verdict::Refuse,
+                            &mut IoWire(io),
+                            &mut self.collecting,
+                        );
+                    }
+                }
+                Output::Sign { channel, message } => {
+                    if self.desk.try_send(DeskRequest::Sign { channel, message }).is_err() {
+                        self.node
+                            .handle_signature(now, &mut SystemEntropy, channel, None, &mut IoWire(io));
+                    }
+                }
+                Output::Authority(request) => self.hand_over(DeskRequest::Authority(request)),
+                Output::Asked { id, asked } => self.hand_over(DeskRequest::Asked { id, asked }),
+                Output::Save { what, bytes } => self.hand_over(DeskRequest::Save { what, bytes }),
+                Output::Time(wall) => self.hand_over(DeskRequest::Time(wall)),
+                Output::PeerTime { peer, wall } => self.hand_over(DeskRequest::PeerTime { peer, wall }),
                 Output::Event(event) => self.handle_event(event),
-                Output::Authorise(_)
-                | Output::Sign { .. }
-                | Output::Authority(_)
-                | Output::Asked { .. }
-                | Output::Save { .. }
-                | Output::Time(_)
-                | Output::PeerTime { .. } => unreachable!("a node with lists and without authority asks nothing"),
             }
         }
+    }
+
+    /// Gives the control thread something to do. What does not fit is lost, and asked for again by whoever wants it.
+    fn hand_over(&self, request: DeskRequest) {
+        if self.desk.try_send(request).is_err() {
+            tracing::warn!("the control thread does not keep up");
+        }
+    }
+
+    /// Takes what the control thread has to say.
+    pub(crate) fn handle_message(&mut self, io: &mut Io, now: Now, message: TrunkMessage) {
+        let now = self.judged(now);
+        let entropy = &mut SystemEntropy;
+        let wire = &mut IoWire(io);
+        match message {
+            TrunkMessage::Local(local) => self.node.set_local(*local),
+            TrunkMessage::Resolved { neighbour, addresses } => {
+                return self.handle_resolved(io, now, neighbour, addresses);
+            }
+            TrunkMessage::Verdict { attempt, verdict } => {
+                self.node
+                    .handle_verdict(now, entropy, attempt, verdict, wire, &mut self.collecting);
+            }
+            TrunkMessage::PolicyChanged => self.node.authorise_all_again(now, wire),
+            TrunkMessage::Signature { channel, signature } => {
+                self.node.handle_signature(now, entropy, channel, signature, wire);
+            }
+            TrunkMessage::AuthorityAnswer {
+                channel,
+                request,
+                answer,
+            } => self
+                .node
+                .handle_authority_answer(now, channel, request, &answer, wire),
+            TrunkMessage::Ask { id, question } => match question {
+                Question::Enrol(request) => self.node.enrol(now, id, request, wire),
+                Question::Manage(json) => self.node.manage(now, id, json, wire),
+            },
+            TrunkMessage::PublishStatus(list) => {
+                if let Err(error) = self.node.publish_status(now, &list, wire) {
+                    tracing::error!(%error, hint = error.hint(), "the authority's own list is refused");
+                }
+            }
+            TrunkMessage::Credential(presentation) => {
+                if let Err(error) = self.node.take_credential(now, &presentation) {
+                    tracing::error!(%error, hint = error.hint(), "the credential is refused");
+                }
+            }
+        }
+        self.drain(io, now);
     }
 
     fn dial(&mut self, io: &mut Io, now: Now, neighbour: usize) {
@@ -486,7 +586,7 @@ impl Trunk {
                 tracing::info!(%member, name, "name registered by member")
             }
             Event::NotAuthorised { peer, service } => {
-                tracing::warn!(%peer, service, "refused: not allowed by this node's file");
+                tracing::warn!(%peer, service, "refused: neither this node's file nor its policy allows it");
             }
             Event::SourceOpened { source } => {
                 let opened = self.node.sources().find(|view| view.info.index == source);
@@ -504,17 +604,44 @@ impl Trunk {
                     "readings are missing: gateway or collector was set back"
                 );
             }
-            Event::PeerRevoked { .. }
-            | Event::PeerEnded { .. }
-            | Event::PeerInGrace { .. }
-            | Event::CredentialRefused { .. }
-            | Event::CredentialTaken { .. }
-            | Event::RenewalDenied
-            | Event::ListTaken { .. }
-            | Event::ListRefused { .. }
-            | Event::FreshnessChanged { .. }
-            | Event::AuthorityUp
-            | Event::AuthorityDown => unreachable!("a node with lists and without authority has no such events"),
+            Event::PeerRevoked { peer } => tracing::warn!(%peer, "peer is revoked; its channel is closed"),
+            Event::PeerEnded { peer, standing } => {
+                tracing::warn!(%peer, standing = standing.name(), "channel closed: the peer's credential is not good any more");
+            }
+            Event::PeerInGrace { peer, since } => tracing::warn!(
+                %peer,
+                expired = crate::sinks::json::rfc3339(since.saturating_mul(1000)),
+                "the peer's credential has expired; it is served for the time of grace"
+            ),
+            Event::CredentialRefused { peer, error } => {
+                tracing::warn!(%peer, %error, hint = error.hint(), "credential refused");
+            }
+            Event::CredentialTaken { not_after } => tracing::info!(
+                until = crate::sinks::json::rfc3339(not_after.saturating_mul(1000)),
+                "credential taken"
+            ),
+            Event::RenewalDenied => {
+                tracing::warn!("the authority does not renew this node's credential: see the authority's log");
+            }
+            Event::ListTaken { number, newly_revoked } => {
+                tracing::info!(number, newly_revoked, "list of the revoked taken");
+            }
+            Event::ListRefused { peer, error } => {
+                tracing::warn!(%peer, %error, hint = error.hint(), "list of the revoked refused");
+            }
+            Event::FreshnessChanged { freshness } => match freshness {
+                Freshness::NoList => tracing::info!("there is no list of the revoked yet"),
+                Freshness::Fresh { .. } => tracing::info!("the list of the revoked is fresh"),
+                Freshness::Stale { grace_until, .. } => tracing::warn!(
+                    grace_until = crate::sinks::json::rfc3339(grace_until.saturating_mul(1000)),
+                    "the list of the revoked is out of date: the authority was not reached; time of grace runs"
+                ),
+                Freshness::Lapsed { .. } => {
+                    tracing::error!("the list of the revoked is out of date and the time of grace is over");
+                }
+            },
+            Event::AuthorityUp => tracing::info!("authority reached"),
+            Event::AuthorityDown => tracing::info!("authority lost; credentials live on"),
             Event::SourceSetBack { source } => {
                 let name = self.collecting.name(source);
                 tracing::warn!(
@@ -544,9 +671,10 @@ impl Trunk {
     }
 
     /// Returns what the trunk knows.
-    pub(crate) fn report(&self, io: &Io) -> TrunkReport {
+    pub(crate) fn report(&self, io: &Io, now: Now) -> TrunkReport {
         TrunkReport {
             network: self.network_status(io),
+            trust: self.trust_status(now),
             journal: self.journal.as_ref().map(journal_status),
             uplinks: self.uplink_status(),
             sources: self.collecting.source_status(&self.node),
@@ -562,6 +690,22 @@ impl Trunk {
                 .as_ref()
                 .map_or(0, crate::sinks::fanout::Fanout::released),
         }
+    }
+
+    fn trust_status(&self, now: Now) -> Option<TrustStatus> {
+        if !self.belongs {
+            return None;
+        }
+        let Some(view) = self.node.trust_view(self.judged(now)) else {
+            return Some(TrustStatus::default());
+        };
+        let stats = self.node.stats();
+        Some(TrustStatus {
+            revoked: stats.revoked,
+            credentials_refused: stats.credentials_refused,
+            lists_refused: stats.lists_refused,
+            ..TrustStatus::new(&view, now.wall, self.is_authority)
+        })
     }
 
     fn network_status(&self, io: &Io) -> NetworkStatus {

@@ -1,0 +1,278 @@
+//! What peers may do here: the policy, asked with what the file and credentials say about them.
+
+use std::{collections::BTreeMap, sync::PoisonError};
+
+use fieldgate_config::settings::Settings;
+use fieldgate_policy::{
+    Action, Context, KeyStorage, LinkKind, Policy, Principal, Request, Resource, Revocation, Service, TimeQuality,
+};
+use fieldgate_proto::{
+    identity::Identifier,
+    node::{self, Access, Verdict},
+    relay::{MemberRights, NamePattern},
+    time::{ClockQuality, WallTime},
+    trust::Freshness,
+};
+
+use super::{StartError, governing::SharedPolicy};
+
+/// Decides with a policy and the peers that the file names.
+pub(crate) struct Doorkeeper {
+    policy: SharedPolicy,
+    /// Members of this relay that the file names.
+    members: BTreeMap<Identifier, Listed>,
+    /// Gateways of this collector that the file names.
+    gateways: BTreeMap<Identifier, String>,
+    /// Names of this relay that anyone may reach in order to enrol.
+    open: Vec<NamePattern>,
+}
+
+/// A member that the file names.
+struct Listed {
+    name: String,
+    rights: MemberRights,
+}
+
+/// Reads the policy that the file names, or takes the built-in one.
+///
+/// # Errors
+/// [`StartError`] with everything that is wrong with it.
+pub(crate) fn policy(settings: &Settings) -> Result<Policy, StartError> {
+    let Some(path) = settings.trust.as_ref().and_then(|trust| trust.policy.as_ref()) else {
+        return Ok(Policy::built_in());
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| StartError::file(path, &error))?;
+    let checked = fieldgate_policy::check(&path.display().to_string(), &text);
+    checked.policy.ok_or_else(|| {
+        StartError::new(format!(
+            "policy {}:\n{}",
+            path.display(),
+            checked.problems.render_text(fieldgate_policy::Colour::None, WIDTH)
+        ))
+        .hint("`fieldgate policy check FILE` says the same")
+    })
+}
+
+/// Columns for what is wrong with a policy.
+const WIDTH: usize = 100;
+
+/// How the policy was asked, and what it said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Allowed,
+    /// It would be with a live proof.
+    WithProof,
+    Denied,
+}
+
+impl Doorkeeper {
+    /// Takes the peers' names from the file.
+    pub(crate) fn new(policy: SharedPolicy, settings: &Settings) -> Self {
+        let members = settings.relay.iter().flat_map(|relay| &relay.members).map(|member| {
+            let rights = MemberRights {
+                names: member.hold.clone(),
+                reach: member.reach.clone(),
+            };
+            let name = member.name.clone();
+            (member.identifier, Listed { name, rights })
+        });
+        let gateways = settings
+            .collector
+            .iter()
+            .flat_map(|collector| &collector.gateways)
+            .map(|gateway| (gateway.identifier, gateway.name.clone()));
+        let open = settings.relay.iter().flat_map(|relay| &relay.open);
+        Self {
+            policy,
+            members: members.collect(),
+            gateways: gateways.collect(),
+            open: open.map(|name| NamePattern::Exact(name.clone())).collect(),
+        }
+    }
+
+    /// Decides by another policy from now on.
+    pub(crate) fn set_policy(&self, policy: Policy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    fn policy(&self) -> Policy {
+        self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Decides what the peer of a channel may do.
+    pub(crate) fn decide(&self, wall: WallTime, access: &Access) -> Verdict {
+        match access.service {
+            node::Service::Registrar => self.registrar(wall, access),
+            node::Service::Uplink => self.uplink(wall, access),
+            node::Service::Authority => self.authority(wall, access),
+        }
+    }
+
+    fn registrar(&self, wall: WallTime, access: &Access) -> Verdict {
+        let listed = self.members.get(&access.peer);
+        let principal = principal(access, listed.map(|listed| listed.name.as_str()));
+        let ask = |action, resource, granted| {
+            self.ask(&principal, action, resource, context(wall, access, granted))
+        };
+        let granted = listed.is_some() || principal.member;
+        match ask(Action::Connect, Resource::Service(Service::Registrar), granted) {
+            Said::Allowed => {}
+            Said::WithProof => return Verdict::Prove,
+            Said::Denied => return self.guest(wall, access, &principal),
+        }
+        let credential = access
+            .credential
+            .as_ref()
+            .filter(|_| principal.member)
+            .map(|(credential, _)| credential);
+        let mut rights = MemberRights::default();
+        let mut wants_proof = false;
+        let mut collect = |action, patterns: Vec<&NamePattern>, into: &mut Vec<NamePattern>| {
+            for pattern in patterns {
+                match ask(action, Resource::RelayName(pattern.to_string()), true) {
+                    Said::Allowed if !into.contains(pattern) => into.push(pattern.clone()),
+                    Said::WithProof => wants_proof = true,
+                    Said::Allowed | Said::Denied => {}
+                }
+            }
+        };
+        let hold = listed
+            .map(|listed| &listed.rights.names)
+            .into_iter()
+            .chain(credential.map(|credential| &credential.hold));
+        collect(Action::RegisterRelay, hold.flatten().collect(), &mut rights.names);
+        let reach = listed
+            .map(|listed| &listed.rights.reach)
+            .into_iter()
+            .chain(credential.map(|credential| &credential.reach));
+        collect(Action::Reach, reach.flatten().collect(), &mut rights.reach);
+        if wants_proof && !access.facts.live_proof {
+            return Verdict::Prove;
+        }
+        rights.reach.extend(self.open.iter().cloned());
+        Verdict::Permit { rights, guest: false }
+    }
+
+    /// Lets somebody in who is nobody yet, to the names that are open; there is nothing else to see.
+    fn guest(&self, wall: WallTime, access: &Access, principal: &Principal) -> Verdict {
+        let enrols = self.ask(
+            principal,
+            Action::Enroll,
+            Resource::Authority,
+            context(wall, access, false),
+        );
+        if self.open.is_empty() || enrols != Said::Allowed {
+            return Verdict::Refuse;
+        }
+        Verdict::Permit {
+            rights: MemberRights {
+                names: Vec::new(),
+                reach: self.open.clone(),
+            },
+            guest: true,
+        }
+    }
+
+    fn uplink(&self, wall: WallTime, access: &Access) -> Verdict {
+        let name = self.gateways.get(&access.peer);
+        let principal = principal(access, name.map(String::as_str));
+        let granted = name.is_some() || principal.member;
+        for action in [Action::Connect, Action::Publish] {
+            let resource = Resource::Service(Service::Uplink);
+            match self.ask(&principal, action, resource, context(wall, access, granted)) {
+                Said::Allowed => {}
+                Said::WithProof => return Verdict::Prove,
+                Said::Denied => return Verdict::Refuse,
+            }
+        }
+        served()
+    }
+
+    /// Whoever may enrol may ask the authority; what it answers is its own decision.
+    fn authority(&self, wall: WallTime, access: &Access) -> Verdict {
+        let principal = principal(access, None);
+        let granted = principal.member;
+        let connect = Resource::Service(Service::Authority);
+        let asked = [
+            self.ask(&principal, Action::Connect, connect, context(wall, access, granted)),
+            self.ask(
+                &principal,
+                Action::Enroll,
+                Resource::Authority,
+                context(wall, access, granted),
+            ),
+        ];
+        if asked.contains(&Said::Allowed) {
+            served()
+        } else if asked.contains(&Said::WithProof) {
+            Verdict::Prove
+        } else {
+            Verdict::Refuse
+        }
+    }
+
+    fn ask(&self, principal: &Principal, action: Action, resource: Resource, context: Context) -> Said {
+        let Ok(request) = Request::new(principal.clone(), action, resource, context) else {
+            return Said::Denied;
+        };
+        let policy = self.policy();
+        if policy.decide(&request).allowed {
+            Said::Allowed
+        } else if !request.context().live_proof && policy.demands_live_proof(&request) {
+            Said::WithProof
+        } else {
+            Said::Denied
+        }
+    }
+}
+
+/// A service that knows no rights.
+fn served() -> Verdict {
+    Verdict::Permit {
+        rights: MemberRights::default(),
+        guest: false,
+    }
+}
+
+fn principal(access: &Access, name: Option<&str>) -> Principal {
+    let mut principal = Principal::new(access.peer);
+    principal.key = KeyStorage::Unknown;
+    if let Some((credential, _)) = access
+        .credential
+        .as_ref()
+        .filter(|(_, standing)| standing.counts())
+    {
+        principal.member = true;
+        principal.name.clone_from(&credential.name);
+        principal.enroller = credential.rights.enroller;
+        principal.administrator = credential.rights.administrator;
+        principal.attributes.clone_from(&credential.attributes);
+    }
+    if let Some(name) = name {
+        principal.named = true;
+        name.clone_into(&mut principal.name);
+    }
+    principal
+}
+
+fn context(wall: WallTime, access: &Access, granted: bool) -> Context {
+    Context {
+        time_quality: match wall.quality {
+            ClockQuality::Synchronised => TimeQuality::Synchronised,
+            ClockQuality::Authority => TimeQuality::Authority,
+            ClockQuality::Floor => TimeQuality::Floor,
+            ClockQuality::Unknown => TimeQuality::Unknown,
+        },
+        link: Some(LinkKind::Tcp),
+        hops: access.facts.direct.then_some(1),
+        post_quantum: access.facts.post_quantum,
+        live_proof: access.facts.live_proof,
+        granted,
+        revocation: match access.freshness {
+            Freshness::Fresh { .. } => Revocation::Fresh,
+            Freshness::Stale { .. } | Freshness::Lapsed { .. } => Revocation::Stale,
+            Freshness::NoList => Revocation::None,
+        },
+        ticket: None,
+    }
+}

@@ -1,0 +1,319 @@
+//! The shards' threads: what each gets, and how they begin.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool, mpsc as blocking},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use fieldgate_adapters::{
+    authenticate::{Anonymous, Authenticator},
+    device::{Device, DeviceTable, Login},
+    topic::TopicFilter,
+};
+use fieldgate_config::settings::{Mqtt, Settings};
+use fieldgate_io::{
+    Backend, BufferClass, Driver, Io, ListenOptions, Waker,
+    mailbox::{MailReceiver, MailSender},
+    thread,
+};
+use fieldgate_proto::entropy::Entropy as _;
+use tokio::sync::mpsc;
+
+use super::{
+    ShardMessage, StartError,
+    clock::{Clock, TurnClock},
+    entropy::SystemEntropy,
+    field::{Field, Outgoing},
+    shard::{Purpose, Shard},
+    tls,
+    trunk::Trunk,
+};
+
+/// What every shard's thread needs.
+pub(super) struct ShardPlan {
+    started: u64,
+    clock: Clock,
+    backend: Backend,
+    senders: Arc<[MailSender<ShardMessage>]>,
+    accepting: Arc<AtomicBool>,
+    io: fieldgate_io::Settings,
+    mqtt: Vec<SocketAddr>,
+    mqtt_tls: Vec<SocketAddr>,
+    links: Vec<SocketAddr>,
+    field: Option<FieldPlan>,
+    latency: Duration,
+}
+
+#[derive(Clone)]
+struct FieldPlan {
+    settings: Arc<fieldgate_mqtt::settings::Settings>,
+    table: Arc<DeviceTable>,
+    anonymous: Anonymous,
+    memo_key: [u8; 32],
+    tls: Option<Arc<rustls::ServerConfig>>,
+    clients_max: usize,
+}
+
+pub(super) type Mailbox = ((MailSender<ShardMessage>, MailReceiver<ShardMessage>), Waker);
+/// Threads, MQTT addresses, link addresses.
+pub(super) type Spawned = (Vec<JoinHandle<()>>, Vec<SocketAddr>, Vec<SocketAddr>);
+/// Addresses for MQTT, MQTT over TLS, and links.
+type Bound = Result<(Vec<SocketAddr>, Vec<SocketAddr>, Vec<SocketAddr>), StartError>;
+
+impl ShardPlan {
+    pub(super) fn new(
+        settings: &Settings,
+        started: u64,
+        clock: Clock,
+        backend: Backend,
+        senders: Arc<[MailSender<ShardMessage>]>,
+        accepting: Arc<AtomicBool>,
+    ) -> Result<Self, StartError> {
+        let field = settings
+            .mqtt
+            .as_ref()
+            .map(|mqtt| field_plan(mqtt, senders.len()))
+            .transpose()?;
+        let clients_max = settings.mqtt.as_ref().map_or(0, |mqtt| mqtt.clients_max);
+        let links_max = settings.relay.as_ref().map_or(LINKS_MAX, |relay| relay.links_max);
+        Ok(Self {
+            started,
+            clock,
+            backend,
+            senders,
+            accepting,
+            io: fieldgate_io::Settings {
+                connections_max: clients_max.saturating_add(links_max),
+                ..fieldgate_io::Settings::default()
+            },
+            mqtt: settings
+                .mqtt
+                .as_ref()
+                .map(|mqtt| mqtt.listen.clone())
+                .unwrap_or_default(),
+            mqtt_tls: settings
+                .mqtt
+                .as_ref()
+                .and_then(|mqtt| mqtt.tls.as_ref())
+                .map(|tls| tls.listen.clone())
+                .unwrap_or_default(),
+            links: settings
+                .link_tcp
+                .as_ref()
+                .map(|link| link.listen.clone())
+                .unwrap_or_default(),
+            field,
+            latency: settings.mqtt.as_ref().map_or(Duration::ZERO, |mqtt| mqtt.latency),
+        })
+    }
+
+    /// Starts the shards one after the other: the first finds out which ports the others share.
+    pub(super) fn spawn(
+        mut self,
+        mailboxes: Vec<Mailbox>,
+        trunk: Trunk,
+        broken: &mpsc::Sender<String>,
+    ) -> Result<Spawned, StartError> {
+        let mut threads = Vec::with_capacity(mailboxes.len());
+        let mut links = Vec::new();
+        let mut trunk = Some(trunk);
+        for (index, ((_, mail), waker)) in mailboxes.into_iter().enumerate() {
+            let (bound_sender, bound) = blocking::channel::<Bound>();
+            let plan = self.for_shard(index);
+            let trunk = trunk.take();
+            let broken = broken.clone();
+            let thread = thread::spawn(&format!("fg-shard-{index}"), None, move || {
+                if let Err(error) = plan.run(index, mail, &waker, trunk, &bound_sender) {
+                    // Nobody listens any more if the node is ending anyway.
+                    drop(broken.try_send(format!("shard {index}: {error}")));
+                }
+            });
+            threads.push(thread.map_err(|error| StartError::new(format!("no thread for a shard: {error}")))?);
+            match bound.recv() {
+                Ok(Ok((mqtt, mqtt_tls, bound_links))) => {
+                    if index == 0 {
+                        (self.mqtt, self.mqtt_tls, links) = (mqtt, mqtt_tls, bound_links);
+                    }
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(StartError::new(format!("shard {index} ended at its start"))),
+            }
+        }
+        Ok((threads, self.mqtt, links))
+    }
+
+    fn for_shard(&self, index: usize) -> Self {
+        Self {
+            started: self.started,
+            clock: self.clock.clone(),
+            backend: self.backend,
+            senders: Arc::clone(&self.senders),
+            accepting: Arc::clone(&self.accepting),
+            io: self.io.clone(),
+            mqtt: self.mqtt.clone(),
+            mqtt_tls: self.mqtt_tls.clone(),
+            links: if index == 0 {
+                self.links.clone()
+            } else {
+                Vec::new()
+            },
+            field: self.field.clone(),
+            latency: self.latency,
+        }
+    }
+
+    fn run(
+        self,
+        index: usize,
+        mail: MailReceiver<ShardMessage>,
+        waker: &Waker,
+        trunk: Option<Trunk>,
+        bound: &blocking::Sender<Bound>,
+    ) -> std::io::Result<()> {
+        let mut driver = match Driver::new(self.backend, self.io.clone(), waker) {
+            Ok(driver) => driver,
+            Err(error) => {
+                drop(bound.send(Err(StartError::new(format!("I/O driver: {error}")))));
+                return Ok(());
+            }
+        };
+        let mut listeners = BTreeMap::new();
+        match self.listen(driver.io(), &mut listeners) {
+            Ok(addresses) => drop(bound.send(Ok(addresses))),
+            Err(error) => {
+                drop(bound.send(Err(error)));
+                return Ok(());
+            }
+        }
+        let field = self.field.as_ref().map(|plan| {
+            let authenticator =
+                Authenticator::new(Arc::clone(&plan.table), plan.anonymous.clone(), &plan.memo_key);
+            Field::new(
+                Arc::clone(&plan.settings),
+                authenticator,
+                plan.tls.clone(),
+                plan.clients_max,
+            )
+        });
+        let mut shard = Shard {
+            index,
+            clock: TurnClock::following(self.clock, self.started),
+            listeners,
+            field,
+            trunk,
+            outgoing: Outgoing {
+                ticket: 0,
+                bytes: Vec::new(),
+                accepting: self.accepting,
+            },
+            mail,
+            shards: self.senders,
+            latency: self.latency,
+            turns: 0,
+            stop_by: None,
+        };
+        driver.run(&mut shard)
+    }
+
+    fn listen(&self, io: &mut Io, listeners: &mut BTreeMap<fieldgate_io::ListenerId, Purpose>) -> Bound {
+        let mut bind = |addresses: &[SocketAddr], purpose: Purpose| -> Result<Vec<SocketAddr>, StartError> {
+            let mut bound = Vec::with_capacity(addresses.len());
+            for address in addresses {
+                let options = match purpose {
+                    Purpose::Link => ListenOptions {
+                        class: BufferClass::Link,
+                        ..ListenOptions::default()
+                    },
+                    Purpose::Mqtt | Purpose::MqttTls => ListenOptions {
+                        reuse_port: self.senders.len() > 1,
+                        ..ListenOptions::default()
+                    },
+                };
+                let (listener, local) = io.listen(*address, &options).map_err(|error| {
+                    StartError::new(format!("cannot listen on {address}: {error}"))
+                        .hint("choose another address, or stop the program that uses it (`ss -ltnp`)")
+                })?;
+                listeners.insert(listener, purpose);
+                bound.push(local);
+            }
+            Ok(bound)
+        };
+        let mqtt = bind(&self.mqtt, Purpose::Mqtt)?;
+        let mqtt_tls = bind(&self.mqtt_tls, Purpose::MqttTls)?;
+        let links = bind(&self.links, Purpose::Link)?;
+        Ok((mqtt, mqtt_tls, links))
+    }
+}
+
+fn field_plan(mqtt: &Mqtt, shards: usize) -> Result<FieldPlan, StartError> {
+    let unsound = |error: &dyn std::fmt::Display| {
+        StartError::new(format!("[mqtt]: {error}")).hint("run `fieldgate check` on the file")
+    };
+    let filters = |texts: &[String]| -> Result<Vec<TopicFilter>, StartError> {
+        texts
+            .iter()
+            .map(|text| text.parse::<TopicFilter>().map_err(|error| unsound(&error)))
+            .collect()
+    };
+    let settings = fieldgate_mqtt::settings::Settings::default()
+        .with_connect_timeout(mqtt.connect_timeout)
+        .and_then(|settings| settings.with_maximum_packet_size(mqtt.packet_bytes_max))
+        .and_then(|settings| settings.with_receive_maximum(mqtt.receive_max))
+        .and_then(|settings| {
+            let secs = u16::try_from(mqtt.keep_alive_max.as_secs()).unwrap_or(u16::MAX);
+            settings.with_keep_alive_secs_max((secs < u16::MAX).then_some(secs))
+        })
+        .map_err(|error| unsound(&error))?
+        .with_alarm_topics(filters(&mqtt.alarm_topics)?);
+    let mut logins = Vec::with_capacity(mqtt.devices.len());
+    for device in &mqtt.devices {
+        let topics: Arc<[TopicFilter]> = filters(&device.publish)?.into();
+        logins.push(Login {
+            username: device.username.clone(),
+            password: device
+                .password_hash
+                .as_str()
+                .parse()
+                .map_err(|error: fieldgate_adapters::password::PasswordHashError| unsound(&error))?,
+            device: Device::new(&device.name, topics).map_err(|error| unsound(&error))?,
+        });
+    }
+    let table = DeviceTable::new(logins).map_err(|error| unsound(&error))?;
+    let anonymous = if mqtt.anonymous {
+        Anonymous::Allowed {
+            topics: filters(&["#".to_owned()])?.into(),
+        }
+    } else {
+        Anonymous::Refused
+    };
+    let mut memo_key = [0; 32];
+    SystemEntropy.fill(&mut memo_key);
+    let tls = mqtt
+        .tls
+        .as_ref()
+        .map(|tls| tls::server_config(&tls.certificate, &tls.key))
+        .transpose()?;
+    // The kernel spreads clients over shards by chance, so each may get somewhat more than its share.
+    let share = usize::try_from(mqtt.clients_max)
+        .unwrap_or(usize::MAX)
+        .div_ceil(shards);
+    let clients_max = if shards == 1 {
+        share
+    } else {
+        share.saturating_add(share / 4)
+    };
+    Ok(FieldPlan {
+        settings: Arc::new(settings),
+        table: Arc::new(table),
+        anonymous,
+        memo_key,
+        tls,
+        clients_max,
+    })
+}
+
+/// Links of a node that is no relay.
+const LINKS_MAX: u32 = 1024;

@@ -1,0 +1,156 @@
+//! The file's words in the core's: what a node is made from.
+
+use std::collections::BTreeMap;
+
+use fieldgate_config::{
+    address::HostPort,
+    settings::{Pq, Registration, Settings, UplinkPath},
+};
+use fieldgate_proto::{
+    channel::{ChannelSettings, Padding, PqPolicy},
+    identity::Identifier,
+    node::{AccessPolicy, CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings},
+    relay::RelaySettings,
+};
+
+use super::{belonging::Belonging, journal::JournalFiles, trunk::Names};
+use crate::sinks::positions::SourceKey;
+
+const fn pq_policy(pq: Pq) -> PqPolicy {
+    match pq {
+        Pq::Required => PqPolicy::Required,
+        Pq::Preferred => PqPolicy::Preferred,
+        Pq::Off => PqPolicy::Off,
+    }
+}
+
+/// Neighbours without repetition: a node has one link to each.
+#[derive(Default)]
+struct Neighbours {
+    settings: Vec<NeighbourSettings>,
+    addresses: Vec<HostPort>,
+}
+
+impl Neighbours {
+    fn index(&mut self, address: &HostPort, relay: Option<Identifier>, pq: PqPolicy) -> usize {
+        let known = self
+            .addresses
+            .iter()
+            .zip(&self.settings)
+            .position(|(known, settings)| known == address && settings.relay == relay);
+        known.unwrap_or_else(|| {
+            self.addresses.push(address.clone());
+            self.settings.push(NeighbourSettings {
+                relay,
+                pq,
+                registrations: Vec::new(),
+            });
+            self.addresses.len() - 1
+        })
+    }
+
+    /// Returns the ways that a path allows, in order of preference.
+    fn ways(&mut self, path: &UplinkPath, pq: PqPolicy) -> Vec<(usize, Option<String>)> {
+        match path {
+            UplinkPath::Relays { via, relays } => relays
+                .iter()
+                .map(|relay| {
+                    let index = self.index(&relay.address, Some(relay.identifier), pq);
+                    (index, Some(via.clone()))
+                })
+                .collect(),
+            UplinkPath::Direct { address } => vec![(self.index(address, None, pq), None)],
+        }
+    }
+
+    fn register(&mut self, registrations: &[Registration], pq: PqPolicy) {
+        for registration in registrations {
+            let relay = &registration.relay;
+            let index = self.index(&relay.address, Some(relay.identifier), pq);
+            self.settings[index].registrations.push(RegistrationSettings {
+                name: registration.name.clone(),
+            });
+        }
+    }
+}
+
+/// Turns the file's words into the core's.
+pub(super) fn node_settings(
+    settings: &Settings,
+    belonging: &Belonging,
+    journal: Option<&JournalFiles>,
+    positions: BTreeMap<SourceKey, u64>,
+) -> (NodeSettings, Names) {
+    let mut node = NodeSettings::new(concat!("fieldgate ", env!("CARGO_PKG_VERSION")));
+    node.access = AccessPolicy::Ask;
+    let mut neighbours = Neighbours::default();
+    for uplink in &settings.uplinks {
+        let pq = pq_policy(uplink.pq);
+        let ways = neighbours.ways(&uplink.path, pq);
+        let Some(files) = journal else { continue };
+        node.uplinks.push(UplinkSettings {
+            collector: uplink.collector,
+            live_proof: uplink.live_proof,
+            pq,
+            ways,
+            latency: uplink.latency,
+            journal: *files.journal.id(),
+            first: files.journal.first_available(),
+            available: files.journal.committed(),
+        });
+    }
+    let padding = settings.uplinks.iter().any(|uplink| uplink.padding);
+    let mut pq = PqPolicy::default();
+    if let Some(trust) = &settings.trust {
+        node.authority_pq = pq_policy(trust.pq);
+    }
+    node.authority_ways = belonging
+        .paths
+        .iter()
+        .flat_map(|path| neighbours.ways(path, node.authority_pq))
+        .collect();
+    if let Some(collector) = &settings.collector {
+        pq = pq_policy(collector.pq);
+        neighbours.register(&collector.registrations, pq);
+        node.collect = Some(CollectSettings {
+            positions,
+            ..CollectSettings::default()
+        });
+    }
+    if let Some(authority) = &settings.authority {
+        pq = pq_policy(authority.pq);
+        neighbours.register(&authority.registrations, pq);
+        node.authority = true;
+    }
+    if let Some(relay) = &settings.relay {
+        pq = pq_policy(relay.pq);
+        node.links_max = usize::try_from(relay.links_max).unwrap_or(usize::MAX);
+        node.labels_max = usize::try_from(relay.labels_max).unwrap_or(usize::MAX);
+        node.guests_max = usize::from(relay.guests_max);
+        node.relay = Some(RelaySettings {
+            links_per_member_max: usize::from(relay.links_per_member_max),
+            queue_bytes_max: usize::try_from(relay.queue_bytes_max).unwrap_or(usize::MAX),
+            held_bytes_max: usize::try_from(relay.held_bytes_max).unwrap_or(usize::MAX),
+            ..RelaySettings::default()
+        });
+    }
+    node.channels = ChannelSettings {
+        pq,
+        padding: if padding { Padding::Buckets } else { Padding::Off },
+        ..ChannelSettings::default()
+    };
+    node.neighbours = neighbours.settings;
+    let uplinks = settings
+        .uplinks
+        .iter()
+        .map(|uplink| uplink.name.clone())
+        .collect();
+    (
+        node,
+        Names {
+            neighbours: neighbours.addresses,
+            uplinks,
+        },
+    )
+}
+

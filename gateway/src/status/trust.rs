@@ -1,0 +1,158 @@
+//! What a node tells of its authority, its token and its clock.
+
+use std::fmt::{self, Write as _};
+
+use fieldgate_hsm::process::{Condition, ProcessState};
+use fieldgate_proto::{
+    node::{AuthorityState, TrustView},
+    time::WallTime,
+};
+use serde::{Deserialize, Serialize};
+
+use super::duration;
+
+/// The authority that the node belongs to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct TrustStatus {
+    /// Who it is, `fg1…`; absent while the node is not enrolled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) authority: Option<String>,
+    /// Whether the channel to it is up; on the authority itself, true.
+    pub(crate) connected: bool,
+    /// The node's name in its credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) member: Option<String>,
+    /// Seconds until the credential ends; 0 if there is none or it has ended.
+    pub(crate) credential_secs: u64,
+    /// `fresh`, `stale`, `lapsed` or `none`: the list of the revoked.
+    pub(crate) list: String,
+    /// Its number.
+    pub(crate) list_number: u64,
+    /// Peers served although their credential has ended.
+    pub(crate) peers_in_grace: usize,
+    /// Channels closed because the peer was revoked.
+    pub(crate) revoked: u64,
+    /// Credentials refused.
+    pub(crate) credentials_refused: u64,
+    /// Lists refused.
+    pub(crate) lists_refused: u64,
+}
+
+impl TrustStatus {
+    /// Takes what the core tells.
+    pub(crate) fn new(view: &TrustView, wall: WallTime, is_authority: bool) -> Self {
+        let credential = view.credential.as_ref();
+        Self {
+            authority: view.authority.map(|authority| authority.to_string()),
+            connected: is_authority || view.state == AuthorityState::Up,
+            member: credential.map(|credential| credential.name.clone()),
+            credential_secs: credential
+                .map_or(0, |credential| credential.not_after.saturating_sub(wall.unix_secs())),
+            list: view.freshness.name().to_owned(),
+            list_number: view.list_number,
+            peers_in_grace: view.peers_in_grace,
+            ..Self::default()
+        }
+    }
+
+    /// Returns what an operator has to know.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.authority.is_none() {
+            reasons.push("not enrolled: get a ticket and run `fieldgate enroll`".to_owned());
+            return reasons;
+        }
+        if self.credential_secs == 0 && !self.connected {
+            reasons.push("no credential that is good any more, and the authority is not reached".to_owned());
+        }
+        match self.list.as_str() {
+            "stale" => reasons.push(
+                "the list of the revoked is out of date: the authority was not reached; time of grace runs".to_owned(),
+            ),
+            "lapsed" => {
+                reasons.push("the list of the revoked is out of date, and the time of grace is over".to_owned());
+            }
+            _ => {}
+        }
+        if self.peers_in_grace > 0 {
+            reasons.push(format!(
+                "{} peers are served in their time of grace",
+                self.peers_in_grace
+            ));
+        }
+        reasons
+    }
+
+    pub(crate) fn write_text(&self, out: &mut String) -> fmt::Result {
+        let Some(authority) = &self.authority else {
+            return writeln!(out, "  trust      not enrolled");
+        };
+        let connected = if self.connected { "reached" } else { "NOT REACHED" };
+        writeln!(out, "  authority  {authority}, {connected}")?;
+        if let Some(member) = &self.member {
+            writeln!(
+                out,
+                "             member {member}, credential valid for {}, list of the revoked {} is {}",
+                duration(self.credential_secs),
+                self.list_number,
+                self.list
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The process that holds the key.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct TokenStatus {
+    /// `running`, `restarting`, `pin_refused` or `login_deadly`.
+    pub(crate) condition: String,
+    /// Its number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pid: Option<u32>,
+    /// What confines it: `full`, or `partial: …`.
+    pub(crate) sandbox: String,
+    /// Description and version of the module.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) module: Option<String>,
+    /// How often it was started anew because it had crashed.
+    pub(crate) restarts_crash: u64,
+    /// How often because it had hung.
+    pub(crate) restarts_hang: u64,
+    /// How often because a token that was away did not come back to it.
+    pub(crate) restarts_renewal: u64,
+}
+
+impl TokenStatus {
+    pub(crate) fn new(state: &ProcessState) -> Self {
+        Self {
+            condition: state.condition.name().to_owned(),
+            pid: state.pid,
+            sandbox: state.sandbox.to_string(),
+            module: state.module.clone(),
+            restarts_crash: state.restarts_crash,
+            restarts_hang: state.restarts_hang,
+            restarts_renewal: state.restarts_renewal,
+        }
+    }
+
+    /// Returns what an operator has to do, if anything.
+    pub(crate) fn reason(&self) -> Option<String> {
+        if self.condition == Condition::PinRefused.name() {
+            Some("the token has refused the PIN: correct it and restart the node".to_owned())
+        } else if self.condition == Condition::LoginDeadly.name() {
+            Some("the token's module died while it logged in: look into it, then restart the node".to_owned())
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn write_text(&self, out: &mut String) -> fmt::Result {
+        write!(out, "             worker {}, sandbox {}", self.condition, self.sandbox)?;
+        let restarts = self.restarts_crash + self.restarts_hang + self.restarts_renewal;
+        if restarts > 0 {
+            write!(out, ", started anew {restarts} times")?;
+        }
+        writeln!(out)
+    }
+}
