@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Read and verify the authority's log, answer requests that come as files
     #[command(subcommand)]
     Authority(AuthorityCommand),
+    /// Check policies, and ask them who may do what
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Show what a running node is doing
     Status(StatusArgs),
     /// Look at everything a node needs, and say what to do about what is wrong
@@ -188,6 +191,71 @@ pub(crate) struct JournalArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) dir: Option<PathBuf>,
     /// Print as JSON, one object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Say everything that is wrong with a policy
+    Check {
+        /// The policy, rules in Cedar's language
+        file: PathBuf,
+        /// Print the problems as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the policy of a node whose file names no other
+    Show,
+    /// Print what rules can speak about: types, attributes, actions
+    Schema,
+    /// Say whether somebody may do something, and which rule decides
+    Explain(PolicyExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyExplainArgs {
+    /// The policy to ask; the built-in one if not given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Who wants it: an identifier
+    #[arg(long, value_name = "fg1…")]
+    pub(crate) principal: String,
+    /// What it wants to do, like connect, publish, openPortal
+    #[arg(long)]
+    pub(crate) action: String,
+    /// What it wants to do it to, like 'Service::"uplink"' or 'RelayName::"plant"'
+    #[arg(long)]
+    pub(crate) resource: String,
+    /// The gateway of a Device or the kind of a Portal
+    #[arg(long = "resource-attribute", value_name = "KEY=VALUE")]
+    pub(crate) resource_attributes: Vec<String>,
+    /// What the principal is called
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The node's own file names it
+    #[arg(long)]
+    pub(crate) named: bool,
+    /// It holds a credential of the trusted authority
+    #[arg(long)]
+    pub(crate) member: bool,
+    /// Its credential lets it hand out tickets
+    #[arg(long)]
+    pub(crate) enroller: bool,
+    /// Its credential makes it an administrator
+    #[arg(long)]
+    pub(crate) administrator: bool,
+    /// Where its key lives: token, file, memory, unknown
+    #[arg(long, default_value = "unknown")]
+    pub(crate) key: String,
+    /// An attribute of its credential; may be repeated
+    #[arg(long = "attribute", value_name = "KEY=VALUE")]
+    pub(crate) attributes: Vec<String>,
+    /// A circumstance that is other than usual, like liveProof=true or timeQuality=floor; may be repeated. The usual ones are in the
+    /// answer
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) context: Vec<String>,
+    /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

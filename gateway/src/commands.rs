@@ -10,12 +10,13 @@ mod config;
 mod demo;
 mod device;
 mod doctor;
-mod hsm;
 mod enroll;
+mod hsm;
 mod identity;
 mod journal;
 mod member;
 mod operator;
+mod policy;
 mod run;
 mod status;
 mod ticket;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Ticket(command) => ticket::run(command),
         Command::Member(command) => member::run(command),
         Command::Authority(command) => authority::run(command),
+        Command::Policy(command) => policy::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Hsm(command) => hsm::run(command),

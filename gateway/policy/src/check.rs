@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     mem::discriminant,
+    ops::Range,
     sync::Arc,
 };
 
@@ -15,6 +16,7 @@ use miette::Diagnostic;
 use crate::{
     policy::{Policy, PolicyId, Rule},
     problem::{Draft, Findings, Problems},
+    request::Action,
     rules::{RuleText, split},
     source::Source,
     vocabulary,
@@ -121,6 +123,7 @@ fn validate(rules: &[Parsed], findings: &mut Findings) {
     let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
     // A rule for all actions is checked once for each, and each time the same is wrong with it.
     let mut seen = HashSet::new();
+    let mut wrong = HashSet::new();
     for error in result.validation_errors() {
         let Some(rule) = by_id.get(error.policy_id()) else {
             continue;
@@ -129,8 +132,14 @@ fn validate(rules: &[Parsed], findings: &mut Findings) {
         if !seen.insert((rule.span.start, place, discriminant(error))) {
             continue;
         }
+        wrong.insert(rule.span.start);
         let message = without_id(&error.to_string());
-        findings.push(draft(Draft::error, error, message, rule, cure(error)));
+        if matches!(error, ValidationError::UnrecognizedActionId(_)) {
+            // Cedar suggests the nearest text, which with so few letters is rarely the nearest word.
+            findings.push(Draft::error(&message, known_actions()).at(place_in(rule, error), "this action"));
+        } else {
+            findings.push(draft(Draft::error, error, message, rule, cure(error)));
+        }
     }
     let mut inapplicable = HashSet::new();
     for warning in result.validation_warnings() {
@@ -145,7 +154,8 @@ fn validate(rules: &[Parsed], findings: &mut Findings) {
         } else {
             inapplicable.insert(rule.span.start)
         };
-        if is_new {
+        // What follows from an error needs no saying either.
+        if is_new && !wrong.contains(&rule.span.start) {
             let message = without_id(&warning.to_string());
             findings.push(draft(Draft::warning, warning, message, rule, WARNING_HELP));
         }
@@ -191,14 +201,26 @@ fn draft(
     let help = finding
         .help()
         .map_or_else(|| otherwise.to_owned(), |help| help.to_string());
-    let draft = begin(&message, help);
-    match label(finding) {
-        Some((start, end, text)) => {
-            let text = text.unwrap_or_else(|| "here".to_owned());
-            draft.at(rule.span.start + start..rule.span.start + end, &text)
-        }
-        None => draft.at(rule.span.clone(), "in this rule"),
-    }
+    let words = label(finding)
+        .and_then(|(_, _, words)| words)
+        .unwrap_or_else(|| "here".to_owned());
+    begin(&message, help).at(place_in(rule, finding), &words)
+}
+
+/// Returns where in the whole text a finding is; the rule if it does not say.
+fn place_in(rule: &RuleText, finding: &dyn Diagnostic) -> Range<usize> {
+    label(finding).map_or_else(
+        || rule.span.clone(),
+        |(start, end, _)| rule.span.start + start..rule.span.start + end,
+    )
+}
+
+fn known_actions() -> String {
+    let actions: Vec<&str> = Action::ALL.iter().map(|action| action.as_str()).collect();
+    format!(
+        "write Fieldgate::Action::\"…\" with one of: {}",
+        actions.join(", ")
+    )
 }
 
 /// Returns the first place of a finding, and the words for it.

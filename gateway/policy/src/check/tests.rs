@@ -133,6 +133,16 @@ fn every_problem_has_a_cure_and_is_rendered_with_its_line() {
 }
 
 #[test]
+fn an_unknown_action_is_one_problem_that_lists_those_there_are() {
+    let text = format!("{GOOD}forbid (principal, action == Fieldgate::Action::\"conect\", resource);");
+    let problems = check("f", &text).problems;
+    assert_eq!(problems.len(), 1, "{}", problems.render_json());
+    let problem = problems.iter().next().expect("there is one");
+    assert_eq!(problem.line_and_column(), Some((2, 30)));
+    assert!(problem.hint().contains("connect, registerRelay"));
+}
+
+#[test]
 fn one_mistake_in_a_rule_for_all_actions_is_one_problem() {
     let text = "permit (principal, action, resource) when { principal.membr };";
     assert_eq!(found(text).len(), 1);
