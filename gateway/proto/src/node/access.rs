@@ -357,9 +357,6 @@ impl Node {
         );
         if undecided {
             self.serve(now, channel, service, peer, wire);
-        } else {
-            // Who was a guest was sent no list.
-            self.offer_list(now, channel, wire);
         }
     }
 

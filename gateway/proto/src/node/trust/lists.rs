@@ -155,8 +155,10 @@ impl Node {
                 return false;
             }
         }
-        // Room for lists is scarce, and strangers pass none on.
-        if self.accesses.is_guest(channel) || known.dealings.is_distrusted(now.instant) {
+        // Room for lists is scarce. Strangers are listened to only while nobody else brings word: a node whose list has ended
+        // knows nobody but strangers, in the end.
+        let has_word = matches!(trust.freshness(now.wall), Freshness::Fresh { .. });
+        if has_word && self.accesses.is_guest(channel) || known.dealings.is_distrusted(now.instant) {
             return false;
         }
         match self.lists.assembler.handle_part(channel, part) {
@@ -261,8 +263,8 @@ impl Node {
         };
         let list = &mut known.dealings.list;
         let behind = list.has.is_some_and(|has| has < held);
-        // Strangers have no use for it.
-        if !behind || list.sending.is_some() || self.accesses.is_guest(channel) {
+        // Guests too: a member whose list has ended comes as a stranger, and cannot use another credential without a list.
+        if !behind || list.sending.is_some() {
             return;
         }
         let (_, not_before) = list.tries(held);

@@ -57,7 +57,7 @@ fn a_stranger_enrols_through_the_relay_and_stays_without_a_new_handshake() {
     assert_eq!(net.hosts[GATEWAY].count(taken), 1);
     assert!(net.hosts[GATEWAY].saved.own.is_some());
     assert_eq!(net.delivered(), 100);
-    assert_eq!(net.view(GATEWAY).list_number, 1, "who is a member gets the list");
+    assert_eq!(net.view(GATEWAY).list_number, 1);
     net.pass(200);
     assert_eq!(
         net.hosts[RELAY].channel_with(gateway),
@@ -307,6 +307,27 @@ fn a_list_that_is_missing_counts_as_the_authoritys_silence() {
     assert_eq!(fresh(&net.hosts[COLLECTOR])[4..], ["stale", "lapsed"]);
     publish_readings(&mut net, 10);
     net.pass(60);
+    assert_eq!(net.delivered(), available);
+}
+
+#[test]
+fn a_fleet_that_has_lapsed_recovers_when_the_authority_is_back() {
+    let mut net = fleet(|plan| {
+        plan.credential_secs = 300;
+        plan.list_secs = 300;
+    });
+    net.pass(3);
+    // Nothing of the authority arrives, until nobody believes anybody any more.
+    net.authority().mood = Mood::IsSilent;
+    net.pass(1_800);
+    let available = publish_readings(&mut net, 10);
+    net.pass(30);
+    assert!(net.delivered() < available);
+    assert_eq!(net.view(COLLECTOR).freshness.name(), "lapsed");
+    net.authority().mood = Mood::Answers;
+    net.publish();
+    net.pass(660);
+    assert_eq!(net.lists(), [2, 2, 2, 2]);
     assert_eq!(net.delivered(), available);
 }
 

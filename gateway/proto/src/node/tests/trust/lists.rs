@@ -304,6 +304,29 @@ fn a_foreign_list_is_of_no_use_and_no_fault() {
 }
 
 #[test]
+fn a_stranger_brings_word_only_where_there_is_none() {
+    let mut net = fleet(|plan| {
+        plan.list_secs = 300;
+        plan.strangers.insert(GATEWAY);
+    });
+    net.pass(2);
+    let gateway_says = |net: &mut Net, list: &[u8]| {
+        let channel = net.hosts[GATEWAY].channel(|used_for| matches!(used_for, Use::Registrar { .. }));
+        let frames = parts(net, 2, list);
+        net.say(GATEWAY, channel, &frames);
+        net.settle();
+    };
+    let secs = net.now.wall.unix_secs();
+    let list = net.authority().list(secs);
+    gateway_says(&mut net, &list);
+    assert_eq!(net.view(RELAY).list_number, 1);
+    net.pass(610);
+    assert_eq!(net.view(RELAY).freshness.name(), "stale");
+    gateway_says(&mut net, &list);
+    assert_eq!(net.view(RELAY).list_number, 2);
+}
+
+#[test]
 fn a_peer_that_asks_again_and_again_gets_a_list_less_and_less() {
     let mut net = pair();
     net.authority().revoked.extend(many(2_000));
