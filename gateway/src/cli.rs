@@ -133,6 +133,23 @@ pub(crate) enum IdentityCommand {
     Show {
         #[command(flatten)]
         config: ConfigArgs,
+        /// Print the identifier as a QR code as well
+        #[arg(long, conflicts_with = "json")]
+        qr: bool,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give the identity a new key, signed by the old one; the identifier stays, and channels of a running node go on
+    Rotate {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Kind of the new key; that of the old one if not given
+        #[arg(long, value_enum)]
+        algorithm: Option<Algorithm>,
+        /// Remove the keys that are not used any more from the token
+        #[arg(long)]
+        destroy_old: bool,
         /// Print as JSON
         #[arg(long)]
         json: bool,

@@ -48,6 +48,8 @@ enum Request {
         /// What.
         manage: Box<ManageRequest>,
     },
+    /// The identity has a new key on disk: use it.
+    Rotated {},
     /// Become a member of an authority.
     Enrol {
         /// How.
@@ -69,6 +71,8 @@ enum Answer {
         /// What the authority answered.
         managed: Box<ManageAnswer>,
     },
+    /// To [`Request::Rotated`].
+    Rotated {},
     /// To [`Request::Enrol`].
     Enrolled {
         /// What has come of it.
@@ -91,11 +95,17 @@ pub(crate) type Manage = Rc<dyn Fn(u32, ManageRequest) -> ManageFuture>;
 /// What the authority answers, some time.
 pub(crate) type ManageFuture = Pin<Box<dyn Future<Output = ManageAnswer>>>;
 
+/// Has the node use the new key of its identity; in the result, why it cannot.
+pub(crate) type Rotated = Rc<dyn Fn() -> RotatedFuture>;
+/// What came of it, some time.
+pub(crate) type RotatedFuture = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
 /// What can be asked besides the status.
 #[derive(Clone, Default)]
 struct Services {
     manage: Option<Manage>,
     enrol: Option<Enrol>,
+    rotated: Option<Rotated>,
 }
 
 /// Removes the socket's file when the node ends.
@@ -150,6 +160,13 @@ impl Socket {
     #[must_use]
     pub(crate) fn with_enrol(mut self, enrol: Enrol) -> Self {
         self.services.enrol = Some(enrol);
+        self
+    }
+
+    /// Lets operators say that the identity was rotated.
+    #[must_use]
+    pub(crate) fn with_rotated(mut self, rotated: Rotated) -> Self {
+        self.services.rotated = Some(rotated);
         self
     }
 
@@ -211,6 +228,7 @@ where
         },
         Ok(Request::Manage { manage }) => manage_somewhere(services, uid, *manage).await,
         Ok(Request::Enrol { job }) => enrol(services, job).await,
+        Ok(Request::Rotated {}) => rotated(services).await,
         Err(error) => Answer::Error {
             message: format!("request not understood: {error}"),
         },
@@ -236,6 +254,18 @@ async fn manage_somewhere(services: &Services, uid: u32, request: ManageRequest)
                 hint: Some("look whether it was done all the same before you ask again".to_owned()),
             })
         })),
+    }
+}
+
+async fn rotated(services: &Services) -> Answer {
+    let failed = |message: String| Answer::Error { message };
+    let Some(rotated) = &services.rotated else {
+        return failed("this node's identity is in memory only".to_owned());
+    };
+    match time::timeout(ENROL_TIME_MAX, rotated()).await {
+        Ok(Ok(())) => Answer::Rotated {},
+        Ok(Err(message)) => failed(message),
+        Err(_) => failed(format!("the key has not signed in {ENROL_TIME_MAX:?}")),
     }
 }
 
@@ -325,7 +355,29 @@ pub(crate) fn ask_enrol(path: &Path, job: EnrolJob) -> io::Result<Result<EnrolDo
     match answer {
         Answer::Enrolled { done } => Ok(Ok(done)),
         Answer::NotEnrolled { failure } => Ok(Err(failure)),
-        Answer::Status { .. } | Answer::Managed { .. } | Answer::Error { .. } => Err(unexpected(answer)),
+        Answer::Status { .. } | Answer::Managed { .. } | Answer::Rotated {} | Answer::Error { .. } => {
+            Err(unexpected(answer))
+        }
+    }
+}
+
+/// Tells the node at `path` that its identity has a new key; `false` if no node runs there.
+///
+/// # Errors
+/// If the node cannot use the key.
+pub(crate) fn tell_rotated(path: &Path) -> io::Result<bool> {
+    match ask(path, &Request::Rotated {}, ENROL_TIME_MAX + REQUEST_TIME_MAX) {
+        Ok(Answer::Rotated {}) => Ok(true),
+        Ok(answer) => Err(unexpected(answer)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -335,6 +387,7 @@ fn unexpected(answer: Answer) -> io::Error {
         Answer::Status { .. }
         | Answer::Managed { .. }
         | Answer::Enrolled { .. }
+        | Answer::Rotated {}
         | Answer::NotEnrolled { .. } => io::Error::other("the node has answered another question"),
     }
 }

@@ -14,7 +14,7 @@ use fieldgate_proto::{
     crypto::Signature,
     node::{AuthorityAnswer, Verdict},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     authority::service::AuthorityHandle,
@@ -25,8 +25,8 @@ use crate::{
 
 pub(crate) mod belonging;
 pub(crate) mod clock;
-pub(crate) mod desk;
 pub(crate) mod collector;
+pub(crate) mod desk;
 pub(crate) mod doorkeeper;
 pub(crate) mod durable;
 pub(crate) mod enrolling;
@@ -146,10 +146,25 @@ pub(crate) struct NodeHandle {
     pub(crate) clock: clock::Clock,
     pub(crate) authority: Option<AuthorityHandle>,
     pub(crate) desk: Rc<desk::Desk>,
+    pub(crate) rotations: mpsc::Sender<Rotation>,
     pub(crate) shards: Vec<MailSender<ShardMessage>>,
 }
 
+/// Takes what became of a rotation that the node was told of.
+pub(crate) type Rotation = oneshot::Sender<Result<(), StartError>>;
+
 impl NodeHandle {
+    /// Takes the new key of the identity, which was rotated on disk. Channels go on.
+    ///
+    /// # Errors
+    /// [`StartError`] if the new key cannot be used.
+    pub(crate) async fn handle_rotated(&self) -> Result<(), StartError> {
+        let (sender, taken) = oneshot::channel();
+        let ended = || StartError::new("the node is ending");
+        self.rotations.send(sender).await.map_err(|_| ended())?;
+        taken.await.map_err(|_| ended())?
+    }
+
     /// Asks every shard and puts the answers together.
     pub(crate) async fn status(&self) -> NodeStatus {
         let mut answers = Vec::with_capacity(self.shards.len());

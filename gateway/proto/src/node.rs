@@ -28,15 +28,14 @@ pub use connection::ConnectionView;
 pub use neighbour::{NeighbourState, NeighbourView};
 pub use output::{Event, Output};
 pub use settings::{CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings};
-pub use trust::{
-    Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, AuthorityState, TrustView,
-};
+pub use trust::{Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, AuthorityState, TrustView};
 pub use uplink::{UplinkState, UplinkView};
 
 use crate::{
     channel::{ChannelId, Channels, ChannelsStats, CloseCode, LocalIdentity, PathId},
     delivery::Batch,
     entropy::Entropy,
+    identity::Identifier,
     link::LinkSettings,
     route::{FlowId, LinkId, LinkWriter, Router, RouterStats},
     time::{Instant, Now},
@@ -397,6 +396,16 @@ impl Node {
     #[must_use]
     pub const fn stats(&self) -> NodeStats {
         self.stats
+    }
+
+    /// Returns what the credential of a peer that has a channel calls it.
+    #[must_use]
+    pub fn member_name(&self, peer: &Identifier) -> Option<&str> {
+        let known = self.known.values().filter(|known| known.peer == *peer);
+        known
+            .filter_map(|known| known.credential.as_deref())
+            .map(|credential| credential.name.as_str())
+            .next()
     }
 
     /// Returns the names registered at this relay, with the members that hold them.

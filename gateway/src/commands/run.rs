@@ -123,7 +123,10 @@ async fn serve(settings: &Settings, identity: Identity, clock: Clock) -> Result<
 async fn reload(settings: &Settings, node: &NodeHandle) {
     match doorkeeper::policy(settings) {
         Ok(policy) => {
-            tracing::info!(rules = policy.rule_count(), "policy read again; everything else takes effect after a restart");
+            tracing::info!(
+                rules = policy.rule_count(),
+                "policy read again; everything else takes effect after a restart"
+            );
             node.desk.set_policy(policy).await;
         }
         Err(error) => tracing::error!(%error, "the policy in use stays"),
@@ -139,6 +142,11 @@ fn control_services(
     clock: &Clock,
     again: &Rc<Notify>,
 ) -> Socket {
+    let rotating = Rc::clone(node);
+    control = control.with_rotated(Rc::new(move || {
+        let node = Rc::clone(&rotating);
+        Box::pin(async move { node.handle_rotated().await.map_err(|error| error.to_string()) })
+    }));
     if let Some(authority) = &node.authority {
         control = control.with_manage(manage_here(authority.clone()));
     } else if settings.trust.is_some() {
@@ -180,13 +188,30 @@ fn manage_there(desk: Rc<Desk>) -> Manage {
             };
             let json = match request.to_json().map(String::from_utf8) {
                 Ok(Ok(json)) => json,
-                Ok(Err(_)) => return error("request", "the request is no text".to_owned(), "ask for less at once"),
+                Ok(Err(_)) => {
+                    return error(
+                        "request",
+                        "the request is no text".to_owned(),
+                        "ask for less at once",
+                    );
+                }
                 Err(problem) => return error("request", problem.to_string(), "ask for less at once"),
             };
             match desk.ask(Question::Manage(json)).await {
-                Asked::Managed(answer) => ManageAnswer::from_json(answer.as_bytes())
-                    .unwrap_or_else(|problem| error("answer", problem.to_string(), "upgrade the older of the two nodes")),
-                Asked::TooLong => error("request", "the request is too long for a frame".to_owned(), "ask for less at once"),
+                Asked::Managed(answer) => {
+                    ManageAnswer::from_json(answer.as_bytes()).unwrap_or_else(|problem| {
+                        error(
+                            "answer",
+                            problem.to_string(),
+                            "upgrade the older of the two nodes",
+                        )
+                    })
+                }
+                Asked::TooLong => error(
+                    "request",
+                    "the request is too long for a frame".to_owned(),
+                    "ask for less at once",
+                ),
                 Asked::Issued | Asked::Denied | Asked::Unanswered => error(
                     "no-answer",
                     "the authority was not reached, or does not let this node manage it".to_owned(),

@@ -130,7 +130,9 @@ fn paths(ways: &[Way]) -> Result<Vec<UplinkPath>, StartError> {
                         identifier: *relay,
                     }],
                 },
-                Way::Direct { address: at } => UplinkPath::Direct { address: address(at)? },
+                Way::Direct { address: at } => UplinkPath::Direct {
+                    address: address(at)?,
+                },
             })
         })
         .collect()
@@ -216,7 +218,8 @@ impl TrustFiles {
             return Ok(None);
         };
         let damaged = |why: &dyn std::fmt::Display| {
-            StartError::new(format!("{}: {why}", path.display())).hint("enrol anew, or restore it from a backup")
+            StartError::new(format!("{}: {why}", path.display()))
+                .hint("enrol anew, or restore it from a backup")
         };
         let file: EnrolledFile = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
         let authority = file

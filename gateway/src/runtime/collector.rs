@@ -41,12 +41,13 @@ impl Collecting {
     }
 
     /// A gateway has offered a journal for the first time since the start.
-    pub(crate) fn open(&mut self, view: &SourceView, via: Option<String>) {
+    pub(crate) fn open(&mut self, view: &SourceView, member: Option<&str>, via: Option<String>) {
         let info = &view.info;
         let name = self
             .gateways
             .get(&info.gateway)
             .cloned()
+            .or_else(|| member.map(ToOwned::to_owned))
             .unwrap_or_else(|| info.gateway.to_string());
         let mut path = vec![name.clone()];
         path.extend(via.map(|address| format!("relay {address}")));

@@ -23,7 +23,10 @@ use super::{
     Question, ShardMessage, TrunkMessage, belonging::TrustFiles, clock::Clock, doorkeeper::Doorkeeper,
     signing::SignerHandle,
 };
-use crate::authority::{self, Origin, service::{AuthorityHandle, AuthorityRequest as ServiceRequest}};
+use crate::authority::{
+    self, Origin,
+    service::{AuthorityHandle, AuthorityRequest as ServiceRequest},
+};
 
 /// What the trunk wants.
 pub(crate) enum DeskRequest {
@@ -164,26 +167,28 @@ impl Desk {
             AuthorityRequestKind::Enrol(signed) => authority::RequestKind::Enrol(signed),
             AuthorityRequestKind::Renew => authority::RequestKind::Renew,
             AuthorityRequestKind::Time(nonce) => authority::RequestKind::Time { nonce },
-            AuthorityRequestKind::Manage(json) => match authority::wire::ManageRequest::from_json(json.as_bytes()) {
-                Ok(manage) => authority::RequestKind::Manage(Box::new(manage)),
-                Err(error) => {
-                    tracing::debug!(%peer, %error, hint = error.hint(), "request to manage not understood");
-                    return;
+            AuthorityRequestKind::Manage(json) => {
+                match authority::wire::ManageRequest::from_json(json.as_bytes()) {
+                    Ok(manage) => authority::RequestKind::Manage(Box::new(manage)),
+                    Err(error) => {
+                        tracing::debug!(%peer, %error, hint = error.hint(), "request to manage not understood");
+                        return;
+                    }
                 }
-            },
+            }
         };
         let trunk = self.trunk.clone();
         let answer = move |answer: authority::AuthorityAnswer| {
             let answer = match answer {
-                authority::AuthorityAnswer::Issued(presentation) => AuthorityAnswer::Issued(presentation.to_vec()),
+                authority::AuthorityAnswer::Issued(presentation) => {
+                    AuthorityAnswer::Issued(presentation.to_vec())
+                }
                 authority::AuthorityAnswer::Denied => AuthorityAnswer::Denied,
                 authority::AuthorityAnswer::Time(statement) => AuthorityAnswer::Time(statement),
-                authority::AuthorityAnswer::Managed(answer) => {
-                    match String::from_utf8(answer.to_json()) {
-                        Ok(json) => AuthorityAnswer::Managed(json),
-                        Err(_) => return,
-                    }
-                }
+                authority::AuthorityAnswer::Managed(answer) => match String::from_utf8(answer.to_json()) {
+                    Ok(json) => AuthorityAnswer::Managed(json),
+                    Err(_) => return,
+                },
                 // Silence: the asker repeats.
                 authority::AuthorityAnswer::NotReady => return,
             };

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::PoisonError};
 
 use fieldgate_config::settings::Settings;
 use fieldgate_policy::{
-    Action, Context, KeyStorage, LinkKind, Policy, Principal, Request, Resource, Revocation, Service, TimeQuality,
+    Action, Context, KeyStorage, LinkKind, Policy, Principal, Request, Resource, Revocation, Service,
+    TimeQuality,
 };
 use fieldgate_proto::{
     identity::Identifier,
@@ -47,7 +48,9 @@ pub(crate) fn policy(settings: &Settings) -> Result<Policy, StartError> {
         StartError::new(format!(
             "policy {}:\n{}",
             path.display(),
-            checked.problems.render_text(fieldgate_policy::Colour::None, WIDTH)
+            checked
+                .problems
+                .render_text(fieldgate_policy::Colour::None, WIDTH)
         ))
         .hint("`fieldgate policy check FILE` says the same")
     })
@@ -68,14 +71,18 @@ enum Said {
 impl Doorkeeper {
     /// Takes the peers' names from the file.
     pub(crate) fn new(policy: SharedPolicy, settings: &Settings) -> Self {
-        let members = settings.relay.iter().flat_map(|relay| &relay.members).map(|member| {
-            let rights = MemberRights {
-                names: member.hold.clone(),
-                reach: member.reach.clone(),
-            };
-            let name = member.name.clone();
-            (member.identifier, Listed { name, rights })
-        });
+        let members = settings
+            .relay
+            .iter()
+            .flat_map(|relay| &relay.members)
+            .map(|member| {
+                let rights = MemberRights {
+                    names: member.hold.clone(),
+                    reach: member.reach.clone(),
+                };
+                let name = member.name.clone();
+                (member.identifier, Listed { name, rights })
+            });
         let gateways = settings
             .collector
             .iter()
@@ -194,7 +201,12 @@ impl Doorkeeper {
         let granted = principal.member;
         let connect = Resource::Service(Service::Authority);
         let asked = [
-            self.ask(&principal, Action::Connect, connect, context(wall, access, granted)),
+            self.ask(
+                &principal,
+                Action::Connect,
+                connect,
+                context(wall, access, granted),
+            ),
             self.ask(
                 &principal,
                 Action::Enroll,

@@ -76,7 +76,12 @@ fn parse(text: &TicketText) -> Result<Ticket, EnrolFailure> {
 }
 
 /// Checks that the node is not a member of somebody else.
-fn fits(settings: &Settings, identity: &Identity, files: &TrustFiles, ticket: &Ticket) -> Result<(), EnrolFailure> {
+fn fits(
+    settings: &Settings,
+    identity: &Identity,
+    files: &TrustFiles,
+    ticket: &Ticket,
+) -> Result<(), EnrolFailure> {
     let belonging = Belonging::find(settings, identity.history().identifier(), files).map_err(not_started)?;
     match belonging.authority {
         Some(authority) if authority != ticket.authority() => Err(failure(
@@ -105,7 +110,8 @@ async fn request(
     SystemEntropy.fill(&mut nonce);
     let name = name.unwrap_or(&settings.node.name);
     let broken = |error: fieldgate_proto::trust::TrustError| failure(&error.to_string(), Some(error.hint()));
-    let draft = EnrolDraft::new(ticket, identity.history(), clock.wall().unix_secs(), nonce, name).map_err(broken)?;
+    let draft =
+        EnrolDraft::new(ticket, identity.history(), clock.wall().unix_secs(), nonce, name).map_err(broken)?;
     let signature = identity
         .signer()
         .sign(Priority::Enrolment, draft.message())
@@ -131,17 +137,25 @@ async fn ask(
         belonging: Some(Belonging::of_ticket(ticket).map_err(not_started)?),
         ..Options::new(clock)
     };
-    let mut running = start::start(&only, identity, options).await.map_err(not_started)?;
+    let mut running = start::start(&only, identity, options)
+        .await
+        .map_err(not_started)?;
     let asked = running.handle.desk.ask(Question::Enrol(request)).await;
     running.stop();
     match asked {
         Asked::Issued => Ok(()),
         Asked::Denied => Err(failure(
             "the authority has refused",
-            Some("the ticket may be used, expired or revoked: the authority's log (`fieldgate authority log`) says why"),
+            Some(
+                "the ticket may be used, expired or revoked: the authority's log (`fieldgate authority log`) says why",
+            ),
         )),
         Asked::Managed(_) | Asked::TooLong | Asked::Unanswered => {
-            let ways: Vec<&str> = ticket.ways().iter().map(fieldgate_proto::trust::Way::address).collect();
+            let ways: Vec<&str> = ticket
+                .ways()
+                .iter()
+                .map(fieldgate_proto::trust::Way::address)
+                .collect();
             Err(failure(
                 &format!("the authority was not reached by {}", ways.join(", ")),
                 Some(
@@ -184,7 +198,9 @@ fn take_response(
         .trust(settings, identity.history(), files)
         .map_err(not_started)?;
     let response = EnrolResponse::decode(bytes).map_err(broken)?;
-    trust.set_own(clock.wall(), response.presentation).map_err(broken)?;
+    trust
+        .set_own(clock.wall(), response.presentation)
+        .map_err(broken)?;
     if let Some(list) = response.status().map_err(broken)? {
         trust.take_status(clock.wall(), &list).map_err(broken)?;
     }
@@ -231,6 +247,8 @@ fn not_started(error: StartError) -> EnrolFailure {
 fn kept(files: &TrustFiles, error: &std::io::Error) -> EnrolFailure {
     failure(
         &format!("{}: {error}", files.dir().display()),
-        Some("make the state directory writable, and try again with the same ticket: it is spent for this node"),
+        Some(
+            "make the state directory writable, and try again with the same ticket: it is spent for this node",
+        ),
     )
 }

@@ -20,10 +20,12 @@ use fieldgate_proto::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    ShardMessage, StartError, TrunkMessage, clock::Clock, desk::Desk, entropy::SystemEntropy, signing::SignerHandle,
+    ShardMessage, StartError, TrunkMessage, clock::Clock, desk::Desk, entropy::SystemEntropy,
+    signing::SignerHandle,
 };
 use crate::authority::{
-    AuthorityAnswer, AuthorityLimits, AuthorityOutput, AuthoritySettings, Grant, Origin, Permit, RequestKind, Wish,
+    AuthorityAnswer, AuthorityLimits, AuthorityOutput, AuthoritySettings, Grant, Origin, Permit, RequestKind,
+    Wish,
     service::{AuthorityHandle, AuthorityRequest, AuthorityService, ServiceParts},
 };
 
@@ -99,7 +101,12 @@ impl Governing {
             own,
         } = self;
         let handle = service.handle();
-        tokio::task::spawn_local(keep_own_credential(handle, Rc::clone(desk), own, credential_valid));
+        tokio::task::spawn_local(keep_own_credential(
+            handle,
+            Rc::clone(desk),
+            own,
+            credential_valid,
+        ));
         tokio::task::spawn_local(async move {
             serve_outputs(&service, outputs, &signer, &trunk, &broken).await;
         });
@@ -161,7 +168,8 @@ async fn keep_own_credential(handle: AuthorityHandle, desk: Rc<Desk>, own: Ident
                 tracing::error!("the authority gives its own node no credential: see its log");
                 OWN_RETRY_DENIED
             }
-            Ok(AuthorityAnswer::NotReady | AuthorityAnswer::Time(_) | AuthorityAnswer::Managed(_)) | Err(_) => OWN_RETRY,
+            Ok(AuthorityAnswer::NotReady | AuthorityAnswer::Time(_) | AuthorityAnswer::Managed(_))
+            | Err(_) => OWN_RETRY,
         };
         tokio::time::sleep(wait).await;
     }

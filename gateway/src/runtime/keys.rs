@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use fieldgate_config::settings::{Identity as IdentitySettings, Sandbox, SecretSource as ConfiguredSecret};
-use fieldgate_hsm::{
-    Deliver, Limits, Priority, SandboxSettings, Signer, Worker, process::ProcessSettings,
+use fieldgate_config::settings::{
+    Identity as IdentitySettings, Sandbox, SecretSource as ConfiguredSecret, Settings,
 };
+use fieldgate_hsm::{Deliver, Limits, Priority, SandboxSettings, Signer, Worker, process::ProcessSettings};
 use fieldgate_proto::{
     channel::LocalIdentity,
     crypto::X25519Secret,
@@ -79,9 +79,12 @@ impl Identity {
         wall: WallTime,
     ) -> Result<Self, StartError> {
         let history = new_history(&mut signer, wall)?;
-        Self::start(history, SequenceFile::Forgotten(0), "memory", |limits, deliver| {
-            Worker::start(limits, move || Ok(Box::new(signer)), deliver)
-        })
+        Self::start(
+            history,
+            SequenceFile::Forgotten(0),
+            "memory",
+            |limits, deliver| Worker::start(limits, move || Ok(Box::new(signer)), deliver),
+        )
     }
 
     fn start(
@@ -110,6 +113,20 @@ impl Identity {
             health: Arc::default(),
             place,
         })
+    }
+
+    /// Takes the key that the history names by now in the place of the one before: it was rotated.
+    ///
+    /// # Errors
+    /// [`StartError`] if the key cannot be used; the one before stays in use.
+    pub(crate) async fn reload(&mut self, settings: &Settings) -> Result<(), StartError> {
+        let (identity, sandbox) = (settings.identity.clone(), settings.sandbox.clone());
+        let state_dir = settings.node.state_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || Self::open(&identity, &sandbox, &state_dir)).await;
+        let fresh = opened.map_err(|error| StartError::new(format!("opening the new key: {error}")))??;
+        self.signer.replace(&fresh.signer);
+        self.history = fresh.history;
+        Ok(())
     }
 
     /// Returns the same identity for a second node in this process.
@@ -195,6 +212,65 @@ pub(crate) fn create(
     Ok(history)
 }
 
+/// Makes another key where the settings say and has the current key hand the identity over to it. The old key stays where
+/// it is; a node that is running goes on with it until it is told.
+///
+/// The history is on stable storage before a sealed file takes the place of the old one, so that a crash at any point leaves
+/// a key that the history names.
+///
+/// # Errors
+/// [`StartError`] if one of the keys cannot be used, or the identity has changed its key too often.
+pub(crate) fn rotate(
+    settings: &IdentitySettings,
+    state_dir: &Path,
+    algorithm: Option<fieldgate_hsm::Algorithm>,
+    wall: WallTime,
+) -> Result<ChangeHistory, StartError> {
+    let path = history_path(state_dir);
+    let history = read_history(state_dir)?;
+    let (place, _) = signer_settings(settings)?;
+    let key_error = |error: fieldgate_hsm::Error| StartError::key(&error);
+    let broken = |error: fieldgate_proto::identity::IdentityError| {
+        StartError::new(format!("identity: {error}")).hint(error.hint())
+    };
+    let current = signer_key(history.current_key())?;
+    // What a rotation that was cut off has left would be in the way of this one.
+    place.commit_next(&current).map_err(key_error)?;
+    let mut before = place.open_key(Some(&current)).map_err(key_error)?;
+    let algorithm = algorithm.unwrap_or_else(|| current.algorithm());
+    let mut next = place.create_next(&current, algorithm).map_err(key_error)?;
+    let draft =
+        ChangeDraft::next(history, history_key(next.public_key())?, wall.unix_secs()).map_err(broken)?;
+    let message = draft.message();
+    let own = next.sign(&message).map_err(key_error)?;
+    let handed_over = before.sign(&message).map_err(key_error)?;
+    let history = draft.finish(own, Some(handed_over)).map_err(broken)?;
+    write_durably(&path, &history.to_bytes()).map_err(|error| StartError::file(&path, &error))?;
+    place.commit_next(next.public_key()).map_err(key_error)?;
+    Ok(history)
+}
+
+/// Removes the keys that the identity does not use any more from the token.
+///
+/// # Errors
+/// [`StartError`] for a key that is there and cannot be removed.
+pub(crate) fn destroy_old(settings: &IdentitySettings, history: &ChangeHistory) -> Result<usize, StartError> {
+    let (place, kind) = signer_settings(settings)?;
+    if kind != "token" {
+        return Ok(0);
+    }
+    let mut destroyed = 0;
+    let current = history.current_key();
+    for change in history.changes().filter(|change| change.key != *current) {
+        match place.destroy(&signer_key(&change.key)?) {
+            Ok(()) => destroyed += 1,
+            Err(fieldgate_hsm::Error::KeyNotWanted { .. }) => {}
+            Err(error) => return Err(StartError::key(&error)),
+        }
+    }
+    Ok(destroyed)
+}
+
 /// Reads the history of this node's identity.
 ///
 /// # Errors
@@ -219,17 +295,21 @@ fn new_history(signer: &mut dyn Signer, wall: WallTime) -> Result<ChangeHistory,
     let broken = |error: fieldgate_proto::identity::IdentityError| {
         StartError::new(format!("identity: {error}")).hint(error.hint())
     };
-    let key = signer.public_key();
-    let algorithm = match key.algorithm() {
-        fieldgate_hsm::Algorithm::P256 => KeyAlgorithm::EcdsaP256,
-        fieldgate_hsm::Algorithm::Ed25519 => KeyAlgorithm::Ed25519,
-    };
-    let key = PublicKey::new(algorithm, key.as_bytes(), 0).map_err(broken)?;
-    let draft = ChangeDraft::first(key, wall.unix_secs());
+    let draft = ChangeDraft::first(history_key(signer.public_key())?, wall.unix_secs());
     let signature = signer
         .sign(&draft.message())
         .map_err(|error| StartError::key(&error))?;
     draft.finish(signature, None).map_err(broken)
+}
+
+/// Turns a signer's key into the form that histories hold.
+fn history_key(key: &fieldgate_hsm::PublicKey) -> Result<PublicKey, StartError> {
+    let algorithm = match key.algorithm() {
+        fieldgate_hsm::Algorithm::P256 => KeyAlgorithm::EcdsaP256,
+        fieldgate_hsm::Algorithm::Ed25519 => KeyAlgorithm::Ed25519,
+    };
+    PublicKey::new(algorithm, key.as_bytes(), 0)
+        .map_err(|error| StartError::new(format!("identity: {error}")).hint(error.hint()))
 }
 
 /// Turns a key of a history into the signer's form of it.
@@ -239,7 +319,8 @@ fn signer_key(key: &PublicKey) -> Result<fieldgate_hsm::PublicKey, StartError> {
         KeyAlgorithm::Ed25519 => fieldgate_hsm::Algorithm::Ed25519,
     };
     fieldgate_hsm::PublicKey::from_bytes(algorithm, key.as_bytes()).ok_or_else(|| {
-        StartError::new("the current key in identity.history is malformed").hint("restore the file from a backup")
+        StartError::new("the current key in identity.history is malformed")
+            .hint("restore the file from a backup")
     })
 }
 

@@ -21,9 +21,15 @@ type Waiting = BTreeMap<u64, oneshot::Sender<Completion>>;
 /// The identity key's worker; copies lead to the same.
 #[derive(Clone)]
 pub(crate) struct SignerHandle {
+    current: Arc<Mutex<Current>>,
+    last_request: Arc<AtomicU64>,
+}
+
+/// The worker in use; another after the key was rotated.
+#[derive(Clone)]
+struct Current {
     worker: Arc<Worker>,
     waiting: Arc<Mutex<Waiting>>,
-    last_request: Arc<AtomicU64>,
 }
 
 impl SignerHandle {
@@ -45,10 +51,25 @@ impl SignerHandle {
         });
         let worker = start(deliver).map_err(|error| StartError::key(&error))?;
         Ok(Self {
-            worker: Arc::new(worker),
-            waiting,
+            current: Arc::new(Mutex::new(Current {
+                worker: Arc::new(worker),
+                waiting,
+            })),
             last_request: Arc::default(),
         })
+    }
+
+    /// Signs with the key of `other` from now on, in all copies. What waits for the old worker is answered by it.
+    pub(crate) fn replace(&self, other: &Self) {
+        let fresh = other.current();
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    fn current(&self) -> Current {
+        self.current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Has the identity key sign `message` (PROTOCOL.md §2.1).
@@ -57,16 +78,17 @@ impl SignerHandle {
     /// [`StartError`] if the key does not sign, or not in time, or too much waits for it already.
     pub(crate) async fn sign(&self, priority: Priority, message: Vec<u8>) -> Result<Signature, StartError> {
         let id = self.last_request.fetch_add(1, Ordering::Relaxed) + 1;
+        let Current { worker, waiting } = self.current();
         let (sender, completion) = oneshot::channel();
-        lock(&self.waiting).insert(id, sender);
+        lock(&waiting).insert(id, sender);
         let request = Request {
             id,
             priority,
             message,
             timeout: SIGN_TIME_MAX,
         };
-        if let Err(error) = self.worker.submit(request) {
-            lock(&self.waiting).remove(&id);
+        if let Err(error) = worker.submit(request) {
+            lock(&waiting).remove(&id);
             return Err(StartError::key(&error));
         }
         // Every request that was taken is answered; a worker that is dropped answers as well.
@@ -77,13 +99,13 @@ impl SignerHandle {
     }
 
     /// Returns the worker, for its public key and where that is.
-    pub(crate) fn worker(&self) -> &Worker {
-        &self.worker
+    pub(crate) fn worker(&self) -> Arc<Worker> {
+        self.current().worker
     }
 
     /// Returns what the worker has done so far.
     pub(crate) fn statistics(&self) -> Statistics {
-        self.worker.statistics()
+        self.current().worker.statistics()
     }
 }
 

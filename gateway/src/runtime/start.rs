@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::{
-    MAILBOX_MAX, NodeHandle, ShardMessage, StartError, TrunkMessage,
+    MAILBOX_MAX, NodeHandle, Rotation, ShardMessage, StartError, TrunkMessage,
     belonging::{Belonging, TrustFiles},
     clock::{Clock, TurnClock},
     collector::Collecting,
@@ -116,6 +116,7 @@ pub(crate) async fn start(
     let control = ControlPlane::start(settings, &identity, &options, &senders[0])?;
     let (resolve, resolve_requests) = mpsc::channel(64);
     let (desk_sender, desk_requests) = mpsc::channel(DESK_MAX);
+    let (rotation_sender, rotations) = mpsc::channel(1);
     let accepting = Arc::new(AtomicBool::new(true));
     let journal = match &settings.journal {
         Some(config) => Some(JournalFiles::open(config, mailboxes[0].1.clone())?),
@@ -145,7 +146,14 @@ pub(crate) async fn start(
         shards: senders.to_vec(),
         accepting: Arc::clone(&accepting),
     });
-    let plan = ShardPlan::new(settings, started, clock.clone(), backend, Arc::clone(&senders), accepting)?;
+    let plan = ShardPlan::new(
+        settings,
+        started,
+        clock.clone(),
+        backend,
+        Arc::clone(&senders),
+        accepting,
+    )?;
     let (threads, mqtt, links) = plan.spawn(mailboxes, trunk, &broken_sender)?;
     let handle = Rc::new(NodeHandle {
         name: settings.node.name.clone(),
@@ -157,17 +165,26 @@ pub(crate) async fn start(
         key_health: Arc::clone(&identity.health),
         signer: identity.signer(),
         clock: clock.clone(),
-        authority: control.governing.as_ref().map(|governing| governing.service.handle()),
+        authority: control
+            .governing
+            .as_ref()
+            .map(|governing| governing.service.handle()),
         desk: Rc::clone(&control.desk),
+        rotations: rotation_sender,
         shards: senders.to_vec(),
     });
     tokio::task::spawn_local(Rc::clone(&control.desk).serve(desk_requests));
     if let Some(governing) = control.governing {
-        governing.serve(&control.desk, identity.signer(), senders[0].clone(), broken_sender);
+        governing.serve(
+            &control.desk,
+            identity.signer(),
+            senders[0].clone(),
+            broken_sender,
+        );
     }
     tokio::task::spawn_local(clock.clone().run());
     tokio::task::spawn_local(resolve_names(resolve_requests, senders[0].clone()));
-    tokio::task::spawn_local(renew(identity, clock, senders[0].clone()));
+    tokio::task::spawn_local(renew(identity, settings.clone(), Rc::clone(&handle), rotations));
     Ok(Running {
         handle,
         mqtt,
@@ -209,7 +226,10 @@ impl ControlPlane {
             options.clock.note_statement_time(trust.latest_statement_time());
         }
         let policy = Arc::new(RwLock::new(doorkeeper::policy(settings)?));
-        let list_known = trust.as_ref().and_then(Trust::status).map_or(0, StatusList::number);
+        let list_known = trust
+            .as_ref()
+            .and_then(Trust::status)
+            .map_or(0, StatusList::number);
         let governing = settings
             .authority
             .as_ref()
@@ -386,21 +406,47 @@ async fn resolve_names(mut requests: mpsc::Receiver<Resolve>, trunk: MailSender<
     }
 }
 
-/// Renews the attestation at half its life, and keeps trying while the key does not sign.
-async fn renew(mut identity: Identity, clock: Clock, trunk: MailSender<ShardMessage>) {
+/// Renews the attestation at half its life, and keeps trying while the key does not sign; takes the new key when the identity
+/// was rotated.
+async fn renew(
+    mut identity: Identity,
+    settings: Settings,
+    node: Rc<NodeHandle>,
+    mut rotations: mpsc::Receiver<Rotation>,
+) {
     let mut wait = RENEW_AFTER;
     loop {
-        tokio::time::sleep(wait).await;
-        match identity.attest(clock.wall()).await {
+        let rotation = tokio::select! {
+            () = tokio::time::sleep(wait) => None,
+            Some(rotation) = rotations.recv() => Some(rotation),
+        };
+        let reloaded = match &rotation {
+            Some(_) => identity.reload(&settings).await,
+            None => Ok(()),
+        };
+        let attested = match reloaded {
+            Ok(()) => identity.attest(node.clock.wall()).await,
+            Err(error) => Err(error),
+        };
+        let result = match attested {
             Ok(local) => {
-                tracing::info!("attestation renewed");
-                drop(trunk.try_send(ShardMessage::Trunk(TrunkMessage::Local(Box::new(local)))));
+                tracing::info!(keys = identity.history().changes().count(), "attestation renewed");
+                node.desk.tell(TrunkMessage::Local(Box::new(local))).await;
+                if let (Some(_), Some(authority)) = (&rotation, &node.authority) {
+                    authority.handle_history(identity.history().clone());
+                }
                 wait = RENEW_AFTER;
+                Ok(())
             }
             Err(error) => {
                 tracing::warn!(%error, "attestation not renewed; channels live on until it ends");
                 wait = RENEW_RETRY;
+                Err(error)
             }
+        };
+        if let Some(rotation) = rotation {
+            // Who told the node may have gone.
+            drop(rotation.send(result));
         }
     }
 }

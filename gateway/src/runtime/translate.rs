@@ -9,7 +9,9 @@ use fieldgate_config::{
 use fieldgate_proto::{
     channel::{ChannelSettings, Padding, PqPolicy},
     identity::Identifier,
-    node::{AccessPolicy, CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings},
+    node::{
+        AccessPolicy, CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings,
+    },
     relay::RelaySettings,
 };
 
@@ -153,4 +155,3 @@ pub(super) fn node_settings(
         },
     )
 }
-

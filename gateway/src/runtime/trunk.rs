@@ -15,9 +15,7 @@ use fieldgate_io::{ConnectOptions, ConnectionId, Io, mailbox::MailSender};
 use fieldgate_proto::{
     delivery::SenderState,
     journal::{AppendError, JournalState},
-    node::{
-        ConnectionKey, Event, NeighbourState, Node, Output, RecordSource, UplinkState, Verdict, Wire,
-    },
+    node::{ConnectionKey, Event, NeighbourState, Node, Output, RecordSource, UplinkState, Verdict, Wire},
     route::DropReason,
     time::{Instant, Now},
     trust::Freshness,
@@ -25,15 +23,12 @@ use fieldgate_proto::{
 use tokio::sync::mpsc;
 
 use super::{
-    Question, ShardMessage, TrunkMessage,
-    clock::Clock,
-    collector::Collecting,
-    desk::DeskRequest,
-    entropy::SystemEntropy,
-    field::ReadingBatch,
-    journal::JournalFiles,
+    Question, ShardMessage, TrunkMessage, clock::Clock, collector::Collecting, desk::DeskRequest,
+    entropy::SystemEntropy, field::ReadingBatch, journal::JournalFiles,
 };
-use crate::status::{JournalStatus, LinkStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
+use crate::status::{
+    JournalStatus, LinkStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus,
+};
 
 /// A neighbour's address, to be resolved by the control thread.
 pub(crate) struct Resolve {
@@ -425,7 +420,11 @@ impl Trunk {
                     }
                 }
                 Output::Sign { channel, message } => {
-                    if self.desk.try_send(DeskRequest::Sign { channel, message }).is_err() {
+                    if self
+                        .desk
+                        .try_send(DeskRequest::Sign { channel, message })
+                        .is_err()
+                    {
                         self.node
                             .handle_signature(now, &mut SystemEntropy, channel, None, &mut IoWire(io));
                     }
@@ -592,7 +591,8 @@ impl Trunk {
                 let opened = self.node.sources().find(|view| view.info.index == source);
                 if let Some(view) = opened {
                     let via = view.info.neighbour.map(|neighbour| self.neighbour(neighbour));
-                    self.collecting.open(&view, via);
+                    let member = self.node.member_name(&view.info.gateway);
+                    self.collecting.open(&view, member, via);
                 }
             }
             Event::ReadingsMissing { source, first, last } => {
@@ -621,9 +621,14 @@ impl Trunk {
                 "credential taken"
             ),
             Event::RenewalDenied => {
-                tracing::warn!("the authority does not renew this node's credential: see the authority's log");
+                tracing::warn!(
+                    "the authority does not renew this node's credential: see the authority's log"
+                );
             }
-            Event::ListTaken { number, newly_revoked } => {
+            Event::ListTaken {
+                number,
+                newly_revoked,
+            } => {
                 tracing::info!(number, newly_revoked, "list of the revoked taken");
             }
             Event::ListRefused { peer, error } => {

@@ -46,8 +46,9 @@ impl TrustStatus {
             authority: view.authority.map(|authority| authority.to_string()),
             connected: is_authority || view.state == AuthorityState::Up,
             member: credential.map(|credential| credential.name.clone()),
-            credential_secs: credential
-                .map_or(0, |credential| credential.not_after.saturating_sub(wall.unix_secs())),
+            credential_secs: credential.map_or(0, |credential| {
+                credential.not_after.saturating_sub(wall.unix_secs())
+            }),
             list: view.freshness.name().to_owned(),
             list_number: view.list_number,
             peers_in_grace: view.peers_in_grace,
@@ -67,10 +68,12 @@ impl TrustStatus {
         }
         match self.list.as_str() {
             "stale" => reasons.push(
-                "the list of the revoked is out of date: the authority was not reached; time of grace runs".to_owned(),
+                "the list of the revoked is out of date: the authority was not reached; time of grace runs"
+                    .to_owned(),
             ),
             "lapsed" => {
-                reasons.push("the list of the revoked is out of date, and the time of grace is over".to_owned());
+                reasons
+                    .push("the list of the revoked is out of date, and the time of grace is over".to_owned());
             }
             _ => {}
         }
@@ -148,7 +151,11 @@ impl TokenStatus {
     }
 
     pub(crate) fn write_text(&self, out: &mut String) -> fmt::Result {
-        write!(out, "             worker {}, sandbox {}", self.condition, self.sandbox)?;
+        write!(
+            out,
+            "             worker {}, sandbox {}",
+            self.condition, self.sandbox
+        )?;
         let restarts = self.restarts_crash + self.restarts_hang + self.restarts_renewal;
         if restarts > 0 {
             write!(out, ", started anew {restarts} times")?;

@@ -5,8 +5,8 @@ use super::{
     flow_path,
 };
 use crate::{
-    crypto::Signature,
     channel::{self, ChannelId, CloseCode, CloseReason, FIRST_APPLICATION_KIND, Received, Role, frames},
+    crypto::Signature,
     entropy::Entropy,
     identity::Identifier,
     link::{Frame, LinkInput, PeerHello},
@@ -354,7 +354,12 @@ impl Node {
     }
 
     /// A member may use this relay: its link becomes its own, if its channel came straight over one.
-    pub(super) fn member_established(&mut self, channel: ChannelId, member: Identifier, flow: FlowId) -> bool {
+    pub(super) fn member_established(
+        &mut self,
+        channel: ChannelId,
+        member: Identifier,
+        flow: FlowId,
+    ) -> bool {
         let link = self.router.link_of(flow).filter(|_| self.router.is_direct(flow));
         let Some(link) = link.filter(|link| self.router.attach(*link, member).is_ok()) else {
             return false;
@@ -376,9 +381,7 @@ impl Node {
         wire: &mut dyn Wire,
     ) {
         // Whether the channel is gone, or asks again since the identity has changed: outputs tell.
-        let _ = self
-            .channels
-            .handle_signature(now, channel, signature.ok_or(()));
+        let _ = self.channels.handle_signature(now, channel, signature.ok_or(()));
         self.settle(now, entropy, wire);
     }
 

@@ -158,13 +158,7 @@ impl Relay {
         if self.rights(&member) == Some(&rights) {
             return Vec::new();
         }
-        let links: Vec<LinkId> = self
-            .members
-            .get(&member)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let links: Vec<LinkId> = self.members.get(&member).into_iter().flatten().copied().collect();
         for link in &links {
             if let Some(attached) = self.links.get_mut(link) {
                 drop_names(&mut self.names, attached, *link, Some(&rights));

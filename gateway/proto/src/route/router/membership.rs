@@ -31,7 +31,12 @@ impl Router {
 
     /// Gives `member` these rights, in the place of those of the settings, until its last link is detached. If they differ
     /// from those it had, its links lose what was forwarded over them and begin anew.
-    pub fn grant(&mut self, member: Identifier, rights: MemberRights, links: &mut (impl LinkWriter + ?Sized)) {
+    pub fn grant(
+        &mut self,
+        member: Identifier,
+        rights: MemberRights,
+        links: &mut (impl LinkWriter + ?Sized),
+    ) {
         let changed = self.relay.as_mut().map(|relay| relay.grant(member, rights));
         for link in changed.into_iter().flatten() {
             self.cut(link, links);
