@@ -13,12 +13,9 @@ use std::{
 use fieldgate_config::address::HostPort;
 use fieldgate_io::{ConnectOptions, ConnectionId, Io, mailbox::MailSender};
 use fieldgate_proto::{
-    delivery::SenderState,
     journal::{AppendError, JournalState},
-    node::{ConnectionKey, Event, NeighbourState, Node, Output, RecordSource, UplinkState, Verdict, Wire},
-    route::DropReason,
+    node::{ConnectionKey, Node, Output, RecordSource, Verdict, Wire},
     time::{Instant, Now},
-    trust::Freshness,
 };
 use tokio::sync::mpsc;
 
@@ -26,9 +23,10 @@ use super::{
     Question, ShardMessage, TrunkMessage, clock::Clock, collector::Collecting, desk::DeskRequest,
     entropy::SystemEntropy, field::ReadingBatch, journal::JournalFiles,
 };
-use crate::status::{
-    JournalStatus, LinkStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus,
-};
+use crate::status::{JournalStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
+
+mod events;
+mod report;
 
 /// A neighbour's address, to be resolved by the control thread.
 pub(crate) struct Resolve {
@@ -524,139 +522,6 @@ impl Trunk {
         self.names.uplinks.get(index).map_or("", String::as_str)
     }
 
-    fn handle_event(&mut self, event: Event) {
-        match event {
-            Event::LinkUp {
-                connection,
-                neighbour,
-                software,
-            } => {
-                let dialled = neighbour.is_some();
-                tracing::info!(peer = self.peer(connection), dialled, software, "link up");
-            }
-            Event::LinkBroken { connection, error } => {
-                tracing::info!(peer = self.peer(connection), %error, hint = error.hint(), "link closed");
-            }
-            Event::Attached { neighbour } => {
-                tracing::info!(relay = self.neighbour(neighbour), "attached to relay")
-            }
-            Event::ChannelLost { peer, reason } => {
-                tracing::info!(%peer, %reason, hint = reason.hint(), "channel closed");
-            }
-            Event::Registered { neighbour, name } => {
-                tracing::info!(relay = self.neighbour(neighbour), name, "name registered");
-            }
-            Event::RegistrationRefused {
-                neighbour,
-                name,
-                reason,
-            } => {
-                tracing::warn!(
-                    relay = self.neighbour(neighbour),
-                    name,
-                    reason = reason.name(),
-                    hint = reason.hint(),
-                    "name refused"
-                );
-            }
-            Event::UplinkUp { uplink, neighbour } => {
-                tracing::info!(
-                    uplink = self.uplink(uplink),
-                    by = self.neighbour(neighbour),
-                    "uplink up"
-                );
-            }
-            Event::UplinkDown { uplink } => {
-                tracing::warn!(
-                    uplink = self.uplink(uplink),
-                    "uplink down; readings stay in the journal"
-                );
-            }
-            Event::SetBack { uplink, committed } => tracing::error!(
-                uplink = self.uplink(uplink),
-                committed,
-                "the collector has readings this journal never gave out: the disk was set back. Move the journal's directory away \
-                 to begin a new journal"
-            ),
-            Event::MemberAttached { member, connection } => {
-                tracing::info!(%member, peer = self.peer(connection), "member attached");
-            }
-            Event::NameRegistered { member, name } => {
-                tracing::info!(%member, name, "name registered by member")
-            }
-            Event::NotAuthorised { peer, service } => {
-                tracing::warn!(%peer, service, "refused: neither this node's file nor its policy allows it");
-            }
-            Event::SourceOpened { source } => {
-                let opened = self.node.sources().find(|view| view.info.index == source);
-                if let Some(view) = opened {
-                    let via = view.info.neighbour.map(|neighbour| self.neighbour(neighbour));
-                    let member = self.node.member_name(&view.info.gateway);
-                    self.collecting.open(&view, member, via);
-                }
-            }
-            Event::ReadingsMissing { source, first, last } => {
-                let name = self.collecting.name(source);
-                tracing::warn!(
-                    gateway = name,
-                    first,
-                    last,
-                    "readings are missing: gateway or collector was set back"
-                );
-            }
-            Event::PeerRevoked { peer } => tracing::warn!(%peer, "peer is revoked; its channel is closed"),
-            Event::PeerEnded { peer, standing } => {
-                tracing::warn!(%peer, standing = standing.name(), "channel closed: the peer's credential is not good any more");
-            }
-            Event::PeerInGrace { peer, since } => tracing::warn!(
-                %peer,
-                expired = crate::sinks::json::rfc3339(since.saturating_mul(1000)),
-                "the peer's credential has expired; it is served for the time of grace"
-            ),
-            Event::CredentialRefused { peer, error } => {
-                tracing::warn!(%peer, %error, hint = error.hint(), "credential refused");
-            }
-            Event::CredentialTaken { not_after } => tracing::info!(
-                until = crate::sinks::json::rfc3339(not_after.saturating_mul(1000)),
-                "credential taken"
-            ),
-            Event::RenewalDenied => {
-                tracing::warn!(
-                    "the authority does not renew this node's credential: see the authority's log"
-                );
-            }
-            Event::ListTaken {
-                number,
-                newly_revoked,
-            } => {
-                tracing::info!(number, newly_revoked, "list of the revoked taken");
-            }
-            Event::ListRefused { peer, error } => {
-                tracing::warn!(%peer, %error, hint = error.hint(), "list of the revoked refused");
-            }
-            Event::FreshnessChanged { freshness } => match freshness {
-                Freshness::NoList => tracing::info!("there is no list of the revoked yet"),
-                Freshness::Fresh { .. } => tracing::info!("the list of the revoked is fresh"),
-                Freshness::Stale { grace_until, .. } => tracing::warn!(
-                    grace_until = crate::sinks::json::rfc3339(grace_until.saturating_mul(1000)),
-                    "the list of the revoked is out of date: the authority was not reached; time of grace runs"
-                ),
-                Freshness::Lapsed { .. } => {
-                    tracing::error!("the list of the revoked is out of date and the time of grace is over");
-                }
-            },
-            Event::AuthorityUp => tracing::info!("authority reached"),
-            Event::AuthorityDown => tracing::info!("authority lost; credentials live on"),
-            Event::SourceSetBack { source } => {
-                let name = self.collecting.name(source);
-                tracing::warn!(
-                    gateway = name,
-                    "the gateway's journal is older than what was received of it; it sends nothing"
-                );
-            }
-        }
-    }
-
     /// Returns when [`Trunk::end_turn`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let journal = self
@@ -673,138 +538,6 @@ impl Trunk {
     /// Returns whether everything taken from devices is on stable storage.
     pub(crate) fn is_settled(&self) -> bool {
         self.backlog.is_empty() && self.journal.as_ref().is_none_or(JournalFiles::is_idle)
-    }
-
-    /// Returns what the trunk knows.
-    pub(crate) fn report(&self, io: &Io, now: Now) -> TrunkReport {
-        TrunkReport {
-            network: self.network_status(io),
-            trust: self.trust_status(now),
-            journal: self.journal.as_ref().map(journal_status),
-            uplinks: self.uplink_status(),
-            sources: self.collecting.source_status(&self.node),
-            sinks: self
-                .collecting
-                .fanout
-                .as_ref()
-                .map(crate::sinks::fanout::Fanout::status)
-                .unwrap_or_default(),
-            delivered: self
-                .collecting
-                .fanout
-                .as_ref()
-                .map_or(0, crate::sinks::fanout::Fanout::released),
-        }
-    }
-
-    fn trust_status(&self, now: Now) -> Option<TrustStatus> {
-        if !self.belongs {
-            return None;
-        }
-        let Some(view) = self.node.trust_view(self.judged(now)) else {
-            return Some(TrustStatus::default());
-        };
-        let stats = self.node.stats();
-        Some(TrustStatus {
-            revoked: stats.revoked,
-            credentials_refused: stats.credentials_refused,
-            lists_refused: stats.lists_refused,
-            ..TrustStatus::new(&view, now.wall, self.is_authority)
-        })
-    }
-
-    fn network_status(&self, io: &Io) -> NetworkStatus {
-        let channels = self.node.channel_stats();
-        let router = self.node.router_stats();
-        let links = self.node.connections().map(|view| LinkStatus {
-            peer: self.peer(view.connection).to_owned(),
-            origin: if view.neighbour.is_some() {
-                "dialled"
-            } else {
-                "accepted"
-            }
-            .to_owned(),
-            state: if view.up { "up" } else { "connecting" }.to_owned(),
-            member: view.member.map(|member| member.to_string()),
-            rtt_us: view
-                .round_trip
-                .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-            queued_bytes: io.queued_bytes(ConnectionId::from_u64(view.connection.0)) as u64,
-        });
-        let dropped = DropReason::ALL
-            .iter()
-            .map(|reason| (reason.name().to_owned(), router.dropped(*reason)));
-        NetworkStatus {
-            links: links.collect(),
-            channels: channels.open,
-            handshakes: channels.established,
-            handshake_failures: channels.abandoned
-                + channels.handshakes_refused
-                + channels.identities_refused
-                + channels.wrong_mac1,
-            records_refused: channels.records_forged + channels.records_replayed + channels.records_unknown,
-            registered: self.node.registered_names(),
-            forwarded_frames: router.frames_forwarded.iter().sum(),
-            forwarded_bytes: router.bytes_forwarded,
-            dropped: dropped.filter(|(_, count)| *count > 0).collect(),
-        }
-    }
-
-    fn uplink_status(&self) -> Vec<UplinkStatus> {
-        let ready: Vec<bool> = self
-            .node
-            .neighbours()
-            .map(|view| matches!(view.state, NeighbourState::Ready { .. }))
-            .collect();
-        let uplinks = self
-            .node
-            .uplinks()
-            .zip(&self.names.uplinks)
-            .map(|(view, name)| UplinkStatus {
-                name: name.clone(),
-                state: match (view.state, view.delivery) {
-                    (UplinkState::Up, SenderState::Delivering) => "delivering",
-                    (UplinkState::Up, SenderState::SetBack) => {
-                        "stopped: the collector has readings this journal never gave out"
-                    }
-                    (UplinkState::Up, SenderState::Down | SenderState::Offering) => {
-                        "asking the collector how far it is"
-                    }
-                    (UplinkState::Connecting, _) => "securing the channel to the collector",
-                    (UplinkState::Waiting, _) if ready.get(view.neighbour) == Some(&true) => {
-                        "collector not reached"
-                    }
-                    (UplinkState::Waiting, _) => "not connected",
-                }
-                .to_owned(),
-                via: self.neighbour(view.neighbour),
-                confirmed: view.committed,
-                in_flight: view.in_flight,
-                waiting: view.waiting,
-            });
-        uplinks.collect()
-    }
-}
-
-fn journal_status(files: &JournalFiles) -> JournalStatus {
-    let journal = &files.journal;
-    let (bytes, bytes_max) = journal.bytes();
-    let stats = journal.stats();
-    JournalStatus {
-        state: match journal.state() {
-            JournalState::Ready => "ready",
-            JournalState::Full => "full",
-            JournalState::Failed => "failed",
-        }
-        .to_owned(),
-        bytes,
-        bytes_max,
-        readings: journal.committed() + 1 - journal.first_available().min(journal.committed() + 1),
-        oldest: journal.first_available(),
-        committed: journal.committed(),
-        commits: stats.commits,
-        lost: stats.lost,
-        durable: files.is_durable(),
     }
 }
 
