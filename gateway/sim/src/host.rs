@@ -3,18 +3,25 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fieldgate_proto::{
-    node::{ConnectionKey, Event, NoSink, Node, NodeSettings, Output, RecordSource, SourceIndex, Wire},
-    time::{Instant, Now},
+    channel::ChannelId,
+    node::{
+        Access, AuthorityAnswer, AuthorityRequest, ConnectionKey, Event, NoSink, Node, NodeSettings, Output,
+        RecordSource, SourceIndex, Verdict, Wire,
+    },
+    time::{Instant, Now, WallTime},
+    trust::{SavedPart, Trust},
 };
 
 use crate::{
+    authority::Authority,
     dice::Dice,
     gateway::{GatewayDisk, JournalHost},
     member::Member,
-    model::{self, Model},
+    model::{self, Model, Server},
     report::Report,
     scenario::{Clock, EPOCH_SECS, Scenario},
     sink::{ForbiddenSink, Sink, SinkPort, SourceKey, Store},
+    trusting::HostTrust,
 };
 
 /// What a host is for.
@@ -23,6 +30,7 @@ pub(crate) enum Role {
     Gateway(GatewayDisk),
     Relay,
     Collector(Store),
+    Authority(Box<Authority>),
     /// Claims the collector's name, and delivers readings of its own.
     Impostor,
 }
@@ -31,8 +39,12 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) name: String,
+    /// Its number among the hosts.
+    number: usize,
     pub(crate) role: Role,
     pub(crate) member: Member,
+    /// Whom it trusts, where there is an authority.
+    pub(crate) trust: Option<HostTrust>,
     pub(crate) dice: Dice,
     pub(crate) clock: Clock,
     /// Where its neighbours are.
@@ -111,15 +123,32 @@ pub(crate) struct Wishes {
     pub(crate) dials: Vec<usize>,
     pub(crate) closes: Vec<ConnectionKey>,
     pub(crate) events: Vec<Event>,
+    /// Peers to be decided about.
+    pub(crate) accesses: Vec<Access>,
+    /// What the token is to sign.
+    pub(crate) signs: Vec<(ChannelId, Vec<u8>)>,
+    /// What the authority is asked.
+    pub(crate) requests: Vec<AuthorityRequest>,
+    /// What the authority says that the time is.
+    pub(crate) times: Vec<WallTime>,
+    saves: Vec<(SavedPart, Vec<u8>)>,
 }
 
 impl Host {
-    pub(crate) fn new(name: String, role: Role, mut dice: Dice, settings: NodeSettings) -> Self {
+    pub(crate) fn new(
+        name: String,
+        number: usize,
+        role: Role,
+        mut dice: Dice,
+        settings: NodeSettings,
+    ) -> Self {
         let member = Member::new(&mut dice, EPOCH_SECS);
         Self {
             name,
+            number,
             role,
             member,
+            trust: None,
             dice,
             clock: Clock::RIGHT,
             dials: Vec::new(),
@@ -161,11 +190,16 @@ impl Host {
                 model.collector_started();
                 sink = Some(Sink::new(scenario.sink.clone()));
             }
+            Role::Authority(authority) => authority.start(&mut self.member, &mut self.dice, true_secs(at)),
             Role::Relay | Role::Impostor => {}
         }
         let local = self.member.local(&mut self.dice, true_secs(at));
         let now = self.now(at);
-        let node = Node::new(now, &mut self.dice, settings, local);
+        let mut node = Node::new(now, &mut self.dice, settings, local);
+        if let Some(HostTrust { settings, saved, .. }) = &self.trust {
+            let trust = Trust::new(self.member.identifier(), *settings, saved);
+            node = node.trusting(trust.expect("a disk gives back what was put on it"));
+        }
         self.machine = Some(Machine {
             node,
             buffers: Buffers::default(),
@@ -186,6 +220,90 @@ impl Host {
     pub(crate) fn wakes_at(&self) -> Option<u64> {
         let machine = self.machine.as_ref()?;
         Some(machine.poll_timeout()?.as_nanos().saturating_add(self.booted))
+    }
+
+    /// Returns who is at work, for the model.
+    pub(crate) fn server(&self, at: u64) -> Server {
+        Server {
+            host: self.number,
+            wall: self.now(at).wall,
+            at,
+        }
+    }
+
+    /// Takes a decision about a peer.
+    pub(crate) fn handle_verdict(&mut self, at: u64, attempt: u64, verdict: Verdict, model: &mut Model) {
+        let now = self.now(at);
+        model.server = Some(self.server(at));
+        let Some(machine) = &mut self.machine else { return };
+        let (node, buffers) = (&mut machine.node, &mut machine.buffers);
+        match &mut machine.sink {
+            Some(sink) => {
+                let mut port = SinkPort { sink, model };
+                node.handle_verdict(now, &mut self.dice, attempt, verdict, buffers, &mut port);
+            }
+            None => node.handle_verdict(now, &mut self.dice, attempt, verdict, buffers, &mut NoSink),
+        }
+    }
+
+    /// Lets the token sign.
+    pub(crate) fn handle_sign(&mut self, at: u64, channel: ChannelId, message: &[u8]) {
+        let now = self.now(at);
+        let signature = self.member.sign(message);
+        let Some(machine) = &mut self.machine else { return };
+        let (node, buffers) = (&mut machine.node, &mut machine.buffers);
+        node.handle_signature(now, &mut self.dice, channel, Some(signature), buffers);
+    }
+
+    /// Answers a request, if this is the authority; with a refusal if it is to be denied.
+    pub(crate) fn answer(&mut self, at: u64, request: &AuthorityRequest, denied: bool, model: &mut Model) {
+        let now = self.now(at);
+        let (Role::Authority(authority), Some(machine)) = (&mut self.role, &mut self.machine) else {
+            return;
+        };
+        let answer = if denied {
+            AuthorityAnswer::Denied
+        } else {
+            authority.answer(&self.member, now.wall, request, model)
+        };
+        let (channel, number) = (request.channel, request.request);
+        machine
+            .node
+            .handle_authority_answer(now, channel, number, &answer, &mut machine.buffers);
+    }
+
+    /// Makes and publishes the next list of the revoked, if this is the authority and it runs.
+    pub(crate) fn publish_list(&mut self, at: u64, model: &mut Model) {
+        let now = self.now(at);
+        let (Role::Authority(authority), Some(machine)) = (&mut self.role, &mut self.machine) else {
+            return;
+        };
+        if let Some(list) = authority.list(&self.member, now.wall, model) {
+            machine
+                .node
+                .publish_status(now, &list, &mut machine.buffers)
+                .expect("the authority's own list is good");
+        }
+    }
+
+    /// Asks for a credential unless this host has one, which is returned; `None` if it has no ticket.
+    pub(crate) fn enrol(&mut self, at: u64) -> Option<bool> {
+        let now = self.now(at);
+        let trust = self.trust.as_ref().filter(|trust| trust.ticket.is_some())?;
+        if trust.saved.own.is_some() {
+            return Some(true);
+        }
+        let request = trust.request(&self.member, &mut self.dice, now.wall.unix_secs());
+        if let (Some(request), Some(machine)) = (request, &mut self.machine) {
+            machine.node.enrol(now, 1, request, &mut machine.buffers);
+        }
+        Some(false)
+    }
+
+    /// Returns the number of the list it has, if it runs and trusts anybody.
+    pub(crate) fn list_number(&self, at: u64) -> Option<u64> {
+        let view = self.machine.as_ref()?.node.trust_view(self.now(at))?;
+        Some(view.list_number)
     }
 
     /// Gives a new purpose key to the running node.
@@ -225,6 +343,7 @@ impl Host {
 
     pub(crate) fn handle_bytes(&mut self, at: u64, key: ConnectionKey, bytes: &mut [u8], model: &mut Model) {
         let now = self.now(at);
+        model.server = Some(self.server(at));
         let Some(machine) = &mut self.machine else { return };
         let (node, buffers) = (&mut machine.node, &mut machine.buffers);
         match (&self.role, &mut machine.sink) {
@@ -265,6 +384,12 @@ impl Host {
                 break;
             }
         }
+        if let Some(trust) = &mut self.trust {
+            for (what, bytes) in wishes.saves.drain(..) {
+                trust.save(what, bytes);
+            }
+        }
+        self.check_trust(at, model);
         if let Some(machine) = &self.machine {
             let journal = machine.journal.as_ref().and_then(JournalHost::poll_timeout);
             let deadlines = [("node", machine.node.poll_timeout()), ("journal", journal)];
@@ -316,6 +441,28 @@ impl Host {
         }
     }
 
+    /// Checks whom it serves, and which list it has.
+    fn check_trust(&self, at: u64, model: &mut Model) {
+        let Some(number) = self.list_number(at) else {
+            return;
+        };
+        let check = model.trust.holds(self.number, number);
+        model.note(check);
+        let Some(machine) = &self.machine else { return };
+        let attached = machine
+            .node
+            .connections()
+            .filter_map(|connection| connection.member);
+        let sources = machine.node.sources().filter(|source| source.connected);
+        let served: Vec<_> = attached
+            .chain(sources.map(|source| source.info.gateway))
+            .collect();
+        for peer in served {
+            let check = model.trust.not_revoked(self.number, &peer);
+            model.note(check);
+        }
+    }
+
     /// Checks what has a bound.
     pub(crate) fn check_bounds(&self, hosts: usize, model: &mut Model) {
         let Some(machine) = &self.machine else { return };
@@ -345,7 +492,11 @@ impl Host {
         report.established += channels.established;
         report.rekeys += channels.rekeys;
         report.forwarded += machine.node.router_stats().frames_forwarded.iter().sum::<u64>();
-        report.refused_peers += machine.node.stats().unauthorised;
+        let stats = machine.node.stats();
+        report.refused_peers += stats.unauthorised;
+        report.trust.credentials_refused += stats.credentials_refused;
+        report.trust.lists_refused += stats.lists_refused;
+        report.trust.proofs += channels.proofs_verified;
         if matches!(self.role, Role::Impostor) {
             report.impostor_messages += channels.wrong_mac1;
         }
@@ -410,13 +561,13 @@ fn drain(
                 check_event(node, &event, model);
                 wishes.events.push(event);
             }
-            other @ (Output::Authorise(_)
-            | Output::Sign { .. }
-            | Output::Authority(_)
-            | Output::Asked { .. }
-            | Output::Save { .. }
-            | Output::Time(_)
-            | Output::PeerTime { .. }) => panic!("a node with lists and without authority said {other:?}"),
+            Output::Authorise(access) => wishes.accesses.push(*access),
+            Output::Sign { channel, message } => wishes.signs.push((channel, message)),
+            Output::Authority(request) => wishes.requests.push(*request),
+            Output::Save { what, bytes } => wishes.saves.push((what, bytes.to_vec())),
+            Output::Time(wall) => wishes.times.push(wall),
+            // A request is repeated until there is a credential, and what a peer says about the time is believed by nobody here.
+            Output::Asked { .. } | Output::PeerTime { .. } => {}
         }
     }
 }

@@ -11,9 +11,13 @@
 //!               └────────────────── Model: promised, sent, made safe, released ───────────┘
 //! ```
 //!
+//! In some networks nobody is listed: an authority issues credentials that end after a minute, revokes and restores members, and is
+//! away for long; clocks begin in 1970; disks come back with lists and credentials of long ago. Then it is checked as well who is
+//! served.
+//!
 //! Phases of a run: *chaos*, in which devices publish while faults and attacks happen; *healing*, after which everything works
 //! and the attacker behaves; *settling*, in which every reading that was promised has to arrive within
-//! [`SETTLE_MAX`](scenario::SETTLE_MAX).
+//! [`SETTLE_MAX`](scenario::SETTLE_MAX), and everybody to have the newest list.
 //!
 //! The bytes of ML-KEM keys and ciphertexts differ from run to run, for their generator cannot be seeded. Nothing here looks
 //! at their values, so what happens and when is the same; [`Report::fingerprint`] shows it.
@@ -24,6 +28,7 @@ pub mod dice;
 pub mod report;
 pub mod scenario;
 
+mod authority;
 mod disk;
 mod gateway;
 mod host;
@@ -31,6 +36,7 @@ mod member;
 mod model;
 mod pipe;
 mod sink;
+mod trusting;
 mod world;
 
 pub use attacker::Verb;

@@ -8,6 +8,7 @@ use fieldgate_proto::{
     identity::{
         AttestationDraft, ChangeDraft, ChangeHistory, Identifier, KeyAlgorithm, LIFETIME_SECS_MAX, PublicKey,
     },
+    trust::{StatementKey, StatementKeyDraft},
 };
 
 /// An identity with its key in memory. Ed25519, because its signatures draw no randomness.
@@ -35,6 +36,27 @@ impl Member {
             history,
             attestations: 0,
         }
+    }
+
+    pub(crate) const fn history(&self) -> &ChangeHistory {
+        &self.history
+    }
+
+    /// Signs with the identity key, as a token would.
+    pub(crate) fn sign(&self, message: &[u8]) -> Signature {
+        sign(&self.key, message)
+    }
+
+    /// Draws a statement key and attests it from `unix_secs` on.
+    pub(crate) fn statement_key(&mut self, entropy: &mut dyn Entropy, unix_secs: u64) -> StatementKey {
+        self.attestations += 1;
+        let (lifetime, sequence) = (LIFETIME_SECS_MAX, self.attestations);
+        let draft = StatementKeyDraft::new(entropy, &self.history, unix_secs, lifetime, sequence)
+            .expect("the validity is the longest allowed");
+        let signature = self.sign(&draft.message());
+        draft
+            .finish(signature, &self.history)
+            .expect("the signature is the key's own")
     }
 
     pub(crate) fn identifier(&self) -> Identifier {

@@ -4,6 +4,7 @@
 //! `invariant_…` compares a piece of that with what a machine just did, and says in its name what must hold.
 
 mod bounds;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,6 +94,9 @@ pub(crate) struct Model {
     broken: Option<Broken>,
     /// Bytes searched for plaintext.
     pub(crate) tapped: u64,
+    pub(crate) trust: TrustModel,
+    /// Who is at work, and may be handed readings.
+    pub(crate) server: Option<Server>,
 }
 
 impl Model {
@@ -155,6 +159,9 @@ impl Model {
 
     /// A batch was handed to the sink.
     pub(crate) fn handed(&mut self, key: SourceKey, batch: &Batch<'_>) {
+        if let Some(server) = self.server {
+            self.note(self.trust.served(server, &key.0));
+        }
         let Some(journal) = self.journals.get_mut(&key) else {
             self.note(invariant_the_sink_gets_readings_of_known_gateways_only(&key));
             return;
@@ -387,6 +394,7 @@ pub(crate) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 pub(crate) const MARKER: &[u8] = b"~secret reading~";
 
 pub(crate) use bounds::{check_journal, check_node, invariant_deadlines_lie_ahead};
+pub(crate) use trust::{Server, TrustModel};
 
 #[cfg(test)]
 mod tests;

@@ -61,10 +61,61 @@ pub struct Report {
     pub refused_peers: u64,
     /// Messages that reached the impostor and did not fool anybody.
     pub impostor_messages: u64,
+    /// What happened to trust.
+    pub trust: TrustReport,
     /// From healing to the last release.
     pub settled_after: Duration,
     /// A hash over what happened when, lengths included, contents left out.
     pub fingerprint: u64,
+}
+
+/// What happened to trust in a run with an authority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrustReport {
+    /// Credentials that nodes took: enrolments and renewals.
+    pub credentials_taken: u64,
+    /// Credentials that nodes refused: expired, revoked.
+    pub credentials_refused: u64,
+    /// Times the authority refused to renew one.
+    pub renewals_denied: u64,
+    /// Lists that nodes took.
+    pub lists_taken: u64,
+    /// Lists that nodes refused.
+    pub lists_refused: u64,
+    /// Channels that were closed because their peer was revoked.
+    pub revoked: u64,
+    /// Times a peer was served in its time of grace.
+    pub in_grace: u64,
+    /// Channels that were closed because a credential had ended.
+    pub ended: u64,
+    /// Times a node became stale or lapsed.
+    pub silences: u64,
+    /// Strangers that became members.
+    pub enrolled: u64,
+    /// Live proofs that verified.
+    pub proofs: u64,
+    /// Clocks that the authority set.
+    pub clocks_set: u64,
+    /// Disks that came back with what had been on them long ago.
+    pub rollbacks: u64,
+}
+
+impl TrustReport {
+    fn add(&mut self, other: &Self) {
+        self.credentials_taken += other.credentials_taken;
+        self.credentials_refused += other.credentials_refused;
+        self.renewals_denied += other.renewals_denied;
+        self.lists_taken += other.lists_taken;
+        self.lists_refused += other.lists_refused;
+        self.revoked += other.revoked;
+        self.in_grace += other.in_grace;
+        self.ended += other.ended;
+        self.silences += other.silences;
+        self.enrolled += other.enrolled;
+        self.proofs += other.proofs;
+        self.clocks_set += other.clocks_set;
+        self.rollbacks += other.rollbacks;
+    }
 }
 
 impl Report {
@@ -105,6 +156,7 @@ impl Report {
         self.held_back += other.held_back;
         self.refused_peers += other.refused_peers;
         self.impostor_messages += other.impostor_messages;
+        self.trust.add(&other.trust);
         self.settled_after = self.settled_after.max(other.settled_after);
     }
 }

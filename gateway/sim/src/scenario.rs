@@ -1,5 +1,7 @@
 //! What a run consists of, and how a seed draws it.
 
+mod trust;
+
 use std::{ops::Range, time::Duration};
 
 use fieldgate_proto::{
@@ -7,6 +9,8 @@ use fieldgate_proto::{
     journal::JournalSettings,
     time::{ClockQuality, WallTime},
 };
+
+pub use trust::TrustPlan;
 
 use crate::{attacker::Verb, dice::Dice};
 
@@ -19,9 +23,13 @@ pub const SETTLE_MAX: Duration = Duration::from_secs(240);
 /// When simulated time begins: 2026-01-01.
 pub const EPOCH_SECS: u64 = 1_767_225_600;
 
+/// The same with an authority: a renewal that was refused is tried again after up to ten minutes, a list that was lost is sent again
+/// after five, and a clock that was wrong may have made either fail.
+pub const SETTLE_MAX_TRUSTING: Duration = Duration::from_secs(1_800);
+
 /// A network, what devices do, and what goes wrong.
 ///
-/// Hosts are numbered: gateways from 0, then relays, then the collector, then the impostor if there is one.
+/// Hosts are numbered: gateways from 0, then relays, then the collector, then the authority and the impostor if there are any.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// Where everything random comes from that is not said below.
@@ -60,6 +68,8 @@ pub struct Scenario {
     pub attacker: Option<AttackPlan>,
     /// Whether somebody claims the collector's name at the relays, and delivers readings of its own to the collector.
     pub impostor: bool,
+    /// What an authority does, if there is one; otherwise everybody is listed.
+    pub trust: Option<TrustPlan>,
 }
 
 /// What devices publish at each gateway.
@@ -251,6 +261,7 @@ impl Scenario {
             faults: Vec::new(),
             attacker: None,
             impostor: false,
+            trust: None,
         }
     }
 
@@ -299,10 +310,32 @@ impl Scenario {
         self.gateways + self.relays
     }
 
-    /// Returns how many hosts there are without the impostor.
+    /// Returns how many hosts there are without authority and impostor.
     #[must_use]
     pub const fn hosts(&self) -> usize {
         self.collector() + 1
+    }
+
+    /// Returns the number of the authority, if there is one.
+    #[must_use]
+    pub const fn authority(&self) -> usize {
+        self.hosts()
+    }
+
+    /// Returns the number of the impostor, if there is one.
+    #[must_use]
+    pub const fn impostor_host(&self) -> usize {
+        self.hosts() + if self.trust.is_some() { 1 } else { 0 }
+    }
+
+    /// Returns the longest time from healing to the end.
+    #[must_use]
+    pub const fn settle_max(&self) -> Duration {
+        if self.trust.is_some() {
+            SETTLE_MAX_TRUSTING
+        } else {
+            SETTLE_MAX
+        }
     }
 
     fn draw_wires(&mut self, dice: &mut Dice) {

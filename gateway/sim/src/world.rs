@@ -3,6 +3,7 @@
 mod build;
 mod network;
 mod trouble;
+mod trust;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +11,8 @@ use std::{
 };
 
 use fieldgate_proto::{
-    node::{ConnectionKey, SourceIndex},
+    channel::ChannelId,
+    node::{AuthorityRequest, ConnectionKey, SourceIndex, Verdict},
     route::DropReason,
 };
 
@@ -22,7 +24,7 @@ use crate::{
     model::{Broken, Model, Violation, ensure},
     pipe::{Pipe, Side},
     report::{Report, Trace},
-    scenario::{SETTLE_MAX, Scenario, Stop},
+    scenario::{Scenario, Stop},
 };
 
 /// Something that happens at a moment.
@@ -64,6 +66,30 @@ enum Event {
     },
     /// A host starts.
     Start { host: usize },
+    /// Somebody has decided about a peer.
+    Decided {
+        host: usize,
+        life: u32,
+        attempt: u64,
+        verdict: Verdict,
+    },
+    /// A token signs.
+    Signed {
+        host: usize,
+        life: u32,
+        channel: ChannelId,
+        message: Vec<u8>,
+    },
+    /// The authority answers.
+    Answered { life: u32, request: AuthorityRequest },
+    /// A stranger asks to become a member.
+    Enrol { host: usize },
+    /// The authority publishes a list, and again after a while if it is to go on.
+    PublishList { goes_on: bool },
+    /// A gateway is revoked, or no more.
+    Revoke { gateway: usize, revoked: bool },
+    /// A host comes back with what it had kept long before.
+    RollBack { host: usize },
     /// Everything works from now on.
     Heal,
 }
@@ -121,7 +147,7 @@ impl World<'_, '_> {
                 return self.finish();
             }
             if let Some(healed_at) = self.healed_at
-                && self.now > healed_at + nanos(SETTLE_MAX)
+                && self.now > healed_at + nanos(self.scenario.settle_max())
             {
                 let broken = ensure(false, "everything settles after healing", || self.describe());
                 return broken
@@ -176,6 +202,23 @@ impl World<'_, '_> {
             Event::End { fault } => self.end_fault(fault),
             Event::Stop { host, how, lasting } => self.stop(host, how, lasting),
             Event::Start { host } => self.start(host),
+            Event::Decided {
+                host,
+                life,
+                attempt,
+                verdict,
+            } => self.decided(host, life, attempt, verdict),
+            Event::Signed {
+                host,
+                life,
+                channel,
+                message,
+            } => self.signed(host, life, channel, &message),
+            Event::Answered { life, request } => self.answered(life, &request),
+            Event::Enrol { host } => self.enrol(host),
+            Event::PublishList { goes_on } => self.publish_list(goes_on),
+            Event::Revoke { gateway, revoked } => self.revoke(gateway, revoked),
+            Event::RollBack { host } => self.roll_back(host),
             Event::Heal => self.heal(),
         }
     }
@@ -205,8 +248,13 @@ impl World<'_, '_> {
     }
 
     fn fulfil(&mut self, index: usize, wishes: Wishes) {
+        self.ask(index, wishes.accesses, wishes.signs, wishes.requests);
+        for wall in wishes.times {
+            self.told_time(index, wall);
+        }
         for event in wishes.events {
             self.fingerprint.add(index as u64);
+            self.count_trust(&event);
             self.tell(|world| format!("{}: {event:?}", world.name(index)));
         }
         for neighbour in wishes.dials {
@@ -367,6 +415,7 @@ impl World<'_, '_> {
         // What devices publish at healing is in the journals by then.
         self.now > healed_at + nanos(Duration::from_secs(3))
             && self.down.is_empty()
+            && self.lists_are_everywhere()
             && self.hosts.iter().take(self.scenario.gateways).all(|host| {
                 let machine = host.machine.as_ref();
                 let journal = machine.and_then(|machine| machine.journal.as_ref());

@@ -4,27 +4,34 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fieldgate_proto::{
     identity::Identifier,
-    node::{CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings},
+    node::{
+        AccessPolicy, CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings,
+    },
     relay::{MemberRights, RelaySettings},
+    time::{ClockQuality, WallTime},
 };
 
 use super::{Event, Fingerprint, WireProfile, World};
 use crate::{
     attacker::Attacker,
+    authority::{Authority, MemberPlan},
     dice::Dice,
     gateway::GatewayDisk,
     host::{Host, Role},
     model::Model,
     report::{Report, Trace},
-    scenario::Scenario,
+    scenario::{EPOCH_SECS, Scenario, TrustPlan},
     sink::Store,
+    trusting::{AUTHORITY_NAME, HostTrust, pattern},
 };
 
 impl<'a, 't> World<'a, 't> {
     /// Makes the hosts of `scenario`, and schedules what it says.
     pub(crate) fn new(scenario: &'a Scenario, trace: &'a mut Trace<'t>) -> Self {
         let mut dice = Dice::new(scenario.seed);
-        let hosts = hosts(scenario, &mut dice);
+        let mut model = Model::default();
+        model.trust.begin(scenario.trust.as_ref());
+        let hosts = hosts(scenario, &mut dice, &mut model);
         let wires = wires(scenario, hosts.len(), &mut dice);
         let attacker = scenario
             .attacker
@@ -48,7 +55,7 @@ impl<'a, 't> World<'a, 't> {
             attacker,
             down: BTreeSet::new(),
             doomed: BTreeMap::new(),
-            model: Model::default(),
+            model,
             report: Report {
                 seed: scenario.seed,
                 ..Report::default()
@@ -75,28 +82,35 @@ impl<'a, 't> World<'a, 't> {
         for (fault, (at, _)) in self.scenario.faults.iter().enumerate() {
             self.schedule(*at, Event::Begin { fault });
         }
+        self.plan_trust();
         self.schedule(self.scenario.chaos, Event::Heal);
     }
 }
 
-fn hosts(scenario: &Scenario, dice: &mut Dice) -> Vec<Host> {
-    let mut hosts = Vec::new();
+fn hosts(scenario: &Scenario, dice: &mut Dice, model: &mut Model) -> Vec<Host> {
+    let mut roles = Vec::new();
     for number in 0..scenario.gateways {
-        let files = Role::Gateway(GatewayDisk::default());
-        hosts.push(host(format!("gateway-{number}"), files, scenario, dice));
+        roles.push((format!("gateway-{number}"), Role::Gateway(GatewayDisk::default())));
     }
     for number in 0..scenario.relays {
-        hosts.push(host(format!("relay-{number}"), Role::Relay, scenario, dice));
+        roles.push((format!("relay-{number}"), Role::Relay));
     }
-    hosts.push(host(
-        "collector".to_owned(),
-        Role::Collector(Store::new()),
-        scenario,
-        dice,
-    ));
+    roles.push(("collector".to_owned(), Role::Collector(Store::new())));
+    if let Some(plan) = &scenario.trust {
+        let authority = Role::Authority(Box::new(Authority::new(plan)));
+        roles.push(("authority".to_owned(), authority));
+    }
     if scenario.impostor {
-        hosts.push(host("impostor".to_owned(), Role::Impostor, scenario, dice));
+        roles.push(("impostor".to_owned(), Role::Impostor));
     }
+    let numbered = roles.into_iter().enumerate();
+    let mut hosts: Vec<Host> = numbered
+        .map(|(number, (name, role))| {
+            let mut settings = NodeSettings::new(&name);
+            settings.channels = scenario.channels;
+            Host::new(name, number, role, dice.fork(), settings)
+        })
+        .collect();
     for (host, clock) in hosts.iter_mut().zip(&scenario.clocks) {
         host.clock = *clock;
     }
@@ -104,13 +118,53 @@ fn hosts(scenario: &Scenario, dice: &mut Dice) -> Vec<Host> {
     for (index, host) in hosts.iter_mut().enumerate() {
         introduce(host, index, scenario, &identifiers);
     }
+    if let Some(plan) = &scenario.trust {
+        admit(&mut hosts, scenario, plan, model);
+    }
     hosts
 }
 
-fn host(name: String, role: Role, scenario: &Scenario, dice: &mut Dice) -> Host {
-    let mut settings = NodeSettings::new(&name);
-    settings.channels = scenario.channels;
-    Host::new(name, role, dice.fork(), settings)
+/// Makes members of the hosts, or gives them tickets, and has all trust the authority.
+fn admit(hosts: &mut [Host], scenario: &Scenario, plan: &TrustPlan, model: &mut Model) {
+    let (members, others) = hosts.split_at_mut(scenario.authority());
+    let Some((authority, others)) = others.split_first_mut() else {
+        return;
+    };
+    let identifier = authority.member.identifier();
+    for host in members.iter_mut().chain(others).chain([&mut *authority]) {
+        host.trust = Some(HostTrust::new(identifier, plan));
+    }
+    let Role::Authority(store) = &mut authority.role else {
+        return;
+    };
+    store.start(&mut authority.member, &mut authority.dice, EPOCH_SECS);
+    let wall = WallTime {
+        unix_millis: EPOCH_SECS * 1000,
+        quality: ClockQuality::Synchronised,
+    };
+    for (index, host) in members.iter_mut().enumerate() {
+        let (hold, reach): (&[&str], &[&str]) = if index < scenario.gateways {
+            (&[], &[NAME, AUTHORITY_NAME])
+        } else if index == scenario.collector() {
+            (&[NAME], &[AUTHORITY_NAME])
+        } else {
+            (&[], &[])
+        };
+        let member = MemberPlan {
+            name: host.name.clone(),
+            hold: hold.iter().map(|name| pattern(name)).collect(),
+            reach: reach.iter().map(|name| pattern(name)).collect(),
+        };
+        let subject = host.member.identifier();
+        let Some(trust) = &mut host.trust else { continue };
+        if plan.strangers.iter().any(|(stranger, _)| *stranger == index) {
+            let until = EPOCH_SECS + 86_400;
+            trust.ticket = Some(store.ticket(identifier, &mut authority.dice, member, until));
+        } else {
+            store.admit(subject, member);
+            trust.saved.own = store.issue(&authority.member, subject, wall, model);
+        }
+    }
 }
 
 /// Tells a host whom it dials, trusts and serves.
@@ -145,11 +199,7 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
             ways.rotate_left(preferred);
             let mut neighbours = neighbours(&[]);
             if direct {
-                neighbours.push(NeighbourSettings {
-                    relay: None,
-                    pq: scenario.channels.pq,
-                    registrations: Vec::new(),
-                });
+                neighbours.push(directly(scenario));
                 let at = if scenario.direct_first { 0 } else { ways.len() };
                 ways.insert(at, (scenario.relays, None));
                 dials.push(scenario.collector());
@@ -161,6 +211,14 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
                 ..Parts::default()
             }
         }
+        Role::Relay if scenario.trust.is_some() => {
+            dials = vec![scenario.authority()];
+            Parts {
+                neighbours: vec![directly(scenario)],
+                relay: Some(RelaySettings::default()),
+                ..Parts::default()
+            }
+        }
         Role::Relay => {
             dials.clear();
             Parts {
@@ -168,6 +226,10 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
                 ..Parts::default()
             }
         }
+        Role::Authority(_) => Parts {
+            neighbours: neighbours(&[AUTHORITY_NAME]),
+            ..Parts::default()
+        },
         Role::Collector(_) => Parts {
             neighbours: neighbours(&[NAME]),
             collect: Some(CollectSettings {
@@ -191,12 +253,45 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
             }
         }
     };
+    let ways = authority_ways(host, index, scenario);
+    let is_authority = matches!(host.role, Role::Authority(_));
     let target = host.settings_mut();
+    if scenario.trust.is_some() {
+        target.access = AccessPolicy::Ask;
+        target.authority = is_authority;
+        target.authority_pq = scenario.channels.pq;
+        target.authority_ways = ways;
+    }
     target.neighbours = settings.neighbours;
     target.uplinks = settings.uplinks;
     target.relay = settings.relay;
     target.collect = settings.collect;
     host.dials = dials;
+}
+
+/// A neighbour that is no relay.
+const fn directly(scenario: &Scenario) -> NeighbourSettings {
+    NeighbourSettings {
+        relay: None,
+        pq: scenario.channels.pq,
+        registrations: Vec::new(),
+    }
+}
+
+/// Returns how a host reaches the authority.
+fn authority_ways(host: &Host, index: usize, scenario: &Scenario) -> Vec<(usize, Option<String>)> {
+    match host.role {
+        Role::Gateway(_) | Role::Collector(_) | Role::Impostor => {
+            let mut ways: Vec<(usize, Option<String>)> = (0..scenario.relays)
+                .map(|relay| (relay, Some(AUTHORITY_NAME.to_owned())))
+                .collect();
+            let preferred = index % ways.len().max(1);
+            ways.rotate_left(preferred);
+            ways
+        }
+        Role::Relay => vec![(0, None)],
+        Role::Authority(_) => Vec::new(),
+    }
 }
 
 #[derive(Default)]
@@ -211,7 +306,7 @@ fn uplink(scenario: &Scenario, collector: Identifier, ways: Vec<(usize, Option<S
     UplinkSettings {
         collector,
         pq: scenario.channels.pq,
-        live_proof: false,
+        live_proof: scenario.trust.as_ref().is_some_and(|plan| plan.proofs),
         ways,
         latency: scenario.latency_budget,
         // A gateway's are told by its journal at every start.

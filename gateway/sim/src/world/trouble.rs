@@ -112,7 +112,7 @@ impl World<'_, '_> {
             Role::Gateway(_) => Some(0),
             Role::Relay => Some(1),
             Role::Collector(_) => Some(2),
-            Role::Impostor => None,
+            Role::Authority(_) | Role::Impostor => None,
         };
         if let Some(count) = kind.and_then(|kind| self.report.restarts.get_mut(kind)) {
             *count += 1;
@@ -157,6 +157,7 @@ impl World<'_, '_> {
                 from.map(|key| key.1)
             )
         });
+        self.started_trust(index);
         if index == self.scenario.collector() && self.sink_is_stopped() {
             self.stop_sink(true);
         }
@@ -164,7 +165,7 @@ impl World<'_, '_> {
     }
 
     fn is_impostor(&self, index: usize) -> bool {
-        index > self.scenario.collector()
+        index >= self.scenario.impostor_host()
     }
 
     /// Returns whether a stop of the sink is under way.
@@ -185,8 +186,10 @@ impl World<'_, '_> {
     }
 
     fn set_clock(&mut self, index: usize, clock: Clock) {
+        let now = self.now;
         if let Some(host) = self.hosts.get_mut(index) {
             host.clock = clock;
+            self.model.trust.clock_set(index, now);
         }
     }
 
@@ -223,6 +226,7 @@ impl World<'_, '_> {
             }
             self.set_clock(index, Clock::RIGHT);
         }
+        self.heal_trust();
         for gateway in 0..self.scenario.gateways {
             self.schedule(Duration::from_secs(1), Event::Publish { gateway });
         }

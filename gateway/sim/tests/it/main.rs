@@ -3,3 +3,4 @@
 mod malicious;
 mod paths;
 mod seeds;
+mod trust;

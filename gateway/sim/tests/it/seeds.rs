@@ -28,21 +28,21 @@ pub(crate) fn play(scenario: &Scenario, tell: Option<&mut dyn FnMut(String)>) ->
 }
 
 /// Plays a seed that failed once more, and returns the end of its story.
-fn story(seed: u64) -> String {
+fn story(scenario: &Scenario) -> String {
     let mut lines = Vec::new();
-    let _ = play(&Scenario::draw(seed), Some(&mut |line| lines.push(line)));
+    let _ = play(scenario, Some(&mut |line| lines.push(line)));
     let from = lines.len().saturating_sub(STORY_LINES);
     lines.split_off(from).join("\n")
 }
 
 /// Plays all `seeds` on every processor, and returns the sum of the reports.
-fn play_all(seeds: &[u64]) -> Report {
+fn play_all(seeds: &[u64], draw: fn(u64) -> Scenario) -> Report {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut sum = Report::default();
         let mut failures = Vec::new();
         while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match play(&Scenario::draw(*seed), None) {
+            match play(&draw(*seed), None) {
                 Ok(report) => sum.add(&report),
                 Err(failure) => failures.push((*seed, failure)),
             }
@@ -71,7 +71,7 @@ fn play_all(seeds: &[u64]) -> Report {
             failures.len(),
             seeds.len(),
             all.join("\n"),
-            story(*seed)
+            story(&draw(*seed))
         );
     }
     total
@@ -85,33 +85,42 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
-/// Returns the seeds that are kept.
-fn kept() -> Vec<u64> {
-    include_str!("../../seeds.txt")
-        .lines()
+/// Returns the seeds of a list.
+fn listed(list: &str) -> Vec<u64> {
+    list.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split_whitespace().next())
-        .map(|seed| seed.parse().expect("a line of seeds.txt begins with a number"))
+        .map(|seed| {
+            seed.parse()
+                .expect("a line of a list of seeds begins with a number")
+        })
         .collect()
+}
+
+/// Plays the seeds that are asked for, or those that are kept and the first `count` others; returns the sum of the reports, if it
+/// was so many that everything must have happened.
+#[expect(clippy::print_stdout, reason = "whoever asks for a seed wants its story")]
+pub(crate) fn play_seeds(kept: &str, count: u64, draw: fn(u64) -> Scenario) -> Option<Report> {
+    if let Some(seed) = number("FIELDGATE_SIM_SEED") {
+        let scenario = draw(seed);
+        println!("{scenario:#?}");
+        let played = play(&scenario, Some(&mut |line| println!("{line}")));
+        println!("{played:#?}");
+        played.expect("the seed breaks nothing");
+        return None;
+    }
+    let asked = number("FIELDGATE_SIM_SEEDS");
+    let mut seeds = listed(kept);
+    let known: BTreeSet<u64> = seeds.iter().copied().collect();
+    seeds.extend((1..=asked.unwrap_or(count)).filter(|seed| !known.contains(seed)));
+    let total = play_all(&seeds, draw);
+    println!("{} seeds: {total:#?}", seeds.len());
+    asked.is_none_or(|asked| asked >= count).then_some(total)
 }
 
 #[test]
 fn whatever_goes_wrong_nothing_promised_is_lost_or_counts_twice() {
-    if let Some(seed) = number("FIELDGATE_SIM_SEED") {
-        let scenario = Scenario::draw(seed);
-        println!("{scenario:#?}");
-        let played = play(&scenario, Some(&mut |line| println!("{line}")));
-        println!("{played:#?}");
-        played.unwrap();
-        return;
-    }
-    let asked = number("FIELDGATE_SIM_SEEDS");
-    let mut seeds = kept();
-    let known: BTreeSet<u64> = seeds.iter().copied().collect();
-    seeds.extend((1..=asked.unwrap_or(SEEDS)).filter(|seed| !known.contains(seed)));
-    let total = play_all(&seeds);
-    println!("{} seeds: {total:#?}", seeds.len());
-    if asked.is_none_or(|asked| asked >= SEEDS) {
+    if let Some(total) = play_seeds(include_str!("../../seeds.txt"), SEEDS, Scenario::draw) {
         everything_happened(&total);
     }
 }
