@@ -78,7 +78,7 @@ struct Layer {
     cure: &'static str,
 }
 
-const LAYERS: [Layer; 14] = [
+const LAYERS: [Layer; 15] = [
     Layer {
         name: "fieldgate-proto",
         may_import: &[],
@@ -104,6 +104,11 @@ const LAYERS: [Layer; 14] = [
         name: "fieldgate-adapters",
         may_import: &["fieldgate-proto"],
         cure: "an adapter knows readings and commands only",
+    },
+    Layer {
+        name: "fieldgate-policy",
+        may_import: &["fieldgate-proto"],
+        cure: "policies know identifiers and words, not channels",
     },
     Layer {
         name: "fieldgate-mqtt",
@@ -174,6 +179,7 @@ const BELOW_GATEWAY: &[&str] = &[
     "fieldgate-hsm",
     "fieldgate-io",
     "fieldgate-mqtt",
+    "fieldgate-policy",
     "fieldgate-proto",
 ];
 
