@@ -88,19 +88,20 @@ enum Mismatch {
 
 impl Explanation {
     pub(crate) fn new(policy: &Policy, request: &Request) -> Self {
+        let policy = &policy.spelt_out();
         let translated = translate(request);
         let verdicts = policy.evaluate(request, &translated);
-        let allowed = verdicts.allowed(policy);
+        let allowed = verdicts.allowed(policy.rules());
         let verdict = if allowed {
             Verdict::Permitted
         } else if !verdicts.forbids.is_empty() {
             Verdict::Forbidden
-        } else if !verdicts.failed_forbids(policy).is_empty() {
+        } else if !verdicts.failed_forbids(policy.rules()).is_empty() {
             Verdict::CannotBeEvaluated
         } else {
             Verdict::NothingPermits
         };
-        let rules = verdicts.deciding(policy).into_iter();
+        let rules = verdicts.deciding(policy.rules()).into_iter();
         let rules = rules.filter_map(|index| policy.rules().get(index));
         let mut near_misses = Vec::new();
         if verdict == Verdict::NothingPermits {
@@ -116,7 +117,7 @@ impl Explanation {
             rules: rules.map(|rule| rule_shown(policy, rule)).collect(),
             near_misses,
             more_near_misses,
-            errors: verdicts.rule_errors(policy),
+            errors: verdicts.rule_errors(policy.rules()),
         }
     }
 }

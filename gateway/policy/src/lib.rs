@@ -27,6 +27,7 @@
 //! The crate does no I/O and knows neither channels nor credentials: whoever asks says what is known about the principal.
 #![forbid(unsafe_code)]
 
+mod built_in;
 mod check;
 mod clause;
 mod explain;

@@ -1,10 +1,6 @@
 //! Decisions.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, LazyLock},
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use cedar_policy::{
     ActionConstraint, AuthorizationError, Authorizer, Decision as CedarDecision, Effect,
@@ -12,10 +8,11 @@ use cedar_policy::{
 };
 
 use crate::{
+    built_in,
     check::check,
     explain::Explanation,
     request::{Action, Request},
-    translate::{Translated, action_uid, node_id, translate},
+    translate::{Translated, action_uid, group_id, node_id, translate},
 };
 
 /// The name of a rule: what its `@id("…")` says, else `rule` and its number, counted from 1.
@@ -80,13 +77,27 @@ impl RuleError {
 
 /// A policy that has been checked against the schema. Clones are cheap and share it; threads can ask it at the same time.
 #[derive(Clone)]
-pub struct Policy(Arc<Compiled>);
+pub struct Policy(Form);
+
+#[derive(Clone)]
+enum Form {
+    /// The built-in rules, which need no Cedar.
+    BuiltIn,
+    Compiled(Arc<Compiled>),
+}
 
 struct Compiled {
     name: String,
     rules: Vec<Rule>,
-    /// One for each action, in the order of [`Action::ALL`].
-    by_action: Vec<Applicable>,
+    /// Rules for every action and every node.
+    general: PolicySet,
+    /// Rules for some actions; one set for each, in the order of [`Action::ALL`].
+    by_action: Vec<PolicySet>,
+    /// Rules whose scope says `principal == Fieldgate::Node::"…"`, under its id: fleets have one or two for each node, and looking at
+    /// all of them for every request would take a microsecond each.
+    by_node: BTreeMap<String, PolicySet>,
+    /// In the same way those that say `principal in Fieldgate::Group::"…"`.
+    by_group: BTreeMap<String, PolicySet>,
     authorizer: Authorizer,
 }
 
@@ -100,65 +111,69 @@ pub(crate) struct Rule {
     pub(crate) text: Box<str>,
 }
 
-/// The rules that can apply to one action. Within Cedar's sets a rule is named by its index in [`Compiled::rules`].
-#[derive(Default)]
-struct Applicable {
-    /// Those that are not about one node.
-    general: PolicySet,
-    /// Those whose scope says `principal == Fieldgate::Node::"…"`, under its id: fleets have one or two for each node, and looking
-    /// at all of them for every request would take a microsecond each.
-    by_node: BTreeMap<String, PolicySet>,
-}
-
 impl Policy {
     /// Returns the policy of a node whose file names no other.
     #[must_use]
-    pub fn built_in() -> Self {
-        static POLICY: LazyLock<Policy> = LazyLock::new(|| {
-            check("built-in", crate::BUILT_IN)
-                .policy
-                .expect("the built-in policy is good, which a test shows")
-        });
-        POLICY.clone()
+    pub const fn built_in() -> Self {
+        Self(Form::BuiltIn)
     }
 
-    /// Puts checked rules together.
+    /// Puts checked rules together. Within Cedar's sets a rule is named by its index.
     pub(crate) fn new<'a>(name: &str, rules: impl Iterator<Item = (Rule, &'a CedarPolicy)>) -> Self {
-        let mut by_action: Vec<Applicable> = Action::ALL.iter().map(|_| Applicable::default()).collect();
-        let mut kept = Vec::new();
-        for (index, (rule, policy)) in rules.enumerate() {
-            kept.push(rule);
-            let policy = policy.new_id(CedarPolicyId::new(index.to_string()));
-            for (action, applicable) in Action::ALL.iter().zip(&mut by_action) {
-                if applies(&policy, *action) {
-                    applicable.add(policy.clone());
-                }
-            }
-        }
-        Self(Arc::new(Compiled {
+        let mut compiled = Compiled {
             name: name.to_owned(),
-            rules: kept,
-            by_action,
+            rules: Vec::new(),
+            general: PolicySet::new(),
+            by_action: vec![PolicySet::new(); Action::ALL.len()],
+            by_node: BTreeMap::new(),
+            by_group: BTreeMap::new(),
             authorizer: Authorizer::new(),
-        }))
+        };
+        for (index, (rule, policy)) in rules.enumerate() {
+            compiled.rules.push(rule);
+            compiled.add(policy.new_id(CedarPolicyId::new(index.to_string())));
+        }
+        compiled.rules.shrink_to_fit();
+        Self(Form::Compiled(Arc::new(compiled)))
     }
 
     /// Returns what the policy was called when it was checked.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.0.name
+        match &self.0 {
+            Form::BuiltIn => BUILT_IN_NAME,
+            Form::Compiled(compiled) => &compiled.name,
+        }
     }
 
     /// Returns how many rules it has.
     #[must_use]
     pub fn rule_count(&self) -> usize {
-        self.0.rules.len()
+        match &self.0 {
+            Form::BuiltIn => built_in::IDS.len(),
+            Form::Compiled(compiled) => compiled.rules.len(),
+        }
     }
 
     /// Answers a request. Takes some microseconds; meant to be asked once per channel or stream, not per message.
     #[must_use]
     pub fn decide(&self, request: &Request) -> Decision {
-        self.evaluate(request, &translate(request)).decision(self)
+        match &self.0 {
+            Form::BuiltIn => {
+                let permits = built_in::permits(request).into_iter();
+                let id = |index: usize| built_in::IDS.get(index).map(|id| PolicyId((*id).into()));
+                let reasons: Vec<PolicyId> = permits.filter_map(id).collect();
+                Decision {
+                    allowed: !reasons.is_empty(),
+                    reasons,
+                    errors: Vec::new(),
+                }
+            }
+            Form::Compiled(compiled) => {
+                let verdicts = compiled.evaluate(request, &translate(request));
+                verdicts.decision(&compiled.rules)
+            }
+        }
     }
 
     /// Returns whether a live proof makes the difference: the request is denied without one and allowed with one. A node
@@ -175,21 +190,71 @@ impl Policy {
         Explanation::new(self, request)
     }
 
-    pub(crate) fn rules(&self) -> &[Rule] {
-        &self.0.rules
+    /// Returns the same policy with its rules as their author wrote them.
+    pub(crate) fn spelt_out(&self) -> Self {
+        match &self.0 {
+            Form::BuiltIn => check(BUILT_IN_NAME, crate::BUILT_IN)
+                .policy
+                .expect("the built-in policy is good, which a test shows"),
+            Form::Compiled(_) => self.clone(),
+        }
     }
 
-    /// Asks Cedar, and puts together what it says of the rules for everybody and of those for this node.
+    /// Returns the rules; none of the built-in policy before it is [spelt out](Self::spelt_out).
+    pub(crate) fn rules(&self) -> &[Rule] {
+        match &self.0 {
+            Form::BuiltIn => &[],
+            Form::Compiled(compiled) => &compiled.rules,
+        }
+    }
+
+    /// Asks Cedar; nobody for the built-in policy before it is [spelt out](Self::spelt_out).
     pub(crate) fn evaluate(&self, request: &Request, translated: &Translated) -> Verdicts {
-        let mut verdicts = Verdicts::default();
-        let index = Action::ALL.iter().position(|action| *action == request.action());
-        let Some(applicable) = index.and_then(|index| self.0.by_action.get(index)) else {
-            return verdicts;
-        };
+        match &self.0 {
+            Form::BuiltIn => Verdicts::default(),
+            Form::Compiled(compiled) => compiled.evaluate(request, translated),
+        }
+    }
+}
+
+impl Compiled {
+    fn add(&mut self, policy: CedarPolicy) {
+        const FRESH: &str = "each rule has an index of its own";
+        let principal = policy.principal_constraint();
+        if let PrincipalConstraint::Eq(uid) = &principal
+            && let Some(node) = node_id(uid)
+        {
+            let set = self.by_node.entry(node.to_owned()).or_default();
+            set.add(policy).expect(FRESH);
+        } else if let PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) = &principal
+            && let Some(group) = group_id(uid)
+        {
+            let set = self.by_group.entry(group.to_owned()).or_default();
+            set.add(policy).expect(FRESH);
+        } else if policy.action_constraint() == ActionConstraint::Any {
+            self.general.add(policy).expect(FRESH);
+        } else {
+            for (action, set) in Action::ALL.iter().zip(&mut self.by_action) {
+                if applies(&policy, *action) {
+                    set.add(policy.clone()).expect(FRESH);
+                }
+            }
+        }
+    }
+
+    /// Asks Cedar about each set of rules that can apply, and puts together what it says.
+    fn evaluate(&self, request: &Request, translated: &Translated) -> Verdicts {
+        let action = Action::ALL.iter().position(|action| *action == request.action());
         let node = request.principal().identifier.to_string();
-        for set in std::iter::once(&applicable.general).chain(applicable.by_node.get(&node)) {
+        let groups = request.principal().groups();
+        let groups = groups.into_iter().filter_map(|group| self.by_group.get(group));
+        let sets = std::iter::once(&self.general)
+            .chain(action.and_then(|action| self.by_action.get(action)))
+            .chain(self.by_node.get(&node))
+            .chain(groups);
+        let mut verdicts = Verdicts::default();
+        for set in sets {
             let response = self
-                .0
                 .authorizer
                 .is_authorized(&translated.request, set, &translated.entities);
             let reasons = response.diagnostics().reason().filter_map(rule_index);
@@ -214,25 +279,9 @@ impl Policy {
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Policy")
-            .field("name", &self.0.name)
-            .field("rules", &self.0.rules.len())
+            .field("name", &self.name())
+            .field("rules", &self.rule_count())
             .finish_non_exhaustive()
-    }
-}
-
-impl Applicable {
-    fn add(&mut self, policy: CedarPolicy) {
-        let set = match policy.principal_constraint() {
-            PrincipalConstraint::Eq(uid) => match node_id(&uid) {
-                Some(node) => self.by_node.entry(node.to_owned()).or_default(),
-                None => &mut self.general,
-            },
-            PrincipalConstraint::Any
-            | PrincipalConstraint::In(_)
-            | PrincipalConstraint::Is(_)
-            | PrincipalConstraint::IsIn(..) => &mut self.general,
-        };
-        set.add(policy).expect("each rule has an index of its own");
     }
 }
 
@@ -261,44 +310,39 @@ pub(crate) struct Verdicts {
 impl Verdicts {
     /// Returns the rules that would forbid if they could be evaluated. Cedar skips them, which would let through what their author
     /// wanted to stop.
-    pub(crate) fn failed_forbids(&self, policy: &Policy) -> Vec<usize> {
+    pub(crate) fn failed_forbids(&self, rules: &[Rule]) -> Vec<usize> {
         let failed = self.errors.iter().map(|(index, _)| *index);
-        let is_forbid = |index: &usize| {
-            policy
-                .rules()
-                .get(*index)
-                .is_none_or(|rule| rule.effect == Effect::Forbid)
-        };
+        let is_forbid = |index: &usize| rules.get(*index).is_none_or(|rule| rule.effect == Effect::Forbid);
         failed.filter(is_forbid).collect()
     }
 
-    pub(crate) fn allowed(&self, policy: &Policy) -> bool {
-        !self.permits.is_empty() && self.forbids.is_empty() && self.failed_forbids(policy).is_empty()
+    pub(crate) fn allowed(&self, rules: &[Rule]) -> bool {
+        !self.permits.is_empty() && self.forbids.is_empty() && self.failed_forbids(rules).is_empty()
     }
 
     /// Returns the rules that decided.
-    pub(crate) fn deciding(&self, policy: &Policy) -> Vec<usize> {
-        if self.allowed(policy) {
+    pub(crate) fn deciding(&self, rules: &[Rule]) -> Vec<usize> {
+        if self.allowed(rules) {
             return self.permits.clone();
         }
-        let mut deciding = self.failed_forbids(policy);
+        let mut deciding = self.failed_forbids(rules);
         deciding.extend(&self.forbids);
         deciding.sort_unstable();
         deciding
     }
 
-    fn decision(&self, policy: &Policy) -> Decision {
-        let id = |index: usize| policy.rules().get(index).map(|rule| rule.id.clone());
+    fn decision(&self, rules: &[Rule]) -> Decision {
+        let id = |index: usize| rules.get(index).map(|rule| rule.id.clone());
         Decision {
-            allowed: self.allowed(policy),
-            reasons: self.deciding(policy).into_iter().filter_map(id).collect(),
-            errors: self.rule_errors(policy),
+            allowed: self.allowed(rules),
+            reasons: self.deciding(rules).into_iter().filter_map(id).collect(),
+            errors: self.rule_errors(rules),
         }
     }
 
-    pub(crate) fn rule_errors(&self, policy: &Policy) -> Vec<RuleError> {
+    pub(crate) fn rule_errors(&self, rules: &[Rule]) -> Vec<RuleError> {
         let errors = self.errors.iter().filter_map(|(index, message)| {
-            let rule = policy.rules().get(*index)?;
+            let rule = rules.get(*index)?;
             Some(RuleError {
                 rule: rule.id.clone(),
                 message: message.clone(),
@@ -307,6 +351,9 @@ impl Verdicts {
         errors.collect()
     }
 }
+
+/// What the built-in policy is called where a rule of it is named.
+const BUILT_IN_NAME: &str = "built-in";
 
 #[cfg(test)]
 mod tests;

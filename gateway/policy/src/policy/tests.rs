@@ -190,8 +190,11 @@ fn connecting_needs_the_same_for_every_service() {
 fn built_in_policy_has_no_problem_and_is_one() {
     let checked = check("built-in", crate::BUILT_IN);
     assert_eq!(checked.problems.render_json(), "[]");
-    assert_eq!(Policy::built_in().rule_count(), 6);
-    assert!(Arc::ptr_eq(&Policy::built_in().0, &Policy::built_in().0));
+    let text = checked.policy.expect("it is good");
+    let ids: Vec<&str> = text.rules().iter().map(|rule| rule.id.as_str()).collect();
+    assert_eq!(ids, built_in::IDS);
+    assert_eq!(Policy::built_in().rule_count(), text.rule_count());
+    assert_eq!(Policy::built_in().name(), text.name());
 }
 
 #[test]
@@ -262,6 +265,50 @@ fn attributes_and_groups_are_seen() {
         node.attributes
             .insert("groups".to_owned(), "crews,day".to_owned());
     }));
+}
+
+#[test]
+fn rules_for_groups_and_nodes_look_at_the_action_too_and_forbid_what_others_permit() {
+    let node = principal(1).identifier;
+    let policy = policy(&format!(
+        "permit (principal, action, resource);\n\
+         forbid (principal is Fieldgate::Node in Fieldgate::Group::\"night\", action == Fieldgate::Action::\"connect\", resource);\n\
+         forbid (principal in Fieldgate::Group::\"day\", action, resource) when {{ context.granted }};\n\
+         forbid (principal == Fieldgate::Node::\"{node}\", action == Fieldgate::Action::\"publish\", resource);\n\
+         forbid (principal in Fieldgate::Node::\"{node}\", action == Fieldgate::Action::\"configure\", resource);\n"
+    ));
+    let mut crew = principal(1);
+    crew.attributes
+        .insert("groups".to_owned(), "day,night".to_owned());
+    let granted = Context {
+        granted: true,
+        ..well()
+    };
+    let ids_of = |principal: &Principal, action, context: &Context| {
+        let decision = policy.decide(&request(principal, action, context));
+        let ids = decision.reasons.iter().map(ToString::to_string);
+        (decision.allowed, ids.collect::<Vec<String>>().join(" "))
+    };
+    let expected = [
+        (Action::Connect, &well(), (false, "rule 2")),
+        (Action::Connect, &granted, (false, "rule 2 rule 3")),
+        (Action::Reach, &well(), (true, "rule 1")),
+        (Action::Publish, &well(), (false, "rule 4")),
+        (Action::Publish, &granted, (false, "rule 3 rule 4")),
+        (Action::Configure, &well(), (false, "rule 5")),
+    ];
+    for (action, context, (allowed, ids)) in expected {
+        assert_eq!(
+            ids_of(&crew, action, context),
+            (allowed, ids.to_owned()),
+            "{action}"
+        );
+        assert_eq!(
+            ids_of(&principal(2), action, context),
+            (true, "rule 1".to_owned()),
+            "{action}"
+        );
+    }
 }
 
 #[test]
@@ -412,5 +459,97 @@ fn resources_are_read_as_they_are_written() {
     ] {
         let error = text.parse::<Resource>().expect_err(text);
         assert!(!error.to_string().is_empty() && !error.hint().is_empty());
+    }
+}
+
+/// Rules put into sets by whom and what they are about decide as one set of all rules does.
+mod as_one_set {
+    use cedar_policy::Authorizer;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_rule() -> impl Strategy<Value = String> {
+        let node = |byte| format!("principal == Fieldgate::Node::\"{}\"", principal(byte).identifier);
+        let inside = |byte| format!("principal in Fieldgate::Node::\"{}\"", principal(byte).identifier);
+        let principals = vec![
+            "principal".to_owned(),
+            "principal is Fieldgate::Node".to_owned(),
+            node(1),
+            node(2),
+            inside(1),
+            "principal in Fieldgate::Group::\"a\"".to_owned(),
+            "principal is Fieldgate::Node in Fieldgate::Group::\"b\"".to_owned(),
+        ];
+        let actions = vec![
+            "action",
+            "action == Fieldgate::Action::\"connect\"",
+            "action == Fieldgate::Action::\"publish\"",
+            "action in [Fieldgate::Action::\"connect\", Fieldgate::Action::\"reach\"]",
+            "action in Fieldgate::Action::\"reach\"",
+        ];
+        let resources = vec![
+            "resource",
+            "resource == Fieldgate::Service::\"uplink\"",
+            "resource is Fieldgate::RelayName",
+        ];
+        let conditions = vec![
+            "",
+            "when { principal.member }",
+            "unless { context.granted }",
+            "when { context has hops && context.hops * 9223372036854775807 > 5 }",
+        ];
+        (
+            prop::sample::select(vec!["permit", "permit", "forbid"]),
+            prop::sample::select(principals),
+            prop::sample::select(actions),
+            prop::sample::select(resources),
+            prop::sample::select(conditions),
+        )
+            .prop_map(|(effect, principal, action, resource, condition)| {
+                format!("{effect} ({principal}, {action}, {resource}) {condition};\n")
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn decides_the_same(
+            rules in prop::collection::vec(any_rule(), 0..12),
+            who in 1_u8..4,
+            member: bool,
+            granted: bool,
+            hops in prop::option::of(0_u32..3),
+            groups in prop::sample::select(vec!["", "a", "b", "b,a", "c"]),
+            action in prop::sample::select(vec![Action::Connect, Action::Publish, Action::Reach, Action::Revoke]),
+        ) {
+            let text = rules.concat();
+            let Some(policy) = check("f", &text).policy else { return Ok(()) };
+            let mut principal = Principal { member, ..principal(who) };
+            principal.attributes.insert("groups".to_owned(), groups.to_owned());
+            let context = Context { granted, hops, ..well() };
+            let request = request(&principal, action, &context);
+            let decision = policy.decide(&request);
+
+            let translated = translate(&request);
+            let whole: PolicySet = text.parse().expect("it was good before");
+            let response = Authorizer::new().is_authorized(&translated.request, &whole, &translated.entities);
+            let theirs: Vec<usize> = response.diagnostics().errors().map(|error| {
+                let AuthorizationError::PolicyEvaluationError(error) = error;
+                let id: &str = error.policy_id().as_ref();
+                id.trim_start_matches("policy").parse().expect("a number")
+            }).collect();
+            let fails_to_forbid = theirs.iter().any(|index| rules[*index].starts_with("forbid"));
+            prop_assert_eq!(decision.allowed, response.decision() == CedarDecision::Allow && !fails_to_forbid);
+            prop_assert_eq!(decision.errors.len(), theirs.len());
+            if !fails_to_forbid {
+                let mut reasons: Vec<usize> = response.diagnostics().reason().map(|id| {
+                    let id: &str = id.as_ref();
+                    id.trim_start_matches("policy").parse().expect("a number")
+                }).collect();
+                reasons.sort_unstable();
+                let reasons: Vec<String> = reasons.iter().map(|index| format!("rule {}", index + 1)).collect();
+                prop_assert_eq!(ids(&decision), reasons);
+            }
+        }
     }
 }
