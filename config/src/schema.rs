@@ -1,5 +1,7 @@
 //! The table of keys as a JSON Schema, for editors that check and complete TOML.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::spec::{Form, Key, Presence, Spec, When, flow};
@@ -12,7 +14,23 @@ pub(crate) fn render(root: &Spec) -> Value {
         json!("https://json-schema.org/draft/2020-12/schema"),
     );
     schema.insert("title".to_owned(), json!("fieldgate configuration"));
-    Value::Object(schema)
+    sorted(Value::Object(schema))
+}
+
+/// Puts the keys of every object in order. Other crates can switch on that objects keep the order they were made in, and the text
+/// must not depend on what else is built.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(object) => {
+            let ordered: BTreeMap<_, _> = object
+                .into_iter()
+                .map(|(key, value)| (key, sorted(value)))
+                .collect();
+            Value::Object(ordered.into_iter().collect())
+        }
+        Value::Array(values) => Value::Array(values.into_iter().map(sorted).collect()),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other,
+    }
 }
 
 fn table(spec: &Spec) -> Map<String, Value> {
