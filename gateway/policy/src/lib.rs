@@ -20,7 +20,7 @@
 //! # Ok::<(), fieldgate_policy::RequestError>(())
 //! ```
 //!
-//! - [`check`] turns a text into a [`Policy`] and says everything that is wrong with it.
+//! - [`check()`] turns a text into a [`Policy`] and says everything that is wrong with it.
 //! - [`Policy::decide`] answers; [`Policy::explain`] says why.
 //! - What no rule permits is denied; a rule that forbids wins; a rule that could forbid and cannot be evaluated forbids.
 //!

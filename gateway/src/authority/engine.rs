@@ -72,7 +72,7 @@ pub(crate) enum AuthorityAnswer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AuthorityOutput {
     /// The identity key's signature, for
-    /// [`AuthorityHandle::handle_signature`](super::AuthorityHandle::handle_signature).
+    /// [`AuthorityHandle::handle_signature`](super::service::AuthorityHandle::handle_signature).
     Sign(SignRequest),
     /// There is a new status list: history and signed statement of kind 2, to be taken by the node itself and told to
     /// everybody connected.

@@ -12,10 +12,10 @@ fn command(words: &[&str]) -> PolicyCommand {
 }
 
 fn asked(words: &[&str]) -> Result<Request, Failure> {
-    match command(words) {
-        PolicyCommand::Explain(args) => request(&args),
-        other => panic!("{other:?}"),
-    }
+    let PolicyCommand::Explain(args) = command(words) else {
+        panic!("{words:?} do not explain");
+    };
+    request(&args)
 }
 
 fn node() -> String {
