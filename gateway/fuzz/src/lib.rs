@@ -25,12 +25,13 @@ pub mod status_list;
 pub mod ticket;
 pub mod topic;
 pub mod wire;
+pub mod worker_protocol;
 
 /// A target's name and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 20] = [
     ("channel", channel::run),
     ("config", config::run),
     ("credential", credential::run),
@@ -50,6 +51,7 @@ pub const TARGETS: [Target; 19] = [
     ("ticket", ticket::run),
     ("topic", topic::run),
     ("wire", wire::run),
+    ("worker_protocol", worker_protocol::run),
 ];
 
 #[cfg(test)]
