@@ -17,6 +17,10 @@ fn every_example_is_good() {
         "collector",
         "gateway-minimal",
         "collector-minimal",
+        "authority",
+        "relay-fleet",
+        "collector-fleet",
+        "gateway-fleet",
     ] {
         let file =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../packaging/examples/{example}.toml"));

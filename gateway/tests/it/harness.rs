@@ -7,6 +7,7 @@ pub(crate) mod node;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod scrape;
+pub(crate) mod shell;
 pub(crate) mod site;
 pub(crate) mod token;
 pub(crate) mod wait;

@@ -14,6 +14,7 @@ mod client_faults;
 mod custody;
 mod demo;
 mod doctor;
+mod fleet;
 mod harness;
 mod journal_faults;
 mod namespaces;

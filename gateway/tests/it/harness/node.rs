@@ -41,8 +41,15 @@ impl Node {
     pub(crate) fn new(parent: &Path, name: &str, metrics: SocketAddr) -> Self {
         let dir = parent.join(name);
         fs::create_dir_all(&dir).expect("the parent is ours");
+        let node = Self::found(dir, name, metrics);
+        node.write_secret("passphrase", &RANDOM_KEY);
+        node
+    }
+
+    /// A node that somebody else has made in `dir`.
+    pub(crate) fn found(dir: PathBuf, name: &str, metrics: SocketAddr) -> Self {
         let config = dir.join("fieldgate.toml");
-        let node = Self {
+        Self {
             name: name.to_owned(),
             config,
             metrics,
@@ -50,9 +57,7 @@ impl Node {
             environment: Vec::new(),
             process: None,
             dir,
-        };
-        node.write_secret("passphrase", &RANDOM_KEY);
-        node
+        }
     }
 
     /// Lets `words` start the node.

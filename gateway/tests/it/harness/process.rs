@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     io::{BufRead as _, BufReader, Read, Write as _},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
     time::Duration,
@@ -28,23 +28,37 @@ impl Process {
     /// # Panics
     /// If it does not start.
     pub(crate) fn spawn(name: &str, command: &mut Command) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Self::of(name, command).0
+    }
+
+    /// Starts `command` and returns its standard input too.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub(crate) fn spawn_with_input(name: &str, command: &mut Command) -> (Self, ChildStdin) {
+        command.stdin(Stdio::piped());
+        let (process, input) = Self::of(name, command);
+        (process, input.expect("it is piped"))
+    }
+
+    fn of(name: &str, command: &mut Command) -> (Self, Option<ChildStdin>) {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = start(command);
+        let input = child.stdin.take();
         let (sender, lines) = channel();
         let out = child.stdout.take().expect("it is piped");
         let err = child.stderr.take().expect("it is piped");
         read_lines(out, sender.clone());
         read_lines(err, sender);
-        Self {
+        let process = Self {
             name: name.to_owned(),
             child,
             lines,
             seen: Vec::new(),
             looked: 0,
-        }
+        };
+        (process, input)
     }
 
     /// Waits for the next line of either stream that `want` takes.
@@ -113,6 +127,18 @@ impl Process {
                 Err(RecvTimeoutError::Timeout) => {
                     panic!("no end within {PATIENCE:?}; {}", self.printed())
                 }
+            }
+        }
+    }
+
+    /// Waits for its end and returns whether it came within `wait`.
+    pub(crate) fn ends_within(&mut self, wait: Duration) -> bool {
+        let deadline = Deadline::after(wait);
+        loop {
+            match self.lines.recv_timeout(deadline.left()) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().is_ok(),
+                Err(RecvTimeoutError::Timeout) => return false,
             }
         }
     }
