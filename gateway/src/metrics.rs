@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
+use fieldgate_hsm::process::Condition;
 use metrics::{Label, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::{
@@ -13,7 +14,7 @@ use tokio::{
 
 use crate::{
     runtime::NodeHandle,
-    status::{Health, NodeStatus},
+    status::{Health, IdentityStatus, NodeStatus},
 };
 
 /// The recorder and its text form.
@@ -40,7 +41,7 @@ impl Exposition {
 }
 
 /// Name, unit and meaning of every counter.
-const COUNTERS: [(&str, Unit, &str); 27] = [
+const COUNTERS: [(&str, Unit, &str); 28] = [
     (
         "fieldgate_identity_signatures_total",
         Unit::Count,
@@ -50,6 +51,11 @@ const COUNTERS: [(&str, Unit, &str); 27] = [
         "fieldgate_identity_errors_total",
         Unit::Count,
         "Failed attempts to sign with the identity key",
+    ),
+    (
+        "fieldgate_token_worker_restarts_total",
+        Unit::Count,
+        "Starts of the process that holds the identity key after it was lost, by cause",
     ),
     ("fieldgate_turns_total", Unit::Count, "Turns of a shard's loop"),
     (
@@ -175,7 +181,7 @@ const COUNTERS: [(&str, Unit, &str); 27] = [
 ];
 
 /// Name, unit and meaning of every gauge.
-const GAUGES: [(&str, Unit, &str); 18] = [
+const GAUGES: [(&str, Unit, &str); 20] = [
     (
         "fieldgate_healthy",
         Unit::Count,
@@ -192,6 +198,16 @@ const GAUGES: [(&str, Unit, &str); 18] = [
         "fieldgate_identity_attestation_seconds",
         Unit::Seconds,
         "Time until the attestation of the channel key ends",
+    ),
+    (
+        "fieldgate_token_worker_condition",
+        Unit::Count,
+        "1 for what the process that holds the identity key is doing, 0 for what it is not",
+    ),
+    (
+        "fieldgate_token_present",
+        Unit::Count,
+        "1 if the token that holds the identity key is there; looked at every 10 s",
     ),
     ("fieldgate_mqtt_clients", Unit::Count, "MQTT clients connected"),
     ("fieldgate_links", Unit::Count, "Links that are up"),
@@ -289,21 +305,7 @@ fn record(status: &NodeStatus) {
         1,
     );
     level("fieldgate_build", &[("version", &status.version)], 1);
-    level(
-        "fieldgate_identity_attestation_seconds",
-        &[],
-        status.identity.attestation_secs,
-    );
-    count(
-        "fieldgate_identity_signatures_total",
-        &[],
-        status.identity.signatures,
-    );
-    count(
-        "fieldgate_identity_errors_total",
-        &[],
-        status.identity.signing_errors,
-    );
+    record_identity(&status.identity);
     for (index, shard) in status.shards.iter().enumerate() {
         let shard_label = index.to_string();
         let labels = [("shard", shard_label.as_str())];
@@ -376,6 +378,48 @@ fn record(status: &NodeStatus) {
     }
     if !status.sinks.is_empty() {
         count("fieldgate_delivered_readings_total", &[], status.delivered);
+    }
+}
+
+fn record_identity(identity: &IdentityStatus) {
+    level(
+        "fieldgate_identity_attestation_seconds",
+        &[],
+        identity.attestation_secs,
+    );
+    count("fieldgate_identity_signatures_total", &[], identity.signatures);
+    count("fieldgate_identity_errors_total", &[], identity.signing_errors);
+    let Some(worker) = &identity.worker else { return };
+    for condition in [
+        Condition::Running,
+        Condition::Restarting,
+        Condition::PinRefused,
+        Condition::LoginDeadly,
+    ] {
+        let name = condition.name();
+        level(
+            "fieldgate_token_worker_condition",
+            &[("condition", name)],
+            u64::from(worker.condition == name),
+        );
+    }
+    for (cause, restarts) in [
+        ("crash", worker.restarts_crash),
+        ("hang", worker.restarts_hang),
+        ("renewal", worker.restarts_renewal),
+    ] {
+        count(
+            "fieldgate_token_worker_restarts_total",
+            &[("cause", cause)],
+            restarts,
+        );
+    }
+    if identity.key == "token" {
+        level(
+            "fieldgate_token_present",
+            &[],
+            u64::from(worker.token_present == Some(true)),
+        );
     }
 }
 

@@ -221,7 +221,10 @@ impl NodeHandle {
             signatures: statistics.signatures,
             signing_errors: statistics.errors.values().sum(),
             problem: health.problem,
-            worker: statistics.process.as_ref().map(TokenStatus::new),
+            worker: statistics
+                .process
+                .as_ref()
+                .map(|state| TokenStatus::new(state, self.key_place == "token")),
         }
     }
 

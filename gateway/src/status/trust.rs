@@ -118,6 +118,9 @@ pub(crate) struct TokenStatus {
     /// Description and version of the module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) module: Option<String>,
+    /// Whether the token was there when it was last looked at; absent for a sealed file, and while nobody can look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token_present: Option<bool>,
     /// How often it was started anew because it had crashed.
     pub(crate) restarts_crash: u64,
     /// How often because it had hung.
@@ -127,8 +130,11 @@ pub(crate) struct TokenStatus {
 }
 
 impl TokenStatus {
-    pub(crate) fn new(state: &ProcessState) -> Self {
+    /// Takes what the signer tells; `is_token` says that the key is not in a file.
+    pub(crate) fn new(state: &ProcessState, is_token: bool) -> Self {
+        let can_look = is_token && state.condition == Condition::Running;
         Self {
+            token_present: can_look.then_some(state.token.is_some()),
             condition: state.condition.name().to_owned(),
             pid: state.pid,
             sandbox: state.sandbox.to_string(),
@@ -145,6 +151,10 @@ impl TokenStatus {
             Some("the token has refused the PIN: correct it and restart the node".to_owned())
         } else if self.condition == Condition::LoginDeadly.name() {
             Some("the token's module died while it logged in: look into it, then restart the node".to_owned())
+        } else if self.condition == Condition::Restarting.name() {
+            Some("the process that holds the key is gone and will be started again: see the log".to_owned())
+        } else if self.token_present == Some(false) {
+            Some("the token is not there: plug it in; channels live on until the attestation ends".to_owned())
         } else {
             None
         }
@@ -156,6 +166,9 @@ impl TokenStatus {
             "             worker {}, sandbox {}",
             self.condition, self.sandbox
         )?;
+        if self.token_present == Some(false) {
+            write!(out, ", TOKEN AWAY")?;
+        }
         let restarts = self.restarts_crash + self.restarts_hang + self.restarts_renewal;
         if restarts > 0 {
             write!(out, ", started anew {restarts} times")?;
