@@ -2,6 +2,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod client;
+pub(crate) mod guarded;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod ports;
@@ -10,4 +11,5 @@ pub(crate) mod scrape;
 pub(crate) mod shell;
 pub(crate) mod site;
 pub(crate) mod token;
+pub(crate) mod trusted;
 pub(crate) mod wait;

@@ -19,4 +19,8 @@ mod harness;
 mod journal_faults;
 mod namespaces;
 mod paho;
+mod secrets;
+mod spy;
+mod token_faults;
+mod trust_rules;
 mod uplink_faults;
