@@ -176,6 +176,8 @@ const BELOW_GATEWAY: &[&str] = &[
     "fieldgate-ble",
     "fieldgate-coap",
     "fieldgate-config",
+    // In tests: it is no part of anything that is shipped.
+    "fieldgate-faulty-token",
     "fieldgate-hsm",
     "fieldgate-io",
     "fieldgate-mqtt",
