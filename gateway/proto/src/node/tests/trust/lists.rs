@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::{
-    channel::PqPolicy,
     identity::Identifier,
     link::put_ping,
     relay::{MemberRights, RelaySettings},
@@ -432,13 +431,13 @@ fn a_list_that_was_lost_altogether_comes_in_the_end() {
     assert_eq!(net.view(GATEWAY).list_number, 2);
 }
 
-#[test]
-fn what_was_said_before_a_proof_is_not_forgotten() {
+/// A gateway that has list 2 and demands a live proof of a collector that has none; nobody else has anything to do with lists.
+fn demanding() -> Net {
     let mut net = fleet(|plan| {
         plan.settings[GATEWAY].uplinks[0].live_proof = true;
-        plan.settings[GATEWAY].authority_ways.clear();
-        plan.settings[COLLECTOR].authority_ways.clear();
-        plan.settings[RELAY].authority_ways.clear();
+        for host in [GATEWAY, COLLECTOR, RELAY] {
+            plan.settings[host].authority_ways.clear();
+        }
         plan.trust[RELAY] = None;
         plan.settings[RELAY].access = AccessPolicy::Lists;
         let anything = MemberRights {
@@ -453,11 +452,27 @@ fn what_was_said_before_a_proof_is_not_forgotten() {
                 .collect(),
             ..RelaySettings::default()
         });
-        plan.settings[GATEWAY].neighbours[0].pq = PqPolicy::Preferred;
     });
     let secs = net.now.wall.unix_secs();
     let list = net.authority().list(secs);
     net.give_list(GATEWAY, &list);
+    net
+}
+
+#[test]
+fn what_was_said_before_a_proof_is_not_forgotten() {
+    let mut net = demanding();
+    let up = |net: &Net| net.hosts[GATEWAY].node.uplinks().next().unwrap().state == UplinkState::Up;
+    while !up(&net) {
+        assert_eq!(net.view(COLLECTOR).list_number, 0);
+        net.pass(1);
+    }
+    assert_eq!(net.view(COLLECTOR).list_number, 2);
+}
+
+#[test]
+fn no_list_goes_to_who_has_not_proven_itself() {
+    let mut net = demanding();
     net.hosts[COLLECTOR].signs = false;
     net.pass(5);
     assert_eq!(net.view(COLLECTOR).list_number, 0);

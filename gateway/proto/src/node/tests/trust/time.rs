@@ -253,6 +253,38 @@ fn a_peer_answers_once_for_each_question() {
 }
 
 #[test]
+fn a_peer_answers_in_time_and_only_once() {
+    let mut net = fleet(|_| {});
+    // The relay answers nothing by itself; what it is asked the authority is asked too.
+    for host in [GATEWAY, RELAY] {
+        net.hosts[host].clock = BEGINNING;
+    }
+    net.authority().mood = Mood::IsSilent;
+    net.pass(4);
+    let channel = net.hosts[RELAY].channel_with(net.identifier(GATEWAY)).unwrap();
+    let answer = |net: &mut Net, wall| {
+        let nonce = net.question(GATEWAY).unwrap();
+        let mut frames = Vec::new();
+        TrustFrame::OwnTime { nonce, wall }.put(&mut frames);
+        let before = peer_times(net).len();
+        net.say(RELAY, channel, &frames);
+        net.settle();
+        peer_times(net).len() - before
+    };
+    let wall = net.now.wall;
+    assert_eq!(answer(&mut net, wall), 1);
+    assert_eq!(answer(&mut net, wall), 0);
+    // The next question, answered too late, and the one after, answered by somebody who does not know.
+    net.pass(60 + 31);
+    assert_eq!(answer(&mut net, wall), 0);
+    net.pass(35);
+    assert_eq!(answer(&mut net, WallTime::default()), 0);
+    assert_eq!(answer(&mut net, wall), 0);
+    net.pass(60);
+    assert_eq!(answer(&mut net, wall), 1);
+}
+
+#[test]
 fn a_peer_that_does_not_know_the_time_does_not_tell_it() {
     let mut net = fleet(|_| {});
     for host in [GATEWAY, RELAY] {
