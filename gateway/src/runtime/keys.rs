@@ -14,8 +14,10 @@ use fieldgate_hsm::{Deliver, Limits, Priority, SandboxSettings, Signer, Worker, 
 use fieldgate_proto::{
     channel::LocalIdentity,
     crypto::X25519Secret,
-    identity::{AttestationDraft, ChangeDraft, ChangeHistory, KeyAlgorithm, LIFETIME_SECS_MAX, PublicKey},
-    time::WallTime,
+    identity::{
+        AttestationDraft, ChangeDraft, ChangeHistory, KeyAlgorithm, LIFETIME_SECS_MAX, PublicKey, SKEW_SECS,
+    },
+    time::{ClockQuality, WallTime},
 };
 
 use super::{StartError, durable::write_durably, entropy::SystemEntropy, signing::SignerHandle};
@@ -34,6 +36,8 @@ pub(crate) struct Identity {
     history: ChangeHistory,
     signer: SignerHandle,
     sequence: SequenceFile,
+    /// Begin of the attestation in use, seconds since 1970.
+    attested_at: u64,
     /// Shared with status.
     pub(crate) health: Arc<Mutex<KeyHealth>>,
     /// `token`, `file` or `memory`.
@@ -110,6 +114,7 @@ impl Identity {
             history,
             signer,
             sequence,
+            attested_at: 0,
             health: Arc::default(),
             place,
         })
@@ -135,6 +140,7 @@ impl Identity {
             history: self.history.clone(),
             signer: self.signer.clone(),
             sequence: self.sequence.clone(),
+            attested_at: 0,
             health: Arc::default(),
             place: self.place,
         }
@@ -148,6 +154,12 @@ impl Identity {
     /// Returns the way to the key.
     pub(crate) fn signer(&self) -> SignerHandle {
         self.signer.clone()
+    }
+
+    /// Returns whether the attestation in use begins later than others can believe: the clock was ahead and has been corrected.
+    pub(crate) fn is_ahead(&self, wall: WallTime) -> bool {
+        wall.quality >= ClockQuality::Authority
+            && wall.unix_secs().saturating_add(SKEW_SECS) < self.attested_at
     }
 
     /// Draws a new channel key and has the identity key attest it for [`LIFETIME_SECS_MAX`] seconds from `wall` on.
@@ -182,6 +194,7 @@ impl Identity {
         let signature = self.signer.sign(Priority::Renewal, draft.message()).await?;
         let attestation = draft.finish(signature, &self.history).map_err(broken)?;
         let local = LocalIdentity::new(&self.history, &attestation, secret).map_err(broken)?;
+        self.attested_at = now;
         Ok((local, not_after))
     }
 }

@@ -416,9 +416,21 @@ async fn renew(
 ) {
     let mut wait = RENEW_AFTER;
     loop {
-        let rotation = tokio::select! {
-            () = tokio::time::sleep(wait) => None,
-            Some(rotation) = rotations.recv() => Some(rotation),
+        let rotation = {
+            let due = tokio::time::sleep(wait);
+            tokio::pin!(due);
+            loop {
+                tokio::select! {
+                    () = &mut due => break None,
+                    Some(rotation) = rotations.recv() => break Some(rotation),
+                    () = tokio::time::sleep(LOOK_EVERY) => {
+                        if identity.is_ahead(node.clock.wall()) {
+                            tracing::info!("the clock was ahead and was corrected: attested anew");
+                            break None;
+                        }
+                    }
+                }
+            }
         };
         let reloaded = match &rotation {
             Some(_) => identity.reload(&settings).await,
@@ -459,5 +471,7 @@ const RESOLVE_TIME_MAX: Duration = Duration::from_secs(5);
 const MAILBOX_RETRY: Duration = Duration::from_millis(10);
 /// Half the life of an attestation.
 const RENEW_AFTER: Duration = Duration::from_secs(12 * 3600);
+/// How often the attestation is compared with the clock.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time between attempts to renew.
 const RENEW_RETRY: Duration = Duration::from_secs(60);
