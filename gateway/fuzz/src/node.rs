@@ -1,21 +1,35 @@
-//! A whole node: bytes of two connections, as a relay and collector gets them from anybody.
+//! A whole node: bytes of two connections, as a relay, collector and authority gets them from anybody; and frames in a channel, as
+//! it gets them from a peer that is authenticated.
+
+mod insider;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fieldgate_proto::channel::PqPolicy;
 use fieldgate_proto::delivery::Batch;
 use fieldgate_proto::node::{
-    CollectSettings, ConnectionKey, Node, NodeSettings, Output, ReadingSink, SourceInfo, Wire,
+    AccessPolicy, CollectSettings, ConnectionKey, Node, NodeSettings, Output, ReadingSink, SourceInfo, Wire,
 };
 use fieldgate_proto::relay::{MemberRights, RelaySettings};
+use fieldgate_proto::trust::{Saved, Trust, TrustSettings};
 
+use crate::authority::authority;
 use crate::world::{Repeatable, members, now, pieces};
 
-/// Gives each piece of the input to one of the connections; the first of each is preceded by a Hello.
+/// Plays the input as strangers would, and as somebody would who has a key.
 pub fn run(data: &[u8]) {
+    strangers(data);
+    insider::run(data);
+}
+
+/// Makes a relay, collector and authority that trusts.
+fn node(entropy: &mut Repeatable, access: AccessPolicy) -> Node {
     let [own, member] = members();
-    let mut entropy = Repeatable::new(5);
     let mut settings = NodeSettings::new("fuzz");
     let member = member.history.identifier();
+    settings.access = access;
+    settings.authority = true;
+    settings.channels.pq = PqPolicy::Off;
     settings.relay = Some(RelaySettings {
         members: BTreeMap::from([(
             member,
@@ -30,7 +44,19 @@ pub fn run(data: &[u8]) {
         gateways: BTreeSet::from([member]),
         ..CollectSettings::default()
     });
-    let mut node = Node::new(now(0), &mut entropy, settings, own.local());
+    let trust = TrustSettings {
+        authority: Some(authority().history.identifier()),
+        ..TrustSettings::default()
+    };
+    let trust = Trust::new(own.history.identifier(), trust, &Saved::default());
+    let node = Node::new(now(0), entropy, settings, own.local());
+    node.trusting(trust.expect("nothing was saved"))
+}
+
+/// Gives each piece of the input to one of the connections; the first of each is preceded by a Hello.
+fn strangers(data: &[u8]) {
+    let mut entropy = Repeatable::new(5);
+    let mut node = node(&mut entropy, AccessPolicy::Lists);
     let mut buffers = Buffers::default();
     for key in KEYS {
         buffers.0.insert(key, Vec::new());
