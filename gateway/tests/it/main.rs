@@ -19,6 +19,7 @@ mod harness;
 mod journal_faults;
 mod namespaces;
 mod paho;
+mod rotation;
 mod secrets;
 mod spy;
 mod token_faults;
