@@ -34,25 +34,41 @@ pub fn reading_leaf(journal: &JournalId, sequence: u64, reading: &[u8]) -> Hash 
     leaf_hash([journal, &sequence.to_be_bytes(), reading])
 }
 
-/// Returns the protected header of a seal (RFC 9052 §3): algorithm EdDSA, key id, CWT claim "issued at" (RFC 9597), and RFC
-/// 9162 with SHA-256 as the structure that the root is of (draft-ietf-cose-merkle-tree-proofs §4). Deterministic CBOR (RFC 8949
-/// §4.2.1).
+/// Which readings a seal is about. It is signed with the root, because a root alone does not tell how large its tree is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Which of the gateway's journals.
+    pub journal: JournalId,
+    /// Number of the first reading.
+    pub first: u64,
+    /// How many there are, 1 to [`merkle::LEAVES_MAX`].
+    pub count: u64,
+}
+
+/// Returns the protected header of a seal (RFC 9052 §3): algorithm EdDSA, key id, CWT claim "issued at" (RFC 9597), RFC
+/// 9162 with SHA-256 as the structure that the root is of (draft-ietf-cose-merkle-tree-proofs §4), and the extent. Deterministic
+/// CBOR (RFC 8949 §4.2.1).
 #[must_use]
-pub fn protected_header(key_id: &Hash, sealed_at: u64) -> Vec<u8> {
+pub fn protected_header(extent: &Extent, key_id: &Hash, sealed_at: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(PROTECTED_LEN_MAX);
-    out.extend_from_slice(&[MAP_OF_FOUR, LABEL_ALG, ALG_EDDSA, LABEL_KID, BYTES_U8_LEN, 32]);
+    out.extend_from_slice(&[MAP_OF_FIVE, LABEL_ALG, ALG_EDDSA, LABEL_KID, BYTES_U8_LEN, 32]);
     out.extend_from_slice(key_id);
     out.extend_from_slice(&[LABEL_CWT_CLAIMS, MAP_OF_ONE, CLAIM_IAT]);
     put_unsigned(&mut out, sealed_at);
     out.extend_from_slice(&LABEL_VDS);
     out.push(VDS_RFC9162_SHA256);
+    out.extend_from_slice(LABEL_EXTENT);
+    out.extend_from_slice(&[ARRAY_OF_THREE, SIXTEEN_BYTES]);
+    out.extend_from_slice(&extent.journal);
+    put_unsigned(&mut out, extent.first);
+    put_unsigned(&mut out, extent.count);
     out
 }
 
 /// Returns what is signed: the Sig_structure of RFC 9052 §4.4 with `root` as payload.
 #[must_use]
-pub fn signed_bytes(key_id: &Hash, sealed_at: u64, root: &Hash) -> Vec<u8> {
-    let protected = protected_header(key_id, sealed_at);
+pub fn signed_bytes(extent: &Extent, key_id: &Hash, sealed_at: u64, root: &Hash) -> Vec<u8> {
+    let protected = protected_header(extent, key_id, sealed_at);
     let mut out = Vec::with_capacity(CONTEXT.len().saturating_add(protected.len()).saturating_add(40));
     out.push(ARRAY_OF_FOUR);
     out.extend_from_slice(CONTEXT);
@@ -65,14 +81,20 @@ pub fn signed_bytes(key_id: &Hash, sealed_at: u64, root: &Hash) -> Vec<u8> {
 }
 
 impl Seal {
-    /// Verifies the signature over `root` by the key that the attestation with the hash `key_id` is about.
+    /// Verifies the signature over `root`, the root over `extent`, by the key that the attestation with the hash `key_id` is about.
     ///
     /// # Errors
     /// [`CryptoError::Signature`].
-    pub fn verify(&self, public_key: &[u8; 32], key_id: &Hash, root: &Hash) -> Result<(), CryptoError> {
+    pub fn verify(
+        &self,
+        public_key: &[u8; 32],
+        key_id: &Hash,
+        extent: &Extent,
+        root: &Hash,
+    ) -> Result<(), CryptoError> {
         verify_ed25519_plain(
             public_key,
-            &signed_bytes(key_id, self.sealed_at, root),
+            &signed_bytes(extent, key_id, self.sealed_at, root),
             &self.signature,
         )
     }
@@ -146,14 +168,14 @@ impl SealKey {
         &self.key_id
     }
 
-    /// Signs `root` at `sealed_at`, seconds since 1970.
+    /// Signs `root`, the root over `extent`, at `sealed_at`, seconds since 1970.
     #[must_use]
-    pub fn seal(&self, sealed_at: u64, root: &Hash) -> Seal {
+    pub fn seal(&self, sealed_at: u64, extent: &Extent, root: &Hash) -> Seal {
         Seal {
             sealed_at,
             signature: self
                 .secret
-                .sign_plain(&signed_bytes(&self.key_id, sealed_at, root)),
+                .sign_plain(&signed_bytes(extent, &self.key_id, sealed_at, root)),
         }
     }
 }
@@ -180,11 +202,13 @@ fn put_unsigned(out: &mut Vec<u8>, value: u64) {
 /// Label of the proofs that a seal is about a tree, for whoever writes the whole COSE_Sign1: `vdp`.
 pub const LABEL_VDP: i64 = 396;
 
-const PROTECTED_LEN_MAX: usize = 64;
+const PROTECTED_LEN_MAX: usize = 96;
 /// `"Signature1"`.
 const CONTEXT: &[u8; 11] = b"\x6aSignature1";
 const ARRAY_OF_FOUR: u8 = 0x84;
-const MAP_OF_FOUR: u8 = 0xa4;
+const ARRAY_OF_THREE: u8 = 0x83;
+const SIXTEEN_BYTES: u8 = 0x50;
+const MAP_OF_FIVE: u8 = 0xa5;
 const MAP_OF_ONE: u8 = 0xa1;
 /// A byte string whose length is the next byte.
 const BYTES_U8_LEN: u8 = 0x58;
@@ -198,6 +222,8 @@ const CLAIM_IAT: u8 = 6;
 /// 395, `vds`.
 const LABEL_VDS: [u8; 3] = [0x19, 0x01, 0x8b];
 const VDS_RFC9162_SHA256: u8 = 1;
+/// `"fg"`.
+const LABEL_EXTENT: &[u8; 3] = b"\x62fg";
 
 #[cfg(test)]
 mod tests {
@@ -219,17 +245,27 @@ mod tests {
         }
     }
 
+    const EXTENT: Extent = Extent {
+        journal: [5; 16],
+        first: 1,
+        count: 9,
+    };
+
     #[test]
     fn what_is_signed_is_deterministic_cbor() {
-        let bytes = signed_bytes(&[0x11; 32], 1_800_000_000, &[0x22; 32]);
+        let bytes = signed_bytes(&EXTENT, &[0x11; 32], 1_800_000_000, &[0x22; 32]);
         let want = [
             "846a5369676e61747572653158",
-            "32",
-            "a4012704",
+            "4a",
+            "a5012704",
             "5820",
             &"11".repeat(32),
             "0fa1061a6b49d200",
             "19018b01",
+            "626667",
+            "8350",
+            &"05".repeat(16),
+            "0109",
             "405820",
             &"22".repeat(32),
         ];
@@ -277,27 +313,29 @@ mod tests {
             .map(|sequence| reading_leaf(&[5; 16], sequence, b"21.5"))
             .collect();
         let root = merkle::root(&mut leaves).unwrap();
-        let seal = key.seal(1_800_000_100, &root);
+        let seal = key.seal(1_800_000_100, &EXTENT, &root);
         let public = key.attestation().attestation().public_key;
-        seal.verify(&public, key.key_id(), &root).unwrap();
+        seal.verify(&public, key.key_id(), &EXTENT, &root).unwrap();
         for bit in 0..256 {
             let mut other = root;
             other[bit / 8] ^= 1 << (bit % 8);
-            seal.verify(&public, key.key_id(), &other).unwrap_err();
+            seal.verify(&public, key.key_id(), &EXTENT, &other).unwrap_err();
             let mut other = *key.key_id();
             other[bit / 8] ^= 1 << (bit % 8);
-            seal.verify(&public, &other, &root).unwrap_err();
+            seal.verify(&public, &other, &EXTENT, &root).unwrap_err();
         }
         for bit in 0..512 {
             let mut other = seal;
             other.signature[bit / 8] ^= 1 << (bit % 8);
-            other.verify(&public, key.key_id(), &root).unwrap_err();
+            other.verify(&public, key.key_id(), &EXTENT, &root).unwrap_err();
         }
         let later = Seal {
             sealed_at: seal.sealed_at + 1,
             ..seal
         };
-        later.verify(&public, key.key_id(), &root).unwrap_err();
+        later.verify(&public, key.key_id(), &EXTENT, &root).unwrap_err();
+        let longer = Extent { count: 10, ..EXTENT };
+        seal.verify(&public, key.key_id(), &longer, &root).unwrap_err();
     }
 
     #[test]
