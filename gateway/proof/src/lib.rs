@@ -11,6 +11,7 @@
 
 mod error;
 mod file;
+pub mod ledger;
 
 pub use error::ProofError;
 pub use file::PROOF_LEN_MAX;

@@ -9,7 +9,10 @@ use fieldgate_proto::{
 };
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    ledger::{Entries, Entry, SealedBatch},
+    *,
+};
 
 const JOURNAL: [u8; 16] = [5; 16];
 const FIRST: u64 = 1000;
@@ -228,5 +231,129 @@ proptest! {
         if bad != good {
             prop_assert!(Proof::decode(&bad).and_then(|proof| proof.verify()).is_err());
         }
+    }
+}
+
+/// Entries of a ledger: the key, and three batches of 1, 3 and 5 readings; the last with two leaves in place of readings.
+fn ledger() -> Vec<u8> {
+    let (secret, history) = identity(7);
+    let key = seal_key(&secret, &history);
+    let mut out = Vec::new();
+    Entry::Key {
+        history: &history.to_bytes(),
+        attestation: &key.attestation().encode(),
+    }
+    .put(&mut out)
+    .unwrap();
+    for (first, count, skip) in [(1, 1, 0), (2, 3, 0), (3, 5, 2)] {
+        let extent = Extent {
+            journal: JOURNAL,
+            first,
+            count,
+        };
+        let readings = readings(usize::try_from(count).unwrap());
+        let leaves: Vec<Hash> = (first..)
+            .zip(&readings)
+            .map(|(sequence, reading)| reading_leaf(&JOURNAL, sequence, reading))
+            .collect();
+        let root = merkle::root(&mut leaves.clone()).unwrap();
+        let mut bytes = Vec::new();
+        for reading in &readings[skip..] {
+            fieldgate_proto::wire::put_bytes_varint(&mut bytes, reading);
+        }
+        Entry::Batch(SealedBatch {
+            gateway: history.identifier(),
+            key_id: *key.key_id(),
+            extent,
+            seal: key.seal(SEALED_AT, &extent, &root),
+            skipped: leaves[..skip].to_vec(),
+            readings: &bytes,
+        })
+        .put(&mut out)
+        .unwrap();
+    }
+    out
+}
+
+#[test]
+fn a_ledger_proves_what_it_holds() {
+    let bytes = ledger();
+    let mut entries = Entries::new(&bytes);
+    let Some(Entry::Key { history, attestation }) = entries.next() else {
+        panic!("the key comes first");
+    };
+    let key = SealingKey::verify(history, attestation).unwrap();
+    let mut proved = Vec::new();
+    for entry in &mut entries {
+        let Entry::Batch(batch) = entry else {
+            panic!("batches behind the key");
+        };
+        batch.verify(&key).unwrap();
+        for sequence in 0..10 {
+            if let Ok(proof) = batch.prove(history, attestation, sequence) {
+                assert_eq!(
+                    Proof::decode(&proof.encode()).unwrap().verify().unwrap().gateway,
+                    key.gateway
+                );
+                assert_eq!(proof.sequence(), sequence);
+                proved.push(sequence);
+            } else {
+                assert!(!batch.holds(sequence));
+            }
+        }
+    }
+    assert_eq!(proved, [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!((entries.intact(), entries.damaged()), (bytes.len(), 0));
+}
+
+#[test]
+fn a_damaged_entry_costs_itself_alone() {
+    let bytes = ledger();
+    let whole = Entries::new(&bytes).count();
+    for at in 0..bytes.len() {
+        let mut bad = bytes.clone();
+        bad[at] ^= 0x10;
+        let mut entries = Entries::new(&bad);
+        assert_eq!(entries.by_ref().count(), whole - 1, "byte {at}");
+        assert_eq!(entries.damaged(), 1);
+    }
+    for len in 0..bytes.len() {
+        let mut entries = Entries::new(&bytes[..len]);
+        let read = entries.by_ref().count();
+        assert!(read < whole);
+        assert!(entries.intact() <= len);
+        assert_eq!(Entries::new(&bytes[..entries.intact()]).count(), read);
+    }
+}
+
+#[test]
+fn an_entry_that_is_too_long_is_not_written() {
+    let mut out = vec![1];
+    let readings = vec![0; ledger::CONTENT_LEN_MAX];
+    let entry = Entry::Batch(SealedBatch {
+        gateway: identity(7).1.identifier(),
+        key_id: [0; 32],
+        extent: Extent {
+            journal: JOURNAL,
+            first: 1,
+            count: 1,
+        },
+        seal: Seal {
+            sealed_at: 0,
+            signature: [0; 64],
+        },
+        skipped: Vec::new(),
+        readings: &readings,
+    });
+    assert!(matches!(entry.put(&mut out), Err(ProofError::Length { .. })));
+    assert_eq!(out, [1]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_walked_through(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let mut entries = Entries::new(&bytes);
+        entries.by_ref().for_each(drop);
+        prop_assert!(entries.intact() <= bytes.len());
     }
 }
