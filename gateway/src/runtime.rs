@@ -20,7 +20,7 @@ use crate::{
     authority::service::AuthorityHandle,
     commands::Failure,
     sinks::Confirmation,
-    status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus, TokenStatus},
+    status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus, TokenStatus, TpmStatus},
 };
 
 pub(crate) mod belonging;
@@ -226,6 +226,7 @@ impl NodeHandle {
                 .as_ref()
                 .map(|state| TokenStatus::new(state, self.key_place == "token")),
         }
+            tpm: health.tpm.as_ref().map(TpmStatus::new),
     }
 
     /// Asks every shard to end.
