@@ -111,7 +111,12 @@ pub(crate) enum TrunkMessage {
         question: Question,
     },
     /// The list of the revoked that this node's authority has made.
-    PublishStatus(Arc<[u8]>),
+    PublishStatus {
+        /// The list.
+        list: Arc<[u8]>,
+        /// Numbers of the lists that the authority knows to have signed.
+        issued: Arc<[u64]>,
+    },
     /// This node's own credential.
     Credential(Arc<[u8]>),
 }
