@@ -226,12 +226,12 @@ impl NodeHandle {
             signatures: statistics.signatures,
             signing_errors: statistics.errors.values().sum(),
             problem: health.problem,
+            tpm: health.tpm.as_ref().map(TpmStatus::new),
             worker: statistics
                 .process
                 .as_ref()
                 .map(|state| TokenStatus::new(state, self.key_place == "token")),
         }
-            tpm: health.tpm.as_ref().map(TpmStatus::new),
     }
 
     /// Asks every shard to end.
