@@ -17,6 +17,8 @@ use crate::{
     status::{Health, IdentityStatus, NodeStatus},
 };
 
+mod trust;
+
 /// The recorder and its text form.
 pub(crate) struct Exposition {
     recorder: PrometheusRecorder,
@@ -277,17 +279,20 @@ const GAUGES: [(&str, Unit, &str); 24] = [
 ];
 
 fn describe() {
-    for (name, unit, meaning) in COUNTERS {
+    for (name, unit, meaning) in COUNTERS.into_iter().chain(trust::COUNTERS) {
         describe_counter!(name, unit, meaning);
     }
-    for (name, unit, meaning) in GAUGES {
+    for (name, unit, meaning) in GAUGES.into_iter().chain(trust::GAUGES) {
         describe_gauge!(name, unit, meaning);
     }
 }
 
 fn count(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
     debug_assert!(
-        COUNTERS.iter().any(|(known, ..)| *known == name),
+        COUNTERS
+            .iter()
+            .chain(&trust::COUNTERS)
+            .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
     counter!(name, owned(labels)).absolute(value);
@@ -295,7 +300,10 @@ fn count(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
 
 fn level(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
     debug_assert!(
-        GAUGES.iter().any(|(known, ..)| *known == name),
+        GAUGES
+            .iter()
+            .chain(&trust::GAUGES)
+            .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
     #[expect(
@@ -326,6 +334,7 @@ fn record(status: &NodeStatus) {
     );
     level("fieldgate_build", &[("version", &status.version)], 1);
     record_identity(&status.identity);
+    trust::record(status);
     for (index, shard) in status.shards.iter().enumerate() {
         let shard_label = index.to_string();
         let labels = [("shard", shard_label.as_str())];
@@ -575,7 +584,10 @@ const REQUEST_BYTES_MAX: usize = 8 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{JournalStatus, ShardStatus, SinkStatus};
+    use crate::{
+        authority::AuthorityStatus,
+        status::{JournalStatus, ShardStatus, SinkStatus, TrustStatus},
+    };
 
     #[test]
     fn every_recorded_name_has_help_and_type() {
@@ -586,11 +598,25 @@ mod tests {
             }],
             journal: Some(JournalStatus::default()),
             sinks: vec![SinkStatus::default()],
+            trust: Some(TrustStatus {
+                self_revoked: true,
+                ..TrustStatus::default()
+            }),
+            authority: Some(AuthorityStatus {
+                requests: [("enrol/done".to_owned(), 3)].into(),
+                ..AuthorityStatus::default()
+            }),
             ..NodeStatus::default()
         };
         let text = Exposition::new().render(&status);
         assert!(
             text.contains("fieldgate_ingested_readings_total{shard=\"0\"} 12"),
+            "{text}"
+        );
+        assert!(text.contains("fieldgate_trust_self_revoked 1"), "{text}");
+        assert!(text.contains("fieldgate_trust_enrolled 0"), "{text}");
+        assert!(
+            text.contains("fieldgate_authority_requests_total{kind=\"enrol\",outcome=\"done\"} 3"),
             "{text}"
         );
         for line in text

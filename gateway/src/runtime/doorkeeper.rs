@@ -1,11 +1,11 @@
 //! What peers may do here: the policy, asked with what the file and credentials say about them.
 
-use std::{collections::BTreeMap, sync::PoisonError};
+use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path, sync::PoisonError};
 
 use fieldgate_config::settings::Settings;
 use fieldgate_policy::{
-    Action, Context, KeyStorage, LinkKind, Policy, Principal, Request, Resource, Revocation, Service,
-    TimeQuality,
+    Action, Context, KeyStorage, LinkKind, Policy, Principal, Request, Resource, Revocation, SIZE_MAX,
+    Service, TimeQuality,
 };
 use fieldgate_proto::{
     identity::Identifier,
@@ -42,8 +42,21 @@ pub(crate) fn policy(settings: &Settings) -> Result<Policy, StartError> {
     let Some(path) = settings.trust.as_ref().and_then(|trust| trust.policy.as_ref()) else {
         return Ok(Policy::built_in());
     };
-    let text = std::fs::read_to_string(path).map_err(|error| StartError::file(path, &error))?;
+    let text = read_policy(path)?;
     let checked = fieldgate_policy::check(&path.display().to_string(), &text);
+    if checked.policy.is_some() {
+        for problem in checked.problems.iter() {
+            let (line, column) = problem.line_and_column().unwrap_or_default();
+            tracing::warn!(
+                policy = %path.display(),
+                line,
+                column,
+                problem = problem.message(),
+                hint = problem.hint(),
+                "the policy is in use, and perhaps not as it was meant"
+            );
+        }
+    }
     checked.policy.ok_or_else(|| {
         StartError::new(format!(
             "policy {}:\n{}",
@@ -54,6 +67,20 @@ pub(crate) fn policy(settings: &Settings) -> Result<Policy, StartError> {
         ))
         .hint("`fieldgate policy check FILE` says the same")
     })
+}
+
+/// Reads the text of a policy, which is no longer than one may be.
+fn read_policy(path: &Path) -> Result<String, StartError> {
+    let mut text = String::new();
+    let limit = SIZE_MAX as u64;
+    File::open(path)
+        .and_then(|file| file.take(limit + 1).read_to_string(&mut text))
+        .map_err(|error| StartError::file(path, &error))?;
+    if text.len() > SIZE_MAX {
+        let error = format!("policy {} has more than {SIZE_MAX} bytes", path.display());
+        return Err(StartError::new(error).hint("name groups or attributes instead of single nodes"));
+    }
+    Ok(text)
 }
 
 /// Columns for what is wrong with a policy.
@@ -286,5 +313,26 @@ fn context(wall: WallTime, access: &Access, granted: bool) -> Context {
             Freshness::NoList => Revocation::None,
         },
         ticket: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_read_up_to_its_bound() {
+        let dir = tempfile::tempdir().expect("there is room for a directory");
+        let path = dir.path().join("policy.cedar");
+        let text = " ".repeat(SIZE_MAX);
+        std::fs::write(&path, &text).expect("the directory is ours");
+        assert_eq!(read_policy(&path).ok().map(|text| text.len()), Some(SIZE_MAX));
+        std::fs::write(&path, text + " ").expect("the directory is ours");
+        let (message, hint) = read_policy(&path).expect_err("it is too long").into_parts();
+        assert!(message.contains("more than 1048576 bytes"), "{message}");
+        assert!(hint.is_some());
+        // What never ends is not read to its end.
+        let endless = read_policy(Path::new("/dev/zero")).expect_err("it is too long");
+        assert!(endless.into_parts().0.contains("more than"));
     }
 }

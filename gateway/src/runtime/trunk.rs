@@ -25,6 +25,7 @@ use super::{
 };
 use crate::status::{JournalStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
 
+mod complaints;
 mod events;
 mod report;
 
@@ -57,6 +58,8 @@ pub(crate) struct Trunk {
     belongs: bool,
     is_authority: bool,
     clock: Clock,
+    /// Whom the log has complained of.
+    complaints: complaints::Complaints,
     /// Addresses left to try, by neighbour.
     candidates: BTreeMap<usize, Vec<SocketAddr>>,
     /// Neighbours being dialled, by connection.
@@ -121,6 +124,7 @@ impl Trunk {
             commit_delay: parts.commit_delay,
             pending_since: None,
             collecting: parts.collecting,
+            complaints: complaints::Complaints::default(),
             names: parts.names,
             resolve: parts.resolve,
             desk: parts.desk,
@@ -433,7 +437,7 @@ impl Trunk {
                 Output::Forgotten(list) => self.hand_over(DeskRequest::Forgotten(list)),
                 Output::Time(wall) => self.hand_over(DeskRequest::Time(wall)),
                 Output::PeerTime { peer, wall } => self.hand_over(DeskRequest::PeerTime { peer, wall }),
-                Output::Event(event) => self.handle_event(event),
+                Output::Event(event) => self.handle_event(now, event),
             }
         }
     }

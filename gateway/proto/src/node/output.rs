@@ -182,6 +182,11 @@ pub enum Event {
         /// Who.
         peer: Identifier,
     },
+    /// The list of the revoked names this node, or does so no more.
+    SelfRevoked {
+        /// Whether it does.
+        revoked: bool,
+    },
     /// A channel was closed since the peer's credential is not good any more.
     PeerEnded {
         /// Who.

@@ -50,6 +50,8 @@ pub struct TrustView {
     pub list_number: u64,
     /// How fresh it is.
     pub freshness: Freshness,
+    /// Whether it names this node.
+    pub self_revoked: bool,
     /// Peers served on a credential that counts for the time of grace only.
     pub peers_in_grace: usize,
 }
@@ -307,6 +309,11 @@ impl Node {
         if self.trust.is_some() && self.lists.note_freshness(freshness) {
             self.event(Event::FreshnessChanged { freshness });
         }
+        let own = self.channels.local().identifier();
+        let revoked = self.trust.as_ref().is_some_and(|trust| trust.is_revoked(&own));
+        if self.lists.note_self_revoked(revoked) {
+            self.event(Event::SelfRevoked { revoked });
+        }
     }
 
     /// Ends channels whose peer was admitted on a credential that does not count any more.
@@ -355,6 +362,7 @@ impl Node {
             credential: trust.own().map(|own| Arc::clone(&own.credential)),
             list_number: trust.status().map_or(0, StatusList::number),
             freshness: trust.freshness(now.wall),
+            self_revoked: trust.is_revoked(&self.channels.local().identifier()),
             peers_in_grace: self.known.values().filter(|known| known.grace_said).count(),
         })
     }
