@@ -32,7 +32,7 @@ mod worker;
 pub use error::{CallError, Error, ErrorKind, KeyProblem, OsError, PinState, Stage, WorkerEnd};
 pub use file::{Argon2Cost, Derivation, FileSigner, SealError};
 pub use pkcs11::{
-    CreatedKey, KeyOrigin, KeySummary, Library, Pkcs11Signer, Probe, ProbeReport, Recoveries, Serials,
+    CreatedKey, KeyOrigin, KeySummary, Library, LowCount, Pkcs11Signer, Probe, ProbeReport, Recoveries, Serials,
     SignLatency, SlotSummary, TokenState, TokenSummary, TokenTrials, Trial, TrialOutcome, TrialRow,
     create_pkcs11, probe, probe_report,
 };
