@@ -25,11 +25,11 @@ mod token;
 
 pub use create::{CreatedKey, create_pkcs11};
 pub use key::{KeyOrigin, KeySummary};
-pub use session::LowCount;
 pub use probe::{
     Library, Probe, ProbeReport, Serials, SignLatency, SlotSummary, TokenSummary, TokenTrials, Trial,
     TrialOutcome, TrialRow, probe, probe_report,
 };
+pub use session::LowCount;
 
 pub(crate) use create::{create_for, create_successor, destroy};
 pub(crate) use session::{LoginStep, LoginWatch, Pin};

@@ -168,7 +168,10 @@ mod tests {
         let label = hint(&["pkcs11:token=a;serial=0", "pkcs11:token=b;serial=0"]);
         assert!(label.contains("token=…") && !label.contains("serial"), "{label}");
         let serial = hint(&["pkcs11:token=a;serial=1", "pkcs11:token=a;serial=2"]);
-        assert!(serial.contains("serial=…") && !serial.contains("token=…"), "{serial}");
+        assert!(
+            serial.contains("serial=…") && !serial.contains("token=…"),
+            "{serial}"
+        );
         // Two of three have the same label, two the same number: neither alone leaves one.
         let mixed = hint(&[
             "pkcs11:token=a;serial=1",

@@ -40,11 +40,10 @@ impl Running {
         marker: &mut Marker,
     ) -> Result<(Self, Opened), Error> {
         let (running, answer) = Self::configured(settings, task, marker)?;
-        match answer {
-            AnswerBody::Opened(opened) => Ok((running, opened)),
-            AnswerBody::Failed(error) => Err(error),
-            _ => Err(running.end(Interruption::Broken(WireError::Unexpected), marker)),
+        if let AnswerBody::Opened(opened) = answer {
+            return Ok((running, opened));
         }
+        Err(running.other(answer, marker))
     }
 
     /// Starts a process that removes a key from a token, and waits until it has.
@@ -54,11 +53,18 @@ impl Running {
         marker: &mut Marker,
     ) -> Result<(), Error> {
         let (running, answer) = Self::configured(settings, Task::Destroy(*public_key), marker)?;
-        match answer {
-            AnswerBody::Destroyed => Ok(()),
-            AnswerBody::Failed(error) => Err(error),
-            _ => Err(running.end(Interruption::Broken(WireError::Unexpected), marker)),
+        if let AnswerBody::Destroyed = answer {
+            return Ok(());
         }
+        Err(running.other(answer, marker))
+    }
+
+    /// Takes the error out of an answer that is not the one that was hoped for.
+    fn other(self, answer: AnswerBody, marker: &mut Marker) -> Error {
+        if let AnswerBody::Failed(error) = answer {
+            return error;
+        }
+        self.end(Interruption::Broken(WireError::Unexpected), marker)
     }
 
     /// Starts a process, gives it its task and waits for the answer.
