@@ -12,7 +12,8 @@ use fieldgate_io::{Selected, mailbox::MailSender};
 use fieldgate_proto::{
     channel::{ChannelId, LocalIdentity},
     crypto::Signature,
-    node::{AuthorityAnswer, Verdict},
+    identity::Identifier,
+    node::{AuthorityAnswer, Service, Verdict},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -86,7 +87,10 @@ pub(crate) enum TrunkMessage {
         verdict: Verdict,
     },
     /// The policy has changed, so every channel is decided on again.
-    PolicyChanged,
+    PolicyChanged {
+        /// Of whom a live proof is demanded when this node reaches them.
+        proof_demands: Vec<(Service, Identifier)>,
+    },
     /// The identity key's signature for a live proof, if there is one.
     Signature {
         /// For which channel.

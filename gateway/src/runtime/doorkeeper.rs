@@ -1,6 +1,6 @@
 //! What peers may do here: the policy, asked with what the file and credentials say about them.
 
-use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path, sync::PoisonError};
+use std::{cell::OnceCell, collections::BTreeMap, fs::File, io::Read as _, path::Path, sync::PoisonError};
 
 use fieldgate_config::settings::Settings;
 use fieldgate_policy::{
@@ -9,7 +9,7 @@ use fieldgate_policy::{
 };
 use fieldgate_proto::{
     identity::Identifier,
-    node::{self, Access, Verdict},
+    node::{self, Access, ChannelFacts, Verdict},
     relay::{MemberRights, NamePattern},
     time::{ClockQuality, WallTime},
     trust::Freshness,
@@ -26,6 +26,8 @@ pub(crate) struct Doorkeeper {
     gateways: BTreeMap<Identifier, String>,
     /// Names of this relay that anyone may reach in order to enrol.
     open: Vec<NamePattern>,
+    /// Whom this node reaches itself, and for which of their services.
+    own_peers: OnceCell<Vec<(node::Service, Identifier)>>,
 }
 
 /// A member that the file names.
@@ -121,7 +123,48 @@ impl Doorkeeper {
             members: members.collect(),
             gateways: gateways.collect(),
             open: open.map(|name| NamePattern::Exact(name.clone())).collect(),
+            own_peers: OnceCell::new(),
         }
+    }
+
+    /// Returns of which of those that this node reaches itself the policy demands a live proof, whatever else is true of them: they
+    /// are asked before they are used, when not all of it is known yet.
+    pub(crate) fn proof_demands(&self, wall: WallTime) -> Vec<(node::Service, Identifier)> {
+        let peers = self.own_peers.get().into_iter().flatten().copied();
+        peers
+            .filter(|(service, peer)| self.demands_proof(wall, *service, *peer))
+            .collect()
+    }
+
+    /// Takes note of whom this node reaches itself. Only the first call counts.
+    pub(crate) fn set_own_peers(&self, peers: Vec<(node::Service, Identifier)>) {
+        // The node does not change whom it reaches while it runs.
+        drop(self.own_peers.set(peers));
+    }
+
+    fn demands_proof(&self, wall: WallTime, service: node::Service, peer: Identifier) -> bool {
+        let resource = match service {
+            node::Service::Registrar => Service::Registrar,
+            node::Service::Uplink => Service::Uplink,
+            node::Service::Authority => Service::Authority,
+        };
+        let both = [false, true];
+        let variants = both
+            .into_iter()
+            .flat_map(|member| both.map(|post_quantum| (member, post_quantum)));
+        variants.into_iter().any(|(member, post_quantum)| {
+            let mut principal = Principal::new(peer);
+            // This node's file names whom it reaches.
+            principal.named = true;
+            principal.member = member;
+            let facts = ChannelFacts {
+                post_quantum,
+                direct: service == node::Service::Registrar,
+                live_proof: false,
+            };
+            let context = facts_context(wall, facts, Freshness::Fresh { until: u64::MAX }, true);
+            self.ask(&principal, Action::Connect, Resource::Service(resource), context) == Said::WithProof
+        })
     }
 
     /// Decides by another policy from now on.
@@ -295,6 +338,10 @@ fn principal(access: &Access, name: Option<&str>) -> Principal {
 }
 
 fn context(wall: WallTime, access: &Access, granted: bool) -> Context {
+    facts_context(wall, access.facts, access.freshness, granted)
+}
+
+fn facts_context(wall: WallTime, facts: ChannelFacts, freshness: Freshness, granted: bool) -> Context {
     Context {
         time_quality: match wall.quality {
             ClockQuality::Synchronised => TimeQuality::Synchronised,
@@ -303,11 +350,11 @@ fn context(wall: WallTime, access: &Access, granted: bool) -> Context {
             ClockQuality::Unknown => TimeQuality::Unknown,
         },
         link: Some(LinkKind::Tcp),
-        hops: access.facts.direct.then_some(1),
-        post_quantum: access.facts.post_quantum,
-        live_proof: access.facts.live_proof,
+        hops: facts.direct.then_some(1),
+        post_quantum: facts.post_quantum,
+        live_proof: facts.live_proof,
         granted,
-        revocation: match access.freshness {
+        revocation: match freshness {
             Freshness::Fresh { .. } => Revocation::Fresh,
             Freshness::Stale { .. } | Freshness::Lapsed { .. } => Revocation::Stale,
             Freshness::NoList => Revocation::None,

@@ -126,6 +126,8 @@ pub(crate) async fn start(
     if let Some(trust) = control.trust {
         node = node.trusting(trust);
     }
+    let proof_demands = control.desk.set_own_peers(node.own_peers());
+    node.set_proof_demands(now, proof_demands);
     let trunk = Trunk::new(Parts {
         node,
         journal,

@@ -436,7 +436,6 @@ impl Trunk {
                 Output::Save { what, bytes } => self.hand_over(DeskRequest::Save { what, bytes }),
                 Output::Forgotten(list) => self.hand_over(DeskRequest::Forgotten(list)),
                 Output::Time(wall) => self.hand_over(DeskRequest::Time(wall)),
-                Output::PeerTime { peer, wall } => self.hand_over(DeskRequest::PeerTime { peer, wall }),
                 Output::Event(event) => self.handle_event(now, event),
             }
         }
@@ -463,7 +462,10 @@ impl Trunk {
                 self.node
                     .handle_verdict(now, entropy, attempt, verdict, wire, &mut self.collecting);
             }
-            TrunkMessage::PolicyChanged => self.node.authorise_all_again(now, wire),
+            TrunkMessage::PolicyChanged { proof_demands } => {
+                self.node.set_proof_demands(now, proof_demands);
+                self.node.authorise_all_again(now, wire);
+            }
             TrunkMessage::Signature { channel, signature } => {
                 self.node.handle_signature(now, entropy, channel, signature, wire);
             }

@@ -161,6 +161,45 @@ fn an_authority_restored_from_an_older_copy_lets_nobody_back_in() {
     log_is_intact(&mut guide);
 }
 
+/// A policy whose rule for `connect` wants a live proof holds for those whom a node reaches itself, relays included.
+#[test]
+fn a_policy_may_demand_live_proof_of_relay_collector_and_authority() {
+    let mut guide = Guide::new();
+    make(&mut guide);
+    let signatures = |guide: &Guide| {
+        ["relay-1", "collector-1", "authority-1"].map(|name| {
+            let status = guide.node(name).try_status().expect("it runs");
+            status["identity"]["signatures"].as_u64().expect("a number")
+        })
+    };
+    let restart = |guide: &mut Guide, job: &str| {
+        guide
+            .shell
+            .run(&format!("kill {job} && wait {job}; {}", start("gateway-1")));
+        guide.wait_member("gateway-1");
+    };
+    let before = signatures(&guide);
+    restart(&mut guide, "%4");
+    assert_eq!(
+        signatures(&guide),
+        before,
+        "without that rule nobody proves anything"
+    );
+    guide.shell.run(
+        "fieldgate policy show > gateway-1/policy.cedar\n\
+         echo 'forbid (principal, action == Fieldgate::Action::\"connect\", resource) unless { context.liveProof };' >> gateway-1/policy.cedar\n\
+         sed -i 's/^\\[trust\\]/&\\npolicy = \"policy.cedar\"/' gateway-1/fieldgate.toml",
+    );
+    restart(&mut guide, "$gateway_1");
+    guide.publish(1, "with-proof");
+    guide.wait_reading(1, "with-proof");
+    assert_eq!(
+        signatures(&guide),
+        before.map(|count| count + 1),
+        "one for each channel"
+    );
+}
+
 /// From nothing to one authority, one relay, one collector and three gateways.
 fn make(guide: &mut Guide) {
     guide.step("files");

@@ -60,13 +60,6 @@ pub enum Output {
     Forgotten(Arc<StatusList>),
     /// The authority has signed what time it is now.
     Time(WallTime),
-    /// A peer says what time it is; nobody vouches for it.
-    PeerTime {
-        /// Who.
-        peer: Identifier,
-        /// What it says.
-        wall: WallTime,
-    },
     /// Something an operator cares about.
     Event(Event),
 }

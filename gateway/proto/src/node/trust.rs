@@ -11,6 +11,9 @@ mod service;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 pub(super) use client::TrustClient;
+#[cfg(test)]
+pub(super) use clock::FORWARDED_MAX;
+pub(super) use clock::Forwarding;
 pub(super) use lists::Lists;
 pub use service::{AuthorityAnswer, AuthorityRequest, AuthorityRequestKind};
 
@@ -233,8 +236,7 @@ impl Node {
             TrustFrame::StatusHave { .. } => true,
             TrustFrame::StatusPart(part) => self.status_part(now, channel, part, wire),
             TrustFrame::TimePlease { nonce } => self.time_please(now, channel, used_for, nonce, wire),
-            TrustFrame::SignedTime { presentation } => self.signed_time(now, channel, presentation),
-            TrustFrame::OwnTime { nonce, wall } => self.peer_time(now, channel, nonce, wall),
+            TrustFrame::SignedTime { presentation } => self.signed_time(now, channel, presentation, wire),
             TrustFrame::Enrol {
                 request,
                 signed_request,
@@ -305,6 +307,7 @@ impl Node {
         self.say_have_again(now, wire);
         self.renew(now, entropy, wire);
         self.ask_time_again(now, entropy, wire);
+        self.forward_question(now, wire);
         let freshness = self.freshness(now);
         if self.trust.is_some() && self.lists.note_freshness(freshness) {
             self.event(Event::FreshnessChanged { freshness });
