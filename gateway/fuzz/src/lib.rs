@@ -8,6 +8,7 @@ mod authority;
 mod world;
 
 pub mod channel;
+pub mod command;
 pub mod config;
 pub mod credential;
 pub mod delivery;
@@ -31,8 +32,9 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("channel", channel::run),
+    ("command", command::run),
     ("config", config::run),
     ("credential", credential::run),
     ("delivery", delivery::run),
