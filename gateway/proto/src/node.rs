@@ -33,10 +33,10 @@ pub use uplink::{UplinkState, UplinkView};
 
 use crate::{
     channel::{ChannelId, Channels, ChannelsStats, CloseCode, LocalIdentity, PathId},
-    delivery::Batch,
+    delivery::{Batch, LostReason},
     entropy::Entropy,
     identity::Identifier,
-    link::LinkSettings,
+    link::{Class, LinkSettings},
     route::{FlowId, LinkId, LinkWriter, Router, RouterStats},
     time::{Instant, Now},
     trust::Trust,
@@ -75,9 +75,16 @@ impl ReadingSink for NoSink {
 
 /// The journal as uplinks see it.
 pub trait RecordSource {
-    /// Copies records from `from` on in the form of a Batch frame (PROTOCOL.md §8) to the end of `out`: at most `bytes_max`
-    /// bytes and `count_max` records.
-    fn copy_records(&mut self, from: u64, bytes_max: usize, count_max: u64, out: &mut Vec<u8>) -> Copied;
+    /// Copies records of a lane from `from` on in the form of a Batch frame (PROTOCOL.md §8) to the end of `out`: at most
+    /// `bytes_max` bytes and `count_max` records.
+    fn copy_records(
+        &mut self,
+        lane: Class,
+        from: u64,
+        bytes_max: usize,
+        count_max: u64,
+        out: &mut Vec<u8>,
+    ) -> Copied;
 }
 
 /// What [`RecordSource::copy_records`] did.
@@ -92,7 +99,9 @@ pub enum Copied {
         /// The last sequence that is lost.
         last: u64,
         /// Why.
-        reason: crate::delivery::LostReason,
+        reason: LostReason,
+        /// Their earliest and latest capture time in milliseconds since 1970, where that is known.
+        captured: Option<(u64, u64)>,
     },
 }
 
@@ -338,7 +347,7 @@ impl Node {
         // A flow that is gone was or will be reported; the channel repeats what matters over the next.
         let _ = self
             .router
-            .send(now.instant, flow, crate::link::Class::Normal, message, &mut links);
+            .send(now.instant, flow, Class::Normal, message, &mut links);
     }
 
     /// Seals `frames` as one record of `channel` and appends it to the link of its flow.
@@ -356,7 +365,7 @@ impl Node {
         let Some(out) = links.buffer(link) else { return };
         let Ok(mark) = self
             .router
-            .begin(now.instant, entry.flow, crate::link::Class::Normal, out)
+            .begin(now.instant, entry.flow, Class::Normal, out)
         else {
             return;
         };

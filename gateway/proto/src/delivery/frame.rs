@@ -190,8 +190,43 @@ impl Resume {
 pub enum LostReason {
     /// Their checksum is wrong.
     Corrupt = 1,
-    /// Policy discarded them.
+    /// The lane was full and its policy discarded them, oldest first.
     Discarded = 2,
+    /// They were older than the lane's time to live.
+    Expired = 3,
+    /// The collector had confirmed them before, so the gateway has let go of them. A collector that was set back asks for them.
+    Released = 4,
+}
+
+impl LostReason {
+    /// Returns the reason with the number `code`, if there is one.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Corrupt),
+            2 => Some(Self::Discarded),
+            3 => Some(Self::Expired),
+            4 => Some(Self::Released),
+            _ => None,
+        }
+    }
+
+    /// Returns the number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Returns the word for logs, metrics and gap records.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Corrupt => "corrupt",
+            Self::Discarded => "discarded",
+            Self::Expired => "expired",
+            Self::Released => "released",
+        }
+    }
 }
 
 /// Readings that cannot be had any more.
@@ -216,17 +251,11 @@ impl Lost {
             reader.u64("first lost sequence")?,
             reader.u64("last lost sequence")?,
         );
-        let reason = match reader.u8("reason")? {
-            1 => LostReason::Corrupt,
-            2 => LostReason::Discarded,
-            value => {
-                return Err(WireError::Value {
-                    field: "reason",
-                    value: u64::from(value),
-                }
-                .into());
-            }
-        };
+        let code = reader.u8("reason")?;
+        let reason = LostReason::from_code(code).ok_or(WireError::Value {
+            field: "reason",
+            value: u64::from(code),
+        })?;
         reader.finish()?;
         within("last lost sequence", last, 1, SEQUENCE_MAX)?;
         within("first lost sequence", first, 1, last)?;

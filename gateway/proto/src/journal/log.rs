@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     delivery::LostReason,
+    link::Class,
     node::{Copied, RecordSource},
     time::Instant,
 };
@@ -739,7 +740,14 @@ impl Journal {
 }
 
 impl RecordSource for Journal {
-    fn copy_records(&mut self, from: u64, bytes_max: usize, count_max: u64, out: &mut Vec<u8>) -> Copied {
+    fn copy_records(
+        &mut self,
+        _lane: Class,
+        from: u64,
+        bytes_max: usize,
+        count_max: u64,
+        out: &mut Vec<u8>,
+    ) -> Copied {
         if from > self.committed {
             return Copied::NotYet;
         }
@@ -768,6 +776,7 @@ impl RecordSource for Journal {
                 Copied::Lost {
                     last,
                     reason: LostReason::Corrupt,
+                    captured: None,
                 }
             }
             Replayed::Read(wanted) => {

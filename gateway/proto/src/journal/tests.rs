@@ -227,7 +227,10 @@ impl Machine {
         while next <= self.journal.committed() {
             let mut out = Vec::new();
             let count = self.journal.committed() - next + 1;
-            match self.journal.copy_records(next, 5_000, count, &mut out) {
+            match self
+                .journal
+                .copy_records(crate::link::Class::Normal, next, 5_000, count, &mut out)
+            {
                 Copied::Records(count) => {
                     idle = 0;
                     let mut reader = Reader::new(&out);
@@ -633,13 +636,19 @@ fn a_read_that_fails_loses_its_segment_and_no_more() {
     }
     let mut out = Vec::new();
     assert_eq!(
-        machine.journal.copy_records(1, 10_000, 200, &mut out),
+        machine
+            .journal
+            .copy_records(crate::link::Class::Normal, 1, 10_000, 200, &mut out),
         Copied::NotYet
     );
     machine.execute();
     assert!(machine.read.take().is_some());
     machine.journal.handle_read(None);
-    let Copied::Lost { last, .. } = machine.journal.copy_records(1, 10_000, 200, &mut out) else {
+    let Copied::Lost { last, .. } =
+        machine
+            .journal
+            .copy_records(crate::link::Class::Normal, 1, 10_000, 200, &mut out)
+    else {
         panic!("the segment could not be read")
     };
     assert!(last < 100, "only one segment is lost, not {last} records");

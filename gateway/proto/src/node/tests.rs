@@ -177,7 +177,7 @@ fn a_link_that_sends_garbage_is_closed_and_others_go_on() {
 struct Slow;
 
 impl RecordSource for Slow {
-    fn copy_records(&mut self, _: u64, _: usize, _: u64, _: &mut Vec<u8>) -> Copied {
+    fn copy_records(&mut self, _: Class, _: u64, _: usize, _: u64, _: &mut Vec<u8>) -> Copied {
         Copied::NotYet
     }
 }

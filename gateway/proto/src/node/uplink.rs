@@ -327,7 +327,7 @@ impl Node {
         };
         let writer = BatchWriter::begin(out, first);
         let room = PLAINTEXT_LEN_MAX - BatchWriter::OVERHEAD;
-        match journal.copy_records(first, room, count.min(u64::from(u16::MAX)), out) {
+        match journal.copy_records(Class::Normal, first, room, count.min(u64::from(u16::MAX)), out) {
             Copied::Records(copied) => {
                 let count = u16::try_from(copied).expect("no more were asked for");
                 writer.finish(out, count);
@@ -346,7 +346,7 @@ impl Node {
                 self.router.abandon(out, mark);
                 false
             }
-            Copied::Lost { last, reason } => {
+            Copied::Lost { last, reason, .. } => {
                 self.router.abandon(out, mark);
                 uplink.sender.handle_lost(now.instant, last, reason);
                 let mut frames = Vec::new();

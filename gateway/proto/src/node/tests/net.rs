@@ -77,7 +77,14 @@ impl Wire for Buffers {
 pub(super) struct Readings(pub(super) Vec<Vec<u8>>);
 
 impl RecordSource for Readings {
-    fn copy_records(&mut self, from: u64, bytes_max: usize, count_max: u64, out: &mut Vec<u8>) -> Copied {
+    fn copy_records(
+        &mut self,
+        _: Class,
+        from: u64,
+        bytes_max: usize,
+        count_max: u64,
+        out: &mut Vec<u8>,
+    ) -> Copied {
         let start = out.len();
         let mut copied = 0;
         let first = usize::try_from(from - 1).unwrap();
