@@ -35,6 +35,7 @@
 
 mod cursor;
 mod format;
+mod lanes;
 mod log;
 mod recovery;
 mod replay;
@@ -42,6 +43,7 @@ mod scan;
 mod tail;
 
 pub use format::{BLOCK_BYTES_MAX, BlockHeader, RECORD_BODY_MAX, SECTOR, SegmentHeader};
+pub use lanes::{Lanes, LanesOutput};
 pub use log::{AppendError, Journal, JournalSettings, JournalState, JournalStats, Output, WriteFailed};
 pub use recovery::{Recovery, RecoveryReport};
 pub use scan::{Damage, Scanned, scan_segment};

@@ -18,7 +18,7 @@ use crate::{
     delivery::LostReason,
     link::Class,
     node::{Copied, RecordSource},
-    time::Instant,
+    time::{Instant, WallTime},
 };
 
 /// Bounds of a journal.
@@ -194,6 +194,7 @@ struct InFlight {
     first: u64,
     last: u64,
     body_bytes: u64,
+    ticket: u64,
 }
 
 /// A block that waits.
@@ -203,6 +204,8 @@ struct Pending {
     first: u64,
     count: u32,
     body_bytes: u64,
+    /// Ticket of its first record.
+    ticket: u64,
 }
 
 /// The durable queue; see the [module](super).
@@ -307,6 +310,21 @@ impl Journal {
     /// # Errors
     /// [`AppendError`]: nothing was taken.
     pub fn append(&mut self, class: u8, fill: impl FnOnce(&mut Vec<u8>)) -> Result<u64, AppendError> {
+        self.take(class, 0, fill)
+    }
+
+    /// As [`Journal::append`], for a lane of its class, with a ticket of [`Lanes`](super::Lanes).
+    pub(super) fn append_ticket(
+        &mut self,
+        ticket: u64,
+        captured: WallTime,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<u64, AppendError> {
+        let _ = captured;
+        self.take(1, ticket, fill)
+    }
+
+    fn take(&mut self, class: u8, ticket: u64, fill: impl FnOnce(&mut Vec<u8>)) -> Result<u64, AppendError> {
         match self.state {
             JournalState::Ready => {}
             JournalState::Full => return Err(self.refuse(AppendError::Full)),
@@ -339,6 +357,9 @@ impl Journal {
             return Err(self.refuse(AppendError::Full));
         }
         let sequence = self.next;
+        if self.pending.count == 0 {
+            self.pending.ticket = ticket;
+        }
         seal_record(
             &mut self.pending.block,
             start,
@@ -398,6 +419,7 @@ impl Journal {
                     first: written.first,
                     count,
                     body_bytes: written.body_bytes,
+                    ticket: written.ticket,
                 };
                 self.retry = Some((block, written.last));
                 self.retry_at = Some(now + RETRY_INTERVAL);
@@ -513,6 +535,19 @@ impl Journal {
     /// Returns the next effect; drain it to `None` after every call.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// Takes the word that an uplink's collector has everything up to `up_to`.
+    pub(super) fn handle_confirmed(&mut self, now: Instant, _uplink: usize, up_to: u64) {
+        self.handle_released(now, up_to);
+    }
+
+    /// Returns the ticket of the oldest record that is not on stable storage.
+    pub(super) fn first_open_ticket(&self) -> Option<u64> {
+        let in_flight = self.in_flight.map(|written| written.ticket);
+        let retry = self.retry.as_ref().map(|(block, _)| block.ticket);
+        let pending = (self.pending.count > 0).then_some(self.pending.ticket);
+        in_flight.or(retry).or(pending)
     }
 
     /// Returns which journal this is.
@@ -668,6 +703,7 @@ impl Journal {
             first: block.first,
             last,
             body_bytes: block.body_bytes,
+            ticket: block.ticket,
         });
         self.outputs.push_back(Output::Write {
             segment: number,
