@@ -23,7 +23,7 @@ mod uplink;
 use std::collections::{BTreeMap, VecDeque};
 
 pub use access::{Access, AccessPolicy, ChannelFacts, Verdict};
-pub use collect::{SourceIndex, SourceInfo, SourceView};
+pub use collect::{SourceIndex, SourceInfo, SourceView, Trouble};
 pub use connection::ConnectionView;
 pub use neighbour::{NeighbourState, NeighbourView};
 pub use output::{Event, Output};
@@ -33,7 +33,7 @@ pub use uplink::{UplinkState, UplinkView};
 
 use crate::{
     channel::{ChannelId, Channels, ChannelsStats, CloseCode, LocalIdentity, PathId},
-    delivery::{Batch, LostReason},
+    delivery::{Batch, Lost, LostReason},
     entropy::Entropy,
     identity::Identifier,
     link::{Class, LinkSettings},
@@ -61,6 +61,12 @@ pub trait ReadingSink {
     ///
     /// Returns `false` if it holds too much already; the node then asks for them again later.
     fn accept(&mut self, source: &SourceInfo, batch: Batch<'_>) -> bool;
+
+    /// Takes the news that readings of a source that follow what it took before cannot be had any more. It is confirmed like
+    /// readings, by its last sequence.
+    ///
+    /// Returns `false` if it holds too much already; the node then asks for the news again later.
+    fn gap(&mut self, source: &SourceInfo, lost: &Lost) -> bool;
 }
 
 /// What a node without a collector does with readings.
@@ -69,6 +75,10 @@ pub struct NoSink;
 
 impl ReadingSink for NoSink {
     fn accept(&mut self, _source: &SourceInfo, _batch: Batch<'_>) -> bool {
+        false
+    }
+
+    fn gap(&mut self, _source: &SourceInfo, _lost: &Lost) -> bool {
         false
     }
 }
@@ -114,9 +124,9 @@ enum Use {
     Uplink { uplink: usize },
     /// From a node to this relay's registrar, straight over a link.
     Member { link: LinkId },
-    /// From a gateway to this collector; the source is known once the journal was offered. `order` grows with each channel
-    /// that is established.
-    Gateway { source: Option<SourceIndex>, order: u64 },
+    /// From a gateway to this collector; its place is known once a lane was offered. `order` grows with each channel that is
+    /// established.
+    Gateway { gateway: Option<usize>, order: u64 },
     /// From this node to its authority.
     Authority,
     /// From a node to this authority.
@@ -352,6 +362,17 @@ impl Node {
 
     /// Seals `frames` as one record of `channel` and appends it to the link of its flow.
     fn send_frames(&mut self, now: Now, channel: ChannelId, frames: &[u8], wire: &mut dyn Wire) {
+        self.send_frames_of(now, (channel, Class::Normal), frames, wire);
+    }
+
+    /// The same, in a class.
+    fn send_frames_of(
+        &mut self,
+        now: Now,
+        (channel, class): (ChannelId, Class),
+        frames: &[u8],
+        wire: &mut dyn Wire,
+    ) {
         let Some(entry) = self.by_channel.get(&channel).copied() else {
             return;
         };
@@ -363,10 +384,7 @@ impl Node {
             return;
         };
         let Some(out) = links.buffer(link) else { return };
-        let Ok(mark) = self
-            .router
-            .begin(now.instant, entry.flow, Class::Normal, out)
-        else {
+        let Ok(mark) = self.router.begin(now.instant, entry.flow, class, out) else {
             return;
         };
         let sealed = self.channels.begin(channel, out).and_then(|start| {
