@@ -1,6 +1,6 @@
 //! The three lanes of a gateway's journal, one per class.
 
-use super::{AppendError, Journal, JournalState, Output, WriteFailed};
+use super::{AppendError, Journal, JournalState, LaneView, Output, WriteFailed};
 use crate::{
     link::Class,
     node::{Copied, RecordSource},
@@ -64,7 +64,7 @@ impl Lanes {
         fill: impl FnOnce(&mut Vec<u8>),
     ) -> Result<u64, AppendError> {
         let ticket = self.next_ticket;
-        self.lane_mut(class).append_ticket(ticket, captured, fill)?;
+        self.lane_mut(class).append(ticket, captured, fill)?;
         self.next_ticket = ticket.saturating_add(1);
         Ok(ticket)
     }
@@ -94,6 +94,13 @@ impl Lanes {
         result: Result<(), WriteFailed>,
     ) {
         self.lane_mut(lane).handle_created(now, segment, result);
+        if result == Err(WriteFailed::NoRoom) && !self.lane(lane).may_discard() {
+            // The disk is full before the journal's own bound is reached: what may be discarded makes room for what may not.
+            let expendable = self.lanes.iter_mut().rev().find(|lane| lane.may_discard());
+            if let Some(expendable) = expendable {
+                expendable.discard_oldest();
+            }
+        }
     }
 
     /// Takes the end of a cursor write.
@@ -115,7 +122,7 @@ impl Lanes {
     /// Does whatever is due at `now`.
     pub fn handle_timeout(&mut self, now: Now) {
         for lane in &mut self.lanes {
-            lane.handle_timeout(now.instant);
+            lane.handle_timeout(now);
         }
     }
 
@@ -154,6 +161,12 @@ impl Lanes {
     /// Returns all lanes with their classes, the most urgent first.
     pub fn iter(&self) -> impl Iterator<Item = (Class, &Journal)> {
         Class::ALL.into_iter().zip(&self.lanes)
+    }
+
+    /// Returns what an operator wants to know of each lane, the most urgent first.
+    #[must_use]
+    pub fn views(&self, now: Now) -> [(Class, LaneView); 3] {
+        Class::ALL.map(|class| (class, self.lane(class).view(now)))
     }
 
     /// Returns whether readings of `class` are taken.
