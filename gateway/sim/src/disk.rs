@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldgate_proto::{
+    delivery::PerLane,
     journal::{
         Journal, JournalSettings, Lanes, Output, Recovery, RecoveryReport, SECTOR, Scanned, WriteFailed,
         scan_segment,
@@ -247,14 +248,14 @@ impl Disk {
     /// Makes a journal of what is there: `ids` name its lanes if there is none yet, `uplinks` have positions of their own.
     pub(crate) fn recover(
         &mut self,
-        settings: JournalSettings,
+        settings: &PerLane<JournalSettings>,
         ids: [[u8; 16]; 3],
         uplinks: &[u64],
     ) -> (Lanes, [RecoveryReport; 3]) {
         let recovered = Class::ALL.map(|lane| {
             let id = ids[usize::from(lane.bits())];
             self.files(lane)
-                .recover(Recovery::new(settings, lane, id).uplinks(uplinks))
+                .recover(Recovery::new(settings[lane], lane, id).uplinks(uplinks))
         });
         let [(alarm, first), (normal, second), (bulk, third)] = recovered;
         (Lanes::new([alarm, normal, bulk]), [first, second, third])
