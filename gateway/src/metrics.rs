@@ -17,6 +17,8 @@ use crate::{
     status::{Health, IdentityStatus, NodeStatus},
 };
 
+mod trust;
+
 /// The recorder and its text form.
 pub(crate) struct Exposition {
     recorder: PrometheusRecorder,
@@ -181,7 +183,7 @@ const COUNTERS: [(&str, Unit, &str); 28] = [
 ];
 
 /// Name, unit and meaning of every gauge.
-const GAUGES: [(&str, Unit, &str); 20] = [
+const GAUGES: [(&str, Unit, &str); 24] = [
     (
         "fieldgate_healthy",
         Unit::Count,
@@ -208,6 +210,26 @@ const GAUGES: [(&str, Unit, &str); 20] = [
         "fieldgate_token_present",
         Unit::Count,
         "1 if the token that holds the identity key is there; looked at every 10 s",
+    ),
+    (
+        "fieldgate_tpm_lockout",
+        Unit::Count,
+        "1 if the TPM that holds the identity key is locked out; looked at every hour and after failed log-ins",
+    ),
+    (
+        "fieldgate_tpm_lockout_failures",
+        Unit::Count,
+        "Failures that the TPM counts towards its lockout now; power cuts are among them",
+    ),
+    (
+        "fieldgate_tpm_lockout_failures_max",
+        Unit::Count,
+        "Failures that bring lockout",
+    ),
+    (
+        "fieldgate_tpm_lockout_forgiven_seconds",
+        Unit::Seconds,
+        "Time of running after which the TPM forgives one failure; 0 forgives none",
     ),
     ("fieldgate_mqtt_clients", Unit::Count, "MQTT clients connected"),
     ("fieldgate_links", Unit::Count, "Links that are up"),
@@ -257,17 +279,20 @@ const GAUGES: [(&str, Unit, &str); 20] = [
 ];
 
 fn describe() {
-    for (name, unit, meaning) in COUNTERS {
+    for (name, unit, meaning) in COUNTERS.into_iter().chain(trust::COUNTERS) {
         describe_counter!(name, unit, meaning);
     }
-    for (name, unit, meaning) in GAUGES {
+    for (name, unit, meaning) in GAUGES.into_iter().chain(trust::GAUGES) {
         describe_gauge!(name, unit, meaning);
     }
 }
 
 fn count(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
     debug_assert!(
-        COUNTERS.iter().any(|(known, ..)| *known == name),
+        COUNTERS
+            .iter()
+            .chain(&trust::COUNTERS)
+            .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
     counter!(name, owned(labels)).absolute(value);
@@ -275,7 +300,10 @@ fn count(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
 
 fn level(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
     debug_assert!(
-        GAUGES.iter().any(|(known, ..)| *known == name),
+        GAUGES
+            .iter()
+            .chain(&trust::GAUGES)
+            .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
     #[expect(
@@ -306,6 +334,7 @@ fn record(status: &NodeStatus) {
     );
     level("fieldgate_build", &[("version", &status.version)], 1);
     record_identity(&status.identity);
+    trust::record(status);
     for (index, shard) in status.shards.iter().enumerate() {
         let shard_label = index.to_string();
         let labels = [("shard", shard_label.as_str())];
@@ -389,6 +418,16 @@ fn record_identity(identity: &IdentityStatus) {
     );
     count("fieldgate_identity_signatures_total", &[], identity.signatures);
     count("fieldgate_identity_errors_total", &[], identity.signing_errors);
+    if let Some(tpm) = &identity.tpm {
+        for (name, value) in [
+            ("fieldgate_tpm_lockout", u32::from(tpm.in_lockout)),
+            ("fieldgate_tpm_lockout_failures", tpm.failures),
+            ("fieldgate_tpm_lockout_failures_max", tpm.failures_max),
+            ("fieldgate_tpm_lockout_forgiven_seconds", tpm.forgiven_every_secs),
+        ] {
+            level(name, &[], value.into());
+        }
+    }
     let Some(worker) = &identity.worker else { return };
     for condition in [
         Condition::Running,
@@ -545,7 +584,10 @@ const REQUEST_BYTES_MAX: usize = 8 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{JournalStatus, ShardStatus, SinkStatus};
+    use crate::{
+        authority::AuthorityStatus,
+        status::{JournalStatus, ShardStatus, SinkStatus, TrustStatus},
+    };
 
     #[test]
     fn every_recorded_name_has_help_and_type() {
@@ -556,11 +598,25 @@ mod tests {
             }],
             journal: Some(JournalStatus::default()),
             sinks: vec![SinkStatus::default()],
+            trust: Some(TrustStatus {
+                self_revoked: true,
+                ..TrustStatus::default()
+            }),
+            authority: Some(AuthorityStatus {
+                requests: [("enrol/done".to_owned(), 3)].into(),
+                ..AuthorityStatus::default()
+            }),
             ..NodeStatus::default()
         };
         let text = Exposition::new().render(&status);
         assert!(
             text.contains("fieldgate_ingested_readings_total{shard=\"0\"} 12"),
+            "{text}"
+        );
+        assert!(text.contains("fieldgate_trust_self_revoked 1"), "{text}");
+        assert!(text.contains("fieldgate_trust_enrolled 0"), "{text}");
+        assert!(
+            text.contains("fieldgate_authority_requests_total{kind=\"enrol\",outcome=\"done\"} 3"),
             "{text}"
         );
         for line in text

@@ -12,7 +12,8 @@ use fieldgate_io::{Selected, mailbox::MailSender};
 use fieldgate_proto::{
     channel::{ChannelId, LocalIdentity},
     crypto::Signature,
-    node::{AuthorityAnswer, Verdict},
+    identity::Identifier,
+    node::{AuthorityAnswer, Service, Verdict},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,7 +21,7 @@ use crate::{
     authority::service::AuthorityHandle,
     commands::Failure,
     sinks::Confirmation,
-    status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus, TokenStatus},
+    status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus, TokenStatus, TpmStatus},
 };
 
 pub(crate) mod belonging;
@@ -86,7 +87,10 @@ pub(crate) enum TrunkMessage {
         verdict: Verdict,
     },
     /// The policy has changed, so every channel is decided on again.
-    PolicyChanged,
+    PolicyChanged {
+        /// Of whom a live proof is demanded when this node reaches them.
+        proof_demands: Vec<(Service, Identifier)>,
+    },
     /// The identity key's signature for a live proof, if there is one.
     Signature {
         /// For which channel.
@@ -111,7 +115,12 @@ pub(crate) enum TrunkMessage {
         question: Question,
     },
     /// The list of the revoked that this node's authority has made.
-    PublishStatus(Arc<[u8]>),
+    PublishStatus {
+        /// The list.
+        list: Arc<[u8]>,
+        /// Numbers of the lists that the authority knows to have signed.
+        issued: Arc<[u64]>,
+    },
     /// This node's own credential.
     Credential(Arc<[u8]>),
 }
@@ -221,6 +230,7 @@ impl NodeHandle {
             signatures: statistics.signatures,
             signing_errors: statistics.errors.values().sum(),
             problem: health.problem,
+            tpm: health.tpm.as_ref().map(TpmStatus::new),
             worker: statistics
                 .process
                 .as_ref()

@@ -2,6 +2,7 @@
 //!
 //! The trunk hands each sink the same shared batches through a bounded queue. A sink confirms, per source, the highest
 //! sequence up to which everything is safe where it put it. The lowest confirmation of all sinks is what the gateway is told.
+//! What a gateway lost is told in its place by a [`Gap`], which travels, is recorded and is confirmed like a batch of readings.
 
 use std::{
     fmt,
@@ -11,18 +12,21 @@ use std::{
     },
 };
 
-use fieldgate_adapters::reading::Reading;
+use fieldgate_adapters::{class::Class, reading::Reading};
 use fieldgate_proto::{identity::Identifier, wire::Reader};
 use tokio::sync::mpsc;
 
+use self::gap::Gap;
+
 pub(crate) mod fanout;
 pub(crate) mod file;
+pub(crate) mod gap;
 pub(crate) mod json;
 pub(crate) mod mqtt;
 pub(crate) mod null;
 pub(crate) mod positions;
 
-/// One journal of one gateway, as the collector knows it.
+/// One lane of one gateway's journal, as the collector knows it.
 #[derive(Debug)]
 pub(crate) struct Source {
     /// Small number of this source within the process.
@@ -31,8 +35,10 @@ pub(crate) struct Source {
     pub(crate) gateway: Identifier,
     /// The name that the collector's file gives the gateway.
     pub(crate) name: String,
-    /// Which of the gateway's journals.
+    /// The journal id of the lane.
     pub(crate) journal: [u8; 16],
+    /// The class of what comes in it.
+    pub(crate) class: Class,
     /// The nodes its readings pass, gateway first, collector last.
     pub(crate) path: Vec<String>,
 }
@@ -41,6 +47,11 @@ impl Source {
     /// Returns the text that identifies reading `sequence` of this source everywhere and for ever.
     pub(crate) fn reading_id(&self, sequence: u64) -> String {
         format!("{}/{}/{sequence}", self.gateway, JournalText(&self.journal))
+    }
+
+    /// Returns the text that identifies a record of missing sequences `first` to `last`. A gap that grew is another record.
+    pub(crate) fn gap_id(&self, first: u64, last: u64) -> String {
+        format!("{}/{}/{first}-{last}", self.gateway, JournalText(&self.journal))
     }
 }
 
@@ -91,6 +102,49 @@ impl Batch {
     }
 }
 
+/// What the trunk hands to every sink, per source in the order of sequences.
+#[derive(Clone, Debug)]
+pub(crate) enum Delivery {
+    /// Readings.
+    Readings(Arc<Batch>),
+    /// That there will be none.
+    Gap(Arc<Gap>),
+}
+
+impl Delivery {
+    /// Returns whose it is.
+    pub(crate) fn source(&self) -> &Arc<Source> {
+        match self {
+            Self::Readings(batch) => &batch.source,
+            Self::Gap(gap) => &gap.source,
+        }
+    }
+
+    /// Returns the first sequence it stands for.
+    pub(crate) fn first(&self) -> u64 {
+        match self {
+            Self::Readings(batch) => batch.first,
+            Self::Gap(gap) => gap.first,
+        }
+    }
+
+    /// Returns the last sequence it stands for.
+    pub(crate) fn last(&self) -> u64 {
+        match self {
+            Self::Readings(batch) => batch.last(),
+            Self::Gap(gap) => gap.last,
+        }
+    }
+
+    /// Returns the bytes of readings in it.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Readings(batch) => batch.readings.len(),
+            Self::Gap(_) => 0,
+        }
+    }
+}
+
 /// A sink's word that everything of a source up to a sequence is safe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Confirmation {
@@ -110,6 +164,8 @@ pub(crate) type Confirm = Box<dyn FnMut(Confirmation) + Send>;
 pub(crate) struct SinkStats {
     /// Readings confirmed.
     pub(crate) confirmed: AtomicU64,
+    /// Sequences recorded as missing.
+    pub(crate) missing: AtomicU64,
     /// Readings left out because the sink had them already.
     pub(crate) duplicates: AtomicU64,
     /// Readings that did not decode.
@@ -126,9 +182,9 @@ pub(crate) struct SinkHandle {
     pub(crate) name: String,
     /// What the sink shows of itself.
     pub(crate) stats: Arc<SinkStats>,
-    /// Where batches go in.
-    pub(crate) queue: mpsc::Sender<Arc<Batch>>,
+    /// Where readings and gaps go in.
+    pub(crate) queue: mpsc::Sender<Delivery>,
 }
 
-/// How many batches a sink's queue holds. Their bytes are bounded by the fan-out.
-pub(crate) const QUEUE_BATCHES: usize = 256;
+/// How many deliveries a sink's queue holds. Their bytes are bounded by the fan-out.
+pub(crate) const QUEUE_DELIVERIES: usize = 256;

@@ -21,7 +21,9 @@ pub use ed25519::Ed25519Secret;
 pub use hash::{MacKey, hkdf_expand, hmac_sha256, label16, noise_hkdf, sha256};
 pub use kem::{CIPHERTEXT_LEN, ENCAPSULATION_KEY_LEN, KemSecret, kem_encapsulate};
 pub use secret::Secret;
-pub use signature::{Signature, verify_ecdsa_p256, verify_ed25519, verify_ed25519_parts};
+pub use signature::{
+    Signature, verify_ecdsa_p256, verify_ed25519, verify_ed25519_parts, verify_ed25519_plain,
+};
 pub use x25519::{X25519_LEN, X25519Secret};
 
 /// Why a primitive refused its input. Says no more, so that it cannot be used as an oracle.

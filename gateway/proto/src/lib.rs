@@ -13,6 +13,7 @@ pub mod link;
 pub mod node;
 pub mod relay;
 pub mod route;
+pub mod seal;
 pub mod time;
 pub mod trust;
 pub mod wire;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use fieldgate_adapters::class::Class;
 use fieldgate_proto::{
     delivery,
     identity::Identifier,
@@ -9,7 +10,7 @@ use fieldgate_proto::{
 };
 
 use crate::{
-    sinks::{Batch, JournalText, Source, fanout::Fanout},
+    sinks::{Batch, JournalText, Source, fanout::Fanout, json::class as class_word},
     status::SourceStatus,
 };
 
@@ -57,9 +58,10 @@ impl Collecting {
             gateway: info.gateway,
             name,
             journal: info.journal,
+            class: Class::Normal,
             path,
         });
-        tracing::info!(gateway = source.name, journal = %JournalText(&info.journal), from = view.received + 1, "gateway delivers");
+        tracing::info!(gateway = source.name, journal = %JournalText(&info.journal), class = class_word(source.class), from = view.received + 1, "gateway delivers");
         if let Some(fanout) = &mut self.fanout {
             fanout.open(&source, view.committed);
         }

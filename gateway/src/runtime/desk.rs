@@ -13,9 +13,9 @@ use fieldgate_policy::Policy;
 use fieldgate_proto::{
     channel::ChannelId,
     identity::Identifier,
-    node::{Access, Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, Verdict},
+    node::{Access, Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, Service, Verdict},
     time::WallTime,
-    trust::SavedPart,
+    trust::{SavedPart, StatusList},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -55,15 +55,10 @@ pub(crate) enum DeskRequest {
         /// All of it.
         bytes: Arc<[u8]>,
     },
+    /// This node's authority has forgotten a list that it signed.
+    Forgotten(Arc<StatusList>),
     /// The authority has signed what time it is.
     Time(WallTime),
-    /// A peer says what time it is.
-    PeerTime {
-        /// Who.
-        peer: Identifier,
-        /// What it says.
-        wall: WallTime,
-    },
 }
 
 /// The control thread's side of the trunk.
@@ -100,6 +95,12 @@ impl Desk {
         }
     }
 
+    /// Takes note of whom this node reaches itself; returns of whom of them the policy demands a live proof.
+    pub(crate) fn set_own_peers(&self, peers: Vec<(Service, Identifier)>) -> Vec<(Service, Identifier)> {
+        self.doorkeeper.set_own_peers(peers);
+        self.doorkeeper.proof_demands(self.clock.wall())
+    }
+
     /// Serves the trunk until it is gone.
     pub(crate) async fn serve(self: Rc<Self>, mut requests: mpsc::Receiver<DeskRequest>) {
         while let Some(request) = requests.recv().await {
@@ -116,10 +117,12 @@ impl Desk {
                     }
                 }
                 DeskRequest::Save { what, bytes } => self.save(what, &bytes),
-                DeskRequest::Time(wall) => self.clock.learn(wall.unix_millis),
-                DeskRequest::PeerTime { peer, wall } => {
-                    tracing::debug!(%peer, quality = ?wall.quality, "a peer says what time it is");
+                DeskRequest::Forgotten(list) => {
+                    if let Some(authority) = &self.authority {
+                        authority.handle_forgotten(list);
+                    }
                 }
+                DeskRequest::Time(wall) => self.clock.learn(wall.unix_millis),
             }
         }
     }
@@ -225,7 +228,8 @@ impl Desk {
     /// Decides by another policy from now on, about those who are here too.
     pub(crate) async fn set_policy(&self, policy: Policy) {
         self.doorkeeper.set_policy(policy);
-        self.tell(TrunkMessage::PolicyChanged).await;
+        let proof_demands = self.doorkeeper.proof_demands(self.clock.wall());
+        self.tell(TrunkMessage::PolicyChanged { proof_demands }).await;
     }
 
     fn save(&self, what: SavedPart, bytes: &[u8]) {

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::status::{JournalStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
 
+mod complaints;
 mod events;
 mod report;
 
@@ -57,6 +58,8 @@ pub(crate) struct Trunk {
     belongs: bool,
     is_authority: bool,
     clock: Clock,
+    /// Whom the log has complained of.
+    complaints: complaints::Complaints,
     /// Addresses left to try, by neighbour.
     candidates: BTreeMap<usize, Vec<SocketAddr>>,
     /// Neighbours being dialled, by connection.
@@ -121,6 +124,7 @@ impl Trunk {
             commit_delay: parts.commit_delay,
             pending_since: None,
             collecting: parts.collecting,
+            complaints: complaints::Complaints::default(),
             names: parts.names,
             resolve: parts.resolve,
             desk: parts.desk,
@@ -430,9 +434,9 @@ impl Trunk {
                 Output::Authority(request) => self.hand_over(DeskRequest::Authority(request)),
                 Output::Asked { id, asked } => self.hand_over(DeskRequest::Asked { id, asked }),
                 Output::Save { what, bytes } => self.hand_over(DeskRequest::Save { what, bytes }),
+                Output::Forgotten(list) => self.hand_over(DeskRequest::Forgotten(list)),
                 Output::Time(wall) => self.hand_over(DeskRequest::Time(wall)),
-                Output::PeerTime { peer, wall } => self.hand_over(DeskRequest::PeerTime { peer, wall }),
-                Output::Event(event) => self.handle_event(event),
+                Output::Event(event) => self.handle_event(now, event),
             }
         }
     }
@@ -458,7 +462,10 @@ impl Trunk {
                 self.node
                     .handle_verdict(now, entropy, attempt, verdict, wire, &mut self.collecting);
             }
-            TrunkMessage::PolicyChanged => self.node.authorise_all_again(now, wire),
+            TrunkMessage::PolicyChanged { proof_demands } => {
+                self.node.set_proof_demands(now, proof_demands);
+                self.node.authorise_all_again(now, wire);
+            }
             TrunkMessage::Signature { channel, signature } => {
                 self.node.handle_signature(now, entropy, channel, signature, wire);
             }
@@ -473,7 +480,8 @@ impl Trunk {
                 Question::Enrol(request) => self.node.enrol(now, id, request, wire),
                 Question::Manage(json) => self.node.manage(now, id, json, wire),
             },
-            TrunkMessage::PublishStatus(list) => {
+            TrunkMessage::PublishStatus { list, issued } => {
+                self.node.set_issued_lists(&issued);
                 if let Err(error) = self.node.publish_status(now, &list, wire) {
                     tracing::error!(%error, hint = error.hint(), "the authority's own list is refused");
                 }

@@ -1,4 +1,4 @@
-//! Hands batches to every sink and finds out what all of them have confirmed.
+//! Hands readings and gaps to every sink and finds out what all of them have confirmed.
 
 use std::{
     collections::VecDeque,
@@ -7,12 +7,12 @@ use std::{
 
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::{Batch, Confirmation, SinkHandle, Source};
+use super::{Batch, Confirmation, Delivery, SinkHandle, Source, gap::Gap};
 use crate::status::SinkStatus;
 
 /// All sinks of a collector, owned by the trunk.
 ///
-/// Invariant: `held_bytes` counts every batch that at least one sink has not confirmed.
+/// Invariant: `held_bytes` counts every delivery that at least one sink has not confirmed.
 pub(crate) struct Fanout {
     sinks: Vec<Output>,
     sources: Vec<Option<SourceState>>,
@@ -23,16 +23,24 @@ pub(crate) struct Fanout {
 /// One sink and what does not fit its queue at the moment.
 struct Output {
     handle: SinkHandle,
-    overflow: VecDeque<Arc<Batch>>,
+    overflow: VecDeque<Delivery>,
     /// By [`Source::index`]: the highest sequence confirmed since the start.
     confirmed: Vec<u64>,
     closed: bool,
 }
 
-/// Batches of a source that not every sink has confirmed, oldest first.
+/// What a source brought that not every sink has confirmed, oldest first.
 struct SourceState {
     released: u64,
-    batches: VecDeque<(u64, usize)>,
+    held: VecDeque<Held>,
+}
+
+/// One delivery that not every sink has confirmed.
+struct Held {
+    last: u64,
+    bytes: usize,
+    /// Sequences in it that are missing.
+    missing: u64,
 }
 
 impl Fanout {
@@ -76,7 +84,7 @@ impl Fanout {
         if let Some(place) = self.sources.get_mut(index) {
             *place = Some(SourceState {
                 released: position,
-                batches: VecDeque::new(),
+                held: VecDeque::new(),
             });
         }
         for sink in &mut self.sinks {
@@ -91,18 +99,36 @@ impl Fanout {
 
     /// Hands a batch to every sink. The caller has asked [`Fanout::accepts`].
     pub(crate) fn offer(&mut self, batch: &Arc<Batch>) {
+        self.hand_out(&Delivery::Readings(Arc::clone(batch)), 0);
+    }
+
+    /// Hands the news of missing readings to every sink, behind what was offered before. The caller has asked
+    /// [`Fanout::accepts`]. It is confirmed like a batch: when every sink has a record of it.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "gaps reach the sinks with the delivery of lanes")
+    )]
+    pub(crate) fn offer_gap(&mut self, gap: &Arc<Gap>) {
+        self.hand_out(&Delivery::Gap(Arc::clone(gap)), gap.count());
+    }
+
+    fn hand_out(&mut self, delivery: &Delivery, missing: u64) {
         let Some(state) = self
             .sources
-            .get_mut(batch.source.index as usize)
+            .get_mut(delivery.source().index as usize)
             .and_then(Option::as_mut)
         else {
             return;
         };
-        let bytes = batch.readings.len() + BATCH_OVERHEAD;
-        state.batches.push_back((batch.last(), bytes));
+        let bytes = delivery.bytes() + DELIVERY_OVERHEAD;
+        state.held.push_back(Held {
+            last: delivery.last(),
+            bytes,
+            missing,
+        });
         self.held_bytes += bytes;
         for sink in &mut self.sinks {
-            sink.overflow.push_back(Arc::clone(batch));
+            sink.overflow.push_back(delivery.clone());
             sink.pump();
         }
     }
@@ -126,8 +152,10 @@ impl Fanout {
         }
         self.released += common - state.released;
         state.released = common;
-        while let Some((_, bytes)) = state.batches.pop_front_if(|(last, _)| *last <= common) {
-            self.held_bytes -= bytes;
+        while let Some(held) = state.held.pop_front_if(|held| held.last <= common) {
+            self.held_bytes -= held.bytes;
+            // A gap is confirmed as a whole, so its sequences were all counted just now or with it.
+            self.released -= held.missing;
         }
         Some((confirmation.source, common))
     }
@@ -153,16 +181,16 @@ impl Fanout {
 impl Output {
     /// Moves what waits into the sink's queue as far as there is room.
     fn pump(&mut self) {
-        while let Some(batch) = self.overflow.pop_front() {
-            match self.handle.queue.try_send(batch) {
+        while let Some(delivery) = self.overflow.pop_front() {
+            match self.handle.queue.try_send(delivery) {
                 Ok(()) => {}
-                Err(TrySendError::Full(batch)) => {
-                    self.overflow.push_front(batch);
+                Err(TrySendError::Full(delivery)) => {
+                    self.overflow.push_front(delivery);
                     return;
                 }
-                Err(TrySendError::Closed(batch)) => {
+                Err(TrySendError::Closed(delivery)) => {
                     // The sink has ended; what it did not confirm stays with the gateways.
-                    self.overflow.push_front(batch);
+                    self.overflow.push_front(delivery);
                     self.closed = true;
                     return;
                 }
@@ -173,18 +201,19 @@ impl Output {
 
 /// Bytes of readings that not every sink has confirmed, at the most; one batch of each gateway may exceed it.
 const HELD_BYTES_MAX: usize = 16 << 20;
-/// What a batch costs beside its readings, in bytes.
-const BATCH_OVERHEAD: usize = 128;
+/// What a delivery costs beside its readings, in bytes.
+const DELIVERY_OVERHEAD: usize = 128;
 
 #[cfg(test)]
 mod tests {
+    use fieldgate_adapters::class::Class;
     use fieldgate_proto::identity::Identifier;
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::sinks::SinkStats;
+    use crate::sinks::{SinkStats, gap::GapReason};
 
-    fn sink(name: &str, room: usize) -> (SinkHandle, mpsc::Receiver<Arc<Batch>>) {
+    fn sink(name: &str, room: usize) -> (SinkHandle, mpsc::Receiver<Delivery>) {
         let (queue, batches) = mpsc::channel(room);
         (
             SinkHandle {
@@ -202,6 +231,7 @@ mod tests {
             gateway: Identifier::from_bytes([1; 32]),
             name: "a".to_owned(),
             journal: [2; 16],
+            class: Class::Bulk,
             path: Vec::new(),
         })
     }
@@ -254,6 +284,40 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_travels_in_order_and_is_confirmed_by_position() {
+        let (handle, mut deliveries) = sink("only", 8);
+        let mut fanout = Fanout::new(vec![handle]);
+        let source = source();
+        fanout.open(&source, 10);
+        fanout.offer(&batch(&source, 11, 5, 100));
+        let gap = Gap {
+            source: Arc::clone(&source),
+            first: 16,
+            last: 115,
+            reason: GapReason::Discarded,
+            class: Class::Bulk,
+            captured: None,
+        };
+        fanout.offer_gap(&Arc::new(gap));
+        fanout.offer(&batch(&source, 116, 5, 100));
+        let ranges: Vec<_> = std::iter::from_fn(|| deliveries.try_recv().ok())
+            .map(|delivery| (delivery.first(), delivery.last()))
+            .collect();
+        assert_eq!(ranges, [(11, 15), (16, 115), (116, 120)]);
+        let mut confirm = |up_to| {
+            let confirmation = Confirmation {
+                sink: 0,
+                source: 0,
+                up_to,
+            };
+            let moved = fanout.confirm(confirmation);
+            (moved, fanout.released(), fanout.is_idle())
+        };
+        assert_eq!(confirm(115), (Some((0, 115)), 5, false));
+        assert_eq!(confirm(120), (Some((0, 120)), 10, true));
+    }
+
+    #[test]
     fn a_full_queue_holds_back_and_a_full_memory_closes() {
         let (handle, mut batches) = sink("slow", 1);
         let mut fanout = Fanout::new(vec![handle]);
@@ -265,14 +329,14 @@ mod tests {
             }
         }
         assert!(!fanout.accepts());
-        assert_eq!(batches.try_recv().unwrap().first, 1);
+        assert_eq!(batches.try_recv().unwrap().first(), 1);
         assert!(batches.try_recv().is_err());
         fanout.confirm(Confirmation {
             sink: 0,
             source: 0,
             up_to: 1,
         });
-        assert_eq!(batches.try_recv().unwrap().first, 2);
+        assert_eq!(batches.try_recv().unwrap().first(), 2);
         assert!(fanout.accepts());
     }
 }

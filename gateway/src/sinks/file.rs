@@ -21,7 +21,8 @@ use fieldgate_io::{
 use tokio::sync::mpsc;
 
 use super::{
-    Batch, Confirm, Confirmation, QUEUE_BATCHES, SinkHandle, SinkStats, Source, json, positions::Positions,
+    Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle, SinkStats, Source, gap::Gap, json,
+    positions::Positions,
 };
 
 /// How a printed reading looks.
@@ -91,7 +92,7 @@ fn spawn(
     positions: Positions,
     confirm: Confirm,
 ) -> io::Result<SinkHandle> {
-    let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
+    let (queue, deliveries) = mpsc::channel(QUEUE_DELIVERIES);
     let stats = Arc::new(SinkStats::default());
     stats.reachable.store(true, Ordering::Relaxed);
     let sink = LineSink {
@@ -99,7 +100,7 @@ fn spawn(
         target,
         positions,
         confirm,
-        batches,
+        deliveries,
         stats: Arc::clone(&stats),
         text: Vec::new(),
         since_checkpoint: 0,
@@ -125,7 +126,7 @@ struct LineSink {
     target: Target,
     positions: Positions,
     confirm: Confirm,
-    batches: mpsc::Receiver<Arc<Batch>>,
+    deliveries: mpsc::Receiver<Delivery>,
     stats: Arc<SinkStats>,
     text: Vec<u8>,
     since_checkpoint: usize,
@@ -133,14 +134,14 @@ struct LineSink {
 
 impl LineSink {
     fn run(mut self) {
-        let mut taken: Vec<Arc<Batch>> = Vec::new();
-        while let Some(batch) = self.batches.blocking_recv() {
-            taken.push(batch);
+        let mut taken: Vec<Delivery> = Vec::new();
+        while let Some(delivery) = self.deliveries.blocking_recv() {
+            taken.push(delivery);
             // Whatever waits goes into one write and one sync.
             while self.text_estimate(&taken) < WRITE_BYTES
-                && let Ok(batch) = self.batches.try_recv()
+                && let Ok(delivery) = self.deliveries.try_recv()
             {
-                taken.push(batch);
+                taken.push(delivery);
             }
             self.write(&taken);
             taken.clear();
@@ -148,17 +149,29 @@ impl LineSink {
         self.checkpoint();
     }
 
-    fn text_estimate(&self, taken: &[Arc<Batch>]) -> usize {
-        taken.iter().map(|batch| batch.readings.len() * 3).sum()
+    fn text_estimate(&self, taken: &[Delivery]) -> usize {
+        taken.iter().map(|delivery| delivery.bytes() * 3).sum()
     }
 
-    /// Writes batches and confirms them; repeats until that went well.
-    fn write(&mut self, batches: &[Arc<Batch>]) {
+    /// Writes deliveries and confirms them; repeats until that went well.
+    fn write(&mut self, deliveries: &[Delivery]) {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        let mut count = 0_u64;
-        for batch in batches {
-            let position = self.positions.of(&batch.source);
+        let (mut count, mut missing) = (0_u64, 0_u64);
+        for delivery in deliveries {
+            let position = self.positions.of(delivery.source());
+            let batch = match delivery {
+                Delivery::Readings(batch) => batch,
+                Delivery::Gap(gap) => {
+                    if gap.last > position {
+                        let first = gap.first.max(position + 1);
+                        self.write_gap(&mut text, gap, first);
+                        missing += gap.last - first + 1;
+                        self.positions.advance(&gap.source, gap.last);
+                    }
+                    continue;
+                }
+            };
             for (sequence, reading) in batch.iter(&self.stats) {
                 if sequence <= position {
                     self.stats.duplicates.fetch_add(1, Ordering::Relaxed);
@@ -181,18 +194,29 @@ impl LineSink {
         let len = text.len();
         self.text = self.put(text);
         self.stats.confirmed.fetch_add(count, Ordering::Relaxed);
+        self.stats.missing.fetch_add(missing, Ordering::Relaxed);
         self.positions.offset += len as u64;
         self.since_checkpoint += len;
-        for batch in batches {
-            let up_to = self.positions.of(&batch.source);
+        for delivery in deliveries {
+            let up_to = self.positions.of(delivery.source());
             (self.confirm)(Confirmation {
                 sink: self.index,
-                source: batch.source.index,
+                source: delivery.source().index,
                 up_to,
             });
         }
         if self.since_checkpoint >= CHECKPOINT_BYTES {
             self.checkpoint();
+        }
+    }
+
+    fn write_gap(&self, text: &mut Vec<u8>, gap: &Gap, first: u64) {
+        match self.target {
+            Target::File { .. }
+            | Target::Stdout {
+                style: Style::Lines | Style::Events,
+            } => json::gap_line(text, gap, first),
+            Target::Stdout { style: Style::Pretty } => pretty_gap(text, gap, first),
         }
     }
 
@@ -304,6 +328,19 @@ fn pretty(out: &mut Vec<u8>, source: &Source, reading: &fieldgate_adapters::read
     );
 }
 
+/// Writes for people that readings are missing.
+fn pretty_gap(out: &mut Vec<u8>, gap: &Gap, first: u64) {
+    let count = gap.last - first + 1;
+    // Writing to memory cannot fail.
+    let _ = writeln!(
+        out,
+        "{count} {} readings of {} are missing: {}",
+        json::class(gap.class),
+        gap.source.name,
+        gap.reason.word()
+    );
+}
+
 /// Bytes of text that are enough for one write.
 const WRITE_BYTES: usize = 1 << 20;
 /// Bytes after which a checkpoint is written, so that a start never reads much more.
@@ -320,6 +357,7 @@ mod tests {
     use fieldgate_proto::{identity::Identifier, time::WallTime, wire::put_bytes_varint};
 
     use super::*;
+    use crate::sinks::{Batch, gap::GapReason};
 
     fn source() -> Arc<Source> {
         Arc::new(Source {
@@ -327,11 +365,12 @@ mod tests {
             gateway: Identifier::from_bytes([5; 32]),
             name: "plant-7".to_owned(),
             journal: [6; 16],
+            class: Class::Normal,
             path: vec!["plant-7".to_owned(), "hall".to_owned()],
         })
     }
 
-    fn batch(source: &Arc<Source>, first: u64, count: u64) -> Arc<Batch> {
+    fn batch(source: &Arc<Source>, first: u64, count: u64) -> Delivery {
         let mut readings = Vec::new();
         for number in first..first + count {
             let mut body = Vec::new();
@@ -348,27 +387,25 @@ mod tests {
             reading.encode(&mut body).unwrap();
             put_bytes_varint(&mut readings, &body);
         }
-        Arc::new(Batch {
+        Delivery::Readings(Arc::new(Batch {
             source: Arc::clone(source),
             first,
             count,
             readings,
-        })
+        }))
     }
 
     fn payloads(path: &Path) -> Vec<u64> {
         let text = std::fs::read_to_string(path).unwrap();
-        let value = |line| {
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["payload"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        };
-        text.lines().map(|line| value(line).parse().unwrap()).collect()
+        let value = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["payload"].clone();
+        text.lines()
+            .map(value)
+            .filter_map(|value| value.as_str()?.parse().ok())
+            .collect()
     }
 
     /// Runs a sink over `batches` and returns its last confirmation.
-    fn run(path: &Path, positions: &Path, batches: Vec<Arc<Batch>>) -> u64 {
+    fn run(path: &Path, positions: &Path, batches: Vec<Delivery>) -> u64 {
         let (confirmed, confirmations) = std::sync::mpsc::channel();
         let last = batches.last().unwrap().last();
         let confirm: Confirm = Box::new(move |confirmation| confirmed.send(confirmation.up_to).unwrap());
@@ -410,8 +447,29 @@ mod tests {
         std::fs::remove_file(&positions).unwrap();
         assert_eq!(run(&path, &positions, vec![batch(&source, 12, 8)]), 19);
         assert_eq!(payloads(&path), (1..=19).collect::<Vec<_>>());
-        // With the checkpoint: the same.
+        // With the checkpoint: the same, and of a gap that reaches back only what is not known.
+        let gap = Gap {
+            source: Arc::clone(&source),
+            first: 15,
+            last: 22,
+            reason: GapReason::Discarded,
+            class: Class::Normal,
+            captured: Some((0, 1_000)),
+        };
+        assert_eq!(run(&path, &positions, vec![Delivery::Gap(Arc::new(gap))]), 22);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(
+            line,
+            serde_json::json!({
+                "id": source.gap_id(20, 22), "event": "gap", "gateway": "plant-7", "class": "normal",
+                "reason": "discarded", "first": 20, "last": 22, "count": 3,
+                "captured_from": "1970-01-01T00:00:00.000Z", "captured_to": "1970-01-01T00:00:01.000Z",
+            })
+        );
+        // Its line is read like any other.
+        std::fs::remove_file(&positions).unwrap();
         assert_eq!(run(&path, &positions, vec![batch(&source, 1, 25)]), 25);
-        assert_eq!(payloads(&path), (1..=25).collect::<Vec<_>>());
+        assert_eq!(payloads(&path), (1..=19).chain(23..=25).collect::<Vec<_>>());
     }
 }

@@ -6,7 +6,7 @@ use fieldgate_adapters::{class::Class, reading::Reading};
 use fieldgate_proto::time::ClockQuality;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::Source;
+use super::{Source, gap::Gap};
 
 /// One reading as it stands on a line. The id comes first, so that a reader of the file finds it without parsing the rest.
 #[derive(Serialize)]
@@ -99,6 +99,41 @@ fn write(
     out.push(b'\n');
 }
 
+/// A record of readings that will not come.
+#[derive(Serialize)]
+struct GapLine<'a> {
+    id: String,
+    event: &'static str,
+    gateway: &'a str,
+    class: &'static str,
+    reason: &'static str,
+    first: u64,
+    last: u64,
+    count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured_from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured_to: Option<String>,
+}
+
+/// Appends the record that `gap` from sequence `first` on is missing as one line; sequences before `first` are known already.
+pub(crate) fn gap_line(out: &mut Vec<u8>, gap: &Gap, first: u64) {
+    let line = GapLine {
+        id: gap.source.gap_id(first, gap.last),
+        event: "gap",
+        gateway: &gap.source.name,
+        class: class(gap.class),
+        reason: gap.reason.word(),
+        first,
+        last: gap.last,
+        count: gap.last - first + 1,
+        captured_from: gap.captured.map(|(from, _)| rfc3339(from)),
+        captured_to: gap.captured.map(|(_, to)| rfc3339(to)),
+    };
+    serde_json::to_writer(&mut *out, &line).expect("writing JSON to memory cannot fail");
+    out.push(b'\n');
+}
+
 /// One record of a journal as it is dumped.
 #[derive(Serialize)]
 struct Record<'a> {
@@ -151,13 +186,15 @@ pub(crate) fn journal_text(out: &mut Vec<u8>, sequence: u64, reading: &Reading<'
     out.extend_from_slice(line.as_bytes());
 }
 
-/// Returns the source and sequence of a line that [`line()`] wrote, from its id.
+/// Returns the source and the last sequence of a line that [`line()`] or [`gap_line()`] wrote, from its id.
 pub(crate) fn id_of(line: &[u8]) -> Option<(super::positions::SourceKey, u64)> {
     let id = line.strip_prefix(b"{\"id\":\"")?;
     let id = std::str::from_utf8(id.split(|byte| *byte == b'"').next()?).ok()?;
     let mut parts = id.split('/');
     let key = super::positions::parse_key(parts.next()?, parts.next()?)?;
-    let sequence = parts.next()?.parse().ok()?;
+    let sequences = parts.next()?;
+    let last = sequences.rsplit('-').next()?;
+    let sequence = last.parse().ok()?;
     Some((key, sequence))
 }
 

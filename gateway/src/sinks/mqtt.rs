@@ -25,7 +25,8 @@ use tokio::{sync::mpsc, time};
 use zeroize::Zeroizing;
 
 use super::{
-    Batch, Confirm, Confirmation, QUEUE_BATCHES, SinkHandle, SinkStats, Source, json, positions::Positions,
+    Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle, SinkStats, Source, gap::Gap, json,
+    positions::Positions,
 };
 
 /// Where and how to publish.
@@ -46,7 +47,7 @@ pub(crate) struct Settings {
 
 /// Starts the sink as a task of the current tokio runtime.
 pub(crate) fn spawn(index: usize, settings: Settings, positions: Positions, confirm: Confirm) -> SinkHandle {
-    let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
+    let (queue, deliveries) = mpsc::channel(QUEUE_DELIVERIES);
     let stats = Arc::new(SinkStats::default());
     let name = format!("mqtt {}:{}", settings.host, settings.port);
     let sink = MqttSink {
@@ -54,7 +55,7 @@ pub(crate) fn spawn(index: usize, settings: Settings, positions: Positions, conf
         settings,
         positions,
         confirm,
-        batches,
+        deliveries,
         retained: VecDeque::new(),
         stats: Arc::clone(&stats),
     };
@@ -67,9 +68,9 @@ struct MqttSink {
     settings: Settings,
     positions: Positions,
     confirm: Confirm,
-    batches: mpsc::Receiver<Arc<Batch>>,
-    /// Batches taken from the queue with readings not confirmed yet, oldest first.
-    retained: VecDeque<Arc<Batch>>,
+    deliveries: mpsc::Receiver<Delivery>,
+    /// What was taken from the queue and is not confirmed yet, oldest first.
+    retained: VecDeque<Delivery>,
     stats: Arc<SinkStats>,
 }
 
@@ -141,7 +142,7 @@ impl MqttSink {
         let feeder = feed(
             &client,
             &self.settings.topic,
-            &mut self.batches,
+            &mut self.deliveries,
             &mut self.retained,
             &shared,
         );
@@ -232,43 +233,45 @@ struct Shared<'a> {
 async fn feed(
     client: &AsyncClient,
     template: &TopicTemplate,
-    batches: &mut mpsc::Receiver<Arc<Batch>>,
-    retained: &mut VecDeque<Arc<Batch>>,
+    deliveries: &mut mpsc::Receiver<Delivery>,
+    retained: &mut VecDeque<Delivery>,
     shared: &Shared<'_>,
 ) -> End {
-    for batch in retained.iter() {
-        if let Err(end) = publish_batch(client, template, batch, shared).await {
+    for delivery in retained.iter() {
+        if let Err(end) = publish(client, template, delivery, shared).await {
             return end;
         }
     }
     loop {
-        let Some(batch) = batches.recv().await else {
+        let Some(delivery) = deliveries.recv().await else {
             return End::Stopped;
         };
-        retained.retain(|old| shared.custody.borrow().positions.of(&old.source) < old.last());
-        retained.push_back(Arc::clone(&batch));
-        if let Err(end) = publish_batch(client, template, &batch, shared).await {
+        retained.retain(|old| shared.custody.borrow().positions.of(old.source()) < old.last());
+        retained.push_back(delivery.clone());
+        if let Err(end) = publish(client, template, &delivery, shared).await {
             return end;
         }
     }
 }
 
-async fn publish_batch(
+async fn publish(
     client: &AsyncClient,
     template: &TopicTemplate,
-    batch: &Arc<Batch>,
+    delivery: &Delivery,
     shared: &Shared<'_>,
 ) -> Result<(), End> {
-    let source = batch.source.index;
-    let position = shared.custody.borrow().positions.of(&batch.source);
-    if batch.first <= position {
-        let known = batch.last().min(position);
-        shared
-            .stats
-            .duplicates
-            .fetch_add(known + 1 - batch.first, Ordering::Relaxed);
+    let source = delivery.source().index;
+    let position = shared.custody.borrow().positions.of(delivery.source());
+    if delivery.first() <= position {
+        let known = delivery.last().min(position);
+        if let Delivery::Readings(batch) = delivery {
+            shared
+                .stats
+                .duplicates
+                .fetch_add(known + 1 - batch.first, Ordering::Relaxed);
+        }
         let settled = Settled {
-            source: Arc::clone(&batch.source),
+            source: Arc::clone(delivery.source()),
             up_to: known,
             count: 0,
         };
@@ -279,7 +282,14 @@ async fn publish_batch(
         .borrow_mut()
         .sources
         .entry(source)
-        .or_insert_with(|| Arc::clone(&batch.source));
+        .or_insert_with(|| Arc::clone(delivery.source()));
+    let batch = match delivery {
+        Delivery::Readings(batch) => batch,
+        Delivery::Gap(gap) if gap.last > position => {
+            return publish_gap(client, template, gap, gap.first.max(position + 1), shared).await;
+        }
+        Delivery::Gap(_) => return Ok(()),
+    };
     for (sequence, reading) in batch
         .iter(shared.stats)
         .filter(|(sequence, _)| *sequence > position)
@@ -324,6 +334,41 @@ async fn publish_batch(
             .map_err(|error| End::Lost(error.to_string()))?;
     }
     Ok(())
+}
+
+/// Publishes the record that readings are missing, from sequence `first` on, as JSON. Its device is `$gap`, its resource
+/// `$gap/<class>`.
+async fn publish_gap(
+    client: &AsyncClient,
+    template: &TopicTemplate,
+    gap: &Gap,
+    first: u64,
+    shared: &Shared<'_>,
+) -> Result<(), End> {
+    let mut topic = String::new();
+    let resource = format!("{GAP}/{}", json::class(gap.class));
+    template.expand_into(&mut topic, &gap.source.name, GAP, &resource);
+    let properties = PublishProperties {
+        content_type: Some("application/json".to_owned()),
+        user_properties: vec![("fieldgate-id".to_owned(), gap.source.gap_id(first, gap.last))],
+        ..PublishProperties::default()
+    };
+    let mut payload = Vec::new();
+    json::gap_line(&mut payload, gap, first);
+    payload.pop();
+    {
+        let mut progress = shared.progress.borrow_mut();
+        progress.handed.push_back((gap.source.index, gap.last));
+        progress
+            .order
+            .entry(gap.source.index)
+            .or_default()
+            .push_back((gap.last, false));
+    }
+    client
+        .publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties)
+        .await
+        .map_err(|error| End::Lost(error.to_string()))
 }
 
 fn user_properties(source: &Source, sequence: u64, reading: &Reading<'_>) -> Vec<(String, String)> {
@@ -391,6 +436,8 @@ async fn drive(mut events: EventLoop, shared: &Shared<'_>) -> End {
     }
 }
 
+/// Device, and first level of the resource, of a record of missing readings.
+const GAP: &str = "$gap";
 /// First and longest wait before the broker is tried again.
 const WAIT_MIN: Duration = Duration::from_millis(250);
 const WAIT_MAX: Duration = Duration::from_secs(30);

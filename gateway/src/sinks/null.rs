@@ -4,23 +4,27 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::mpsc;
 
-use super::{Batch, Confirm, Confirmation, QUEUE_BATCHES, SinkHandle, SinkStats};
+use super::{Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle, SinkStats};
 
 /// Starts the sink as a task of the current tokio runtime.
 pub(crate) fn spawn(index: usize, mut confirm: Confirm) -> SinkHandle {
-    let (queue, mut batches) = mpsc::channel::<Arc<Batch>>(QUEUE_BATCHES);
+    let (queue, mut deliveries) = mpsc::channel::<Delivery>(QUEUE_DELIVERIES);
     let stats = Arc::new(SinkStats::default());
     stats.reachable.store(true, Ordering::Relaxed);
     let shown = Arc::clone(&stats);
     tokio::task::spawn_local(async move {
-        let mut taken = Vec::with_capacity(QUEUE_BATCHES);
-        while batches.recv_many(&mut taken, QUEUE_BATCHES).await > 0 {
-            for batch in taken.drain(..) {
-                shown.confirmed.fetch_add(batch.count, Ordering::Relaxed);
+        let mut taken = Vec::with_capacity(QUEUE_DELIVERIES);
+        while deliveries.recv_many(&mut taken, QUEUE_DELIVERIES).await > 0 {
+            for delivery in taken.drain(..) {
+                let counter = match delivery {
+                    Delivery::Readings(_) => &shown.confirmed,
+                    Delivery::Gap(_) => &shown.missing,
+                };
+                counter.fetch_add(delivery.last() - delivery.first() + 1, Ordering::Relaxed);
                 confirm(Confirmation {
                     sink: index,
-                    source: batch.source.index,
-                    up_to: batch.last(),
+                    source: delivery.source().index,
+                    up_to: delivery.last(),
                 });
             }
         }

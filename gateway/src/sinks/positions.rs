@@ -195,6 +195,7 @@ mod tests {
             gateway: Identifier::from_bytes([7; 32]),
             name: "press".to_owned(),
             journal: [0xab; 16],
+            class: fieldgate_adapters::class::Class::Normal,
             path: Vec::new(),
         }
     }

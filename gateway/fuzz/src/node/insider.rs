@@ -254,7 +254,7 @@ impl Scene {
                     | Output::Asked { .. }
                     | Output::Save { .. }
                     | Output::Time(_)
-                    | Output::PeerTime { .. }
+                    | Output::Forgotten(_)
                     | Output::Event(_) => {}
                 }
             }

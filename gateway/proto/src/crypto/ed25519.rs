@@ -47,6 +47,14 @@ impl Ed25519Secret {
         signature.copy_from_slice(self.pair.sign(&sha256(parts)).as_ref());
         signature
     }
+
+    /// Signs `message` itself, as RFC 8032 §5.1.6 has it: for formats of others, such as COSE (RFC 9053 §2.2).
+    #[must_use]
+    pub fn sign_plain(&self, message: &[u8]) -> Signature {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(message).as_ref());
+        signature
+    }
 }
 
 impl fmt::Debug for Ed25519Secret {

@@ -44,3 +44,19 @@ pub fn verify_ed25519_parts(
         .verify_sig(&sha256(parts), signature)
         .map_err(|_| CryptoError::Signature)
 }
+
+/// Verifies pure Ed25519 over `message` itself (RFC 8032 §5.1.7), the counterpart of
+/// [`Ed25519Secret::sign_plain`](super::Ed25519Secret::sign_plain).
+///
+/// # Errors
+/// [`CryptoError::Signature`].
+pub fn verify_ed25519_plain(
+    key: &[u8; 32],
+    message: &[u8],
+    signature: &Signature,
+) -> Result<(), CryptoError> {
+    ParsedPublicKey::new(&ED25519, key)
+        .map_err(|_| CryptoError::Signature)?
+        .verify_sig(message, signature)
+        .map_err(|_| CryptoError::Signature)
+}

@@ -28,6 +28,8 @@ pub enum Purpose {
     Channel,
     /// The Ed25519 key with which an authority signs statements.
     Statements,
+    /// The Ed25519 key with which a gateway seals batches of readings.
+    Readings,
 }
 
 impl Purpose {
@@ -37,6 +39,7 @@ impl Purpose {
         match self {
             Self::Channel => 1,
             Self::Statements => 2,
+            Self::Readings => 3,
         }
     }
 
@@ -46,6 +49,7 @@ impl Purpose {
         match code {
             1 => Some(Self::Channel),
             2 => Some(Self::Statements),
+            3 => Some(Self::Readings),
             _ => None,
         }
     }
@@ -160,12 +164,11 @@ impl Attestation {
 
     /// Checks what the key is for.
     pub(super) const fn check_purpose(&self, want: Purpose) -> Result<(), IdentityError> {
-        match (self.purpose, want) {
-            (Purpose::Channel, Purpose::Channel) | (Purpose::Statements, Purpose::Statements) => Ok(()),
-            (got, want) => Err(IdentityError::Purpose {
-                got: got.code(),
-                want: want.code(),
-            }),
+        let (got, want) = (self.purpose.code(), want.code());
+        if got == want {
+            Ok(())
+        } else {
+            Err(IdentityError::Purpose { got, want })
         }
     }
 }
@@ -231,8 +234,21 @@ impl SignedAttestation {
     /// # Errors
     /// [`IdentityError`]; [`IdentityError::NotCurrentKey`] if `history` has no such key or had replaced it.
     pub fn verify_statement_key(&self, history: &ChangeHistory) -> Result<(), IdentityError> {
+        self.verify_lasting(history, Purpose::Statements)
+    }
+
+    /// Verifies all that does not depend on time about a key for sealing readings, as
+    /// [`verify_statement_key`](Self::verify_statement_key) does for statements.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_readings_key(&self, history: &ChangeHistory) -> Result<(), IdentityError> {
+        self.verify_lasting(history, Purpose::Readings)
+    }
+
+    fn verify_lasting(&self, history: &ChangeHistory, purpose: Purpose) -> Result<(), IdentityError> {
         let attestation = &self.attestation;
-        attestation.check_purpose(Purpose::Statements)?;
+        attestation.check_purpose(purpose)?;
         let got = attestation.key_sequence;
         let not_current = |current| IdentityError::NotCurrentKey { got, current };
         let mut changes = history.changes().skip_while(|change| change.sequence < got);
@@ -320,6 +336,28 @@ impl AttestationDraft {
     ) -> Result<Self, IdentityError> {
         Self::with(
             Purpose::Statements,
+            history,
+            public_key,
+            not_before,
+            lifetime_secs,
+            sequence,
+        )
+    }
+
+    /// Lets the owner of `history`, a gateway, vouch for `public_key`, an Ed25519 key that seals readings; otherwise as
+    /// [`AttestationDraft::new`], and out of the same sequence.
+    ///
+    /// # Errors
+    /// [`IdentityError::Lifetime`] outside 1..=[`LIFETIME_SECS_MAX`].
+    pub fn for_readings(
+        history: &ChangeHistory,
+        public_key: [u8; 32],
+        not_before: u64,
+        lifetime_secs: u64,
+        sequence: u64,
+    ) -> Result<Self, IdentityError> {
+        Self::with(
+            Purpose::Readings,
             history,
             public_key,
             not_before,

@@ -10,7 +10,7 @@ use crate::{
     link::{Class, LinkError},
     relay::RefusedReason,
     time::WallTime,
-    trust::{Freshness, SavedPart, Standing, TrustError},
+    trust::{Freshness, SavedPart, Standing, StatusList, TrustError},
 };
 
 /// An effect that is not bytes on a connection.
@@ -60,15 +60,11 @@ pub enum Output {
         /// All of it.
         bytes: Arc<[u8]>,
     },
+    /// This node is the authority, and a peer has a list of the revoked that it has signed and does not know: it was set back to a
+    /// time before that. The authority takes over whom the list names, and signs one with a higher number.
+    Forgotten(Arc<StatusList>),
     /// The authority has signed what time it is now.
     Time(WallTime),
-    /// A peer says what time it is; nobody vouches for it.
-    PeerTime {
-        /// Who.
-        peer: Identifier,
-        /// What it says.
-        wall: WallTime,
-    },
     /// Something an operator cares about.
     Event(Event),
 }
@@ -203,6 +199,11 @@ pub enum Event {
     PeerRevoked {
         /// Who.
         peer: Identifier,
+    },
+    /// The list of the revoked names this node, or does so no more.
+    SelfRevoked {
+        /// Whether it does.
+        revoked: bool,
     },
     /// A channel was closed since the peer's credential is not good any more.
     PeerEnded {

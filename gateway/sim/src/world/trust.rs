@@ -243,6 +243,7 @@ impl World<'_, '_> {
                 &mut trust.silences
             }
             NodeEvent::FreshnessChanged { .. }
+            | NodeEvent::SelfRevoked { .. }
             | NodeEvent::LinkUp { .. }
             | NodeEvent::LinkBroken { .. }
             | NodeEvent::Attached { .. }

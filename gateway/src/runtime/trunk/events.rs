@@ -1,12 +1,20 @@
 //! What the core finds worth telling, in the words of the log.
 
-use fieldgate_proto::{node::Event, trust::Freshness};
+use fieldgate_proto::{
+    identity::Identifier,
+    node::{Event, SourceIndex},
+    time::Now,
+    trust::Freshness,
+};
 
-use super::Trunk;
+use super::{
+    Trunk,
+    complaints::{Complaint, Say},
+};
 use crate::sinks::json::rfc3339;
 
 impl Trunk {
-    pub(super) fn handle_event(&mut self, event: Event) {
+    pub(super) fn handle_event(&mut self, now: Now, event: Event) {
         match event {
             Event::LinkUp {
                 connection,
@@ -66,26 +74,8 @@ impl Trunk {
             Event::NameRegistered { member, name } => {
                 tracing::info!(%member, name, "name registered by member")
             }
-            Event::NotAuthorised { peer, service } => {
-                tracing::warn!(%peer, service, "refused: neither this node's file nor its policy allows it");
-            }
-            Event::SourceOpened { source } => {
-                let opened = self.node.sources().find(|view| view.info.index == source);
-                if let Some(view) = opened {
-                    let via = view.info.neighbour.map(|neighbour| self.neighbour(neighbour));
-                    let member = self.node.member_name(&view.info.gateway);
-                    self.collecting.open(&view, member, via);
-                }
-            }
-            Event::ReadingsMissing { source, first, last } => {
-                let name = self.collecting.name(source);
-                tracing::warn!(
-                    gateway = name,
-                    first,
-                    last,
-                    "readings are missing: gateway or collector was set back"
-                );
-            }
+            Event::SourceOpened { source } => self.source_opened(source),
+            Event::ReadingsMissing { source, first, last } => self.readings_missing(source, first, last),
             Event::SourceSetBack { source } => {
                 let name = self.collecting.name(source);
                 tracing::warn!(
@@ -93,17 +83,62 @@ impl Trunk {
                     "the gateway's journal is older than what was received of it; it sends nothing"
                 );
             }
-            Event::PeerRevoked { .. }
-            | Event::PeerEnded { .. }
+            Event::NotAuthorised { peer, service } => {
+                self.complain(now, Complaint::NotAuthorised, peer, |repeated| {
+                    tracing::warn!(%peer, service, repeated, "refused: neither this node's file nor its policy allows it");
+                });
+            }
+            Event::PeerRevoked { peer } => self.complain(now, Complaint::Revoked, peer, |repeated| {
+                tracing::warn!(%peer, repeated, "peer is revoked; its channel is closed");
+            }),
+            Event::CredentialRefused { peer, error } => {
+                self.complain(now, Complaint::Credential, peer, |repeated| {
+                    tracing::warn!(%peer, %error, hint = error.hint(), repeated, "credential refused");
+                });
+            }
+            Event::ListRefused { peer, error } => self.complain(now, Complaint::List, peer, |repeated| {
+                tracing::warn!(%peer, %error, hint = error.hint(), repeated, "list of the revoked refused");
+            }),
+            Event::PeerEnded { .. }
+            | Event::SelfRevoked { .. }
             | Event::PeerInGrace { .. }
-            | Event::CredentialRefused { .. }
             | Event::CredentialTaken { .. }
             | Event::RenewalDenied
             | Event::ListTaken { .. }
-            | Event::ListRefused { .. }
             | Event::FreshnessChanged { .. }
             | Event::AuthorityUp
             | Event::AuthorityDown => log_trust(event),
+        }
+    }
+
+    fn source_opened(&mut self, source: SourceIndex) {
+        let opened = self.node.sources().find(|view| view.info.index == source);
+        if let Some(view) = opened {
+            let via = view.info.neighbour.map(|neighbour| self.neighbour(neighbour));
+            let member = self.node.member_name(&view.info.gateway);
+            self.collecting.open(&view, member, via);
+        }
+    }
+
+    fn readings_missing(&self, source: SourceIndex, first: u64, last: u64) {
+        let name = self.collecting.name(source);
+        tracing::warn!(
+            gateway = name,
+            first,
+            last,
+            "readings are missing: gateway or collector was set back"
+        );
+    }
+
+    /// Has `log` say what comes with every attempt of a peer, and how often it came since it was said last; not every time.
+    fn complain(&mut self, now: Now, complaint: Complaint, peer: Identifier, log: impl FnOnce(u64)) {
+        match self.complaints.note(now.instant, complaint, peer) {
+            Say::Nothing => {}
+            Say::This { repeated } => log(repeated),
+            Say::Crowd { unnamed } => {
+                log(0);
+                tracing::warn!(unnamed, "more peers are refused than are named here");
+            }
         }
     }
 }
@@ -111,7 +146,10 @@ impl Trunk {
 /// Logs what is about trust.
 fn log_trust(event: Event) {
     match event {
-        Event::PeerRevoked { peer } => tracing::warn!(%peer, "peer is revoked; its channel is closed"),
+        Event::SelfRevoked { revoked: true } => tracing::error!(
+            "this node is revoked: no member serves it any more; if that is a mistake, make it a new identity and enrol that"
+        ),
+        Event::SelfRevoked { revoked: false } => tracing::info!("this node is revoked no more"),
         Event::PeerEnded { peer, standing } => {
             tracing::warn!(%peer, standing = standing.name(), "channel closed: the peer's credential is not good any more");
         }
@@ -120,9 +158,6 @@ fn log_trust(event: Event) {
             expired = rfc3339(since.saturating_mul(1000)),
             "the peer's credential has expired; it is served for the time of grace"
         ),
-        Event::CredentialRefused { peer, error } => {
-            tracing::warn!(%peer, %error, hint = error.hint(), "credential refused");
-        }
         Event::CredentialTaken { not_after } => tracing::info!(
             until = rfc3339(not_after.saturating_mul(1000)),
             "credential taken"
@@ -135,9 +170,6 @@ fn log_trust(event: Event) {
             newly_revoked,
         } => {
             tracing::info!(number, newly_revoked, "list of the revoked taken");
-        }
-        Event::ListRefused { peer, error } => {
-            tracing::warn!(%peer, %error, hint = error.hint(), "list of the revoked refused");
         }
         Event::FreshnessChanged { freshness } => match freshness {
             Freshness::NoList => tracing::info!("there is no list of the revoked yet"),
@@ -164,6 +196,9 @@ fn log_trust(event: Event) {
         | Event::MemberAttached { .. }
         | Event::NameRegistered { .. }
         | Event::NotAuthorised { .. }
+        | Event::PeerRevoked { .. }
+        | Event::CredentialRefused { .. }
+        | Event::ListRefused { .. }
         | Event::SourceOpened { .. }
         | Event::ReadingsMissing { .. }
         | Event::SourceSetBack { .. } => {}

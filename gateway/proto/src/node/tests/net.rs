@@ -234,10 +234,9 @@ impl Host {
                     SavedPart::Own => self.saved.own = bytes,
                 }
             }
-            other @ (Output::Sign { .. }
-            | Output::Asked { .. }
-            | Output::Time(_)
-            | Output::PeerTime { .. }) => self.outputs.push(other),
+            other @ (Output::Sign { .. } | Output::Asked { .. } | Output::Forgotten(_) | Output::Time(_)) => {
+                self.outputs.push(other)
+            }
             Output::Dial { .. }
             | Output::CloseConnection { .. }
             | Output::Released { .. }
@@ -468,8 +467,8 @@ impl Net {
                         | Output::Authority(_)
                         | Output::Asked { .. }
                         | Output::Save { .. }
-                        | Output::Time(_)
-                        | Output::PeerTime { .. }) => host.answer(now, &mut self.entropy, other),
+                        | Output::Forgotten(_)
+                        | Output::Time(_)) => host.answer(now, &mut self.entropy, other),
                     }
                 }
                 for neighbour in dials {
