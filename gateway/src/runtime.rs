@@ -24,6 +24,7 @@ use crate::{
     status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus, TokenStatus, TpmStatus},
 };
 
+pub(crate) mod accepting;
 pub(crate) mod belonging;
 pub(crate) mod clock;
 pub(crate) mod collector;
