@@ -82,6 +82,11 @@ impl Uplink {
         }
     }
 
+    /// Returns the channel, whether it is up or not.
+    pub(super) fn channel(&self) -> Option<ChannelId> {
+        self.channel.map(|(channel, _)| channel)
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let sealing = match self.company {
             Company::Awaited(since) => Some(since + self.settings.latency),
@@ -231,6 +236,7 @@ impl Node {
             uplink: index,
             neighbour,
         });
+        self.commands_up(now, index);
     }
 
     pub(super) fn uplink_closed(&mut self, now: Now, entropy: &mut dyn Entropy, index: usize) {
@@ -238,6 +244,7 @@ impl Node {
         self.uplinks[index].handle_failure(now.instant, entropy);
         if was_up {
             self.event(Event::UplinkDown { uplink: index });
+            self.commands_down(index);
         }
     }
 
