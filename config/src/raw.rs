@@ -332,6 +332,8 @@ tables! {
         connect_timeout_secs: Duration = seconds(1, 60), Default("10");
         /// Topic filters whose readings are alarms and overtake the backlog.
         alarm_topics: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Default("[]");
+        /// Topic on which a device is told commands; it gets them if it has subscribed to it. `{gateway}` is this node's name.
+        command_topic: TopicTemplate = TOPIC_TEMPLATE, Default("\"{device}/command/{resource}\"");
         /// Devices that may connect.
         device: Vec<Device> = sections::<Device>(65_536), Optional("none");
     }
@@ -381,6 +383,8 @@ tables! {
         /// Whether the collector has to prove with each channel that it holds its identity key at that moment, instead of an
         /// attestation of up to a day.
         live_proof: bool = Boolean, Default("false");
+        /// Whether this file grants the collector to command this node's devices; a policy may permit or forbid it besides.
+        commands: bool = Boolean, Default("false");
         /// How long in milliseconds readings may wait for company before a record is sealed.
         latency_ms: Duration = millis(0, 100), Default("1");
     }

@@ -265,6 +265,8 @@ pub struct Mqtt {
     pub connect_timeout: Duration,
     /// Topic filters whose publishes are of class alarm.
     pub alarm_topics: Vec<String>,
+    /// Topic on which a device is told commands.
+    pub command_topic: TopicTemplate,
     /// The device table; names and usernames unique.
     pub devices: Vec<Device>,
 }
@@ -326,6 +328,8 @@ pub struct Uplink {
     pub padding: bool,
     /// Whether the collector has to prove in each channel that it holds its identity key.
     pub live_proof: bool,
+    /// Whether the file grants the collector to command this node's devices.
+    pub commands: bool,
     /// How long readings may wait for company before a record is sealed.
     pub latency: Duration,
 }

@@ -6,6 +6,7 @@ use crate::cli::{Cli, Command};
 
 mod authority;
 mod check;
+mod command;
 mod config;
 mod demo;
 mod device;
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Member(command) => member::run(command),
         Command::Authority(command) => authority::run(command),
         Command::Policy(command) => policy::run(&command),
+        Command::Command(command) => command::run(command),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Hsm(command) => hsm::run(command),

@@ -11,6 +11,7 @@ use std::{
 use fieldgate_io::{Selected, mailbox::MailSender};
 use fieldgate_proto::{
     channel::{ChannelId, LocalIdentity},
+    command::Permission,
     crypto::Signature,
     identity::Identifier,
     node::{AuthorityAnswer, Service, Verdict},
@@ -28,6 +29,7 @@ pub(crate) mod accepting;
 pub(crate) mod belonging;
 pub(crate) mod clock;
 pub(crate) mod collector;
+pub(crate) mod commanding;
 pub(crate) mod desk;
 pub(crate) mod doorkeeper;
 pub(crate) mod durable;
@@ -51,6 +53,8 @@ pub(crate) enum ShardMessage {
     Status(oneshot::Sender<ShardReport>),
     /// To the trunk: from the control thread.
     Trunk(TrunkMessage),
+    /// To the trunk: what became of records of commands.
+    CommandsKept(commanding::store::Kept),
     /// To the trunk: a sink has made readings safe.
     Confirmed(Confirmation),
     /// To the trunk: readings that a shard without journal took.
@@ -124,6 +128,15 @@ pub(crate) enum TrunkMessage {
     },
     /// This node's own credential.
     Credential(Arc<[u8]>),
+    /// Whether a collector may command a device.
+    CommandPermission {
+        /// Which question it answers.
+        question: u64,
+        /// The answer.
+        permission: Permission,
+    },
+    /// Do something about commands.
+    Command(Box<commanding::Job>),
 }
 
 /// What a node asks its authority.

@@ -101,6 +101,11 @@ impl Shard {
                     trunk.handle_message(io, now, message);
                 }
             }
+            ShardMessage::CommandsKept(kept) => {
+                if let Some(trunk) = &mut self.trunk {
+                    trunk.handle_commands_kept(now, kept);
+                }
+            }
             ShardMessage::Confirmed(confirmation) => {
                 if let Some(trunk) = &mut self.trunk {
                     trunk.handle_confirmed(confirmation);

@@ -15,7 +15,12 @@ use fieldgate_io::{
     mailbox::{MailSender, mailbox},
     thread,
 };
-use fieldgate_proto::{node::Node, trust::Trust};
+use fieldgate_proto::{
+    command::{Commander, CommanderSettings, Executor, ExecutorSettings},
+    node::Node,
+    time::Now,
+    trust::Trust,
+};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
@@ -25,6 +30,7 @@ use super::{
     belonging::{Belonging, TrustFiles},
     clock::{Clock, TurnClock},
     collector::Collecting,
+    commanding::{Commanding, store::Store},
     desk::Desk,
     doorkeeper::{self, Doorkeeper},
     entropy::SystemEntropy,
@@ -134,6 +140,7 @@ pub(crate) async fn start(
     if let Some(trust) = control.trust {
         node = node.trusting(trust);
     }
+    let commanding = commanding(settings, now, &mut node, &senders[0])?;
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
     let trunk = Trunk::new(Parts {
@@ -144,6 +151,7 @@ pub(crate) async fn start(
             .as_ref()
             .map_or(Duration::ZERO, |journal| journal.commit_delay),
         collecting,
+        commanding,
         names,
         resolve,
         desk: desk_sender,
@@ -304,6 +312,42 @@ fn roles(settings: &Settings) -> Vec<String> {
 }
 
 /// Starts the sinks and finds out how far they are.
+/// Takes up the commands that were under way, and lets the node carry them.
+fn commanding(
+    settings: &Settings,
+    now: Now,
+    node: &mut Node,
+    trunk: &MailSender<ShardMessage>,
+) -> Result<Commanding, StartError> {
+    let path = settings.node.state_dir.join("commands.redb");
+    let failed = |error: &dyn std::fmt::Display| {
+        StartError::new(format!("commands in {}: {error}", path.display()))
+    };
+    let (store, records) = Store::open(&path).map_err(|error| {
+        failed(&error).hint("is another node running with this state_dir, and may it be written to?")
+    })?;
+    if settings.mqtt.is_some() {
+        let mut executor = Executor::new(ExecutorSettings::default());
+        for record in &records.gateway {
+            executor
+                .restore(now, record)
+                .map_err(|error| failed(&error).hint(error.hint()))?;
+        }
+        node.set_executor(executor);
+    }
+    if settings.collector.is_some() {
+        let mut commander = Commander::new(CommanderSettings::default());
+        for record in &records.collector {
+            commander
+                .restore(now, record)
+                .map_err(|error| failed(&error).hint(error.hint()))?;
+        }
+        node.set_commander(commander);
+    }
+    let store = store.spawn(trunk.clone()).map_err(|error| failed(&error))?;
+    Ok(Commanding::new(store))
+}
+
 fn collecting(
     settings: &Settings,
     backend: Backend,

@@ -19,11 +19,12 @@ use fieldgate_proto::{
 use tokio::sync::mpsc;
 
 use super::{
-    Question, ShardMessage, TrunkMessage, accepting::Accepting, clock::Clock, collector::Collecting,
+    Question, ShardMessage, TrunkMessage, accepting::Accepting, clock::Clock, collector::Collecting, commanding::Commanding,
     desk::DeskRequest, entropy::SystemEntropy, field::ReadingBatch, journal::JournalFiles,
 };
 use crate::status::{JournalStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
 
+mod commands;
 mod complaints;
 mod events;
 mod report;
@@ -54,6 +55,7 @@ pub(crate) struct Trunk {
     /// What happened to uplinks that an operator should know of, by uplink and lane.
     uplink_notes: BTreeMap<(usize, Class), String>,
     collecting: Collecting,
+    commanding: Commanding,
     names: Names,
     resolve: mpsc::Sender<Resolve>,
     desk: mpsc::Sender<DeskRequest>,
@@ -96,6 +98,7 @@ pub(crate) struct Parts {
     pub(crate) journal: Option<JournalFiles>,
     pub(crate) commit_delay: Duration,
     pub(crate) collecting: Collecting,
+    pub(crate) commanding: Commanding,
     pub(crate) names: Names,
     pub(crate) resolve: mpsc::Sender<Resolve>,
     pub(crate) desk: mpsc::Sender<DeskRequest>,
@@ -129,6 +132,7 @@ impl Trunk {
             untold: [true; 3],
             uplink_notes: BTreeMap::new(),
             collecting: parts.collecting,
+            commanding: parts.commanding,
             complaints: complaints::Complaints::default(),
             names: parts.names,
             resolve: parts.resolve,
@@ -448,6 +452,14 @@ impl Trunk {
                 Output::Save { what, bytes } => self.hand_over(DeskRequest::Save { what, bytes }),
                 Output::Forgotten(list) => self.hand_over(DeskRequest::Forgotten(list)),
                 Output::Time(wall) => self.hand_over(DeskRequest::Time(wall)),
+                Output::AuthoriseCommand(access) => self.authorise_command(now, access),
+                Output::Executor(output) => self.handle_executor(now, *output),
+                Output::Commander(output) => self.commanding.handle_commander(
+                    now,
+                    &mut self.node,
+                    &self.collecting.gateways,
+                    *output,
+                ),
                 Output::Event(event) => self.handle_event(now, event),
             }
         }
@@ -497,6 +509,15 @@ impl Trunk {
                 if let Err(error) = self.node.publish_status(now, &list, wire) {
                     tracing::error!(%error, hint = error.hint(), "the authority's own list is refused");
                 }
+            }
+            TrunkMessage::CommandPermission { question, permission } => {
+                if let Some(executor) = self.node.executor_mut() {
+                    executor.handle_permission(now, question, permission);
+                }
+            }
+            TrunkMessage::Command(job) => {
+                self.commanding
+                    .handle_job(now, &mut self.node, &self.collecting.gateways, *job);
             }
             TrunkMessage::Credential(presentation) => {
                 if let Err(error) = self.node.take_credential(now, &presentation) {

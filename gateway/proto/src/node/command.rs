@@ -137,6 +137,19 @@ impl Node {
         self.commands.commander.as_mut()
     }
 
+    /// Returns who presented a credential with this name in a channel that is open; `None` if nobody did, or several.
+    #[must_use]
+    pub fn member_called(&self, name: &str) -> Option<Identifier> {
+        let mut found = None;
+        for known in self.known.values() {
+            let called = known.credential.as_ref().is_some_and(|credential| credential.name == name);
+            if called && found.replace(known.peer).is_some_and(|other| other != known.peer) {
+                return None;
+            }
+        }
+        found
+    }
+
     /// The channel of an uplink may be used.
     pub(super) fn commands_up(&mut self, now: Now, uplink: usize) {
         let collector = self.uplinks[uplink].settings.collector;
