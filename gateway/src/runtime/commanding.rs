@@ -11,6 +11,7 @@ pub(crate) mod store;
 use std::collections::BTreeMap;
 
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
+use fieldgate_config::template::TopicTemplate;
 use fieldgate_proto::{
     command::{
         CommandId, CommandView, CommanderOutput, Guarantee, Order, PAYLOAD_LEN_MAX, Report, Stage, State,
@@ -45,15 +46,29 @@ pub(crate) struct Commanding {
     /// Why the last records could not be written.
     problem: Option<String>,
     waiting: BTreeMap<CommandId, Waiter>,
+    /// On which topic a device is told commands; `None` on a node without devices.
+    command_topic: Option<TopicTemplate>,
+    own_name: String,
 }
 
 impl Commanding {
-    pub(crate) const fn new(store: StoreHandle) -> Self {
+    pub(crate) const fn new(store: StoreHandle, command_topic: Option<TopicTemplate>, own_name: String) -> Self {
         Self {
             store,
+            command_topic,
+            own_name,
             problem: None,
             waiting: BTreeMap::new(),
         }
+    }
+
+    /// Returns the topic on which a device is told this.
+    pub(crate) fn topic(&self, order: &Order) -> String {
+        let mut topic = String::new();
+        if let Some(template) = &self.command_topic {
+            template.expand_into(&mut topic, &self.own_name, &order.device, &order.resource);
+        }
+        topic
     }
 
     /// Returns why commands cannot be kept, if so.

@@ -37,7 +37,7 @@ use super::{
     governing::Governing,
     journal::{self, JournalFiles},
     keys::{self, Identity},
-    threads::ShardPlan,
+    threads::{self, ShardPlan},
     translate::node_settings,
     trunk::{Parts, Resolve, Trunk},
 };
@@ -158,7 +158,6 @@ pub(crate) async fn start(
         belongs: settings.trust.is_some() || settings.authority.is_some(),
         is_authority: settings.authority.is_some(),
         clock: clock.clone(),
-        shards: senders.to_vec(),
         accepting: Arc::clone(&accepting),
     });
     let plan = ShardPlan::new(
@@ -169,7 +168,8 @@ pub(crate) async fn start(
         Arc::clone(&senders),
         accepting,
     )?;
-    let (threads, mqtt, links) = plan.spawn(mailboxes, trunk, &broken_sender)?;
+    let exchange = threads::exchange(settings, now, &senders)?;
+    let (threads, mqtt, links) = plan.spawn(mailboxes, trunk, exchange, &broken_sender)?;
     let handle = Rc::new(NodeHandle {
         name: settings.node.name.clone(),
         roles: roles(settings),
@@ -345,7 +345,8 @@ fn commanding(
         node.set_commander(commander);
     }
     let store = store.spawn(trunk.clone()).map_err(|error| failed(&error))?;
-    Ok(Commanding::new(store))
+    let topic = settings.mqtt.as_ref().map(|mqtt| mqtt.command_topic.clone());
+    Ok(Commanding::new(store, topic, settings.node.name.clone()))
 }
 
 fn collecting(
