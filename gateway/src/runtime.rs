@@ -224,6 +224,7 @@ impl NodeHandle {
                 status.sinks = trunk.sinks;
                 status.delivered = trunk.delivered;
                 status.trust = trunk.trust;
+                status.commands = trunk.commands;
             }
         }
         status.judge();

@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
+    commands::{CommandsStatus, GatewayCommands},
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     tpm::TpmStatus,
     trust::{TokenStatus, TrustStatus},
 };
 use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 
+mod commands;
 mod delivery;
 mod tpm;
 mod trust;
@@ -58,6 +60,9 @@ pub(crate) struct NodeStatus {
     pub(crate) sources: Vec<SourceStatus>,
     /// Sinks, on a collector.
     pub(crate) sinks: Vec<SinkStatus>,
+    /// Commands to devices, on a gateway with devices and on a collector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) commands: Option<CommandsStatus>,
 }
 
 /// Whether the node does what its file says.
@@ -207,6 +212,7 @@ impl NodeStatus {
         reasons.extend(self.journal.iter().flat_map(JournalStatus::reasons));
         reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
+        reasons.extend(self.commands.as_ref().and_then(CommandsStatus::reason));
         for sink in self.sinks.iter().filter(|sink| !sink.reachable) {
             reasons.push(format!(
                 "sink {}: not reachable; gateways keep their readings",
@@ -289,6 +295,9 @@ impl NodeStatus {
         }
         for uplink in &self.uplinks {
             uplink.write_text(out)?;
+        }
+        if let Some(commands) = &self.commands {
+            commands.write_text(out)?;
         }
         self.write_network(out)?;
         for source in &self.sources {

@@ -21,7 +21,7 @@ use super::{
     Question, TrunkMessage, accepting::Accepting, clock::Clock, collector::Collecting, commanding::Commanding,
     desk::DeskRequest, entropy::SystemEntropy, exchange::command::Outbound, journal::JournalFiles,
 };
-use crate::status::{JournalStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
+use crate::status::{CommandsStatus, JournalStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
 
 mod commands;
 mod complaints;
@@ -88,6 +88,7 @@ pub(crate) struct TrunkReport {
     pub(crate) sinks: Vec<SinkStatus>,
     pub(crate) delivered: u64,
     pub(crate) trust: Option<TrustStatus>,
+    pub(crate) commands: Option<CommandsStatus>,
 }
 
 /// What a trunk is made of.

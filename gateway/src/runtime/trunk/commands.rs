@@ -7,9 +7,12 @@ use fieldgate_proto::{
 };
 
 use super::{DeskRequest, Trunk};
-use crate::runtime::{
-    commanding::{hex, store::Kept},
-    exchange::command::{Outbound, Word},
+use crate::{
+    runtime::{
+        commanding::{hex, store::Kept},
+        exchange::command::{Outbound, Word},
+    },
+    status::{CommandsStatus, GatewayCommands},
 };
 
 impl Trunk {
@@ -105,6 +108,28 @@ impl Trunk {
             }
             self.is_due = true;
         }
+    }
+
+    /// Returns what the status says of commands.
+    pub(super) fn commands_status(&self) -> Option<CommandsStatus> {
+        let gateway = self.node.executor().map(|executor| {
+            let stats = executor.stats();
+            GatewayCommands {
+                waiting: executor.waiting().count() as u64,
+                unreported: executor.unreported() as u64,
+                accepted: stats.accepted,
+                refused: stats.refused,
+                handed: stats.handed,
+                succeeded: stats.succeeded,
+                failed: stats.failed,
+            }
+        });
+        let unfinished = self.node.commander().map(|commander| commander.unfinished() as u64);
+        (gateway.is_some() || unfinished.is_some()).then(|| CommandsStatus {
+            gateway,
+            unfinished,
+            problem: self.commanding.problem().map(ToOwned::to_owned),
+        })
     }
 
     /// Takes the word of the store of commands.
