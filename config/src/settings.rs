@@ -293,6 +293,8 @@ pub struct Uplink {
     pub live_proof: bool,
     /// How long readings may wait for company before a record is sealed.
     pub latency: Duration,
+    /// Whether batches carry a signature with which single readings can be proved later.
+    pub verifiable: bool,
 }
 
 /// How a collector or an authority is reached.
@@ -427,6 +429,17 @@ pub struct Collector {
     pub gateways: Vec<CollectorGateway>,
     /// Where readings go, at least one, names unique. A reading is confirmed when all have it.
     pub sinks: Vec<Sink>,
+    /// Where proofs are kept.
+    pub ledger: Option<Ledger>,
+}
+
+/// Where a collector keeps proofs of where readings came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Disk space in bytes; the oldest are deleted to keep to it.
+    pub bytes_max: u64,
 }
 
 /// A name that this node holds at a relay.

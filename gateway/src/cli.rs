@@ -58,6 +58,10 @@ pub(crate) enum Command {
     /// Check policies, and ask them who may do what
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Take the proof of where a reading came from out of a collector's ledger
+    Proof(ProofArgs),
+    /// Check such a proof; needs the file and nothing else
+    Verify(VerifyArgs),
     /// Show what a running node is doing
     Status(StatusArgs),
     /// Look at everything a node needs, and say what to do about what is wrong
@@ -295,6 +299,38 @@ pub(crate) struct DoctorArgs {
     /// The node's file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofArgs {
+    /// The reading: GATEWAY/JOURNAL/SEQUENCE, the id that sinks write
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// The collector's file, which names the ledger
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG, conflicts_with = "ledger")]
+    pub(crate) config: PathBuf,
+    /// The ledger's directory
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Where the proof goes; - is standard output [default: reading-SEQUENCE.proof]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Say what was written as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The proof; - is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The gateway it must come from; exit code 1 if it is another
+    #[arg(long, value_name = "fg1…")]
+    pub(crate) gateway: Option<String>,
     /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -10,7 +10,7 @@ use fieldgate_proto::{
 };
 
 use crate::{
-    sinks::{Batch, JournalText, Source, fanout::Fanout, json::class as class_word},
+    sinks::{Batch, JournalText, Source, fanout::Fanout, json::class as class_word, ledger::LedgerStats},
     status::SourceStatus,
 };
 
@@ -24,20 +24,24 @@ pub(crate) struct Collecting {
     /// Names of the gateways.
     pub(crate) gateways: BTreeMap<Identifier, String>,
     sources: Vec<Arc<Source>>,
+    /// What the ledger shows, if there is one.
+    pub(crate) ledger: Option<Arc<LedgerStats>>,
 }
 
 impl Collecting {
     /// Makes a collector's part, without sources yet.
-    pub(crate) const fn new(
+    pub(crate) fn new(
         fanout: Fanout,
         own_name: String,
         gateways: BTreeMap<Identifier, String>,
+        ledger: Option<Arc<LedgerStats>>,
     ) -> Self {
         Self {
             fanout: Some(fanout),
             own_name,
             gateways,
             sources: Vec::new(),
+            ledger,
         }
     }
 
@@ -107,6 +111,7 @@ impl ReadingSink for Collecting {
             first: batch.first,
             count: batch.count,
             readings: batch.readings.to_vec(),
+            seal: None,
         }));
         true
     }

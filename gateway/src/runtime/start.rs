@@ -41,6 +41,7 @@ use crate::sinks::{
     Confirm, SinkHandle,
     fanout::Fanout,
     file::{self, Style},
+    ledger::{self, LedgerStats},
     mqtt, null,
     positions::{self, Positions, SourceKey},
 };
@@ -320,6 +321,16 @@ fn collecting(
         handles.push(handle);
         kept.extend(positions);
     }
+    let mut ledger_stats = None;
+    if let Some(ledger) = &collector.ledger {
+        let (handle, known, stats) = spawn_ledger(collector, ledger, &kept, trunk).map_err(|error| {
+            StartError::new(format!("ledger {}: {error}", ledger.dir.display()))
+                .hint("see [collector.ledger]")
+        })?;
+        handles.push(handle);
+        kept.push(known);
+        ledger_stats = Some(stats);
+    }
     let gateways = collector
         .gateways
         .iter()
@@ -328,8 +339,40 @@ fn collecting(
         Fanout::new(handles),
         settings.node.name.clone(),
         gateways.collect(),
+        ledger_stats,
     );
     Ok((collecting, positions::common(&kept)))
+}
+
+/// Starts the ledger, which comes behind the sinks of the file; returns how far it is with each source.
+fn spawn_ledger(
+    collector: &Collector,
+    settings: &fieldgate_config::settings::Ledger,
+    others: &[BTreeMap<SourceKey, u64>],
+    trunk: &MailSender<ShardMessage>,
+) -> std::io::Result<(SinkHandle, BTreeMap<SourceKey, u64>, Arc<LedgerStats>)> {
+    let file = collector.state_dir.join("ledger.positions");
+    let is_new = !file.exists();
+    let mut positions = Positions::load(file)?;
+    if is_new {
+        // What the sinks had before there was a ledger does not come again.
+        for (key, sequence) in positions::common(others) {
+            positions.advance_key(key, sequence);
+        }
+        positions.save()?;
+    }
+    let known = positions.all().clone();
+    let trunk = trunk.clone();
+    let confirm: Confirm =
+        Box::new(move |confirmation| drop(trunk.send(ShardMessage::Confirmed(confirmation))));
+    let (handle, stats) = ledger::spawn(
+        collector.sinks.len(),
+        &settings.dir,
+        settings.bytes_max,
+        positions,
+        confirm,
+    )?;
+    Ok((handle, known, stats))
 }
 
 /// Starts a sink; returns how far it is with each source, if it keeps that over restarts.
