@@ -264,3 +264,6 @@ const DIGITS: usize = 20;
 const FILE_BYTES_MAX: u64 = 32 << 20;
 /// Smallest bound: the current file and one before it.
 const BYTES_MAX_MIN: u64 = 2 * FILE_BYTES_MAX;
+
+#[cfg(test)]
+mod tests;
