@@ -18,6 +18,7 @@ pub mod mqtt_packet;
 pub mod mqtt_session;
 pub mod node;
 pub mod pkcs11_uri;
+pub mod proof;
 pub mod reading;
 pub mod record;
 pub mod registrar;
@@ -31,7 +32,7 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 22] = [
     ("channel", channel::run),
     ("config", config::run),
     ("credential", credential::run),
@@ -39,11 +40,13 @@ pub const TARGETS: [Target; 20] = [
     ("identity", identity::run),
     ("journal", journal::run),
     ("journal_scan", journal::run_scan),
+    ("ledger", proof::run_ledger),
     ("link", link::run),
     ("mqtt_packet", mqtt_packet::run),
     ("mqtt_session", mqtt_session::run),
     ("node", node::run),
     ("pkcs11_uri", pkcs11_uri::run),
+    ("proof", proof::run),
     ("reading", reading::run),
     ("record", record::run),
     ("registrar", registrar::run),
