@@ -111,7 +111,7 @@ fn read_all(journal: &mut Journal, files: &mut BTreeMap<u64, Vec<u8>>) -> u64 {
             journal.committed()
         );
         let mut out = Vec::new();
-        match journal.copy_records(next, BYTES_MAX, u64::from(u16::MAX), &mut out) {
+        match journal.copy_records(fieldgate_proto::link::Class::Normal, next, BYTES_MAX, u64::from(u16::MAX), &mut out) {
             Copied::Records(count) => {
                 assert!(count > 0 && next + count - 1 <= journal.committed());
                 assert!(out.len() <= BYTES_MAX);

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fieldgate_proto::{
     channel::ChannelId,
+    link::Class,
     node::{
         Access, AuthorityAnswer, AuthorityRequest, ConnectionKey, Event, NoSink, Node, NodeSettings, Output,
         RecordSource, SourceIndex, Verdict, Wire,
@@ -591,6 +592,7 @@ struct Forged;
 impl RecordSource for Forged {
     fn copy_records(
         &mut self,
+        _lane: Class,
         _from: u64,
         _bytes_max: usize,
         _count_max: u64,

@@ -11,6 +11,7 @@ use super::{super::*, fleet::TestAuthority};
 use crate::{
     channel::PqPolicy,
     crypto::X25519Secret,
+    delivery::{LaneSettings, PerLane, Shares},
     identity::{
         AttestationDraft, ChangeDraft, ChangeHistory, Identifier, KeyAlgorithm, PublicKey, SignedAttestation,
         tests::Seeded,
@@ -77,7 +78,15 @@ impl Wire for Buffers {
 pub(super) struct Readings(pub(super) Vec<Vec<u8>>);
 
 impl RecordSource for Readings {
-    fn copy_records(&mut self, from: u64, bytes_max: usize, count_max: u64, out: &mut Vec<u8>) -> Copied {
+    fn copy_records(
+        &mut self,
+        lane: Class,
+        from: u64,
+        bytes_max: usize,
+        count_max: u64,
+        out: &mut Vec<u8>,
+    ) -> Copied {
+        assert_eq!(lane, Class::Normal, "the other lanes have nothing");
         let start = out.len();
         let mut copied = 0;
         let first = usize::try_from(from - 1).unwrap();
@@ -109,6 +118,10 @@ impl ReadingSink for Taken {
         }
         true
     }
+
+    fn gap(&mut self, _source: &SourceInfo, lost: &Lost) -> bool {
+        panic!("nothing is lost here: {lost:?}");
+    }
 }
 
 /// One node with what surrounds it.
@@ -131,6 +144,16 @@ pub(super) struct Host {
     /// Whether its token signs live proofs.
     pub(super) signs: bool,
     pub(super) saved: Saved,
+}
+
+/// Lanes of which the normal one has so many readings.
+pub(super) fn lanes(readings: usize) -> PerLane<LaneSettings> {
+    PerLane::from_fn(|lane| LaneSettings {
+        journal: [4 + lane.bits(); 16],
+        first: 1,
+        available: if lane == Class::Normal { readings as u64 } else { 0 },
+        confirmed: 0,
+    })
 }
 
 /// Decides about a peer; `None`: not yet.
@@ -327,9 +350,8 @@ impl Net {
             live_proof: false,
             ways: vec![(0, Some("plant".to_owned()))],
             latency: Duration::ZERO,
-            journal: [4; 16],
-            first: 1,
-            available: readings as u64,
+            lanes: lanes(readings),
+            shares: Shares::default(),
         }];
         let mut relay = NodeSettings::new("relay");
         let rights = |hold: &[&str], reach: &[&str]| MemberRights {
@@ -434,7 +456,12 @@ impl Net {
                     match output {
                         Output::Dial { neighbour } => dials.push(neighbour),
                         Output::CloseConnection { connection } => closes.push(connection),
-                        Output::Released { up_to } => host.released = up_to,
+                        Output::Released {
+                            lane: Class::Normal,
+                            up_to,
+                            ..
+                        } => host.released = up_to,
+                        Output::Released { up_to, .. } => assert_eq!(up_to, 0),
                         Output::Event(event) => host.events.push(event),
                         other @ (Output::Authorise(_)
                         | Output::Sign { .. }
@@ -494,8 +521,10 @@ impl Net {
                     &mut host.sink,
                 );
                 let taken = host.sink.0.len() as u64;
-                if taken > 0 {
-                    host.node.handle_sinks_committed(SourceIndex(0), taken);
+                let sources = host.node.sources().map(|view| view.info);
+                let normal = sources.filter(|info| info.lane == Class::Normal).last();
+                if let Some(info) = normal.filter(|_| taken > 0) {
+                    host.node.handle_sinks_committed(info.index, taken);
                 }
             }
             if !moved {
