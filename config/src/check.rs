@@ -20,29 +20,65 @@ mod relay;
 mod trust;
 mod uplink;
 
+/// What is built from a file.
+#[derive(Default)]
+pub(crate) struct Checked {
+    /// Everything, if no problem is an error.
+    pub(crate) settings: Option<settings::Settings>,
+    /// What `[node]` and `[identity]` say, if no error is about them.
+    pub(crate) own_identity: Option<settings::OwnIdentity>,
+}
+
 /// Checks a file and builds its settings.
-pub(crate) fn check(
-    raw: raw::Root,
+pub(crate) fn check(raw: raw::Root, host_name: &str, context: &mut Context<'_>) -> Checked {
+    let mut own_identity = None;
+    let settings = whole(raw, host_name, context, &mut own_identity);
+    Checked {
+        settings,
+        own_identity,
+    }
+}
+
+/// Builds the settings of the whole file, and on the way those of the node's own identity.
+fn whole(
+    mut raw: raw::Root,
     host_name: &str,
     context: &mut Context<'_>,
+    own_identity: &mut Option<settings::OwnIdentity>,
 ) -> Option<settings::Settings> {
+    let node = raw.node.value.take().map(|raw| node(raw, host_name));
+    let has_node = node.is_some();
+    let node = node.flatten();
+    let state_dir = node
+        .as_ref()
+        .map_or_else(PathBuf::new, |node| node.state_dir.clone());
+    let tpm = raw.identity.value.as_ref().and_then(|raw| raw.tpm.value.clone());
+    let (identity, sandbox) = raw
+        .identity
+        .value
+        .take()
+        .map(|raw| identity(raw, &state_dir, context.findings))
+        .unzip();
+    if let (Some(node), Some(Some(identity)), Some(sandbox)) = (&node, &identity, &sandbox)
+        && !context.findings.has_errors_about(&OWN_SECTIONS)
+    {
+        *own_identity = Some(settings::OwnIdentity {
+            node: node.clone(),
+            identity: identity.clone(),
+            sandbox: sandbox.clone(),
+        });
+    }
     check_purpose(&raw, context.findings);
     check_listeners(&raw, context.findings);
+    if !has_node {
+        return None;
+    }
     let has_link_tcp = raw.link.value.as_ref().is_some_and(|link| link.tcp.is_given());
     // An authority trusts itself.
     let has_trust = raw.trust.is_given() || raw.authority.is_given();
     let has_journal = raw.mqtt.is_given() || raw.uplink.is_given();
 
-    let node = node(raw.node.value?, host_name);
-    let state_dir = node
-        .as_ref()
-        .map_or_else(PathBuf::new, |node| node.state_dir.clone());
     let log = raw.log.value.and_then(log);
-    let (identity, sandbox) = raw
-        .identity
-        .value
-        .map(|raw| identity(raw, &state_dir, context.findings))
-        .unzip();
     let trust = raw
         .trust
         .value
@@ -83,6 +119,7 @@ pub(crate) fn check(
         log: log?,
         identity: identity??,
         sandbox: sandbox?,
+        tpm,
         trust,
         journal,
         mqtt,
@@ -441,6 +478,8 @@ impl<V> Item<V> {
     }
 }
 
+/// What an identity needs of the file.
+const OWN_SECTIONS: [&str; 2] = ["node", "identity"];
 /// Fewer segments would leave no whole one to free while one is written and one is read.
 const SEGMENTS_MIN: u64 = 3;
 /// Blocks of storage devices divide it.

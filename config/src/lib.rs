@@ -41,13 +41,15 @@ use std::path::Path;
 pub use problem::{Colour, Problem, Problems, Severity};
 use problem::{Draft, Findings};
 use reader::{Context, RawTable};
-use settings::Settings;
+use settings::{OwnIdentity, Settings};
 
 /// What became of a file.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The settings, exactly if no problem is an error.
     pub settings: Option<Settings>,
+    /// What `[node]` and `[identity]` say, exactly if no error is about them or about the form of the file.
+    pub own_identity: Option<OwnIdentity>,
     /// What is wrong, warnings included.
     pub problems: Problems,
 }
@@ -69,6 +71,7 @@ pub fn load(path: &Path, host_name: &str) -> Loaded {
             findings.push(draft);
             Loaded {
                 settings: None,
+                own_identity: None,
                 problems: findings.finish(&name, ""),
             }
         }
@@ -79,13 +82,18 @@ pub fn load(path: &Path, host_name: &str) -> Loaded {
 #[must_use]
 pub fn load_str(name: &str, text: &str, base_dir: &Path, host_name: &str) -> Loaded {
     let mut findings = Findings::default();
-    let settings = document::parse(text, &mut findings).and_then(|table| {
+    let checked = document::parse(text, &mut findings).map(|table| {
         let mut context = Context::new(base_dir, &mut findings);
         let root = raw::Root::read(&table, &(0..0), "", &mut context);
         check::check(root, host_name, &mut context)
     });
+    let check::Checked {
+        settings,
+        own_identity,
+    } = checked.unwrap_or_default();
     Loaded {
         settings,
+        own_identity,
         problems: findings.finish(name, text),
     }
 }

@@ -69,6 +69,12 @@ impl Problem {
         &self.help
     }
 
+    /// Returns whether it is about one of these sections or what is in them.
+    #[must_use]
+    pub fn is_about(&self, sections: &[&str]) -> bool {
+        self.key.as_deref().is_some_and(|key| is_about(key, sections))
+    }
+
     /// Returns the name of the file, as it was given to [`load`](crate::load).
     #[must_use]
     pub fn file(&self) -> &str {
@@ -82,6 +88,12 @@ impl Problem {
             .first()
             .map(|(span, _)| self.source_text.line_and_column(span.start))
     }
+}
+
+/// Returns whether a key lies in one of these sections.
+fn is_about(key: &str, sections: &[&str]) -> bool {
+    let section = key.split(['.', '[']).next().unwrap_or_default();
+    sections.contains(&section)
 }
 
 impl Diagnostic for Problem {
@@ -313,6 +325,17 @@ impl Findings {
     /// Returns whether the node may not start.
     pub(crate) const fn has_errors(&self) -> bool {
         !self.errors.drafts.is_empty()
+    }
+
+    /// Returns whether an error is about one of these sections or what is in them, about the form of the file, or is among
+    /// those that were left out and may be about anything.
+    pub(crate) fn has_errors_about(&self, sections: &[&str]) -> bool {
+        self.errors.left_out > 0
+            || self
+                .errors
+                .drafts
+                .iter()
+                .any(|draft| draft.key.as_deref().is_none_or(|key| is_about(key, sections)))
     }
 
     /// Ties the problems to the text.

@@ -209,6 +209,8 @@ tables! {
         pin: SecretSource = SECRET, Required, if When::With(&["pkcs11"]);
         /// What the process that holds the token may touch beyond what the usual modules need.
         sandbox: Sandbox = inline::<Sandbox>(), Optional("nothing more"), if When::With(&["pkcs11"]);
+        /// TPM whose protection against guessing is watched: its device, or the UNIX socket of a software TPM.
+        tpm: PathBuf = FILE, Optional("`/dev/tpmrm0` if `module` has `tpm2` in its name, otherwise none"), if When::With(&["pkcs11"]);
         /// Key in a file.
         file: PathBuf = FILE, Optional("no file");
         /// Passphrase of the file.

@@ -27,6 +27,8 @@ pub struct Settings {
     pub identity: Identity,
     /// `sandbox` in `[identity]`; of use for a key in a token only.
     pub sandbox: Sandbox,
+    /// `tpm` in `[identity]`: the device or socket of the TPM that holds the key. `None` leaves that to the module's name.
+    pub tpm: Option<PathBuf>,
     /// `[trust]`.
     pub trust: Option<Trust>,
     /// `[journal]`; there is one exactly if the node has `[mqtt]` or an `[[uplink]]`.
@@ -45,6 +47,17 @@ pub struct Settings {
     pub collector: Option<Collector>,
     /// `[metrics]`.
     pub metrics: Option<Metrics>,
+}
+
+/// What `[node]` and `[identity]` say: enough to make, show and change an identity, whatever becomes of the rest of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnIdentity {
+    /// `[node]`.
+    pub node: Node,
+    /// `[identity]`.
+    pub identity: Identity,
+    /// `sandbox` in `[identity]`.
+    pub sandbox: Sandbox,
 }
 
 /// The node as a whole.

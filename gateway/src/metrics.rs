@@ -181,7 +181,7 @@ const COUNTERS: [(&str, Unit, &str); 28] = [
 ];
 
 /// Name, unit and meaning of every gauge.
-const GAUGES: [(&str, Unit, &str); 20] = [
+const GAUGES: [(&str, Unit, &str); 24] = [
     (
         "fieldgate_healthy",
         Unit::Count,
@@ -208,6 +208,26 @@ const GAUGES: [(&str, Unit, &str); 20] = [
         "fieldgate_token_present",
         Unit::Count,
         "1 if the token that holds the identity key is there; looked at every 10 s",
+    ),
+    (
+        "fieldgate_tpm_lockout",
+        Unit::Count,
+        "1 if the TPM that holds the identity key is locked out; looked at every hour and after failed log-ins",
+    ),
+    (
+        "fieldgate_tpm_lockout_failures",
+        Unit::Count,
+        "Failures that the TPM counts towards its lockout now; power cuts are among them",
+    ),
+    (
+        "fieldgate_tpm_lockout_failures_max",
+        Unit::Count,
+        "Failures that bring lockout",
+    ),
+    (
+        "fieldgate_tpm_lockout_forgiven_seconds",
+        Unit::Seconds,
+        "Time of running after which the TPM forgives one failure; 0 forgives none",
     ),
     ("fieldgate_mqtt_clients", Unit::Count, "MQTT clients connected"),
     ("fieldgate_links", Unit::Count, "Links that are up"),
@@ -389,6 +409,16 @@ fn record_identity(identity: &IdentityStatus) {
     );
     count("fieldgate_identity_signatures_total", &[], identity.signatures);
     count("fieldgate_identity_errors_total", &[], identity.signing_errors);
+    if let Some(tpm) = &identity.tpm {
+        for (name, value) in [
+            ("fieldgate_tpm_lockout", u32::from(tpm.in_lockout)),
+            ("fieldgate_tpm_lockout_failures", tpm.failures),
+            ("fieldgate_tpm_lockout_failures_max", tpm.failures_max),
+            ("fieldgate_tpm_lockout_forgiven_seconds", tpm.forgiven_every_secs),
+        ] {
+            level(name, &[], value.into());
+        }
+    }
     let Some(worker) = &identity.worker else { return };
     for condition in [
         Condition::Running,

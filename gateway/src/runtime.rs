@@ -20,7 +20,7 @@ use crate::{
     authority::service::AuthorityHandle,
     commands::Failure,
     sinks::Confirmation,
-    status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus, TokenStatus},
+    status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus, TokenStatus, TpmStatus},
 };
 
 pub(crate) mod belonging;
@@ -111,7 +111,12 @@ pub(crate) enum TrunkMessage {
         question: Question,
     },
     /// The list of the revoked that this node's authority has made.
-    PublishStatus(Arc<[u8]>),
+    PublishStatus {
+        /// The list.
+        list: Arc<[u8]>,
+        /// Numbers of the lists that the authority knows to have signed.
+        issued: Arc<[u64]>,
+    },
     /// This node's own credential.
     Credential(Arc<[u8]>),
 }
@@ -221,6 +226,7 @@ impl NodeHandle {
             signatures: statistics.signatures,
             signing_errors: statistics.errors.values().sum(),
             problem: health.problem,
+            tpm: health.tpm.as_ref().map(TpmStatus::new),
             worker: statistics
                 .process
                 .as_ref()

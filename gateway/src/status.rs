@@ -4,9 +4,13 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::trust::{TokenStatus, TrustStatus};
+pub(crate) use self::{
+    tpm::TpmStatus,
+    trust::{TokenStatus, TrustStatus},
+};
 use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 
+mod tpm;
 mod trust;
 
 /// Everything that `fieldgate status` shows.
@@ -96,6 +100,9 @@ pub(crate) struct IdentityStatus {
     /// The process that holds it; none for a key in memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) worker: Option<TokenStatus>,
+    /// The TPM that holds it; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tpm: Option<TpmStatus>,
 }
 
 /// One shard.
@@ -246,6 +253,7 @@ impl NodeStatus {
             ));
         }
         reasons.extend(self.identity.worker.as_ref().and_then(TokenStatus::reason));
+        reasons.extend(self.identity.tpm.as_ref().and_then(TpmStatus::reason));
         reasons.extend(self.trust.iter().flat_map(TrustStatus::reasons));
         for problem in self.authority.iter().flat_map(|authority| &authority.problems) {
             reasons.push(format!("authority: {problem}"));
@@ -316,6 +324,9 @@ impl NodeStatus {
         )?;
         if let Some(worker) = &self.identity.worker {
             worker.write_text(out)?;
+        }
+        if let Some(tpm) = &self.identity.tpm {
+            tpm.write_text(out)?;
         }
         if let Some(trust) = &self.trust {
             trust.write_text(out)?;

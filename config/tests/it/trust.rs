@@ -207,3 +207,38 @@ fn settings_hold_what_the_file_says() {
     let live: Vec<bool> = settings.uplinks.iter().map(|uplink| uplink.live_proof).collect();
     assert_eq!(live, [true, false, false]);
 }
+
+#[test]
+fn an_identity_needs_only_its_own_sections() {
+    let rest = "[[uplink]]\nname = 'u'\ncollector = 'fg1-to-be-filled-in'\ndirect = { address = 'c:1' }\n[mtqq]\n";
+    let loaded = load(&format!(
+        "[node]\nname = 'a'\n[identity]\nfile = 'k'\npassphrase = {{ env = 'P' }}\n{rest}"
+    ));
+    assert!(loaded.settings.is_none());
+    let own = loaded.own_identity.expect("its sections are good");
+    assert_eq!(own.node.name, "a");
+    // Nor does it need that the file switches something on.
+    let loaded = load("[identity]\nfile = 'k'\npassphrase = { env = 'P' }\n");
+    assert!(loaded.settings.is_none() && loaded.own_identity.is_some());
+    let errors = loaded.problems.iter();
+    assert!(errors.clone().all(|problem| !problem.is_about(&["node", "identity"])));
+
+    for broken in [
+        // The form of the file, duplicates included: which of two is meant nobody knows.
+        "[identity\nfile = 'k'\npassphrase = { env = 'P' }\n",
+        "[identity]\nfile = 'k'\nfile = 'l'\npassphrase = { env = 'P' }\n",
+        // The sections themselves.
+        "[mqtt]\nanonymous = true\n",
+        "[identity]\nfile = 'k'\n",
+        "[identity]\nfile = 'k'\npassphrase = { env = 'P' }\nalgorithm = 'rsa'\n",
+        "[node]\nname = 'A B'\n[identity]\nfile = 'k'\npassphrase = { env = 'P' }\n",
+        "node = 1\nidentity = { file = 'k', passphrase = { env = 'P' } }\n",
+        "[identity]\npkcs11 = 'pkcs11:object=a'\nmodule = 'm'\npin = { env = 'PIN' }\nsandbox = { environment = ['PIN'] }\n",
+    ] {
+        assert!(load(broken).own_identity.is_none(), "{broken}");
+    }
+    // Of errors that are not shown nobody knows what they are about.
+    let many: String = (0..2000).map(|index| format!("[wrong{index}]\n")).collect();
+    let loaded = load(&format!("{IDENTITY}{many}"));
+    assert!(loaded.own_identity.is_none());
+}

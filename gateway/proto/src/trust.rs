@@ -45,7 +45,9 @@ pub use standing::{AfterGrace, Freshness, Standing, TrustSettings};
 pub use statement::{
     SignedStatement, Statement, StatementKey, StatementKeyDraft, StatementKind, VALIDITY_SECS_MAX,
 };
-pub use status_list::{REVOKED_MAX, STATUS_LEN_MAX, StatusList, SubjectPrefix};
+pub use status_list::{
+    NUMBER_AHEAD_MAX, REVOKED_MAX, STATUS_LEN_MAX, StatusList, SubjectPrefix, subject_prefix,
+};
 pub use store::{
     Own, REMEMBERED_MAX, Saved, SavedError, SavedPart, StatusTaken, Trust, TrustOutput, TrustStats,
 };

@@ -568,7 +568,7 @@ fn drain(
             Output::Save { what, bytes } => wishes.saves.push((what, bytes.to_vec())),
             Output::Time(wall) => wishes.times.push(wall),
             // A request is repeated until there is a credential, and what a peer says about the time is believed by nobody here.
-            Output::Asked { .. } | Output::PeerTime { .. } => {}
+            Output::Asked { .. } | Output::Forgotten(_) | Output::PeerTime { .. } => {}
         }
     }
 }

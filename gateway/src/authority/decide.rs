@@ -128,7 +128,7 @@ pub(super) fn enrol(
     if ticket.revoked {
         return Err(Refusal::RevokedTicket.into());
     }
-    if batch.revoked(&subject)?.is_some() {
+    if batch.is_revoked(&subject)? {
         return Err(Refusal::RevokedIdentity.into());
     }
     let before = batch.member(&subject)?;
@@ -199,7 +199,7 @@ pub(super) fn renew(
         return Err(Refusal::NotAMember.into());
     };
     case.subject = Some(*peer);
-    if batch.revoked(peer)?.is_some() {
+    if batch.is_revoked(peer)? {
         return Err(Refusal::RevokedIdentity.into());
     }
     let member = batch.member(peer)?.ok_or(Refusal::NotAMember)?;

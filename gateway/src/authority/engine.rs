@@ -7,6 +7,7 @@ mod budget;
 mod founding;
 mod list;
 mod recent;
+mod restored;
 mod turn;
 mod upkeep;
 
@@ -21,12 +22,13 @@ use fieldgate_proto::{
     entropy::Entropy,
     identity::ChangeHistory,
     time::{Instant, Now},
-    trust::{Presentation, StatementKind},
+    trust::{Presentation, StatementKind, StatusList},
 };
 
 use self::{
     budget::Budget,
     recent::Recent,
+    restored::Found,
     turn::{Changes, Turn},
 };
 use super::{
@@ -74,9 +76,14 @@ pub(crate) enum AuthorityOutput {
     /// The identity key's signature, for
     /// [`AuthorityHandle::handle_signature`](super::service::AuthorityHandle::handle_signature).
     Sign(SignRequest),
-    /// There is a new status list: history and signed statement of kind 2, to be taken by the node itself and told to
-    /// everybody connected.
-    StatusList(Arc<[u8]>),
+    /// There is a new status list, to be taken by the node itself and told to everybody connected.
+    StatusList {
+        /// History and signed statement of kind 2.
+        list: Arc<[u8]>,
+        /// The numbers of the lists that are known to have been signed, ascending, for
+        /// [`Node::set_issued_lists`](fieldgate_proto::node::Node::set_issued_lists).
+        issued: Arc<[u64]>,
+    },
     /// The store has failed; nothing is decided any more. The node should end and be started again.
     Broken(String),
 }
@@ -102,13 +109,17 @@ pub(super) struct Engine {
     broken: Option<String>,
     /// What the file says that cannot be done.
     complaints: Vec<String>,
+    /// Numbers of the lists signed.
+    issued: Arc<[u64]>,
+    /// What peers have shown that was forgotten.
+    found: Option<Found>,
     status: AuthorityStatus,
     counts: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl Engine {
-    /// Opens the store and brings it in line with the settings, and with the number of the newest status list that the
-    /// node holds (0: none).
+    /// Opens the store and brings it in line with the settings, and with the newest status list that the node
+    /// holds.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -118,13 +129,14 @@ impl Engine {
         history: ChangeHistory,
         permit: Box<dyn Permit>,
         entropy: Box<dyn Entropy + Send>,
-        list_known: u64,
+        held: Option<&StatusList>,
     ) -> Result<Self, StoreError> {
         let store = Store::open(&settings.store, &history.identifier())?;
-        let (complaints, list, number) = store.batch(|batch| {
-            let complaints = founding::align(batch, now.wall, &settings, &history.identifier(), list_known)?;
-            Ok((complaints, batch.list()?, batch.list_number()))
+        let (aligned, list, number, issued) = store.batch(|batch| {
+            let aligned = founding::align(batch, now.wall, &settings, &history.identifier(), held)?;
+            Ok((aligned, batch.list()?, batch.list_number(), batch.issued_lists()?))
         })?;
+        let (complaints, found) = aligned;
         let mut engine = Self {
             store,
             settings,
@@ -140,6 +152,8 @@ impl Engine {
             outputs: VecDeque::new(),
             broken: None,
             complaints,
+            issued: issued.into(),
+            found,
             status: AuthorityStatus::default(),
             counts: BTreeMap::new(),
         };
@@ -256,6 +270,9 @@ impl Engine {
         status.log_suppressed = self.budget.suppressed();
         status.store_bytes = self.store.file_bytes();
         status.problems.clone_from(&self.complaints);
+        status
+            .problems
+            .extend(self.found.as_ref().map(ToString::to_string));
         status.problems.extend(self.broken.clone());
         if let Some(problem) = self.keys.problem() {
             status
@@ -365,6 +382,9 @@ impl Engine {
         self.status.revoked = totals.revoked;
         self.status.tickets = totals.tickets;
         self.status.log_entries = totals.log_entries;
+        if let Some(issued) = changes.issued_lists {
+            self.issued = issued;
+        }
         if let Some(list) = changes.list {
             self.publish(list);
         }
@@ -377,9 +397,10 @@ impl Engine {
     /// Tells the node about a status list.
     fn publish(&mut self, list: StoredList) {
         match Presentation::encode(StatementKind::StatusList, &self.history, &list.statement) {
-            Ok(bytes) => self
-                .outputs
-                .push_back(AuthorityOutput::StatusList(Arc::from(bytes))),
+            Ok(bytes) => self.outputs.push_back(AuthorityOutput::StatusList {
+                list: Arc::from(bytes),
+                issued: Arc::clone(&self.issued),
+            }),
             Err(error) => tracing::error!(%error, "the status list cannot be told"),
         }
         self.list = Some(list);

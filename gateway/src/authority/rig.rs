@@ -140,8 +140,8 @@ pub(crate) struct Rig {
     pub(crate) lists: Vec<Arc<[u8]>>,
     /// The node answers requests for signatures.
     pub(crate) signs: bool,
-    /// Number of the newest list that the node holds when the engine is started again.
-    pub(crate) list_known: u64,
+    /// The newest list that the node holds when the engine is started again.
+    pub(crate) held: Option<StatusList>,
     pub(crate) broken: Option<String>,
     directory: tempfile::TempDir,
 }
@@ -161,7 +161,7 @@ impl Rig {
             instant: Instant::START,
             wall: at(BEGINNING),
         };
-        let engine = open(now, &settings, &authority, Box::new(OwnRules), 0);
+        let engine = open(now, &settings, &authority, Box::new(OwnRules), None);
         let mut rig = Self {
             engine,
             authority,
@@ -169,7 +169,7 @@ impl Rig {
             now,
             lists: Vec::new(),
             signs: true,
-            list_known: 0,
+            held: None,
             broken: None,
             directory,
         };
@@ -198,20 +198,20 @@ impl Rig {
             mut settings,
             now,
             signs,
-            list_known,
+            held,
             directory,
             ..
         } = self;
         drop(engine);
         change(&mut settings);
         let mut rig = Self {
-            engine: open(now, &settings, &authority, permit, list_known),
+            engine: open(now, &settings, &authority, permit, held.as_ref()),
             authority,
             settings,
             now,
             lists: Vec::new(),
             signs,
-            list_known,
+            held,
             broken: None,
             directory,
         };
@@ -228,7 +228,7 @@ impl Rig {
                     self.engine.handle_signature(self.now, request.id, Ok(signature));
                 }
                 AuthorityOutput::Sign(_) => {}
-                AuthorityOutput::StatusList(list) => self.lists.push(list),
+                AuthorityOutput::StatusList { list, .. } => self.lists.push(list),
                 AuthorityOutput::Broken(message) => self.broken = Some(message),
             }
         }
@@ -375,7 +375,7 @@ fn open(
     settings: &AuthoritySettings,
     authority: &Node,
     permit: Box<dyn Permit>,
-    list_known: u64,
+    held: Option<&StatusList>,
 ) -> Engine {
     Engine::open(
         now,
@@ -383,7 +383,7 @@ fn open(
         authority.history.clone(),
         permit,
         Box::new(SystemEntropy),
-        list_known,
+        held,
     )
     .expect("the store opens")
 }

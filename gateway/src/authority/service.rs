@@ -7,7 +7,9 @@ use std::{
     thread,
 };
 
-use fieldgate_proto::{crypto::Signature, entropy::Entropy, identity::ChangeHistory, time::Now};
+use fieldgate_proto::{
+    crypto::Signature, entropy::Entropy, identity::ChangeHistory, time::Now, trust::StatusList,
+};
 
 use super::{
     AuthorityAnswer, AuthorityOutput, AuthoritySettings, AuthorityStatus, Origin, Permit, RequestKind,
@@ -35,9 +37,9 @@ pub(crate) struct ServiceParts {
     pub(crate) history: ChangeHistory,
     /// The node's policy.
     pub(crate) permit: Box<dyn Permit>,
-    /// Number of the newest status list of this authority that the node holds; 0 if none. A store that is older was
-    /// restored from a backup, which is said, and its lists go on above that number.
-    pub(crate) list_known: u64,
+    /// The newest status list of this authority that the node holds. A store that does not know it was restored from an older
+    /// copy, which is said; it takes over whom the list names, and its lists go on above that number.
+    pub(crate) held: Option<StatusList>,
     /// Randomness for tickets and statement keys.
     pub(crate) entropy: Box<dyn Entropy + Send>,
     /// The time.
@@ -72,6 +74,8 @@ enum Control {
     },
     /// The identity was rotated.
     History(Box<ChangeHistory>),
+    /// A peer has a list of this authority that it does not know.
+    Forgotten(Arc<StatusList>),
 }
 
 impl AuthorityService {
@@ -84,14 +88,14 @@ impl AuthorityService {
             settings,
             history,
             permit,
-            list_known,
+            held,
             entropy,
             mut clock,
             mut deliver,
         } = parts;
         let waiting_max = settings.limits.waiting_max;
         let path = settings.store.clone();
-        let engine = Engine::open(clock(), settings, history, permit, entropy, list_known)?;
+        let engine = Engine::open(clock(), settings, history, permit, entropy, held.as_ref())?;
         let shared = Arc::new(Shared {
             mailbox: Mailbox::new(waiting_max),
             status: Mutex::new(engine.status()),
@@ -168,6 +172,11 @@ impl AuthorityHandle {
         self.shared.mailbox.control(Control::History(Box::new(history)));
     }
 
+    /// Hands over a list that this authority has signed, and that its node says it has forgotten.
+    pub(crate) fn handle_forgotten(&self, list: Arc<StatusList>) {
+        self.shared.mailbox.control(Control::Forgotten(list));
+    }
+
     /// Returns what the authority is doing.
     pub(crate) fn status(&self) -> AuthorityStatus {
         let mut status = self.shared.status().clone();
@@ -201,6 +210,7 @@ fn run(
             match control {
                 Control::Signature { id, result } => engine.handle_signature(now, id, result),
                 Control::History(history) => engine.handle_history(now, *history),
+                Control::Forgotten(list) => engine.handle_forgotten(now, &list),
             }
         }
         // Answers first: what time demands can wait for them.

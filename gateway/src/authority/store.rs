@@ -8,8 +8,9 @@
 //! | `spent` | ticket, subject | seconds since 1970 |
 //! | `revoked` | identifier | revoked |
 //! | `listed` | identifier | the latest end of its credentials: the status list names it |
+//! | `prefixes` | first half of an identifier | the same, of identities revoked in a list that the store had forgotten |
 //! | `log` | sequence | entry |
-//! | `meta` | word | schema, authority, counters, status list |
+//! | `meta` | word | schema, authority, counters, status list, numbers of the lists signed |
 //!
 //! Records are in [`record`](super::record), entries in [`log`](super::log). Opening reads the whole file and compares every
 //! checksum, so a damaged store is refused instead of misread; and it walks the last entries of the log to its head.
@@ -17,6 +18,7 @@
 
 mod batch;
 mod error;
+mod lists;
 mod state;
 
 use std::{
@@ -34,6 +36,7 @@ use redb::{
 
 pub(crate) use batch::Batch;
 pub(crate) use error::StoreError;
+pub(crate) use lists::ByPrefix;
 pub(crate) use state::StoredList;
 
 const MEMBERS: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefinition::new("members");
@@ -42,6 +45,7 @@ const TICKETS: TableDefinition<'static, &[u8; 16], &[u8]> = TableDefinition::new
 const SPENT: TableDefinition<'static, &[u8; 48], u64> = TableDefinition::new("spent");
 const REVOKED: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefinition::new("revoked");
 const LISTED: TableDefinition<'static, &[u8; 32], u64> = TableDefinition::new("listed");
+const PREFIXES: TableDefinition<'static, &[u8; 16], u64> = TableDefinition::new("prefixes");
 const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 
@@ -49,6 +53,7 @@ const META_SCHEMA: &str = "schema";
 const META_AUTHORITY: &str = "authority";
 const META_COUNTERS: &str = "counters";
 const META_LIST: &str = "status list";
+const META_ISSUED: &str = "lists signed";
 
 /// The version of the tables above and of the records in them.
 const SCHEMA: u32 = 1;
@@ -56,6 +61,8 @@ const SCHEMA: u32 = 1;
 const CACHE_BYTES: usize = 32 << 20;
 /// Entries at the end of the log that are checked at every start; `fieldgate authority log --verify` checks all.
 const LOG_CHECKED: u64 = 10_000;
+/// Numbers of status lists that are remembered, the highest ones: what a peer holds was signed some months ago at most.
+const ISSUED_MAX: usize = 1024;
 /// Permission bits that let others than the owner in.
 const OTHERS: u32 = 0o077;
 

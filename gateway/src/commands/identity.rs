@@ -1,6 +1,6 @@
 //! `fieldgate identity create|show|rotate`.
 
-use fieldgate_config::settings::Settings;
+use fieldgate_config::settings::OwnIdentity;
 use fieldgate_proto::identity::{ChangeHistory, KeyAlgorithm};
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use serde::Serialize;
@@ -28,11 +28,9 @@ pub(super) fn run(command: IdentityCommand) -> Result<(), Failure> {
             algorithm,
             json,
         } => {
-            let settings = check::settings(&config.config)?;
-            let algorithm = kind(algorithm);
+            let own = check::own_identity(&config.config)?;
             let wall = crate::runtime::clock::wall();
-            let history = keys::create(&settings.identity, &settings.node.state_dir, algorithm, wall)
-                .map_err(|error| error.into_failure())?;
+            let history = keys::create(&own, kind(algorithm), wall).map_err(|error| error.into_failure())?;
             show(&history, json)
         }
         IdentityCommand::Rotate {
@@ -41,15 +39,14 @@ pub(super) fn run(command: IdentityCommand) -> Result<(), Failure> {
             destroy_old,
             json,
         } => rotate(
-            &check::settings(&config.config)?,
+            &check::own_identity(&config.config)?,
             algorithm.map(kind),
             destroy_old,
             json,
         ),
         IdentityCommand::Show { config, qr, json } => {
-            let settings = check::settings(&config.config)?;
-            let history =
-                keys::read_history(&settings.node.state_dir).map_err(|error| error.into_failure())?;
+            let own = check::own_identity(&config.config)?;
+            let history = keys::read_history(&own.node.state_dir).map_err(|error| error.into_failure())?;
             show(&history, json)?;
             if qr {
                 // Capital letters make a smaller code, and are the same identifier.
@@ -79,23 +76,22 @@ fn half_blocks(text: &str) -> Result<String, Failure> {
 }
 
 fn rotate(
-    settings: &Settings,
+    own: &OwnIdentity,
     algorithm: Option<fieldgate_hsm::Algorithm>,
     destroy_old: bool,
     json: bool,
 ) -> Result<(), Failure> {
-    let state_dir = &settings.node.state_dir;
     let wall = crate::runtime::clock::wall();
     let failed = |error: crate::runtime::StartError| error.into_failure();
-    let history = keys::rotate(&settings.identity, state_dir, algorithm, wall).map_err(failed)?;
-    let told = control::tell_rotated(&settings.node.control_socket).map_err(|error| {
+    let history = keys::rotate(own, algorithm, wall).map_err(failed)?;
+    let told = control::tell_rotated(&own.node.control_socket).map_err(|error| {
         Failure::new(format!(
             "the identity has its new key, but the running node does not use it: {error}"
         ))
         .hint("restart the node")
     })?;
     let destroyed = if destroy_old {
-        keys::destroy_old(&settings.identity, &history).map_err(failed)?
+        keys::destroy_old(own, &history).map_err(failed)?
     } else {
         0
     };

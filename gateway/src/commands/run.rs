@@ -34,8 +34,7 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     logs::start(settings.log.level.as_str(), format);
     harden();
     loop {
-        let identity = Identity::open(&settings.identity, &settings.sandbox, &settings.node.state_dir)
-            .map_err(StartError::into_failure)?;
+        let identity = Identity::open(&settings).map_err(StartError::into_failure)?;
         let clock = Clock::open(&settings.node.state_dir);
         let runtime = control_runtime()?;
         // What ends with the set: every task of this start.

@@ -15,7 +15,7 @@ use fieldgate_proto::{
     identity::Identifier,
     node::{Access, Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, Verdict},
     time::WallTime,
-    trust::SavedPart,
+    trust::{SavedPart, StatusList},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -55,6 +55,8 @@ pub(crate) enum DeskRequest {
         /// All of it.
         bytes: Arc<[u8]>,
     },
+    /// This node's authority has forgotten a list that it signed.
+    Forgotten(Arc<StatusList>),
     /// The authority has signed what time it is.
     Time(WallTime),
     /// A peer says what time it is.
@@ -116,6 +118,11 @@ impl Desk {
                     }
                 }
                 DeskRequest::Save { what, bytes } => self.save(what, &bytes),
+                DeskRequest::Forgotten(list) => {
+                    if let Some(authority) = &self.authority {
+                        authority.handle_forgotten(list);
+                    }
+                }
                 DeskRequest::Time(wall) => self.clock.learn(wall.unix_millis),
                 DeskRequest::PeerTime { peer, wall } => {
                     tracing::debug!(%peer, quality = ?wall.quality, "a peer says what time it is");

@@ -15,7 +15,7 @@ use fieldgate_proto::{
     identity::{ChangeHistory, Identifier},
     relay::NamePattern,
     time::{Instant, Now},
-    trust::{Rights, Way},
+    trust::{Rights, StatusList, Way},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -50,7 +50,7 @@ impl Governing {
         authority: &Authority,
         history: &ChangeHistory,
         policy: SharedPolicy,
-        list_known: u64,
+        held: Option<StatusList>,
         clock: Clock,
     ) -> Result<Self, StartError> {
         let own = history.identifier();
@@ -67,7 +67,7 @@ impl Governing {
             },
             history: history.clone(),
             permit: Box::new(PolicyPermit { policy }),
-            list_known,
+            held,
             entropy: Box::new(SystemEntropy),
             clock: Box::new(move || Now {
                 instant: Instant::from_nanos(fieldgate_io::clock::monotonic().saturating_sub(started)),
@@ -129,8 +129,8 @@ async fn serve_outputs(
                     handle.handle_signature(request.id, signature.map_err(|error| error.to_string()));
                 });
             }
-            AuthorityOutput::StatusList(list) => {
-                let mut message = ShardMessage::Trunk(TrunkMessage::PublishStatus(list));
+            AuthorityOutput::StatusList { list, issued } => {
+                let mut message = ShardMessage::Trunk(TrunkMessage::PublishStatus { list, issued });
                 while let Err(fieldgate_io::mailbox::MailError::Full(back)) = trunk.try_send(message) {
                     message = back;
                     tokio::time::sleep(MAILBOX_RETRY).await;

@@ -10,7 +10,10 @@ use std::{
 use fieldgate_config::settings::{
     Identity as IdentitySettings, Sandbox, SecretSource as ConfiguredSecret, Settings,
 };
-use fieldgate_hsm::{Deliver, Limits, Priority, SandboxSettings, Signer, Worker, process::ProcessSettings};
+use fieldgate_hsm::{
+    Deliver, Limits, Priority, SandboxSettings, Signer, Worker, process::ProcessSettings,
+    tpm::TpmDictionaryAttack,
+};
 use fieldgate_proto::{
     channel::LocalIdentity,
     crypto::X25519Secret,
@@ -22,13 +25,20 @@ use fieldgate_proto::{
 
 use super::{StartError, durable::write_durably, entropy::SystemEntropy, signing::SignerHandle};
 
-/// What status shows of the identity key; written by the renewal, read by status.
+mod making;
+pub(crate) mod tpm;
+
+pub(crate) use making::{create, destroy_old, rotate};
+
+/// What status shows of the identity key; written by the renewal and by who looks at the TPM, read by status.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeyHealth {
     /// End of the attestation in use, seconds since 1970.
     pub(crate) not_after: u64,
     /// What the last failure was, while it has not worked again.
     pub(crate) problem: Option<String>,
+    /// The protection against guessing of the TPM that holds the key; `None` where there is none.
+    pub(crate) tpm: Option<TpmDictionaryAttack>,
 }
 
 /// The identity: history, signer, and the way to new attestations.
@@ -42,14 +52,35 @@ pub(crate) struct Identity {
     pub(crate) health: Arc<Mutex<KeyHealth>>,
     /// `token`, `file` or `memory`.
     pub(crate) place: &'static str,
+    /// Looks at the TPM, where there is one.
+    tpm: Option<tpm::Watch>,
 }
 
 impl Identity {
-    /// Opens the identity that the settings name, in a worker process that may do what `sandbox` adds.
+    /// Opens the identity that the settings name, in a worker process, and begins to look at the TPM that holds it.
     ///
     /// # Errors
     /// [`StartError`] if the key cannot be used, or history and key do not belong together.
-    pub(crate) fn open(
+    pub(crate) fn open(settings: &Settings) -> Result<Self, StartError> {
+        let mut identity = Self::open_key(&settings.identity, &settings.sandbox, &settings.node.state_dir)?;
+        identity.watch_tpm(settings);
+        Ok(identity)
+    }
+
+    /// Looks at the TPM from now on, in the place of before: its worker may be another now.
+    fn watch_tpm(&mut self, settings: &Settings) {
+        self.tpm = None;
+        let Some(device) = tpm::device(settings) else {
+            return;
+        };
+        match tpm::Watch::start(device, &self.signer.worker(), Arc::clone(&self.health)) {
+            Ok(watch) => self.tpm = Some(watch),
+            Err(error) => tracing::warn!(%error, "the TPM is not looked at"),
+        }
+    }
+
+    /// Opens the key in a worker process that may do what `sandbox` adds.
+    fn open_key(
         settings: &IdentitySettings,
         sandbox: &Sandbox,
         state_dir: &Path,
@@ -117,6 +148,7 @@ impl Identity {
             attested_at: 0,
             health: Arc::default(),
             place,
+            tpm: None,
         })
     }
 
@@ -127,10 +159,12 @@ impl Identity {
     pub(crate) async fn reload(&mut self, settings: &Settings) -> Result<(), StartError> {
         let (identity, sandbox) = (settings.identity.clone(), settings.sandbox.clone());
         let state_dir = settings.node.state_dir.clone();
-        let opened = tokio::task::spawn_blocking(move || Self::open(&identity, &sandbox, &state_dir)).await;
+        let opened =
+            tokio::task::spawn_blocking(move || Self::open_key(&identity, &sandbox, &state_dir)).await;
         let fresh = opened.map_err(|error| StartError::new(format!("opening the new key: {error}")))??;
         self.signer.replace(&fresh.signer);
         self.history = fresh.history;
+        self.watch_tpm(settings);
         Ok(())
     }
 
@@ -143,6 +177,7 @@ impl Identity {
             attested_at: 0,
             health: Arc::default(),
             place: self.place,
+            tpm: None,
         }
     }
 
@@ -171,10 +206,8 @@ impl Identity {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {
             Ok((_, not_after)) => {
-                *health = KeyHealth {
-                    not_after: *not_after,
-                    problem: None,
-                }
+                health.not_after = *not_after;
+                health.problem = None;
             }
             Err(error) => health.problem = Some(error.to_string()),
         }
@@ -197,91 +230,6 @@ impl Identity {
         self.attested_at = now;
         Ok((local, not_after))
     }
-}
-
-/// Makes a key where the settings say, and the identity around it; returns the history.
-///
-/// # Errors
-/// [`StartError`] if there is an identity already, or the key cannot be made.
-pub(crate) fn create(
-    settings: &IdentitySettings,
-    state_dir: &Path,
-    algorithm: fieldgate_hsm::Algorithm,
-    wall: WallTime,
-) -> Result<ChangeHistory, StartError> {
-    let path = history_path(state_dir);
-    if path.exists() {
-        return Err(
-            StartError::new(format!("there is an identity already: {}", path.display()))
-                .hint("show it with `fieldgate identity show`; a node keeps its identity for life"),
-        );
-    }
-    fs::create_dir_all(state_dir).map_err(|error| StartError::file(state_dir, &error))?;
-    let (place, _) = signer_settings(settings)?;
-    place.create(algorithm).map_err(|error| StartError::key(&error))?;
-    let mut signer = place.open().map_err(|error| StartError::key(&error))?;
-    let history = new_history(signer.as_mut(), wall)?;
-    write_durably(&path, &history.to_bytes()).map_err(|error| StartError::file(&path, &error))?;
-    Ok(history)
-}
-
-/// Makes another key where the settings say and has the current key hand the identity over to it. The old key stays where
-/// it is; a node that is running goes on with it until it is told.
-///
-/// The history is on stable storage before a sealed file takes the place of the old one, so that a crash at any point leaves
-/// a key that the history names.
-///
-/// # Errors
-/// [`StartError`] if one of the keys cannot be used, or the identity has changed its key too often.
-pub(crate) fn rotate(
-    settings: &IdentitySettings,
-    state_dir: &Path,
-    algorithm: Option<fieldgate_hsm::Algorithm>,
-    wall: WallTime,
-) -> Result<ChangeHistory, StartError> {
-    let path = history_path(state_dir);
-    let history = read_history(state_dir)?;
-    let (place, _) = signer_settings(settings)?;
-    let key_error = |error: fieldgate_hsm::Error| StartError::key(&error);
-    let broken = |error: fieldgate_proto::identity::IdentityError| {
-        StartError::new(format!("identity: {error}")).hint(error.hint())
-    };
-    let current = signer_key(history.current_key())?;
-    // What a rotation that was cut off has left would be in the way of this one.
-    place.commit_next(&current).map_err(key_error)?;
-    let mut before = place.open_key(Some(&current)).map_err(key_error)?;
-    let algorithm = algorithm.unwrap_or_else(|| current.algorithm());
-    let mut next = place.create_next(&current, algorithm).map_err(key_error)?;
-    let draft =
-        ChangeDraft::next(history, history_key(next.public_key())?, wall.unix_secs()).map_err(broken)?;
-    let message = draft.message();
-    let own = next.sign(&message).map_err(key_error)?;
-    let handed_over = before.sign(&message).map_err(key_error)?;
-    let history = draft.finish(own, Some(handed_over)).map_err(broken)?;
-    write_durably(&path, &history.to_bytes()).map_err(|error| StartError::file(&path, &error))?;
-    place.commit_next(next.public_key()).map_err(key_error)?;
-    Ok(history)
-}
-
-/// Removes the keys that the identity does not use any more from the token.
-///
-/// # Errors
-/// [`StartError`] for a key that is there and cannot be removed.
-pub(crate) fn destroy_old(settings: &IdentitySettings, history: &ChangeHistory) -> Result<usize, StartError> {
-    let (place, kind) = signer_settings(settings)?;
-    if kind != "token" {
-        return Ok(0);
-    }
-    let mut destroyed = 0;
-    let current = history.current_key();
-    for change in history.changes().filter(|change| change.key != *current) {
-        match place.destroy(&signer_key(&change.key)?) {
-            Ok(()) => destroyed += 1,
-            Err(fieldgate_hsm::Error::KeyNotWanted { .. }) => {}
-            Err(error) => return Err(StartError::key(&error)),
-        }
-    }
-    Ok(destroyed)
 }
 
 /// Reads the history of this node's identity.

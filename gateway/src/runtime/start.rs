@@ -15,10 +15,7 @@ use fieldgate_io::{
     mailbox::{MailSender, mailbox},
     thread,
 };
-use fieldgate_proto::{
-    node::Node,
-    trust::{StatusList, Trust},
-};
+use fieldgate_proto::{node::Node, trust::Trust};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
@@ -227,16 +224,13 @@ impl ControlPlane {
             options.clock.note_statement_time(trust.latest_statement_time());
         }
         let policy = Arc::new(RwLock::new(doorkeeper::policy(settings)?));
-        let list_known = trust
-            .as_ref()
-            .and_then(Trust::status)
-            .map_or(0, StatusList::number);
+        let held = trust.as_ref().and_then(Trust::status);
         let governing = settings
             .authority
             .as_ref()
             .map(|authority| {
                 let (policy, clock) = (Arc::clone(&policy), options.clock.clone());
-                Governing::start(settings, authority, history, policy, list_known, clock)
+                Governing::start(settings, authority, history, policy, held.cloned(), clock)
             })
             .transpose()?;
         let desk = Rc::new(Desk::new(

@@ -430,6 +430,7 @@ impl Trunk {
                 Output::Authority(request) => self.hand_over(DeskRequest::Authority(request)),
                 Output::Asked { id, asked } => self.hand_over(DeskRequest::Asked { id, asked }),
                 Output::Save { what, bytes } => self.hand_over(DeskRequest::Save { what, bytes }),
+                Output::Forgotten(list) => self.hand_over(DeskRequest::Forgotten(list)),
                 Output::Time(wall) => self.hand_over(DeskRequest::Time(wall)),
                 Output::PeerTime { peer, wall } => self.hand_over(DeskRequest::PeerTime { peer, wall }),
                 Output::Event(event) => self.handle_event(event),
@@ -473,7 +474,8 @@ impl Trunk {
                 Question::Enrol(request) => self.node.enrol(now, id, request, wire),
                 Question::Manage(json) => self.node.manage(now, id, json, wire),
             },
-            TrunkMessage::PublishStatus(list) => {
+            TrunkMessage::PublishStatus { list, issued } => {
+                self.node.set_issued_lists(&issued);
                 if let Err(error) = self.node.publish_status(now, &list, wire) {
                     tracing::error!(%error, hint = error.hint(), "the authority's own list is refused");
                 }

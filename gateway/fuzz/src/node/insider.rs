@@ -254,6 +254,7 @@ impl Scene {
                     | Output::Asked { .. }
                     | Output::Save { .. }
                     | Output::Time(_)
+                    | Output::Forgotten(_)
                     | Output::PeerTime { .. }
                     | Output::Event(_) => {}
                 }

@@ -10,7 +10,7 @@ use crate::{
     link::{Class, LinkError},
     relay::RefusedReason,
     time::WallTime,
-    trust::{Freshness, SavedPart, Standing, TrustError},
+    trust::{Freshness, SavedPart, Standing, StatusList, TrustError},
 };
 
 /// An effect that is not bytes on a connection.
@@ -60,6 +60,9 @@ pub enum Output {
         /// All of it.
         bytes: Arc<[u8]>,
     },
+    /// This node is the authority, and a peer has a list of the revoked that it has signed and does not know: it was set back to a
+    /// time before that. The authority takes over whom the list names, and signs one with a higher number.
+    Forgotten(Arc<StatusList>),
     /// The authority has signed what time it is now.
     Time(WallTime),
     /// A peer says what time it is; nobody vouches for it.

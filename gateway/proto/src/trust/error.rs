@@ -70,6 +70,16 @@ pub enum TrustError {
         /// Which statement.
         what: &'static str,
     },
+    /// The number of a status list is further ahead of its time than lists can have come.
+    #[error("status list made at {issued_at} has the number {number}, more than {max} ahead")]
+    NumberAhead {
+        /// Its number.
+        number: u64,
+        /// When it was made, seconds since 1970.
+        issued_at: u64,
+        /// How far ahead a number may be.
+        max: u64,
+    },
     /// The address of a way is not `host:port`.
     #[error("address {address:?} is not a host and a port")]
     Address {
@@ -193,6 +203,7 @@ impl TrustError {
             Self::Length { .. } | Self::Text { .. } | Self::Order { .. } | Self::NoNumber { .. } => {
                 "let the authority issue it again with texts and lists within the limits"
             }
+            Self::NumberAhead { .. } => "check the authority's clock, and who can use its statement key",
             Self::Pattern(error) => error.hint(),
             Self::Address { .. } => "write an address like relay.example:7447 or [2001:db8::1]:7447",
             Self::Lifetime { .. } => "let the authority issue it for at most 400 days",
@@ -217,7 +228,7 @@ impl TrustError {
                 "bring this node in contact with the authority, or carry a newer status list to it"
             }
             Self::RolledBack { .. } | Self::OldKey { .. } => {
-                "if the authority was restored from a backup, let it issue lists until the number is higher"
+                "it is out of date: an authority restored from a backup learns of this and goes on above it"
             }
             Self::NotAsked => "the path to the authority is too slow for its time, or the answer is replayed",
             Self::Contradiction { .. } => "check the authority's software: it signs what cannot be",

@@ -9,6 +9,11 @@ pub const REVOKED_MAX: usize = 65_000;
 /// Longest list with its history, in bytes (PROTOCOL.md §11).
 pub const STATUS_LEN_MAX: usize = (1 << 20) + (64 << 10);
 
+/// How far the number of a list may be ahead of the seconds since 1970 at which it was made (PROTOCOL.md §10.1): an authority
+/// counts on from the time where it knows that, and by one where it does not. So whoever had got hold of a statement key cannot
+/// use the numbers up.
+pub const NUMBER_AHEAD_MAX: u64 = 1 << 32;
+
 /// The first half of a subject's identifier, as lists name it.
 pub type SubjectPrefix = [u8; 16];
 
@@ -35,14 +40,29 @@ impl StatusList {
     /// (seconds since 1970). Order and repetitions do not matter.
     ///
     /// # Errors
-    /// [`TrustError::Length`] for more than [`REVOKED_MAX`] subjects, [`TrustError::NoNumber`] for the number 0.
+    /// [`TrustError::Length`] for more than [`REVOKED_MAX`] subjects, [`TrustError::NoNumber`] for the number 0,
+    /// [`TrustError::NumberAhead`] for one beyond [`NUMBER_AHEAD_MAX`].
     pub fn new(
         number: u64,
         issued_at: u64,
         not_after: u64,
         revoked: impl IntoIterator<Item = Identifier>,
     ) -> Result<Self, TrustError> {
-        let mut revoked: Vec<SubjectPrefix> = revoked.into_iter().map(|subject| prefix(&subject)).collect();
+        let revoked = revoked.into_iter().map(|subject| subject_prefix(&subject));
+        Self::of_prefixes(number, issued_at, not_after, revoked)
+    }
+
+    /// As [`StatusList::new`], of subjects of whom lists have told no more than what they say.
+    ///
+    /// # Errors
+    /// As [`StatusList::new`].
+    pub fn of_prefixes(
+        number: u64,
+        issued_at: u64,
+        not_after: u64,
+        revoked: impl IntoIterator<Item = SubjectPrefix>,
+    ) -> Result<Self, TrustError> {
+        let mut revoked: Vec<SubjectPrefix> = revoked.into_iter().collect();
         revoked.sort_unstable();
         revoked.dedup();
         let list = Self {
@@ -111,7 +131,7 @@ impl StatusList {
     /// Returns whether the list names `subject`.
     #[must_use]
     pub fn is_revoked(&self, subject: &Identifier) -> bool {
-        self.revoked.binary_search(&prefix(subject)).is_ok()
+        self.revoked.binary_search(&subject_prefix(subject)).is_ok()
     }
 
     /// Returns the list's number, from 1; a higher one is newer.
@@ -150,12 +170,20 @@ impl StatusList {
         if self.number == 0 {
             return Err(TrustError::NoNumber { what: "status list" });
         }
+        if self.number > self.issued_at.saturating_add(NUMBER_AHEAD_MAX) {
+            return Err(TrustError::NumberAhead {
+                number: self.number,
+                issued_at: self.issued_at,
+                max: NUMBER_AHEAD_MAX,
+            });
+        }
         check_count(self.revoked.len())
     }
 }
 
 /// Returns what a list says about `subject` if it names it.
-pub(super) fn prefix(subject: &Identifier) -> SubjectPrefix {
+#[must_use]
+pub fn subject_prefix(subject: &Identifier) -> SubjectPrefix {
     let mut prefix = [0; PREFIX_LEN];
     prefix
         .iter_mut()

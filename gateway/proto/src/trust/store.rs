@@ -261,6 +261,20 @@ impl Trust {
         Ok(taken)
     }
 
+    /// Verifies that the authority has signed a list, and when that was; whether it is newer than the one held does not matter, and
+    /// that one stays. For an authority that has forgotten what it signed.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn verify_status(&mut self, wall: WallTime, bytes: &[u8]) -> Result<StatusList, TrustError> {
+        let presented = Presentation::decode(StatementKind::StatusList, bytes)?;
+        let statement = presented.signed().statement();
+        statement.check_begun(wall)?;
+        let list = StatusList::decode(statement)?;
+        self.believe(&presented)?;
+        Ok(list)
+    }
+
     /// Returns this node's own credential, as good or bad as it may be by now.
     #[must_use]
     pub const fn own(&self) -> Option<&Own> {

@@ -76,7 +76,7 @@ pub(in crate::authority) fn standing(batch: &Batch<'_>, from: &Origin) -> Result
             },
             Grant::default(),
         ),
-        Origin::Channel { peer, .. } if batch.revoked(peer)?.is_some() => (NONE, Grant::default()),
+        Origin::Channel { peer, .. } if batch.is_revoked(peer)? => (NONE, Grant::default()),
         Origin::Channel { peer, rights } => match batch.member(peer)? {
             Some(member) => {
                 let both = Rights {
@@ -251,7 +251,7 @@ pub(in crate::authority) fn add_member(
     order::check_name(&order.name)?;
     let grant = order::grant(&order.name, &order.grant)?;
     context.ask_policy(from, &wish)?;
-    if batch.revoked(&identifier)?.is_some() {
+    if batch.is_revoked(&identifier)? {
         return Err(Refusal::RevokedIdentity.into());
     }
     if let Some(member) = batch.member(&identifier)? {

@@ -1,6 +1,8 @@
 //! What happens when the store is opened: it is founded, and brought in line with the node's file.
 
-use fieldgate_proto::{identity::Identifier, time::WallTime};
+use fieldgate_proto::{identity::Identifier, time::WallTime, trust::StatusList};
+
+use super::restored::{self, Found};
 
 use crate::authority::{
     AuthoritySettings, StoreError,
@@ -10,15 +12,15 @@ use crate::authority::{
     store::Batch,
 };
 
-/// Brings the members in line with the settings, and the numbers of status lists with the newest list that the node holds
-/// (0: none); returns what an operator should know.
+/// Brings the members in line with the settings, and the revoked and the numbers of status lists with the newest list that the node
+/// holds; returns what an operator should know.
 pub(super) fn align(
     batch: &mut Batch<'_>,
     wall: WallTime,
     settings: &AuthoritySettings,
     authority: &Identifier,
-    list_known: u64,
-) -> Result<Vec<String>, StoreError> {
+    held: Option<&StatusList>,
+) -> Result<(Vec<String>, Option<Found>), StoreError> {
     if batch.log_head().0 == 0 {
         batch.log(wall, decision(Action::Founded, *authority, "the store was made"))?;
     }
@@ -30,24 +32,19 @@ pub(super) fn align(
         }
     }
     let mut complaints = Vec::new();
-    if batch.list_number() < list_known {
-        // Nodes refuse a list with a lower number than the one they hold: without this nobody could be revoked any more.
-        let before = batch.list_number();
-        batch.raise_list_number(list_known.saturating_add(1));
-        let complaint = format!(
-            "the store knows status lists up to number {before}, and the node holds number {list_known}: the store was restored from a backup; revoke again who was revoked since, and the tickets that were used since"
-        );
-        tracing::error!(complaint, "the store is older than the node");
-        batch.log(wall, decision(Action::StatusList, *authority, &complaint))?;
-        complaints.push(complaint);
-    }
+    // Nodes refuse a list with a lower number than the one they hold: without this nobody could be revoked any more.
+    let valid = settings.credential_valid.as_secs();
+    let found = match held {
+        Some(held) => restored::take_back(batch, wall, valid, authority, held)?,
+        None => None,
+    };
     for (identifier, grant) in &settings.members {
         if let Some(complaint) = take_in(batch, wall, settings, identifier, grant)? {
             tracing::warn!(%identifier, complaint, "a member in the file was not taken in");
             complaints.push(complaint);
         }
     }
-    Ok(complaints)
+    Ok((complaints, found))
 }
 
 /// Takes in one member that the file names; returns why not.
@@ -62,7 +59,7 @@ fn take_in(
     if let Err(refusal) = order::check_name(name) {
         return Ok(Some(format!("member {name} in the file: {refusal}")));
     }
-    if batch.revoked(identifier)?.is_some() {
+    if batch.is_revoked(identifier)? {
         return Ok(Some(format!(
             "member {name} in the file is revoked: {identifier}"
         )));

@@ -1,9 +1,8 @@
 //! The status list: who is in it, and when it is signed anew.
 
 use fieldgate_proto::{
-    identity::Identifier,
-    time::Now,
-    trust::{REVOKED_MAX, StatementKey, StatusList},
+    time::{ClockQuality, Now},
+    trust::{NUMBER_AHEAD_MAX, REVOKED_MAX, StatementKey, StatusList, SubjectPrefix, subject_prefix},
 };
 
 use super::{Engine, turn::Turn};
@@ -16,6 +15,8 @@ use crate::authority::{
 /// How long after the end of its last credential a revoked identity stays listed, in seconds: verifiers may count
 /// expired credentials for a time of grace, at most this long.
 pub(super) const LISTED_SECS: u64 = 400 * 86_400;
+/// Longest step from one list number to the next where the time is not known.
+const STEP_MAX: u32 = 1 << 16;
 
 impl Engine {
     /// Signs the list anew if it is time, or if identities were revoked while nothing could be signed.
@@ -42,6 +43,34 @@ impl Engine {
 }
 
 impl Turn<'_, '_> {
+    /// Demands a new status list at the end of this transaction, and says which number it has. A number that was given
+    /// before and never signed is used first.
+    ///
+    /// An authority may be restored from an older copy without knowing it, and must not give another list a number that was
+    /// given since: so the number is the time, where that is sure, and otherwise steps are random.
+    pub(super) fn require_list(&mut self) -> u64 {
+        if let Some(number) = self.list_number {
+            return number;
+        }
+        let signed = self.list.map_or(0, |list| list.number);
+        let wall = self.context.wall;
+        let number = if self.batch.list_number() > signed {
+            self.batch.list_number()
+        } else if wall.quality == ClockQuality::Synchronised {
+            self.batch.next_list_number(1, wall.unix_secs())
+        } else {
+            let ahead = self.batch.list_number().saturating_sub(wall.unix_secs());
+            let step = if ahead < NUMBER_AHEAD_MAX / 2 {
+                1 + u64::from(self.entropy.u32() % STEP_MAX)
+            } else {
+                1
+            };
+            self.batch.next_list_number(step, 0)
+        };
+        self.list_number = Some(number);
+        number
+    }
+
     /// Signs the list in this transaction.
     ///
     /// # Errors
@@ -55,7 +84,7 @@ impl Turn<'_, '_> {
         let (named, overflow) = choose(self.batch, now)?;
         let entries = u32::try_from(named.len()).unwrap_or(u32::MAX);
         let not_after = now.saturating_add(self.context.settings.status_valid.as_secs());
-        let signed = StatusList::new(number, now, not_after, named).and_then(|list| list.sign(key));
+        let signed = StatusList::of_prefixes(number, now, not_after, named).and_then(|list| list.sign(key));
         let statement = match signed {
             Ok(statement) => statement,
             Err(error) => {
@@ -72,6 +101,7 @@ impl Turn<'_, '_> {
             statement,
         };
         self.batch.put_list(&list)?;
+        self.changes.issued_changed = true;
         let decision = Decision {
             actor: Actor::Authority,
             action: Action::StatusList,
@@ -86,21 +116,23 @@ impl Turn<'_, '_> {
 }
 
 /// Chooses whom the list names, and counts who has no room: those whose last credential ended first.
-fn choose(batch: &mut Batch<'_>, now: u64) -> Result<(Vec<Identifier>, u32), StoreError> {
-    let mut listed = batch.listed()?;
+fn choose(batch: &mut Batch<'_>, now: u64) -> Result<(Vec<SubjectPrefix>, u32), StoreError> {
     let over = |not_after: u64| now > not_after.saturating_add(LISTED_SECS);
-    for (identifier, _) in listed.iter().filter(|(_, not_after)| over(*not_after)) {
-        batch.unlist(identifier)?;
+    let mut listed = Vec::new();
+    for (identifier, not_after) in batch.listed()? {
+        if over(not_after) {
+            batch.unlist(&identifier)?;
+        } else {
+            listed.push((subject_prefix(&identifier), not_after));
+        }
     }
-    listed.retain(|(_, not_after)| !over(*not_after));
+    let prefixes = batch.prefixes()?.into_iter();
+    listed.extend(prefixes.filter(|(_, not_after)| !over(*not_after)));
     let mut overflow = 0;
     if listed.len() > REVOKED_MAX {
-        listed.sort_unstable_by_key(|(identifier, not_after)| (std::cmp::Reverse(*not_after), *identifier));
+        listed.sort_unstable_by_key(|(prefix, not_after)| (std::cmp::Reverse(*not_after), *prefix));
         overflow = u32::try_from(listed.len() - REVOKED_MAX).unwrap_or(u32::MAX);
         listed.truncate(REVOKED_MAX);
     }
-    Ok((
-        listed.into_iter().map(|(identifier, _)| identifier).collect(),
-        overflow,
-    ))
+    Ok((listed.into_iter().map(|(prefix, _)| prefix).collect(), overflow))
 }

@@ -21,6 +21,10 @@ mod keys;
 mod limits;
 mod operators;
 mod random;
+mod restored;
+
+/// Number of the second list, if it is made in the same second as the first.
+const SECOND: u64 = BEGINNING + 1;
 
 #[test]
 fn a_ticket_makes_a_member() {

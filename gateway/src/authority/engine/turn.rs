@@ -32,6 +32,10 @@ pub(super) struct Changes {
     pub(super) revoked: Vec<Identifier>,
     /// A new status list.
     pub(super) list: Option<StoredList>,
+    /// The numbers of lists that were signed are others than before.
+    pub(super) issued_changed: bool,
+    /// All of them, in that case.
+    pub(super) issued_lists: Option<Arc<[u64]>>,
     /// What is left for refusals of strangers.
     pub(super) budget: Budget,
     /// Kinds and outcomes of requests.
@@ -55,15 +59,15 @@ pub(super) struct Totals {
 pub(super) struct Turn<'a, 'txn> {
     pub(super) batch: &'a mut Batch<'txn>,
     pub(super) context: Context<'a>,
-    entropy: &'a mut dyn Entropy,
+    pub(super) entropy: &'a mut dyn Entropy,
     recent: &'a Recent,
     /// The list signed last.
-    list: Option<&'a StoredList>,
+    pub(super) list: Option<&'a StoredList>,
     /// For whoever asks for it.
     status: Option<AuthorityStatus>,
     /// The number under which this transaction signs a new list.
-    list_number: Option<u64>,
-    changes: Changes,
+    pub(super) list_number: Option<u64>,
+    pub(super) changes: Changes,
 }
 
 impl<'a, 'txn> Turn<'a, 'txn> {
@@ -88,6 +92,8 @@ impl<'a, 'txn> Turn<'a, 'txn> {
                 issued: Vec::new(),
                 revoked: Vec::new(),
                 list: None,
+                issued_changed: false,
+                issued_lists: None,
                 budget,
                 counts: Vec::new(),
                 totals: Totals::default(),
@@ -100,9 +106,12 @@ impl<'a, 'txn> Turn<'a, 'txn> {
         if let (Some(number), Some(key)) = (self.list_number, self.context.key) {
             self.changes.list = self.sign_list(key, number)?;
         }
+        if self.changes.issued_changed {
+            self.changes.issued_lists = Some(self.batch.issued_lists()?.into());
+        }
         self.changes.totals = Totals {
             members: self.batch.member_count()?,
-            revoked: self.batch.revoked_count()?,
+            revoked: self.batch.revoked_count()? + self.batch.prefix_count()?,
             tickets: self.batch.ticket_count()?,
             log_entries: self.batch.log_head().0,
             list_number: self.batch.list_number(),
@@ -130,22 +139,6 @@ impl<'a, 'txn> Turn<'a, 'txn> {
                 Ok(AuthorityAnswer::Managed(Box::new(answer)))
             }
         }
-    }
-
-    /// Demands a new status list at the end of this transaction, and says which number it has. A number that was given
-    /// before and never signed is used first.
-    pub(super) fn require_list(&mut self) -> u64 {
-        if let Some(number) = self.list_number {
-            return number;
-        }
-        let signed = self.list.map_or(0, |list| list.number);
-        let number = if self.batch.list_number() > signed {
-            self.batch.list_number()
-        } else {
-            self.batch.next_list_number()
-        };
-        self.list_number = Some(number);
-        number
     }
 
     /// Writes that refusals were counted and not written, if there are any.

@@ -33,7 +33,7 @@ impl Running {
             settings,
             history: authority.history.clone(),
             permit: Box::new(OwnRules),
-            list_known: 0,
+            held: None,
             entropy: Box::new(SystemEntropy),
             // It stands still: what is tested here does not depend on it.
             clock: Box::new(|| Now {
@@ -51,7 +51,7 @@ impl Running {
                     AuthorityOutput::Sign(request) => {
                         handle.handle_signature(request.id, Ok(authority.sign(&request.message)));
                     }
-                    AuthorityOutput::StatusList(_) => {}
+                    AuthorityOutput::StatusList { .. } => {}
                     AuthorityOutput::Broken(message) => panic!("{message}"),
                 }
             }

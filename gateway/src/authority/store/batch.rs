@@ -1,11 +1,11 @@
 //! One transaction's view of the store, in the words of the rules.
 
-use fieldgate_proto::{identity::Identifier, time::WallTime};
+use fieldgate_proto::{identity::Identifier, time::WallTime, trust::subject_prefix};
 use redb::{ReadableTable as _, ReadableTableMetadata as _, Table, WriteTransaction};
 
 use super::{
-    LISTED, LOG, MEMBERS, META, META_COUNTERS, META_LIST, NAMES, REVOKED, SPENT, StoreError, TICKETS,
-    state::{Counters, StoredList},
+    LISTED, LOG, MEMBERS, META, META_COUNTERS, NAMES, PREFIXES, REVOKED, SPENT, StoreError, TICKETS,
+    state::Counters,
 };
 use crate::authority::{
     log::{Chain, Decision, Entry, LogError, TicketId},
@@ -24,16 +24,17 @@ pub(crate) struct Page<T, K> {
 ///
 /// Nothing is on the disk before the transaction is committed, and nothing ever is if the batch ends with an error.
 pub(crate) struct Batch<'txn> {
-    members: Table<'txn, &'static [u8; 32], &'static [u8]>,
+    pub(super) members: Table<'txn, &'static [u8; 32], &'static [u8]>,
     names: Table<'txn, &'static str, &'static [u8; 32]>,
     tickets: Table<'txn, &'static [u8; 16], &'static [u8]>,
     spent: Table<'txn, &'static [u8; 48], u64>,
-    revoked: Table<'txn, &'static [u8; 32], &'static [u8]>,
+    pub(super) revoked: Table<'txn, &'static [u8; 32], &'static [u8]>,
     listed: Table<'txn, &'static [u8; 32], u64>,
+    pub(super) prefixes: Table<'txn, &'static [u8; 16], u64>,
     log: Table<'txn, u64, &'static [u8]>,
-    meta: Table<'txn, &'static str, &'static [u8]>,
-    counters: Counters,
-    changed: bool,
+    pub(super) meta: Table<'txn, &'static str, &'static [u8]>,
+    pub(super) counters: Counters,
+    pub(super) changed: bool,
 }
 
 impl<'txn> Batch<'txn> {
@@ -50,6 +51,7 @@ impl<'txn> Batch<'txn> {
             spent: transaction.open_table(SPENT).map_err(StoreError::disk)?,
             revoked: transaction.open_table(REVOKED).map_err(StoreError::disk)?,
             listed: transaction.open_table(LISTED).map_err(StoreError::disk)?,
+            prefixes: transaction.open_table(PREFIXES).map_err(StoreError::disk)?,
             log: transaction.open_table(LOG).map_err(StoreError::disk)?,
             meta,
             counters,
@@ -184,6 +186,13 @@ impl<'txn> Batch<'txn> {
             .map_err(StoreError::disk)?
             .map(|bytes| Revoked::decode(bytes.value()).map_err(|_| StoreError::record("revoked member")))
             .transpose()
+    }
+
+    /// Returns whether an identity is revoked, be it that only its first half is known.
+    pub(crate) fn is_revoked(&self, identifier: &Identifier) -> Result<bool, StoreError> {
+        let prefix = subject_prefix(identifier);
+        let by_prefix = self.prefixes.get(&prefix).map_err(StoreError::disk)?.is_some();
+        Ok(by_prefix || self.revoked(identifier)?.is_some())
     }
 
     /// Writes that an identity is revoked, and that the status list is to name it.
@@ -433,7 +442,7 @@ impl<'txn> Batch<'txn> {
         })
     }
 
-    // ---- counters and the status list ----
+    // ---- counters ----
 
     /// Returns a serial that no credential has had.
     pub(crate) const fn next_serial(&mut self) -> u64 {
@@ -447,42 +456,6 @@ impl<'txn> Batch<'txn> {
         self.changed = true;
         self.counters.attestation = self.counters.attestation.saturating_add(1).max(floor);
         self.counters.attestation
-    }
-
-    /// Returns the last number given to a status list, signed or not.
-    pub(crate) const fn list_number(&self) -> u64 {
-        self.counters.list_number
-    }
-
-    /// Makes later status lists have numbers above `number`, or, as long as that one was not signed, this one.
-    pub(crate) const fn raise_list_number(&mut self, number: u64) {
-        self.changed = true;
-        self.counters.list_number = number;
-    }
-
-    /// Returns the number for the next status list.
-    pub(crate) const fn next_list_number(&mut self) -> u64 {
-        self.changed = true;
-        self.counters.list_number = self.counters.list_number.saturating_add(1);
-        self.counters.list_number
-    }
-
-    /// Returns the status list as it was signed last.
-    pub(crate) fn list(&self) -> Result<Option<StoredList>, StoreError> {
-        self.meta
-            .get(META_LIST)
-            .map_err(StoreError::disk)?
-            .map(|bytes| StoredList::decode(bytes.value()).map_err(|_| StoreError::record("status list")))
-            .transpose()
-    }
-
-    /// Writes the status list.
-    pub(crate) fn put_list(&mut self, list: &StoredList) -> Result<(), StoreError> {
-        self.changed = true;
-        self.meta
-            .insert(META_LIST, list.encode().as_slice())
-            .map_err(StoreError::disk)?;
-        Ok(())
     }
 }
 

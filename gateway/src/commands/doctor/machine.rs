@@ -12,7 +12,10 @@ use rustix::{
 
 use super::Finding;
 use crate::{
-    runtime::clock::{Clock, ClockStatus},
+    runtime::{
+        clock::{Clock, ClockStatus},
+        keys,
+    },
     sinks::json::rfc3339,
 };
 
@@ -121,15 +124,11 @@ fn io(chosen: Option<IoBackend>) -> Finding {
 /// Looks at the TPM's protection against guessing: power cuts look like guesses to it.
 fn dictionary_attack(settings: Option<&Settings>) -> Finding {
     const CHECK: &str = "tpm";
-    let is_used = settings.is_some_and(|settings| match &settings.identity {
-        fieldgate_config::settings::Identity::Pkcs11 { module, .. } => {
-            module.to_string_lossy().contains("tpm2")
-        }
-        fieldgate_config::settings::Identity::File { .. } => false,
-    });
-    let device = Path::new(TPM_DEVICE);
+    let used = settings.and_then(keys::tpm::device);
+    let is_used = used.is_some();
+    let device = used.unwrap_or_else(|| keys::tpm::DEVICE.into());
     if !device.exists() {
-        let found = format!("{TPM_DEVICE} is not there");
+        let found = format!("{} is not there", device.display());
         return if is_used {
             Finding::fail(
                 CHECK,
@@ -140,7 +139,7 @@ fn dictionary_attack(settings: Option<&Settings>) -> Finding {
             Finding::unused(CHECK, found)
         };
     }
-    match tpm::read(device) {
+    match tpm::read(&device) {
         Ok(state) => judge_dictionary_attack(CHECK, &state),
         Err(error) if is_used => Finding::warn(CHECK, error.to_string(), error.hint()),
         Err(error) => Finding::unused(CHECK, error.to_string()),
@@ -175,9 +174,6 @@ fn judge_dictionary_attack(check: &'static str, state: &TpmDictionaryAttack) -> 
     }
     Finding::ok(check, found)
 }
-
-/// Where Linux has the TPM's resource manager.
-pub(crate) const TPM_DEVICE: &str = "/dev/tpmrm0";
 
 #[cfg(test)]
 mod tests {

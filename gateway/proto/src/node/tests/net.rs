@@ -236,6 +236,7 @@ impl Host {
             }
             other @ (Output::Sign { .. }
             | Output::Asked { .. }
+            | Output::Forgotten(_)
             | Output::Time(_)
             | Output::PeerTime { .. }) => self.outputs.push(other),
             Output::Dial { .. }
@@ -468,6 +469,7 @@ impl Net {
                         | Output::Authority(_)
                         | Output::Asked { .. }
                         | Output::Save { .. }
+                        | Output::Forgotten(_)
                         | Output::Time(_)
                         | Output::PeerTime { .. }) => host.answer(now, &mut self.entropy, other),
                     }

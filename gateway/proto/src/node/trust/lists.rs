@@ -3,15 +3,18 @@
 //! A list goes to a channel one part at a time, and only while its link has room. After the last part the peer is told which
 //! list is held here: if parts were lost, it says that it has an older one still, and gets the list again, slower each time.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::{
     channel::ChannelId,
     identity::Identifier,
-    node::{Event, Links, Node, Wire},
+    node::{Event, Links, Node, Output, Wire},
     route::LinkWriter as _,
     time::{Instant, Now},
-    trust::{Assembler, Freshness, PART_LEN_MAX, StatusList, StatusPart, Trust, TrustError, status_parts},
+    trust::{
+        Assembler, Freshness, PART_LEN_MAX, StatusList, StatusPart, Trust, TrustError, TrustFrame,
+        status_parts,
+    },
 };
 
 /// What all channels share.
@@ -22,6 +25,10 @@ pub(in crate::node) struct Lists {
     /// Channels that the newest list goes to, and when its next part is due.
     sending: BTreeSet<(Instant, ChannelId)>,
     freshness: Option<Freshness>,
+    /// At the authority itself: the numbers of the lists it knows to have signed.
+    issued: Option<BTreeSet<u64>>,
+    /// Nobody is sent a list before then: the authority has just learned of somebody whom the one held does not name.
+    withheld_until: Option<Instant>,
 }
 
 /// What is known of the list that the peer of a channel has.
@@ -35,6 +42,8 @@ pub(super) struct PeerList {
     sent: Option<(Instant, u64, u32)>,
     /// When it was told which list is held here.
     told: Option<Instant>,
+    /// When this authority asked it for a list that it has forgotten.
+    asked: Option<Instant>,
     /// Nothing is said about what it sends before then.
     complaint_at: Option<Instant>,
 }
@@ -65,6 +74,13 @@ impl Lists {
     #[cfg(test)]
     pub(in crate::node) fn held(&self) -> (usize, usize) {
         (self.sending.len(), self.assembler.held_bytes())
+    }
+
+    /// Returns whether this is the authority, and has forgotten that it signed a list: what it holds was set back to a time before
+    /// that. Numbers below all that are remembered are too long ago to matter.
+    fn is_forgotten(&self, number: u64) -> bool {
+        let Some(issued) = &self.issued else { return false };
+        number > issued.first().copied().unwrap_or(0) && !issued.contains(&number)
     }
 
     /// Takes note of how fresh the list is; returns whether that is another than before.
@@ -121,11 +137,30 @@ impl Node {
         if !known.admitted {
             return;
         }
+        let list = &known.dealings.list;
         if number > held && list.told.is_none_or(|told| now.instant - told >= LIST_EVERY) {
             // It does not know, or it would have sent its list.
             self.say_have(now, channel, wire);
         }
         self.offer_list(now, channel, wire);
+    }
+
+    /// Asks the peer of a channel for the list it has, by saying that there is none here.
+    fn ask_list(&mut self, now: Now, channel: ChannelId, wire: &mut dyn Wire) {
+        let (Some(authority), Some(known)) = (
+            self.trust.as_ref().and_then(Trust::authority),
+            self.known.get_mut(&channel),
+        ) else {
+            return;
+        };
+        let asked = &mut known.dealings.list.asked;
+        if asked.is_some_and(|asked| now.instant - asked < LIST_EVERY) {
+            return;
+        }
+        *asked = Some(now.instant);
+        let mut frames = Vec::new();
+        TrustFrame::StatusHave { authority, number: 0 }.put(&mut frames);
+        self.send_frames(now, channel, &frames, wire);
     }
 
     /// Takes a part of a list; false if it is bad.
@@ -140,7 +175,9 @@ impl Node {
         let Some(known) = self.known.get_mut(&channel) else {
             return false;
         };
+        let forgotten = self.lists.is_forgotten(part.number);
         match trust.check_offer(part.authority, part.number) {
+            Err(TrustError::RolledBack { .. }) if forgotten => {}
             Ok(newer) => {
                 let has = &mut known.dealings.list.has;
                 *has = Some(has.unwrap_or(0).max(part.number));
@@ -163,6 +200,7 @@ impl Node {
         }
         match self.lists.assembler.handle_part(channel, part) {
             Ok(None) => true,
+            Ok(Some(list)) if forgotten => self.take_forgotten(now, channel, &list, wire),
             Ok(Some(list)) => match self.take_status(now, &list, wire) {
                 Ok(()) => true,
                 Err(error) => {
@@ -178,6 +216,46 @@ impl Node {
         }
     }
 
+    /// Takes a list that this authority has signed and forgotten; false if it is none.
+    fn take_forgotten(&mut self, now: Now, channel: ChannelId, bytes: &[u8], wire: &mut dyn Wire) -> bool {
+        let Some(trust) = &mut self.trust else {
+            return false;
+        };
+        let list = match trust.verify_status(now.wall, bytes) {
+            Ok(list) => list,
+            Err(error) => {
+                self.distrust(now.instant, channel);
+                self.list_refused(now, channel, error);
+                return false;
+            }
+        };
+        let held = trust.status();
+        let is_newer = held.is_none_or(|held| held.number() < list.number());
+        let names_more = held.is_none_or(|held| !list.revoked_since(Some(held)).is_empty());
+        self.settle_trust();
+        if let Some(issued) = &mut self.lists.issued {
+            issued.insert(list.number());
+        }
+        if is_newer {
+            // It counts here at once, and the one that the authority will sign has a higher number. One that is signed for an
+            // identity key of before cannot replace what is held; those it names are taken over all the same.
+            drop(self.take_status(now, bytes, wire));
+        }
+        self.outputs.push_back(Output::Forgotten(Arc::new(list)));
+        if !is_newer && names_more {
+            self.lists.withheld_until = Some(now.instant + WITHHELD);
+        } else {
+            self.offer_list(now, channel, wire);
+        }
+        true
+    }
+
+    /// Has this node, the authority, know which lists it has signed: the numbers of the newest ones. Whoever has another list is
+    /// asked for it, and [`Output::Forgotten`] tells.
+    pub fn set_issued_lists(&mut self, numbers: &[u64]) {
+        self.lists.issued = Some(numbers.iter().copied().collect());
+    }
+
     fn list_refused(&mut self, now: Now, channel: ChannelId, error: TrustError) {
         self.stats.lists_refused += 1;
         let Some(known) = self.known.get_mut(&channel) else {
@@ -191,13 +269,26 @@ impl Node {
         }
     }
 
+    /// Takes the list that this node, the authority, has signed. If it holds a newer one, the authority is told.
+    ///
+    /// # Errors
+    /// [`TrustError`] if it is not one.
+    pub fn publish_status(&mut self, now: Now, list: &[u8], wire: &mut dyn Wire) -> Result<(), TrustError> {
+        self.lists.withheld_until = None;
+        self.next_list_push = now.instant;
+        match self.take_status(now, list, wire) {
+            Err(TrustError::RolledBack { .. }) if self.lists.issued.is_some() => {
+                let held = self.trust.as_ref().and_then(Trust::status).cloned();
+                self.outputs
+                    .extend(held.map(|held| Output::Forgotten(Arc::new(held))));
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
     /// Takes a list of the revoked: closes the channels of those it names, and passes it on.
-    pub(super) fn take_status(
-        &mut self,
-        now: Now,
-        list: &[u8],
-        wire: &mut dyn Wire,
-    ) -> Result<(), TrustError> {
+    fn take_status(&mut self, now: Now, list: &[u8], wire: &mut dyn Wire) -> Result<(), TrustError> {
         let Some(trust) = &mut self.trust else {
             return Ok(());
         };
@@ -245,6 +336,13 @@ impl Node {
 
     /// Sends the newest list to the peer of a channel if it has an older one.
     pub(in crate::node) fn offer_list(&mut self, now: Now, channel: ChannelId, wire: &mut dyn Wire) {
+        let has = self.known.get(&channel).and_then(|known| known.dealings.list.has);
+        if has.is_some_and(|has| self.lists.is_forgotten(has)) {
+            // Its own comes first: what is held here may not name whom that names.
+            self.forget_sending(channel);
+            self.ask_list(now, channel, wire);
+            return;
+        }
         self.queue_list(now, channel);
         if self.lists.poll_timeout().is_some_and(|due| due <= now.instant) {
             self.push_lists(now, wire);
@@ -262,7 +360,9 @@ impl Node {
             return;
         };
         let list = &mut known.dealings.list;
-        let behind = list.has.is_some_and(|has| has < held);
+        let behind = list
+            .has
+            .is_some_and(|has| has < held && !self.lists.is_forgotten(has));
         // Guests too: a member whose list has ended comes as a stranger, and cannot use another credential without a list.
         if !behind || list.sending.is_some() {
             return;
@@ -282,6 +382,10 @@ impl Node {
         let Some((authority, number, bytes)) = held else {
             return;
         };
+        if let Some(until) = self.lists.withheld_until.filter(|until| now.instant < *until) {
+            self.next_list_push = until;
+            return;
+        }
         let parts = bytes.len().div_ceil(PART_LEN_MAX);
         let mut room = PUSH_BYTES_MAX;
         for _ in 0..PUSH_CHANNELS_MAX {
@@ -368,6 +472,8 @@ const PUSH_EVERY: Duration = Duration::from_millis(5);
 const PUSH_BYTES_MAX: usize = 256 << 10;
 /// Channels looked at for that.
 const PUSH_CHANNELS_MAX: usize = 1_024;
+/// How long an authority has to sign a list that names whom it had forgotten.
+const WITHHELD: Duration = Duration::from_secs(10);
 /// How often one channel is sent a list, at first; longer each time the same list is sent again.
 const LIST_EVERY: Duration = Duration::from_secs(1);
 /// Time between the parts of a list that was sent before and did not arrive, at first.

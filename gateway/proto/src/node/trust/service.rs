@@ -6,7 +6,7 @@ use crate::{
     identity::Identifier,
     node::{ChannelEntry, Node, Output, Use, Wire},
     time::Now,
-    trust::{PRESENTATION_LEN_MAX, Rights, TrustError, TrustFrame},
+    trust::{PRESENTATION_LEN_MAX, Rights, TrustFrame},
 };
 
 /// A request of a channel to this authority.
@@ -51,14 +51,6 @@ pub enum AuthorityAnswer {
 }
 
 impl Node {
-    /// Takes the list of the revoked that this node, the authority, has made.
-    ///
-    /// # Errors
-    /// [`TrustError`] if it is not one.
-    pub fn publish_status(&mut self, now: Now, list: &[u8], wire: &mut dyn Wire) -> Result<(), TrustError> {
-        self.take_status(now, list, wire)
-    }
-
     /// Takes the answer of this node's authority to a request. What is longer than a frame may be is denied.
     pub fn handle_authority_answer(
         &mut self,

@@ -216,6 +216,22 @@ fn the_largest_list_is_taken_and_a_larger_one_not_made() {
 }
 
 #[test]
+fn numbers_cannot_be_used_up() {
+    let last = BEGIN + NUMBER_AHEAD_MAX;
+    assert!(StatusList::new(last, BEGIN, BEGIN + DAY, []).is_ok());
+    assert_eq!(
+        StatusList::new(last + 1, BEGIN, BEGIN + DAY, []).err(),
+        Some(TrustError::NumberAhead {
+            number: last + 1,
+            issued_at: BEGIN,
+            max: NUMBER_AHEAD_MAX
+        })
+    );
+    // A second later there is room for one more.
+    assert!(StatusList::new(last + 1, BEGIN + 1, BEGIN + DAY, []).is_ok());
+}
+
+#[test]
 fn malformed_parts_are_refused_and_forget_what_came_before() {
     let part = |offset: u32, total: u32, bytes: &'static [u8]| StatusPart {
         authority: subject(1),
@@ -321,7 +337,7 @@ fn many_channels_cannot_fill_the_memory() {
 proptest! {
     #[test]
     fn lists_come_back(
-        number in 1_u64..,
+        number in 1_u64..=BEGIN + NUMBER_AHEAD_MAX,
         subjects in prop::collection::btree_set(any::<[u8; 32]>(), 0..50),
         split in 1_usize..5000,
     ) {

@@ -173,31 +173,31 @@ fn an_enroller_gives_no_more_than_it_has() {
 #[test]
 fn revoking_names_the_member_in_a_new_list() {
     let mut rig = Rig::new();
-    assert_eq!(rig.list().number(), 1, "there is a list from the start");
+    assert_eq!(rig.list().number(), BEGINNING, "there is a list from the start");
     let node = rig.member(|order| order.name = Some("press-3".to_owned()));
     let answer = rig.revoke("press-3");
     assert_eq!(
         answer,
         ManageAnswer::Revoked {
             id: node.id().to_string(),
-            list: Some(2),
+            list: Some(SECOND),
             note: None
         }
     );
     let list = rig.list();
-    assert_eq!(list.number(), 2);
+    assert_eq!(list.number(), SECOND);
     assert!(list.is_revoked(&node.id()));
     // Again, by identifier now: nothing changes.
     let answer = rig.revoke(&node.id().to_string());
     assert!(matches!(
         answer,
         ManageAnswer::Revoked {
-            list: Some(2),
+            list: Some(SECOND),
             note: Some(_),
             ..
         }
     ));
-    assert_eq!(rig.list().number(), 2);
+    assert_eq!(rig.list().number(), SECOND);
     let shown = {
         let answer = rig.manage(ManageRequest::MemberShow {
             member: node.id().to_string(),
@@ -239,7 +239,7 @@ fn several_revocations_of_one_batch_make_one_list() {
     rig.engine.handle_requests(rig.now, requests);
     rig.settle();
     let list = rig.list();
-    assert_eq!((list.number(), list.revoked().len()), (2, 10));
+    assert_eq!((list.number(), list.revoked().len()), (SECOND, 10));
     assert!(nodes.iter().all(|node| list.is_revoked(&node.id())));
 }
 

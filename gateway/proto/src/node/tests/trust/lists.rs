@@ -494,3 +494,105 @@ fn no_list_goes_to_who_has_not_proven_itself() {
     net.settle();
     assert_eq!(net.view(COLLECTOR).list_number, 2);
 }
+
+fn forgotten(net: &Net) -> Vec<(u64, usize)> {
+    let outputs = net.hosts[AUTHORITY].outputs.iter();
+    outputs
+        .filter_map(|output| {
+            let Output::Forgotten(list) = output else {
+                return None;
+            };
+            Some((list.number(), list.revoked().len()))
+        })
+        .collect()
+}
+
+/// An authority that was set back: it knows its first list, and everybody else one that names the gateway.
+fn set_back() -> Net {
+    let mut net = fleet(|plan| plan.settings[GATEWAY].uplinks.clear());
+    let subject = net.identifier(GATEWAY);
+    net.hosts[AUTHORITY].node.set_issued_lists(&[1]);
+    net.authority().revoked.insert(subject);
+    let secs = net.now_at(AUTHORITY).wall.unix_secs();
+    let list = net.authority().list_numbered(5, secs);
+    net.give_list(RELAY, &list);
+    net.authority().revoked.clear();
+    net
+}
+
+#[test]
+fn an_authority_that_was_set_back_learns_what_it_has_forgotten() {
+    let mut net = set_back();
+    let gateway = net.identifier(GATEWAY);
+    net.pass(3);
+    assert_eq!(forgotten(&net), [(5, 1)]);
+    assert_eq!(net.lists()[1..], [5, 5, 5]);
+    assert!(
+        net.hosts[AUTHORITY].node.stats().revoked > 0 || net.hosts[AUTHORITY].channel_with(gateway).is_none()
+    );
+    // What it publishes without having learned is older than what its node has: it is told again.
+    net.publish();
+    net.settle();
+    assert_eq!(forgotten(&net), [(5, 1), (5, 1)]);
+}
+
+#[test]
+fn a_newer_list_of_an_authority_that_was_set_back_waits_for_the_one_it_has_forgotten() {
+    let mut net = set_back();
+    let gateway = net.identifier(GATEWAY);
+    // It goes on without knowing: its list has a higher number, and does not name the gateway.
+    let secs = net.now_at(AUTHORITY).wall.unix_secs();
+    let list = net.authority().list_numbered(9, secs);
+    net.hosts[AUTHORITY].node.set_issued_lists(&[1, 9]);
+    net.give_list(AUTHORITY, &list);
+    net.pass(5);
+    assert_eq!(forgotten(&net), [(5, 1)]);
+    assert_eq!(
+        net.lists()[1..],
+        [5, 5, 9],
+        "nobody whom it names is let in meanwhile"
+    );
+    assert_eq!(net.hosts[RELAY].channel_with(gateway), None);
+    // It has taken over whom that named.
+    net.authority().revoked.insert(gateway);
+    let list = net.authority().list_numbered(10, secs);
+    net.hosts[AUTHORITY].node.set_issued_lists(&[1, 5, 9, 10]);
+    net.give_list(AUTHORITY, &list);
+    net.pass(5);
+    assert_eq!(net.lists()[1..], [10, 10, 10]);
+    assert_eq!(net.hosts[RELAY].channel_with(gateway), None);
+    assert_eq!(forgotten(&net), [(5, 1)]);
+}
+
+#[test]
+fn a_forgotten_list_that_names_nobody_more_is_replaced_at_once() {
+    let mut net = set_back();
+    let gateway = net.identifier(GATEWAY);
+    let secs = net.now_at(AUTHORITY).wall.unix_secs();
+    net.authority().revoked.insert(gateway);
+    let list = net.authority().list_numbered(9, secs);
+    net.hosts[AUTHORITY].node.set_issued_lists(&[1, 9]);
+    net.give_list(AUTHORITY, &list);
+    net.pass(5);
+    assert_eq!(forgotten(&net), [(5, 1)]);
+    assert_eq!(net.lists()[1..], [9, 9, 9]);
+}
+
+#[test]
+fn who_is_not_the_authority_is_not_believed_about_what_it_forgot() {
+    let mut net = set_back();
+    net.pass(3);
+    let count = forgotten(&net).len();
+    let secs = net.now_at(AUTHORITY).wall.unix_secs();
+    // Forged, and with a number that nobody signed.
+    let mut list = net.authority().list_numbered(7, secs);
+    *list.last_mut().unwrap() ^= 1;
+    let frames = parts(&net, 7, &list);
+    let channel = net.hosts[COLLECTOR].channel(|used_for| matches!(used_for, Use::Authority));
+    let before = net.hosts[AUTHORITY].node.stats().lists_refused;
+    net.say(COLLECTOR, channel, &frames);
+    net.settle();
+    assert_eq!(net.hosts[AUTHORITY].node.stats().lists_refused, before + 1);
+    assert_eq!(forgotten(&net).len(), count);
+    assert_eq!(net.view(AUTHORITY).list_number, 5);
+}
