@@ -4,6 +4,7 @@ mod access;
 mod fleet;
 mod flood;
 mod net;
+mod proving;
 mod trust;
 
 use std::time::Duration;
