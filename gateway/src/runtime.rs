@@ -71,6 +71,8 @@ pub(crate) enum ShardMessage {
 pub(crate) enum TrunkMessage {
     /// Prove yourself with this from now on.
     Local(Box<LocalIdentity>),
+    /// The key that seals readings, and the history of the identity that vouches for it.
+    SealKey(Box<(SealKey, ChangeHistory)>),
     /// The address of a neighbour, or why there is none.
     Resolved {
         /// Index of the neighbour.

@@ -1,16 +1,25 @@
 //! The collector's part of the trunk: sources, and the way of their readings to the sinks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use fieldgate_adapters::class::Class;
 use fieldgate_proto::{
-    delivery,
+    crypto::sha256,
+    delivery::{self, KeyTag},
     identity::Identifier,
     node::{Node, ReadingSink, SourceIndex, SourceInfo, SourceView},
+    seal::reading_leaf,
+    wire::Reader,
 };
 
 use crate::{
-    sinks::{Batch, JournalText, Source, fanout::Fanout, json::class as class_word, ledger::LedgerStats},
+    sinks::{
+        Batch, BatchSeal, JournalText, ShownKey, Source, fanout::Fanout, json::class as class_word,
+        ledger::LedgerStats,
+    },
     status::SourceStatus,
 };
 
@@ -24,6 +33,8 @@ pub(crate) struct Collecting {
     /// Names of the gateways.
     pub(crate) gateways: BTreeMap<Identifier, String>,
     sources: Vec<Arc<Source>>,
+    /// Keys that gateways showed, with their tags: the newest and the one before.
+    keys: BTreeMap<Identifier, VecDeque<(KeyTag, Arc<ShownKey>)>>,
     /// What the ledger shows, if there is one.
     pub(crate) ledger: Option<Arc<LedgerStats>>,
 }
@@ -41,6 +52,7 @@ impl Collecting {
             own_name,
             gateways,
             sources: Vec::new(),
+            keys: BTreeMap::new(),
             ledger,
         }
     }
@@ -77,6 +89,28 @@ impl Collecting {
         self.sources.push(source);
     }
 
+    /// Returns a batch's seal for the ledger, with the key it names; `None` without a ledger.
+    fn seal(&self, info: &SourceInfo, batch: &delivery::Batch<'_>) -> Option<BatchSeal> {
+        self.ledger.as_ref()?;
+        let sealed = batch.seal?;
+        let (_, key) = self
+            .keys
+            .get(&info.gateway)?
+            .iter()
+            .find(|(tag, _)| *tag == sealed.key_tag)?;
+        let mut reader = Reader::new(sealed.skipped);
+        let skipped = (sealed.first..batch.first).map_while(|sequence| {
+            let reading = reader.bytes_varint("reading").ok()?;
+            Some(reading_leaf(&info.journal, sequence, reading))
+        });
+        Some(BatchSeal {
+            key: Arc::clone(key),
+            seal: sealed.seal,
+            first: sealed.first,
+            skipped: skipped.collect(),
+        })
+    }
+
     /// Returns the name of a source's gateway.
     pub(crate) fn name(&self, source: SourceIndex) -> &str {
         self.sources
@@ -100,6 +134,7 @@ impl Collecting {
 
 impl ReadingSink for Collecting {
     fn accept(&mut self, info: &SourceInfo, batch: delivery::Batch<'_>) -> bool {
+        let seal = self.seal(info, &batch);
         let (Some(fanout), Some(source)) = (&mut self.fanout, self.sources.get(info.index.0 as usize)) else {
             return false;
         };
@@ -111,8 +146,30 @@ impl ReadingSink for Collecting {
             first: batch.first,
             count: batch.count,
             readings: batch.readings.to_vec(),
-            seal: None,
+            seal,
         }));
         true
     }
+
+    fn seal_key(&mut self, gateway: &Identifier, key: delivery::ShownKey<'_>) {
+        if self.ledger.is_none() {
+            return;
+        }
+        let keys = self.keys.entry(*gateway).or_default();
+        if keys.back().is_some_and(|(_, known)| known.attestation == key.attestation) {
+            return;
+        }
+        if keys.len() >= KEYS_PER_GATEWAY {
+            keys.pop_front();
+        }
+        let tag = delivery::key_tag(&sha256(&[key.attestation]));
+        let shown = ShownKey {
+            history: key.history.to_vec(),
+            attestation: key.attestation.to_vec(),
+        };
+        keys.push_back((tag, Arc::new(shown)));
+    }
 }
+
+/// A key that is renewed is in use until what was sealed with it has come.
+const KEYS_PER_GATEWAY: usize = 2;

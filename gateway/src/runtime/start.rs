@@ -102,6 +102,11 @@ pub(crate) async fn start(
     let backend = selected.backend;
     let clock = options.clock.clone();
     let local = identity.attest(clock.wall()).await?;
+    let seal_key = if seals(settings) {
+        Some(identity.attest_seals(clock.wall()).await?)
+    } else {
+        None
+    };
     let shard_count = shard_count(settings);
     let mut mailboxes = Vec::with_capacity(shard_count);
     for _ in 0..shard_count {
@@ -126,6 +131,9 @@ pub(crate) async fn start(
     let mut node = Node::new(now, &mut SystemEntropy, node_settings, local);
     if let Some(trust) = control.trust {
         node = node.trusting(trust);
+    }
+    if let Some(key) = seal_key {
+        node.set_seal_key(key, identity.history());
     }
     let trunk = Trunk::new(Parts {
         node,
@@ -443,6 +451,11 @@ async fn resolve_names(mut requests: mpsc::Receiver<Resolve>, trunk: MailSender<
     }
 }
 
+/// Returns whether this node seals readings.
+fn seals(settings: &Settings) -> bool {
+    settings.journal.is_some() && settings.uplinks.iter().any(|uplink| uplink.verifiable)
+}
+
 /// Renews the attestation at half its life, and keeps trying while the key does not sign; takes the new key when the identity
 /// was rotated.
 async fn renew(
@@ -481,6 +494,19 @@ async fn renew(
             Ok(local) => {
                 tracing::info!(keys = identity.history().changes().count(), "attestation renewed");
                 node.desk.tell(TrunkMessage::Local(Box::new(local))).await;
+                if seals(&settings) {
+                    match identity.attest_seals(node.clock.wall()).await {
+                        Ok(key) => {
+                            let history = identity.history().clone();
+                            node.desk
+                                .tell(TrunkMessage::SealKey(Box::new((key, history))))
+                                .await;
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "no new key for seals; when the one in use ends readings cannot be proved");
+                        }
+                    }
+                }
                 if let (Some(_), Some(authority)) = (&rotation, &node.authority) {
                     authority.handle_history(identity.history().clone());
                 }

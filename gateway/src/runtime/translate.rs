@@ -96,6 +96,7 @@ pub(super) fn node_settings(
             pq,
             ways,
             latency: uplink.latency,
+            verifiable: uplink.verifiable,
             journal: *files.journal.id(),
             first: files.journal.first_available(),
             available: files.journal.committed(),

@@ -452,6 +452,7 @@ impl Trunk {
         let wire = &mut IoWire(io);
         match message {
             TrunkMessage::Local(local) => self.node.set_local(*local),
+            TrunkMessage::SealKey(sealing) => self.node.set_seal_key(sealing.0, &sealing.1),
             TrunkMessage::Resolved { neighbour, addresses } => {
                 return self.handle_resolved(io, now, neighbour, addresses);
             }
