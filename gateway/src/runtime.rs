@@ -12,7 +12,9 @@ use fieldgate_io::{Selected, mailbox::MailSender};
 use fieldgate_proto::{
     channel::{ChannelId, LocalIdentity},
     crypto::Signature,
+    identity::ChangeHistory,
     node::{AuthorityAnswer, Verdict},
+    seal::SealKey,
 };
 use tokio::sync::{mpsc, oneshot};
 
