@@ -13,8 +13,7 @@ use crate::harness::{
 /// A site whose collector keeps a ledger.
 fn site() -> Site {
     let site = Site::new().without_broker();
-    let file = site.collector.text();
-    site.collector.write(&format!("{file}\n[collector.ledger]\n"));
+    site.collector.append("\n[collector.ledger]\n");
     site
 }
 
@@ -30,7 +29,7 @@ fn prove(site: &Site, line: &Value, name: &str) -> (Ended, String) {
     let out = site.dir().join(name).to_str().unwrap().to_owned();
     let id = line["id"].as_str().unwrap();
     let config = site.collector.config.to_str().unwrap();
-    let ended = run(command(&["proof", id, "--config", config, "--out", &out]));
+    let ended = run(&mut command(&["proof", id, "--config", config, "--out", &out]));
     (ended, out)
 }
 
@@ -38,15 +37,7 @@ fn verify(arguments: &[&str]) -> Ended {
     let mut words = vec!["verify"];
     words.extend(arguments);
     // Nothing of the site is needed, not even its directory.
-    let mut command = fieldgate();
-    command.args(words).current_dir("/").env_clear();
-    run(command)
-}
-
-fn identifier(site: &Site) -> String {
-    let shown = site.gateway.run(&["identity", "show", "--json"]).expect(0).out;
-    let shown: Value = serde_json::from_str(&shown).unwrap();
-    shown["identifier"].as_str().unwrap().to_owned()
+    run(fieldgate(words).current_dir("/").env_clear())
 }
 
 #[test]
@@ -58,7 +49,7 @@ fn a_proof_holds_and_with_any_bit_changed_it_does_not() {
         send(&site, payload);
     }
     let lines = site.wait_readings(3);
-    let gateway = identifier(&site);
+    let gateway = site.gateway.identifier();
     let (made, file) = prove(&site, &lines[1], "one.proof");
     made.expect(0);
 
@@ -98,7 +89,7 @@ fn proofs_outlive_restarts_rotation_and_the_gateway_itself() {
     site.gateway.run(&["identity", "rotate"]).expect(0);
     send(&site, "after");
     site.wait_readings(2);
-    let gateway = identifier(&site);
+    let gateway = site.gateway.identifier();
     site.collector.kill();
     site.collector.spawn();
     site.collector.wait_ready();
@@ -133,12 +124,12 @@ fn what_cannot_be_proved_is_said() {
 
     let config = site.collector.config.to_str().unwrap();
     for id in ["", "fg1", "a/b/c", "a/b/c/d"] {
-        let text = run(command(&["proof", id, "--config", config])).expect(2).err;
+        let text = run(&mut command(&["proof", id, "--config", config])).expect(2).err;
         assert!(text.contains("is not the id of a reading"), "{text}");
     }
     let relay = site.relay.config.to_str().unwrap();
     let id = lines[0]["id"].as_str().unwrap();
-    let text = run(command(&["proof", id, "--config", relay])).expect(2).err;
+    let text = run(&mut command(&["proof", id, "--config", relay])).expect(2).err;
     assert!(text.contains("[collector.ledger]"), "{text}");
     let missing = verify(&["/no/such/file"]).expect(2).err;
     assert!(missing.contains("/no/such/file"), "{missing}");
