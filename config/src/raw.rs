@@ -13,7 +13,7 @@ use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
-use crate::settings::{AfterGrace, IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource};
+use crate::settings::{AfterGrace, IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource, WhenFull};
 use crate::shape::{
     Attributes, Boolean, Choice, FilePath, List, Shape, SinkPath, SinkPathShape, bytes_u32, bytes_u64,
     count_u16, count_u32, inline, inlines, millis, seconds, section, sections,
@@ -103,6 +103,10 @@ const PQ: Choice<Pq> = Choice(&[
 ]);
 const AFTER_GRACE: Choice<AfterGrace> =
     Choice(&[("refuse", AfterGrace::Refuse), ("go-on", AfterGrace::GoOn)]);
+const WHEN_FULL: Choice<WhenFull> = Choice(&[
+    ("refuse", WhenFull::Refuse),
+    ("drop-oldest", WhenFull::DropOldest),
+]);
 const SINK_KIND: Choice<SinkName> = Choice(&[
     ("mqtt", SinkName::Mqtt),
     ("file", SinkName::File),
@@ -268,9 +272,10 @@ tables! {
     Journal {
         /// Directory of the segments.
         dir: PathBuf = FILE, Optional("`<state_dir>/journal`");
-        /// Disk space; at least three times `segment_bytes`. When it is used up, devices are not acknowledged any more.
+        /// Disk space of all lanes; at least three times `segment_bytes`. Lanes that do not say how much is theirs share it.
         bytes_max: u64 = bytes_u64(6 * MIB, 64 * TIB), Default("\"1 GiB\"");
-        /// Size of one segment, a multiple of 4 KiB; space is freed segment by segment.
+        /// Largest size of one segment, a multiple of 4 KiB; space is freed segment by segment. A lane's are at most a quarter of
+        /// what is the lane's, and those for alarms at most 2 MiB.
         segment_bytes: u64 = bytes_u64(2 * MIB, 64 * MIB), Default("\"8 MiB\"");
         /// Extra wait in milliseconds before a commit, so that more readings share one write. Devices wait as much longer.
         commit_delay_ms: Duration = millis(0, 100), Default("0");
@@ -279,6 +284,27 @@ tables! {
         /// Whether a reading is on stable storage before its device is acknowledged. Without it a power cut loses
         /// acknowledged readings; for comparisons only.
         durable: bool = Boolean, Default("true");
+        /// The lane of alarms. Each class has one: its own files, its own share of the disk, its own policy.
+        alarm: JournalLane = section::<JournalLane>(), Default("{}");
+        /// The lane of ordinary readings.
+        normal: JournalLane = section::<JournalLane>(), Default("{}");
+        /// The lane of readings that may wait for all others.
+        bulk: JournalLane = section::<JournalLane>(), Default("{}");
+    }
+
+    /// The readings of one class in the journal.
+    JournalLane {
+        /// Disk space of this lane, at least 768 KiB.
+        bytes_max: u64 = bytes_u64(768 * KIB, 64 * TIB),
+            Optional("a share of `journal.bytes_max`: alarms 1/16, bulk 4/16, ordinary readings what is left");
+        /// Size of one segment of this lane, a multiple of 4 KiB; three fit its disk space.
+        segment_bytes: u64 = bytes_u64(256 * KIB, 64 * MIB), Optional("see `journal.segment_bytes`");
+        /// How old in seconds a reading may become that no collector has taken; then it is discarded, and the collector is told
+        /// which. Whole segments are, so some become up to a quarter older.
+        ttl_secs: Duration = seconds(60, 315_360_000), Optional("readings do not expire");
+        /// What happens when the disk space is used up: devices are not acknowledged any more, or the oldest readings are
+        /// discarded, and the collector is told which.
+        when_full: WhenFull = WHEN_FULL, Optional("`refuse`, and `drop-oldest` in `journal.bulk`");
     }
 
     /// MQTT listener for field devices: 3.1.1 and 5.0 on the same port.

@@ -202,15 +202,37 @@ pub enum AfterGrace {
     GoOn,
 }
 
-/// The durable queue of a gateway.
+/// What a lane of the journal does when its disk space is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Devices are not acknowledged any more.
+    Refuse,
+    /// The oldest readings are discarded.
+    DropOldest,
+}
+
+/// The readings of one class in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Journal {
-    /// Directory of the segments.
-    pub dir: PathBuf,
+pub struct JournalLane {
     /// Disk space, in bytes; at least three segments.
     pub bytes_max: u64,
     /// Size of one segment, in bytes: a multiple of 4,096.
     pub segment_bytes: u64,
+    /// How old a reading may become.
+    pub ttl: Option<Duration>,
+    /// What happens when the disk space is used up.
+    pub when_full: WhenFull,
+}
+
+/// The durable queue of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// Directory of the lanes.
+    pub dir: PathBuf,
+    /// Disk space of all lanes, in bytes.
+    pub bytes_max: u64,
+    /// Alarms, ordinary readings, and those that may wait.
+    pub lanes: [JournalLane; 3],
     /// Extra wait before a commit so that more readings share it.
     pub commit_delay: Duration,
     /// Memory for the newest readings, in bytes, so that a live uplink does not read the disk.

@@ -12,8 +12,8 @@ use fieldgate_io::{Selected, mailbox::MailSender};
 use fieldgate_proto::{
     channel::{ChannelId, LocalIdentity},
     crypto::Signature,
-    identity::ChangeHistory,
-    node::{AuthorityAnswer, Verdict},
+    identity::{ChangeHistory, Identifier},
+    node::{AuthorityAnswer, Service, Verdict},
     seal::SealKey,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +25,7 @@ use crate::{
     status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus, TokenStatus, TpmStatus},
 };
 
+pub(crate) mod accepting;
 pub(crate) mod belonging;
 pub(crate) mod clock;
 pub(crate) mod collector;
@@ -90,7 +91,10 @@ pub(crate) enum TrunkMessage {
         verdict: Verdict,
     },
     /// The policy has changed, so every channel is decided on again.
-    PolicyChanged,
+    PolicyChanged {
+        /// Of whom a live proof is demanded when this node reaches them.
+        proof_demands: Vec<(Service, Identifier)>,
+    },
     /// The identity key's signature for a live proof, if there is one.
     Signature {
         /// For which channel.

@@ -32,8 +32,8 @@ mod worker;
 pub use error::{CallError, Error, ErrorKind, KeyProblem, OsError, PinState, Stage, WorkerEnd};
 pub use file::{Argon2Cost, Derivation, FileSigner, SealError};
 pub use pkcs11::{
-    CreatedKey, KeyOrigin, KeySummary, Library, Pkcs11Signer, Probe, ProbeReport, Recoveries, Serials,
-    SignLatency, SlotSummary, TokenState, TokenSummary, TokenTrials, Trial, TrialOutcome, TrialRow,
+    CreatedKey, KeyOrigin, KeySummary, Library, LowCount, Pkcs11Signer, Probe, ProbeReport, Recoveries,
+    Serials, SignLatency, SlotSummary, TokenState, TokenSummary, TokenTrials, Trial, TrialOutcome, TrialRow,
     create_pkcs11, probe, probe_report,
 };
 pub use secret::{Secret, SecretSource};

@@ -29,11 +29,12 @@ pub use probe::{
     Library, Probe, ProbeReport, Serials, SignLatency, SlotSummary, TokenSummary, TokenTrials, Trial,
     TrialOutcome, TrialRow, probe, probe_report,
 };
+pub use session::LowCount;
 
-pub(crate) use create::{create_successor, destroy};
+pub(crate) use create::{create_for, create_successor, destroy};
 pub(crate) use session::{LoginStep, LoginWatch, Pin};
 
-use module::Module;
+use module::{Found, Module};
 use session::{Login, Sessions};
 
 /// Signs with a private key that never leaves its token.
@@ -65,6 +66,16 @@ pub struct Pkcs11Signer {
 struct OpenKey {
     sessions: Sessions,
     handle: ObjectHandle,
+}
+
+/// A key that was found, and what was found out about it.
+struct OpenedKey {
+    location: String,
+    algorithm: Algorithm,
+    public_key: PublicKey,
+    id: Vec<u8>,
+    origin: KeyOrigin,
+    key: OpenKey,
 }
 
 /// How often each rung of the recovery ladder brought a token back.
@@ -124,7 +135,8 @@ impl Pkcs11Signer {
     ///
     /// # Errors
     /// The first of: URI, secret, module, token absent or ambiguous, mechanism, PIN, key absent or ambiguous or
-    /// unsuitable, public key. A PIN that was refused, or that the token's flags warn of, is not tried again.
+    /// unsuitable, public key. A PIN that was refused, or that the token's flags warn of, is not tried again. Where the module was
+    /// initialised before and the token does not do what it is asked for, all of it is tried once more in a new initialisation.
     pub fn open(module: &Path, uri: &Pkcs11Uri, pin: &SecretSource) -> Result<Self, Error> {
         uri.require_private_key()?;
         Self::open_with(module, uri, Pin::read(pin)?, None)
@@ -138,9 +150,41 @@ impl Pkcs11Signer {
         wanted: Option<&PublicKey>,
     ) -> Result<Self, Error> {
         uri.require_private_key()?;
-        let module = Module::load(module)?;
+        let (module, found) = Module::load_or_find(module)?;
+        let generation = module.generation();
         let mut login = Login::new(pin);
-        let sessions = Sessions::open(&module, uri, &mut login)?;
+        let opened = Self::open_once(&module, uri, &mut login, wanted);
+        let is_of_the_token = matches!(opened, Err(Error::Call { .. } | Error::Module { .. }));
+        let opened = match found {
+            // Its token may have been reset since the module was initialised; other signers climb their ladders then.
+            Found::Initialized if is_of_the_token && module.reinitialize(generation).is_ok() => {
+                Self::open_once(&module, uri, &mut login, wanted)
+            }
+            Found::Initialized | Found::Fresh => opened,
+        }?;
+        Ok(Self {
+            uri: uri.clone(),
+            location: opened.location,
+            module,
+            login,
+            algorithm: opened.algorithm,
+            public_key: opened.public_key,
+            id: opened.id,
+            origin: opened.origin,
+            open: Some(opened.key),
+            recoveries: Recoveries::default(),
+            failures: 0,
+        })
+    }
+
+    /// Finds token and key in the initialisation that is in force, and has the key sign once.
+    fn open_once(
+        module: &Arc<Module>,
+        uri: &Pkcs11Uri,
+        login: &mut Login,
+        wanted: Option<&PublicKey>,
+    ) -> Result<OpenedKey, Error> {
+        let sessions = Sessions::open(module, uri, login)?;
         let found = match wanted {
             None => key::find_one(&sessions, uri)?,
             Some(wanted) => key::find_wanted(&sessions, uri, wanted)?,
@@ -174,21 +218,16 @@ impl Pkcs11Signer {
             .ok_or_else(|| Error::SignatureInvalid {
                 key: location.to_string(),
             })?;
-        Ok(Self {
-            uri: uri.clone(),
+        Ok(OpenedKey {
             location: location.to_string(),
-            module,
-            login,
             algorithm: checked.algorithm,
             public_key,
             id: found.id,
             origin: checked.origin,
-            open: Some(OpenKey {
+            key: OpenKey {
                 sessions,
                 handle: found.handle,
-            }),
-            recoveries: Recoveries::default(),
-            failures: 0,
+            },
         })
     }
 

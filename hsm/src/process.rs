@@ -16,9 +16,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::error::Error;
 use crate::pkcs11::{KeyOrigin, TokenState};
 use crate::settings::Settings;
-use crate::signer::PublicKey;
+use crate::signer::{Algorithm, PublicKey, Signer};
 
 mod connection;
 mod environment;
@@ -28,6 +29,8 @@ mod sandbox;
 mod supervisor;
 pub mod wire;
 mod worker;
+
+use wire::Task;
 
 pub use supervisor::ProcessSigner;
 pub use worker::run;
@@ -64,6 +67,55 @@ impl ProcessSettings {
             state_dir: None,
             hang_after: HANG_AFTER,
             check_every: CHECK_EVERY,
+        }
+    }
+
+    /// Opens the key: one in a token by a worker process, one in a sealed file, which needs no vendor's code, in this process.
+    ///
+    /// # Errors
+    /// Those of [`ProcessSigner::start`] and of [`Settings::open_key`].
+    pub fn open(self) -> Result<Box<dyn Signer>, Error> {
+        match self.signer {
+            Settings::Pkcs11 { .. } => Ok(Box::new(ProcessSigner::start(self)?)),
+            Settings::File { .. } => self.signer.open_key(self.wanted.as_ref()),
+        }
+    }
+
+    /// Makes a new key as [`Settings::create`] does, one in a token by a worker process, and returns it open.
+    ///
+    /// # Errors
+    /// Those of [`ProcessSigner::start`] and of [`Settings::create`].
+    pub fn create(self, algorithm: Algorithm) -> Result<Box<dyn Signer>, Error> {
+        match self.signer {
+            Settings::Pkcs11 { .. } => Ok(Box::new(ProcessSigner::begin(self, Task::Create(algorithm))?)),
+            Settings::File { .. } => self.signer.create(algorithm),
+        }
+    }
+
+    /// Makes a successor of the key `current` as [`Settings::create_next`] does, one in a token by a worker process, and
+    /// returns it open.
+    ///
+    /// # Errors
+    /// Those of [`ProcessSigner::start`] and of [`Settings::create_next`].
+    pub fn create_next(self, current: &PublicKey, algorithm: Algorithm) -> Result<Box<dyn Signer>, Error> {
+        let task = Task::CreateNext {
+            current: *current,
+            algorithm,
+        };
+        match self.signer {
+            Settings::Pkcs11 { .. } => Ok(Box::new(ProcessSigner::begin(self, task)?)),
+            Settings::File { .. } => self.signer.create_next(current, algorithm),
+        }
+    }
+
+    /// Removes a key as [`Settings::destroy`] does, one in a token by a worker process.
+    ///
+    /// # Errors
+    /// Those of [`ProcessSigner::start`] and of [`Settings::destroy`].
+    pub fn destroy(&self, public_key: &PublicKey) -> Result<(), Error> {
+        match self.signer {
+            Settings::Pkcs11 { .. } => supervisor::destroy(self, public_key),
+            Settings::File { .. } => self.signer.destroy(public_key),
         }
     }
 }

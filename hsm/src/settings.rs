@@ -200,7 +200,7 @@ fn one_of<T: PartialEq>(
 }
 
 /// Label of an identity key whose URI names none.
-const DEFAULT_LABEL: &str = "fieldgate-identity";
+pub(crate) const DEFAULT_LABEL: &str = "fieldgate-identity";
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,8 @@
 //!
 //! A gateway has three of them, one per class ([`Lanes`]): each is a [`Journal`] with its own directory, id, sequences from 1,
 //! segments, cursor and bound. So classes never share a segment, an urgent one overtakes without anything being rewritten, and
-//! space is freed by deleting whole segments: at most one segment of a lane holds records that nobody needs any more.
+//! space is freed by deleting whole segments. What nobody needs any more takes at most two: the oldest, of which a part may be
+//! needed, and the newest, which stays as the witness of which sequences were given out.
 //!
 //! # Files
 //!

@@ -21,7 +21,7 @@ mod settings;
 mod trust;
 mod uplink;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use access::{Access, AccessPolicy, ChannelFacts, Verdict};
 pub use collect::{SourceIndex, SourceInfo, SourceView, Trouble};
@@ -200,9 +200,12 @@ pub struct Node {
     trust: Option<Trust>,
     authority_client: trust::TrustClient,
     lists: trust::Lists,
+    forwarding: trust::Forwarding,
     next_trust_sweep: Instant,
     next_list_push: Instant,
     guests_max: usize,
+    /// Whom this node demands a live proof of when it opens a channel for that service.
+    proof_demands: BTreeSet<(Service, Identifier)>,
     outputs: VecDeque<Output>,
     /// Bytes of the link machine on their way to a send buffer; kept for its capacity.
     scratch: Vec<u8>,
@@ -265,9 +268,11 @@ impl Node {
                 settings.authority_pq,
             ),
             lists: trust::Lists::default(),
+            forwarding: trust::Forwarding::default(),
             next_trust_sweep: now.instant,
             next_list_push: now.instant,
             guests_max: settings.guests_max,
+            proof_demands: BTreeSet::new(),
             outputs: VecDeque::new(),
             scratch: Vec::new(),
             stats: NodeStats::default(),

@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use fieldgate_adapters::reading::Reading;
 use fieldgate_io::storage::{Directory, StorageError};
-use fieldgate_proto::journal::{Damage, JournalSettings, Scanned, scan_segment};
+use fieldgate_proto::{
+    delivery::PerLane,
+    journal::{Damage, JournalSettings, Scanned, scan_segment},
+    link::Class,
+};
 use serde::Serialize;
 
 use super::{Failure, check, print, print_json};
@@ -23,20 +27,36 @@ pub(super) fn run(command: JournalCommand) -> Result<(), Failure> {
     }
 }
 
-/// The journal's directory and bounds.
-fn open(args: &JournalArgs) -> Result<(Directory, JournalSettings), Failure> {
-    let (dir, settings): (PathBuf, JournalSettings) = match &args.dir {
-        Some(dir) => (dir.clone(), JournalSettings::default()),
+/// A lane's files and bounds.
+struct Lane {
+    class: Class,
+    directory: Directory,
+    settings: JournalSettings,
+}
+
+/// Opens the lanes of the journal, alarms first, and returns the directory that they are in.
+fn open(args: &JournalArgs) -> Result<(PathBuf, Vec<Lane>), Failure> {
+    let (dir, config) = match &args.dir {
+        Some(dir) => (dir.clone(), None),
         None => {
-            let settings = check::settings(&args.config)?.journal.ok_or_else(|| {
+            let config = check::settings(&args.config)?.journal.ok_or_else(|| {
                 Failure::input("the file describes no journal")
                     .hint("a node has one if it has [mqtt] or an [[uplink]]")
             })?;
-            (settings.dir.clone(), journal::settings(&settings))
+            (config.dir.clone(), Some(config))
         }
     };
-    let directory = Directory::open_read_only(&dir).map_err(storage)?;
-    Ok((directory, settings))
+    let lanes = Class::ALL.into_iter().map(|class| {
+        Ok(Lane {
+            class,
+            directory: Directory::open_read_only(&journal::lane_dir(&dir, class)).map_err(storage)?,
+            settings: config.as_ref().map_or_else(JournalSettings::default, |config| {
+                journal::settings(config, class)
+            }),
+        })
+    });
+    let lanes = lanes.collect::<Result<_, Failure>>()?;
+    Ok((dir, lanes))
 }
 
 fn storage(error: StorageError) -> Failure {
@@ -48,6 +68,16 @@ struct Status {
     dir: PathBuf,
     segments: u64,
     bytes: u64,
+    waiting: u64,
+    set_aside: Vec<String>,
+    lanes: Vec<LaneStatus>,
+}
+
+#[derive(Serialize)]
+struct LaneStatus {
+    class: &'static str,
+    segments: u64,
+    bytes: u64,
     oldest: u64,
     next: u64,
     waiting: u64,
@@ -55,46 +85,65 @@ struct Status {
     set_aside: Vec<String>,
 }
 
-fn status(args: &JournalArgs) -> Result<(), Failure> {
-    let (directory, settings) = open(args)?;
-    let (_, report) = journal::recover(&directory, settings).map_err(storage)?;
-    let entries = directory.list().map_err(storage)?;
+fn lane_status(lane: &Lane) -> Result<LaneStatus, Failure> {
+    let (_, report) = journal::recover(&lane.directory, lane.class, lane.settings, &[]).map_err(storage)?;
+    let entries = lane.directory.list().map_err(storage)?;
     let segments = entries
         .iter()
         .filter(|entry| journal::segment_number(&entry.name).is_some());
-    let mut set_aside: Vec<String> = entries
+    let kept = entries
         .iter()
         .filter(|entry| entry.name.contains(".bad"))
-        .map(|entry| entry.name.clone())
-        .collect();
-    set_aside.extend(
-        report
-            .quarantined
-            .iter()
-            .map(|number| journal::segment_name(*number)),
-    );
-    let status = Status {
-        dir: directory.path().to_owned(),
+        .map(|entry| entry.name.clone());
+    let now = report
+        .quarantined
+        .iter()
+        .map(|number| journal::segment_name(*number));
+    let class = lane.class.name();
+    Ok(LaneStatus {
+        class,
         segments: segments.clone().count() as u64,
         bytes: segments.map(|entry| entry.length).sum(),
         oldest: report.first,
         next: report.next,
         waiting: report.next - report.first,
         torn: report.torn,
-        set_aside,
+        set_aside: kept.chain(now).map(|name| format!("{class}/{name}")).collect(),
+    })
+}
+
+fn status(args: &JournalArgs) -> Result<(), Failure> {
+    let (dir, lanes) = open(args)?;
+    let lanes: Vec<LaneStatus> = lanes.iter().map(lane_status).collect::<Result<_, _>>()?;
+    let status = Status {
+        dir,
+        segments: lanes.iter().map(|lane| lane.segments).sum(),
+        bytes: lanes.iter().map(|lane| lane.bytes).sum(),
+        waiting: lanes.iter().map(|lane| lane.waiting).sum(),
+        set_aside: lanes.iter().flat_map(|lane| lane.set_aside.clone()).collect(),
+        lanes,
     };
     if args.json {
         return print_json(&status);
     }
     let mut text = format!(
-        "{}\n  {} readings wait, from {} up to before {}\n  {} segments, {}\n",
+        "{}\n  {} readings wait in {} segments, {}\n",
         status.dir.display(),
         status.waiting,
-        status.oldest,
-        status.next,
         status.segments,
         bytes(status.bytes)
     );
+    for lane in &status.lanes {
+        text.push_str(&format!(
+            "  {:<7} {} readings wait, from {} up to before {}; {} segments, {}\n",
+            lane.class,
+            lane.waiting,
+            lane.oldest,
+            lane.next,
+            lane.segments,
+            bytes(lane.bytes)
+        ));
+    }
     for name in &status.set_aside {
         text.push_str(&format!("  ! {name} cannot be read and is set aside\n"));
     }
@@ -122,11 +171,12 @@ struct Summary {
 }
 
 fn verify(args: &JournalArgs) -> Result<(), Failure> {
-    let (directory, _) = open(args)?;
+    let (_, lanes) = open(args)?;
     let mut summary = Summary::default();
     let mut found = Vec::new();
-    let mut expected = None;
-    for_each_segment(&directory, |name, bytes| {
+    let mut expected = PerLane::<Option<u64>>::default();
+    for_each_segment(&lanes, |class, name, bytes| {
+        let expected = &mut expected[class];
         summary.segments += 1;
         let mut report = |scanned: Scanned<'_>| match scanned {
             Scanned::Block { offset, header } => {
@@ -142,7 +192,7 @@ fn verify(args: &JournalArgs) -> Result<(), Failure> {
                         last,
                     });
                 }
-                expected = Some(header.last() + 1);
+                *expected = Some(header.last() + 1);
             }
             Scanned::Record { .. } => summary.readings += 1,
             Scanned::Damage(damage) => found.push(describe(name, &damage)),
@@ -202,9 +252,9 @@ fn describe(segment: &str, damage: &Damage) -> Found {
 }
 
 fn dump(args: &JournalArgs, from: u64, limit: Option<u64>) -> Result<(), Failure> {
-    let (directory, _) = open(args)?;
+    let (_, lanes) = open(args)?;
     let mut left = limit.unwrap_or(u64::MAX);
-    for_each_segment(&directory, |_, bytes| {
+    for_each_segment(&lanes, |_, _, bytes| {
         let mut text = Vec::new();
         scan_segment(bytes, &mut |scanned| {
             let Scanned::Record { sequence, body, .. } = scanned else {
@@ -227,19 +277,22 @@ fn dump(args: &JournalArgs, from: u64, limit: Option<u64>) -> Result<(), Failure
     })
 }
 
-/// Gives every segment to `look`, in order, until it says that is enough.
+/// Gives every segment to `look`, lane by lane and in order, until it says that is enough.
 fn for_each_segment(
-    directory: &Directory,
-    mut look: impl FnMut(&str, &[u8]) -> Result<bool, Failure>,
+    lanes: &[Lane],
+    mut look: impl FnMut(Class, &str, &[u8]) -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
-    for entry in directory.list().map_err(storage)? {
-        if journal::segment_number(&entry.name).is_none() {
-            continue;
-        }
-        let length = usize::try_from(entry.length).map_err(|error| Failure::chain(&entry.name, &error))?;
-        let bytes = directory.read(&entry.name, 0, length).map_err(storage)?;
-        if !look(&entry.name, &bytes)? {
-            break;
+    for lane in lanes {
+        for entry in lane.directory.list().map_err(storage)? {
+            if journal::segment_number(&entry.name).is_none() {
+                continue;
+            }
+            let name = format!("{}/{}", lane.class.name(), entry.name);
+            let length = usize::try_from(entry.length).map_err(|error| Failure::chain(&name, &error))?;
+            let bytes = lane.directory.read(&entry.name, 0, length).map_err(storage)?;
+            if !look(lane.class, &name, &bytes)? {
+                return Ok(());
+            }
         }
     }
     Ok(())

@@ -8,16 +8,20 @@ use std::{
 use fieldgate_adapters::class::Class;
 use fieldgate_proto::{
     crypto::sha256,
-    delivery::{self, KeyTag},
+    delivery::{self, KeyTag, Lost, LostCounts, LostReason},
     identity::Identifier,
-    node::{Node, ReadingSink, SourceIndex, SourceInfo, SourceView},
+    link,
+    node::{Node, ReadingSink, SourceIndex, SourceInfo, SourceView, Trouble},
     seal::reading_leaf,
     wire::Reader,
 };
 
 use crate::{
     sinks::{
-        Batch, BatchSeal, JournalText, ShownKey, Source, fanout::Fanout, json::class as class_word,
+        Batch, BatchSeal, JournalText, ShownKey, Source,
+        fanout::Fanout,
+        gap::{Gap, GapReason},
+        json::class as class_word,
         ledger::LedgerStats,
     },
     status::SourceStatus,
@@ -74,7 +78,7 @@ impl Collecting {
             gateway: info.gateway,
             name,
             journal: info.journal,
-            class: Class::Normal,
+            class: class_of(info.lane),
             path,
         });
         tracing::info!(gateway = source.name, journal = %JournalText(&info.journal), class = class_word(source.class), from = view.received + 1, "gateway delivers");
@@ -111,22 +115,32 @@ impl Collecting {
         })
     }
 
-    /// Returns the name of a source's gateway.
-    pub(crate) fn name(&self, source: SourceIndex) -> &str {
-        self.sources
-            .get(source.0 as usize)
-            .map_or("", |source| source.name.as_str())
+    /// Returns the name of a source's gateway, and the class of its readings.
+    pub(crate) fn name_and_class(&self, source: SourceIndex) -> (&str, &'static str) {
+        self.sources.get(source.0 as usize).map_or(("", ""), |source| {
+            (source.name.as_str(), class_word(source.class))
+        })
+    }
+
+    fn name(&self, source: SourceIndex) -> &str {
+        self.name_and_class(source).0
     }
 
     /// Returns what is shown of the sources.
     pub(crate) fn source_status(&self, node: &Node) -> Vec<SourceStatus> {
         let status = node.sources().map(|view| SourceStatus {
             gateway: self.name(view.info.index).to_owned(),
+            class: view.info.lane.name().to_owned(),
             journal: JournalText(&view.info.journal).to_string(),
+            connected: view.connected,
             received: view.received,
             confirmed: view.committed,
             duplicates: view.stats.duplicates,
-            lost: view.stats.lost,
+            lost: view.stats.lost.total(),
+            lost_by: lost_by(&view.stats.lost),
+            gaps: view.stats.gaps,
+            trouble: view.trouble.map(describe),
+            stopped: view.trouble == Some(Trouble::GatewaySetBack),
         });
         status.collect()
     }
@@ -168,6 +182,63 @@ impl ReadingSink for Collecting {
             attestation: key.attestation.to_vec(),
         };
         keys.push_back((tag, Arc::new(shown)));
+    }
+
+    fn gap(&mut self, info: &SourceInfo, lost: &Lost) -> bool {
+        let (Some(fanout), Some(source)) = (&mut self.fanout, self.sources.get(info.index.0 as usize)) else {
+            return false;
+        };
+        if !fanout.accepts() {
+            return false;
+        }
+        fanout.offer_gap(&Arc::new(Gap {
+            source: Arc::clone(source),
+            first: lost.first,
+            last: lost.last,
+            reason: match lost.reason {
+                LostReason::Corrupt => GapReason::Corrupt,
+                LostReason::Discarded => GapReason::Discarded,
+                LostReason::Expired => GapReason::Expired,
+                LostReason::Released => GapReason::Released,
+            },
+            class: source.class,
+            captured: lost.captured,
+        }));
+        true
+    }
+}
+
+const fn class_of(lane: link::Class) -> Class {
+    match lane {
+        link::Class::Alarm => Class::Alarm,
+        link::Class::Normal => Class::Normal,
+        link::Class::Bulk => Class::Bulk,
+    }
+}
+
+/// Returns the reasons for which readings were lost, and how many for each.
+fn lost_by(lost: &LostCounts) -> Vec<(String, u64)> {
+    let counts = [
+        (LostReason::Corrupt, lost.corrupt),
+        (LostReason::Discarded, lost.discarded),
+        (LostReason::Expired, lost.expired),
+        (LostReason::Released, lost.released),
+    ];
+    let happened = counts.into_iter().filter(|(_, count)| *count > 0);
+    happened
+        .map(|(reason, count)| (reason.name().to_owned(), count))
+        .collect()
+}
+
+fn describe(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::GatewaySetBack => {
+            "the gateway's journal is older than what was received of it; it sends nothing".to_owned()
+        }
+        Trouble::Forgotten { confirmed, received } => format!(
+            "this collector had confirmed up to {confirmed} and knew of {received} only: it was set back; what the gateway still had \
+             came again, the rest is recorded as released"
+        ),
     }
 }
 

@@ -13,7 +13,7 @@ use fieldgate_policy::Policy;
 use fieldgate_proto::{
     channel::ChannelId,
     identity::Identifier,
-    node::{Access, Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, Verdict},
+    node::{Access, Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, Service, Verdict},
     time::WallTime,
     trust::{SavedPart, StatusList},
 };
@@ -59,13 +59,6 @@ pub(crate) enum DeskRequest {
     Forgotten(Arc<StatusList>),
     /// The authority has signed what time it is.
     Time(WallTime),
-    /// A peer says what time it is.
-    PeerTime {
-        /// Who.
-        peer: Identifier,
-        /// What it says.
-        wall: WallTime,
-    },
 }
 
 /// The control thread's side of the trunk.
@@ -102,6 +95,12 @@ impl Desk {
         }
     }
 
+    /// Takes note of whom this node reaches itself; returns of whom of them the policy demands a live proof.
+    pub(crate) fn set_own_peers(&self, peers: Vec<(Service, Identifier)>) -> Vec<(Service, Identifier)> {
+        self.doorkeeper.set_own_peers(peers);
+        self.doorkeeper.proof_demands(self.clock.wall())
+    }
+
     /// Serves the trunk until it is gone.
     pub(crate) async fn serve(self: Rc<Self>, mut requests: mpsc::Receiver<DeskRequest>) {
         while let Some(request) = requests.recv().await {
@@ -124,9 +123,6 @@ impl Desk {
                     }
                 }
                 DeskRequest::Time(wall) => self.clock.learn(wall.unix_millis),
-                DeskRequest::PeerTime { peer, wall } => {
-                    tracing::debug!(%peer, quality = ?wall.quality, "a peer says what time it is");
-                }
             }
         }
     }
@@ -232,7 +228,8 @@ impl Desk {
     /// Decides by another policy from now on, about those who are here too.
     pub(crate) async fn set_policy(&self, policy: Policy) {
         self.doorkeeper.set_policy(policy);
-        self.tell(TrunkMessage::PolicyChanged).await;
+        let proof_demands = self.doorkeeper.proof_demands(self.clock.wall());
+        self.tell(TrunkMessage::PolicyChanged { proof_demands }).await;
     }
 
     fn save(&self, what: SavedPart, bytes: &[u8]) {

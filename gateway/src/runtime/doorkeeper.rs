@@ -1,15 +1,15 @@
 //! What peers may do here: the policy, asked with what the file and credentials say about them.
 
-use std::{collections::BTreeMap, sync::PoisonError};
+use std::{cell::OnceCell, collections::BTreeMap, fs::File, io::Read as _, path::Path, sync::PoisonError};
 
 use fieldgate_config::settings::Settings;
 use fieldgate_policy::{
-    Action, Context, KeyStorage, LinkKind, Policy, Principal, Request, Resource, Revocation, Service,
-    TimeQuality,
+    Action, Context, KeyStorage, LinkKind, Policy, Principal, Request, Resource, Revocation, SIZE_MAX,
+    Service, TimeQuality,
 };
 use fieldgate_proto::{
     identity::Identifier,
-    node::{self, Access, Verdict},
+    node::{self, Access, ChannelFacts, Verdict},
     relay::{MemberRights, NamePattern},
     time::{ClockQuality, WallTime},
     trust::Freshness,
@@ -26,6 +26,8 @@ pub(crate) struct Doorkeeper {
     gateways: BTreeMap<Identifier, String>,
     /// Names of this relay that anyone may reach in order to enrol.
     open: Vec<NamePattern>,
+    /// Whom this node reaches itself, and for which of their services.
+    own_peers: OnceCell<Vec<(node::Service, Identifier)>>,
 }
 
 /// A member that the file names.
@@ -42,8 +44,21 @@ pub(crate) fn policy(settings: &Settings) -> Result<Policy, StartError> {
     let Some(path) = settings.trust.as_ref().and_then(|trust| trust.policy.as_ref()) else {
         return Ok(Policy::built_in());
     };
-    let text = std::fs::read_to_string(path).map_err(|error| StartError::file(path, &error))?;
+    let text = read_policy(path)?;
     let checked = fieldgate_policy::check(&path.display().to_string(), &text);
+    if checked.policy.is_some() {
+        for problem in checked.problems.iter() {
+            let (line, column) = problem.line_and_column().unwrap_or_default();
+            tracing::warn!(
+                policy = %path.display(),
+                line,
+                column,
+                problem = problem.message(),
+                hint = problem.hint(),
+                "the policy is in use, and perhaps not as it was meant"
+            );
+        }
+    }
     checked.policy.ok_or_else(|| {
         StartError::new(format!(
             "policy {}:\n{}",
@@ -54,6 +69,20 @@ pub(crate) fn policy(settings: &Settings) -> Result<Policy, StartError> {
         ))
         .hint("`fieldgate policy check FILE` says the same")
     })
+}
+
+/// Reads the text of a policy, which is no longer than one may be.
+fn read_policy(path: &Path) -> Result<String, StartError> {
+    let mut text = String::new();
+    let limit = SIZE_MAX as u64;
+    File::open(path)
+        .and_then(|file| file.take(limit + 1).read_to_string(&mut text))
+        .map_err(|error| StartError::file(path, &error))?;
+    if text.len() > SIZE_MAX {
+        let error = format!("policy {} has more than {SIZE_MAX} bytes", path.display());
+        return Err(StartError::new(error).hint("name groups or attributes instead of single nodes"));
+    }
+    Ok(text)
 }
 
 /// Columns for what is wrong with a policy.
@@ -94,7 +123,48 @@ impl Doorkeeper {
             members: members.collect(),
             gateways: gateways.collect(),
             open: open.map(|name| NamePattern::Exact(name.clone())).collect(),
+            own_peers: OnceCell::new(),
         }
+    }
+
+    /// Returns of which of those that this node reaches itself the policy demands a live proof, whatever else is true of them: they
+    /// are asked before they are used, when not all of it is known yet.
+    pub(crate) fn proof_demands(&self, wall: WallTime) -> Vec<(node::Service, Identifier)> {
+        let peers = self.own_peers.get().into_iter().flatten().copied();
+        peers
+            .filter(|(service, peer)| self.demands_proof(wall, *service, *peer))
+            .collect()
+    }
+
+    /// Takes note of whom this node reaches itself. Only the first call counts.
+    pub(crate) fn set_own_peers(&self, peers: Vec<(node::Service, Identifier)>) {
+        // The node does not change whom it reaches while it runs.
+        drop(self.own_peers.set(peers));
+    }
+
+    fn demands_proof(&self, wall: WallTime, service: node::Service, peer: Identifier) -> bool {
+        let resource = match service {
+            node::Service::Registrar => Service::Registrar,
+            node::Service::Uplink => Service::Uplink,
+            node::Service::Authority => Service::Authority,
+        };
+        let both = [false, true];
+        let variants = both
+            .into_iter()
+            .flat_map(|member| both.map(|post_quantum| (member, post_quantum)));
+        variants.into_iter().any(|(member, post_quantum)| {
+            let mut principal = Principal::new(peer);
+            // This node's file names whom it reaches.
+            principal.named = true;
+            principal.member = member;
+            let facts = ChannelFacts {
+                post_quantum,
+                direct: service == node::Service::Registrar,
+                live_proof: false,
+            };
+            let context = facts_context(wall, facts, Freshness::Fresh { until: u64::MAX }, true);
+            self.ask(&principal, Action::Connect, Resource::Service(resource), context) == Said::WithProof
+        })
     }
 
     /// Decides by another policy from now on.
@@ -268,6 +338,10 @@ fn principal(access: &Access, name: Option<&str>) -> Principal {
 }
 
 fn context(wall: WallTime, access: &Access, granted: bool) -> Context {
+    facts_context(wall, access.facts, access.freshness, granted)
+}
+
+fn facts_context(wall: WallTime, facts: ChannelFacts, freshness: Freshness, granted: bool) -> Context {
     Context {
         time_quality: match wall.quality {
             ClockQuality::Synchronised => TimeQuality::Synchronised,
@@ -276,15 +350,36 @@ fn context(wall: WallTime, access: &Access, granted: bool) -> Context {
             ClockQuality::Unknown => TimeQuality::Unknown,
         },
         link: Some(LinkKind::Tcp),
-        hops: access.facts.direct.then_some(1),
-        post_quantum: access.facts.post_quantum,
-        live_proof: access.facts.live_proof,
+        hops: facts.direct.then_some(1),
+        post_quantum: facts.post_quantum,
+        live_proof: facts.live_proof,
         granted,
-        revocation: match access.freshness {
+        revocation: match freshness {
             Freshness::Fresh { .. } => Revocation::Fresh,
             Freshness::Stale { .. } | Freshness::Lapsed { .. } => Revocation::Stale,
             Freshness::NoList => Revocation::None,
         },
         ticket: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_read_up_to_its_bound() {
+        let dir = tempfile::tempdir().expect("there is room for a directory");
+        let path = dir.path().join("policy.cedar");
+        let text = " ".repeat(SIZE_MAX);
+        std::fs::write(&path, &text).expect("the directory is ours");
+        assert_eq!(read_policy(&path).ok().map(|text| text.len()), Some(SIZE_MAX));
+        std::fs::write(&path, text + " ").expect("the directory is ours");
+        let (message, hint) = read_policy(&path).expect_err("it is too long").into_parts();
+        assert!(message.contains("more than 1048576 bytes"), "{message}");
+        assert!(hint.is_some());
+        // What never ends is not read to its end.
+        let endless = read_policy(Path::new("/dev/zero")).expect_err("it is too long");
+        assert!(endless.into_parts().0.contains("more than"));
     }
 }

@@ -4,10 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use fieldgate_adapters::{
@@ -25,12 +22,13 @@ use fieldgate_mqtt::{
     settings::Settings,
 };
 use fieldgate_proto::{
-    journal::{AppendError, Journal},
+    journal::{AppendError, Lanes},
+    link::Class,
     time::{Instant, Now},
 };
 use rustls::ServerConfig;
 
-use super::{entropy::SystemEntropy, tls::Tls};
+use super::{accepting::Accepting, entropy::SystemEntropy, tls::Tls};
 use crate::status::ShardStatus;
 
 /// Readings that a shard without the journal took, on their way to the one with it.
@@ -46,7 +44,7 @@ pub(crate) struct ReadingBatch {
 /// Where the readings of this shard's clients go.
 pub(crate) enum Intake<'a> {
     /// Into the journal, which this shard owns.
-    Journal(&'a mut Journal),
+    Journal(&'a mut Lanes),
     /// Into a batch for the shard that does.
     Batch(&'a mut Outgoing),
 }
@@ -55,8 +53,8 @@ pub(crate) enum Intake<'a> {
 pub(crate) struct Outgoing {
     pub(crate) ticket: u64,
     pub(crate) bytes: Vec<u8>,
-    /// Set by the trunk: whether the journal takes readings.
-    pub(crate) accepting: Arc<AtomicBool>,
+    /// Set by the trunk: which readings the journal takes.
+    pub(crate) accepting: Arc<Accepting>,
 }
 
 impl Ingest for Intake<'_> {
@@ -64,7 +62,7 @@ impl Ingest for Intake<'_> {
         let len = reading.encoded_len().map_err(|_| Refused::TooLarge)?;
         match self {
             Self::Journal(journal) => journal
-                .append(reading.class.code(), |out| {
+                .append(lane(reading), reading.captured_at, |out| {
                     // The length was just found, so the reading can be encoded.
                     let _ = reading.encode(out);
                 })
@@ -74,7 +72,7 @@ impl Ingest for Intake<'_> {
                     AppendError::TooLong { .. } => Refused::TooLarge,
                 }),
             Self::Batch(outgoing) => {
-                if !outgoing.accepting.load(Ordering::Relaxed) {
+                if !outgoing.accepting.takes(lane(reading)) {
                     return Err(Refused::Full);
                 }
                 if outgoing.bytes.len() > OUTGOING_BYTES_MAX {
@@ -91,6 +89,15 @@ impl Ingest for Intake<'_> {
                 Ok(outgoing.ticket)
             }
         }
+    }
+}
+
+/// Returns the lane of the journal that a reading goes into.
+const fn lane(reading: &Reading<'_>) -> Class {
+    match reading.class {
+        fieldgate_adapters::class::Class::Alarm => Class::Alarm,
+        fieldgate_adapters::class::Class::Normal => Class::Normal,
+        fieldgate_adapters::class::Class::Bulk => Class::Bulk,
     }
 }
 

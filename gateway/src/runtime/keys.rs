@@ -87,19 +87,8 @@ impl Identity {
         state_dir: &Path,
     ) -> Result<Self, StartError> {
         let history = read_history(state_dir)?;
-        let (mut signer, place) = signer_settings(settings)?;
-        if let fieldgate_hsm::Settings::Pkcs11 { sandbox: place, .. } = &mut signer {
-            *place = SandboxSettings {
-                extra_paths: sandbox.paths.clone(),
-                network: sandbox.network,
-                environment: sandbox.environment.clone(),
-            };
-        }
-        let process = ProcessSettings {
-            wanted: Some(signer_key(history.current_key())?),
-            state_dir: Some(state_dir.to_owned()),
-            ..ProcessSettings::new(signer)
-        };
+        let (mut process, place) = process_settings(settings, sandbox, state_dir)?;
+        process.wanted = Some(signer_key(history.current_key())?);
         let sequence = SequenceFile::Kept(state_dir.join("attestation.sequence"));
         Self::start(history, sequence, place, |limits, deliver| {
             Worker::start_process(limits, process, deliver)
@@ -300,6 +289,27 @@ fn signer_key(key: &PublicKey) -> Result<fieldgate_hsm::PublicKey, StartError> {
         StartError::new("the current key in identity.history is malformed")
             .hint("restore the file from a backup")
     })
+}
+
+/// Turns the file's words into those of the process that has the key, and says whether it is in a `token` or a `file`.
+fn process_settings(
+    settings: &IdentitySettings,
+    sandbox: &Sandbox,
+    state_dir: &Path,
+) -> Result<(ProcessSettings, &'static str), StartError> {
+    let (mut signer, place) = signer_settings(settings)?;
+    if let fieldgate_hsm::Settings::Pkcs11 { sandbox: place, .. } = &mut signer {
+        *place = SandboxSettings {
+            extra_paths: sandbox.paths.clone(),
+            network: sandbox.network,
+            environment: sandbox.environment.clone(),
+        };
+    }
+    let process = ProcessSettings {
+        state_dir: Some(state_dir.to_owned()),
+        ..ProcessSettings::new(signer)
+    };
+    Ok((process, place))
 }
 
 /// Turns the file's words into the signer's.

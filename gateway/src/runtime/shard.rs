@@ -52,7 +52,7 @@ macro_rules! with_field {
         if let Some($field) = &mut $shard.field {
             let journal = $shard.trunk.as_mut().and_then(|trunk| trunk.journal.as_mut());
             let $intake = &mut match journal {
-                Some(files) => Intake::Journal(&mut files.journal),
+                Some(files) => Intake::Journal(&mut files.lanes),
                 None => Intake::Batch(&mut $shard.outgoing),
             };
             $body
@@ -203,12 +203,12 @@ impl Handler for Shard {
         }
     }
 
-    fn written(&mut self, io: &mut Io, _token: u64, buffer: Vec<u8>, result: io::Result<()>) {
+    fn written(&mut self, io: &mut Io, token: u64, buffer: Vec<u8>, result: io::Result<()>) {
         let now = self.now(io);
         let committed = self
             .trunk
             .as_mut()
-            .and_then(|trunk| trunk.handle_written(io, now, buffer, result));
+            .and_then(|trunk| trunk.handle_written(io, now, (token, buffer), result));
         if let Some(up_to) = committed {
             self.handle_committed(io, now, up_to);
         }

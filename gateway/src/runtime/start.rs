@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     rc::Rc,
-    sync::{Arc, RwLock, atomic::AtomicBool},
+    sync::{Arc, RwLock},
     thread::JoinHandle,
     time::Duration,
 };
@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     MAILBOX_MAX, NodeHandle, Rotation, ShardMessage, StartError, TrunkMessage,
+    accepting::Accepting,
     belonging::{Belonging, TrustFiles},
     clock::{Clock, TurnClock},
     collector::Collecting,
@@ -28,7 +29,7 @@ use super::{
     doorkeeper::{self, Doorkeeper},
     entropy::SystemEntropy,
     governing::Governing,
-    journal::JournalFiles,
+    journal::{self, JournalFiles},
     keys::{self, Identity},
     threads::ShardPlan,
     translate::node_settings,
@@ -120,9 +121,16 @@ pub(crate) async fn start(
     let (resolve, resolve_requests) = mpsc::channel(64);
     let (desk_sender, desk_requests) = mpsc::channel(DESK_MAX);
     let (rotation_sender, rotations) = mpsc::channel(1);
-    let accepting = Arc::new(AtomicBool::new(true));
+    let accepting = Arc::new(Accepting::new());
     let journal = match &settings.journal {
-        Some(config) => Some(JournalFiles::open(config, mailboxes[0].1.clone())?),
+        Some(config) => {
+            let uplinks: Vec<u64> = settings
+                .uplinks
+                .iter()
+                .map(|uplink| journal::uplink_name(&uplink.collector, &uplink.name))
+                .collect();
+            Some(JournalFiles::open(config, &uplinks, mailboxes[0].1.clone())?)
+        }
         None => None,
     };
     let (collecting, positions) = collecting(settings, backend, &senders[0], &options)?;
@@ -135,6 +143,8 @@ pub(crate) async fn start(
     if let Some(key) = seal_key {
         node.set_seal_key(key, identity.history());
     }
+    let proof_demands = control.desk.set_own_peers(node.own_peers());
+    node.set_proof_demands(now, proof_demands);
     let trunk = Trunk::new(Parts {
         node,
         journal,
@@ -308,7 +318,7 @@ fn collecting(
     backend: Backend,
     trunk: &MailSender<ShardMessage>,
     options: &Options,
-) -> Result<(Collecting, BTreeMap<SourceKey, u64>), StartError> {
+) -> Result<(Collecting, Option<BTreeMap<SourceKey, u64>>), StartError> {
     let Some(collector) = &settings.collector else {
         return Ok(Default::default());
     };
@@ -343,7 +353,9 @@ fn collecting(
         gateways.collect(),
         ledger_stats,
     );
-    Ok((collecting, positions::common(&kept)))
+    // Sinks that remember nothing begin with what gateways have.
+    let known = (!kept.is_empty()).then(|| positions::common(&kept));
+    Ok((collecting, known))
 }
 
 /// Starts the ledger, which comes behind the sinks of the file; returns how far it is with each source.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool, mpsc as blocking},
+    sync::{Arc, mpsc as blocking},
     thread::JoinHandle,
     time::Duration,
 };
@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 
 use super::{
     ShardMessage, StartError,
+    accepting::Accepting,
     clock::{Clock, TurnClock},
     entropy::SystemEntropy,
     field::{Field, Outgoing},
@@ -38,7 +39,7 @@ pub(super) struct ShardPlan {
     clock: Clock,
     backend: Backend,
     senders: Arc<[MailSender<ShardMessage>]>,
-    accepting: Arc<AtomicBool>,
+    accepting: Arc<Accepting>,
     io: fieldgate_io::Settings,
     mqtt: Vec<SocketAddr>,
     mqtt_tls: Vec<SocketAddr>,
@@ -70,7 +71,7 @@ impl ShardPlan {
         clock: Clock,
         backend: Backend,
         senders: Arc<[MailSender<ShardMessage>]>,
-        accepting: Arc<AtomicBool>,
+        accepting: Arc<Accepting>,
     ) -> Result<Self, StartError> {
         let field = settings
             .mqtt

@@ -3,28 +3,28 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
+use fieldgate_adapters::reading::Reading;
 use fieldgate_config::address::HostPort;
 use fieldgate_io::{ConnectOptions, ConnectionId, Io, mailbox::MailSender};
 use fieldgate_proto::{
     journal::{AppendError, JournalState},
+    link::Class,
     node::{ConnectionKey, Node, Output, RecordSource, Verdict, Wire},
-    time::{Instant, Now},
+    time::{Instant, Now, WallTime},
 };
 use tokio::sync::mpsc;
 
 use super::{
-    Question, ShardMessage, TrunkMessage, clock::Clock, collector::Collecting, desk::DeskRequest,
-    entropy::SystemEntropy, field::ReadingBatch, journal::JournalFiles,
+    Question, ShardMessage, TrunkMessage, accepting::Accepting, clock::Clock, collector::Collecting,
+    desk::DeskRequest, entropy::SystemEntropy, field::ReadingBatch, journal::JournalFiles,
 };
 use crate::status::{JournalStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
 
+mod complaints;
 mod events;
 mod report;
 
@@ -49,6 +49,10 @@ pub(crate) struct Trunk {
     commit_delay: Duration,
     /// Since when records wait to be flushed.
     pending_since: Option<Instant>,
+    /// Lanes of which uplinks have not been told how far they are, by the number of their class.
+    untold: [bool; 3],
+    /// What happened to uplinks that an operator should know of, by uplink and lane.
+    uplink_notes: BTreeMap<(usize, Class), String>,
     collecting: Collecting,
     names: Names,
     resolve: mpsc::Sender<Resolve>,
@@ -57,6 +61,8 @@ pub(crate) struct Trunk {
     belongs: bool,
     is_authority: bool,
     clock: Clock,
+    /// Whom the log has complained of.
+    complaints: complaints::Complaints,
     /// Addresses left to try, by neighbour.
     candidates: BTreeMap<usize, Vec<SocketAddr>>,
     /// Neighbours being dialled, by connection.
@@ -68,8 +74,8 @@ pub(crate) struct Trunk {
     /// The other shards' readings that did not fit, and how much of the first was taken.
     backlog: VecDeque<(ReadingBatch, usize)>,
     shards: Vec<MailSender<ShardMessage>>,
-    /// For the other shards: whether the journal takes readings.
-    accepting: Arc<AtomicBool>,
+    /// For the other shards: which readings the journal takes.
+    accepting: Arc<Accepting>,
 }
 
 /// The trunk's part of the status.
@@ -97,7 +103,7 @@ pub(crate) struct Parts {
     pub(crate) is_authority: bool,
     pub(crate) clock: Clock,
     pub(crate) shards: Vec<MailSender<ShardMessage>>,
-    pub(crate) accepting: Arc<AtomicBool>,
+    pub(crate) accepting: Arc<Accepting>,
 }
 
 /// The driver's send buffers as the node wants them.
@@ -120,7 +126,10 @@ impl Trunk {
             journal: parts.journal,
             commit_delay: parts.commit_delay,
             pending_since: None,
+            untold: [true; 3],
+            uplink_notes: BTreeMap::new(),
             collecting: parts.collecting,
+            complaints: complaints::Complaints::default(),
             names: parts.names,
             resolve: parts.resolve,
             desk: parts.desk,
@@ -268,10 +277,9 @@ impl Trunk {
         if let Some((source, up_to)) = fanout.confirm(confirmation) {
             self.node
                 .handle_sinks_committed(fieldgate_proto::node::SourceIndex(source), up_to);
-            if fanout.is_idle() {
-                self.node.handle_sinks_idle();
+            for lane in Class::ALL {
+                self.node.set_sinks_accepting(lane, fanout.accepts());
             }
-            self.node.set_sinks_accepting(fanout.accepts());
         }
     }
 
@@ -287,7 +295,10 @@ impl Trunk {
         while let Some((batch, taken)) = self.backlog.front_mut() {
             let mut sequence = None;
             while let Some((class, body, len)) = next_reading(batch.bytes.get(*taken..).unwrap_or_default()) {
-                match files.journal.append(class, |out| out.extend_from_slice(body)) {
+                match files
+                    .lanes
+                    .append(class, captured_at(body), |out| out.extend_from_slice(body))
+                {
                     Ok(given) => sequence = Some(given),
                     // It was encoded within the limit of a reading, which is a record's.
                     Err(AppendError::TooLong { .. }) => {}
@@ -318,7 +329,7 @@ impl Trunk {
         let journal = self
             .journal
             .as_mut()
-            .map(|files| &mut files.journal as &mut dyn RecordSource);
+            .map(|files| &mut files.lanes as &mut dyn RecordSource);
         self.node.flush(now, &mut SystemEntropy, &mut IoWire(io), journal);
         self.drain(io, now);
         // What was released, or has to be read from disk.
@@ -331,32 +342,36 @@ impl Trunk {
         let files = self.journal.as_mut()?;
         files.handle_replies(now.instant);
         if files
-            .journal
+            .lanes
             .poll_timeout()
             .is_some_and(|deadline| now.instant >= deadline)
         {
-            files.journal.handle_timeout(now.instant);
+            files.handle_timeout(now);
         }
-        if files.journal.pending_bytes() > 0 {
+        if files.lanes.pending_bytes() > 0 {
             let since = *self.pending_since.get_or_insert(now.instant);
             if now.instant >= since + self.commit_delay {
-                files.journal.flush();
+                files.lanes.flush();
                 self.pending_since = None;
             }
         }
         let progress = files.execute(now.instant, io);
-        if let Some(state) = progress.state {
-            self.accepting
-                .store(state == JournalState::Ready, Ordering::Relaxed);
-            match state {
-                JournalState::Ready => tracing::info!("journal takes readings again"),
-                JournalState::Full => tracing::warn!("journal is full: devices are not acknowledged"),
-                JournalState::Failed => tracing::warn!("journal's disk fails: devices are not acknowledged"),
+        for (lane, state) in Class::ALL.into_iter().zip(progress.states) {
+            if let Some(state) = state {
+                self.accepting.set(lane, state == JournalState::Ready);
+            }
+        }
+        for ((lane, journal), (moved, untold)) in files
+            .lanes
+            .iter()
+            .zip(progress.moved.into_iter().zip(&mut self.untold))
+        {
+            if moved || std::mem::take(untold) {
+                self.node
+                    .handle_available(now, lane, journal.first_available(), journal.committed());
             }
         }
         let committed = progress.committed?;
-        let first = files.journal.first_available();
-        self.node.handle_available(now, first, committed);
         while let Some((_, shard, ticket)) =
             self.tickets.pop_front_if(|(sequence, ..)| *sequence <= committed)
         {
@@ -371,10 +386,11 @@ impl Trunk {
         &mut self,
         io: &mut Io,
         now: Now,
-        buffer: Vec<u8>,
+        (token, buffer): (u64, Vec<u8>),
         result: std::io::Result<()>,
     ) -> Option<u64> {
-        self.journal.as_mut()?.handle_written(now.instant, buffer, result);
+        let files = self.journal.as_mut()?;
+        files.handle_written(now.instant, token, buffer, result);
         self.run_journal(io, now)
     }
 
@@ -398,9 +414,9 @@ impl Trunk {
                     self.peers.remove(&connection);
                     io.close(id);
                 }
-                Output::Released { up_to } => {
+                Output::Released { uplink, lane, up_to } => {
                     if let Some(files) = &mut self.journal {
-                        files.journal.handle_released(now.instant, up_to);
+                        files.lanes.handle_released(now.instant, lane, uplink, up_to);
                     }
                 }
                 Output::Authorise(access) => {
@@ -432,8 +448,7 @@ impl Trunk {
                 Output::Save { what, bytes } => self.hand_over(DeskRequest::Save { what, bytes }),
                 Output::Forgotten(list) => self.hand_over(DeskRequest::Forgotten(list)),
                 Output::Time(wall) => self.hand_over(DeskRequest::Time(wall)),
-                Output::PeerTime { peer, wall } => self.hand_over(DeskRequest::PeerTime { peer, wall }),
-                Output::Event(event) => self.handle_event(event),
+                Output::Event(event) => self.handle_event(now, event),
             }
         }
     }
@@ -460,7 +475,10 @@ impl Trunk {
                 self.node
                     .handle_verdict(now, entropy, attempt, verdict, wire, &mut self.collecting);
             }
-            TrunkMessage::PolicyChanged => self.node.authorise_all_again(now, wire),
+            TrunkMessage::PolicyChanged { proof_demands } => {
+                self.node.set_proof_demands(now, proof_demands);
+                self.node.authorise_all_again(now, wire);
+            }
             TrunkMessage::Signature { channel, signature } => {
                 self.node.handle_signature(now, entropy, channel, signature, wire);
             }
@@ -527,10 +545,7 @@ impl Trunk {
 
     /// Returns when [`Trunk::end_turn`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let journal = self
-            .journal
-            .as_ref()
-            .and_then(|files| files.journal.poll_timeout());
+        let journal = self.journal.as_ref().and_then(|files| files.lanes.poll_timeout());
         let flush = self.pending_since.map(|since| since + self.commit_delay);
         [self.node.poll_timeout(), journal, flush]
             .into_iter()
@@ -545,11 +560,17 @@ impl Trunk {
 }
 
 /// Takes one reading off a batch of another shard: class, encoded reading, and how many bytes that was.
-fn next_reading(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
+fn next_reading(bytes: &[u8]) -> Option<(Class, &[u8], usize)> {
     let (class, rest) = bytes.split_first()?;
+    let class = Class::from_bits(*class)?;
     let (len, rest) = rest.split_first_chunk::<4>()?;
     let body = rest.get(..u32::from_be_bytes(*len) as usize)?;
-    Some((*class, body, 5 + body.len()))
+    Some((class, body, 5 + body.len()))
+}
+
+/// Returns when an encoded reading was captured.
+fn captured_at(body: &[u8]) -> WallTime {
+    Reading::decode(body).map_or_else(|_| WallTime::default(), |reading| reading.captured_at)
 }
 
 /// Longest time for one attempt to dial.

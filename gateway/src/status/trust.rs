@@ -17,6 +17,9 @@ pub(crate) struct TrustStatus {
     /// Who it is, `fg1…`; absent while the node is not enrolled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) authority: Option<String>,
+    /// Whether it is this node.
+    #[serde(default)]
+    pub(crate) is_authority: bool,
     /// Whether the channel to it is up; on the authority itself, true.
     pub(crate) connected: bool,
     /// The node's name in its credential.
@@ -28,6 +31,9 @@ pub(crate) struct TrustStatus {
     pub(crate) list: String,
     /// Its number.
     pub(crate) list_number: u64,
+    /// Whether the list names this node itself.
+    #[serde(default)]
+    pub(crate) self_revoked: bool,
     /// Peers served although their credential has ended.
     pub(crate) peers_in_grace: usize,
     /// Channels closed because the peer was revoked.
@@ -44,6 +50,7 @@ impl TrustStatus {
         let credential = view.credential.as_ref();
         Self {
             authority: view.authority.map(|authority| authority.to_string()),
+            is_authority,
             connected: is_authority || view.state == AuthorityState::Up,
             member: credential.map(|credential| credential.name.clone()),
             credential_secs: credential.map_or(0, |credential| {
@@ -51,6 +58,7 @@ impl TrustStatus {
             }),
             list: view.freshness.name().to_owned(),
             list_number: view.list_number,
+            self_revoked: view.self_revoked,
             peers_in_grace: view.peers_in_grace,
             ..Self::default()
         }
@@ -59,11 +67,16 @@ impl TrustStatus {
     /// Returns what an operator has to know.
     pub(crate) fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        if self.authority.is_none() {
-            reasons.push("not enrolled: get a ticket and run `fieldgate enroll`".to_owned());
-            return reasons;
+        if self.self_revoked {
+            reasons.push(
+                "this node is revoked: no member serves it any more. If that is a mistake, make it a new identity and enrol that"
+                    .to_owned(),
+            );
         }
-        if self.credential_secs == 0 && !self.connected {
+        // An authority that cannot sign yet says so itself.
+        if self.member.is_none() && !self.is_authority {
+            reasons.push("not enrolled: get a ticket and run `fieldgate enroll`".to_owned());
+        } else if self.credential_secs == 0 && !self.connected {
             reasons.push("no credential that is good any more, and the authority is not reached".to_owned());
         }
         match self.list.as_str() {
@@ -92,6 +105,20 @@ impl TrustStatus {
         };
         let connected = if self.connected { "reached" } else { "NOT REACHED" };
         writeln!(out, "  authority  {authority}, {connected}")?;
+        if self.self_revoked {
+            writeln!(
+                out,
+                "             THIS NODE IS REVOKED by list {}",
+                self.list_number
+            )?;
+        }
+        if self.member.is_none() && !self.is_authority {
+            writeln!(
+                out,
+                "             not enrolled, list of the revoked {} is {}",
+                self.list_number, self.list
+            )?;
+        }
         if let Some(member) = &self.member {
             writeln!(
                 out,
@@ -174,5 +201,65 @@ impl TokenStatus {
             write!(out, ", started anew {restarts} times")?;
         }
         writeln!(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member() -> TrustStatus {
+        TrustStatus {
+            authority: Some("fg1authority".to_owned()),
+            connected: true,
+            member: Some("relay-1".to_owned()),
+            credential_secs: 3_600,
+            list: "fresh".to_owned(),
+            list_number: 7,
+            ..TrustStatus::default()
+        }
+    }
+
+    fn text(status: &TrustStatus) -> String {
+        let mut out = String::new();
+        status
+            .write_text(&mut out)
+            .expect("writing to memory cannot fail");
+        out
+    }
+
+    #[test]
+    fn a_member_has_nothing_to_say() {
+        assert_eq!(member().reasons(), [""; 0]);
+    }
+
+    #[test]
+    fn whoever_has_no_credential_is_told_to_enrol_even_with_the_authority_in_reach() {
+        let status = TrustStatus {
+            member: None,
+            credential_secs: 0,
+            ..member()
+        };
+        assert_eq!(
+            status.reasons(),
+            ["not enrolled: get a ticket and run `fieldgate enroll`"]
+        );
+        assert!(text(&status).contains("not enrolled, list of the revoked 7 is fresh"));
+        assert_eq!(TrustStatus::default().reasons(), status.reasons());
+        let authority = TrustStatus {
+            is_authority: true,
+            ..status
+        };
+        assert_eq!(authority.reasons(), [""; 0]);
+    }
+
+    #[test]
+    fn a_revoked_node_says_so() {
+        let status = TrustStatus {
+            self_revoked: true,
+            ..member()
+        };
+        assert!(status.reasons().concat().contains("this node is revoked"));
+        assert!(text(&status).contains("THIS NODE IS REVOKED by list 7"));
     }
 }

@@ -161,6 +161,45 @@ fn an_authority_restored_from_an_older_copy_lets_nobody_back_in() {
     log_is_intact(&mut guide);
 }
 
+/// A policy whose rule for `connect` wants a live proof holds for those whom a node reaches itself, relays included.
+#[test]
+fn a_policy_may_demand_live_proof_of_relay_collector_and_authority() {
+    let mut guide = Guide::new();
+    make(&mut guide);
+    let signatures = |guide: &Guide| {
+        ["relay-1", "collector-1", "authority-1"].map(|name| {
+            let status = guide.node(name).try_status().expect("it runs");
+            status["identity"]["signatures"].as_u64().expect("a number")
+        })
+    };
+    let restart = |guide: &mut Guide, job: &str| {
+        guide
+            .shell
+            .run(&format!("kill {job} && wait {job}; {}", start("gateway-1")));
+        guide.wait_member("gateway-1");
+    };
+    let before = signatures(&guide);
+    restart(&mut guide, "%4");
+    assert_eq!(
+        signatures(&guide),
+        before,
+        "without that rule nobody proves anything"
+    );
+    guide.shell.run(
+        "fieldgate policy show > gateway-1/policy.cedar\n\
+         echo 'forbid (principal, action == Fieldgate::Action::\"connect\", resource) unless { context.liveProof };' >> gateway-1/policy.cedar\n\
+         sed -i 's/^\\[trust\\]/&\\npolicy = \"policy.cedar\"/' gateway-1/fieldgate.toml",
+    );
+    restart(&mut guide, "$gateway_1");
+    guide.publish(1, "with-proof");
+    guide.wait_reading(1, "with-proof");
+    assert_eq!(
+        signatures(&guide),
+        before.map(|count| count + 1),
+        "one for each channel"
+    );
+}
+
 /// From nothing to one authority, one relay, one collector and three gateways.
 fn make(guide: &mut Guide) {
     guide.step("files");
@@ -179,7 +218,8 @@ fn make(guide: &mut Guide) {
             "{name} is a member of itself"
         );
     }
-    for name in ["gateway-1", "gateway-2", "gateway-3"] {
+    // Relay and collector too, though the authority is named in their files and in reach of them.
+    for name in &NODES[1..] {
         guide.wait_stranger(name);
     }
     assert_eq!(guide.readings().len(), 0);
@@ -226,12 +266,24 @@ fn revoke(guide: &mut Guide) {
         status.map(|status| status["trust"]["credentials_refused"].as_u64().unwrap_or(0))
     };
     let before = refused(guide).expect("the relay runs");
-    until("the revoked gateway comes again", || {
+    until("the revoked gateway comes again, and again", || {
         let now = refused(guide)?;
-        (now > before)
+        (now > before + 2)
             .then_some(())
             .ok_or_else(|| format!("refused {now} times, {before} before"))
     });
+    let log = fs::read_to_string(guide.dir().join("relay-1/log")).expect("it has a log");
+    let of_it: Vec<String> = log
+        .lines()
+        .filter(|line| line.contains(&identifier))
+        .map(str::to_owned)
+        .collect();
+    // Once at first, and then once a minute, which is longer than this takes.
+    assert!(
+        (1..=2).contains(&count(&of_it, "credential refused")),
+        "{of_it:#?}"
+    );
+    assert!((1..=2).contains(&count(&of_it, "peer is revoked")), "{of_it:#?}");
     let status = guide
         .node("gateway-2")
         .wait_status("cut off", |status| status["uplinks"][0]["waiting"] == 1);

@@ -165,8 +165,42 @@ fn a_wrong_pin_is_tried_once_over_all_starts() {
         assert!(text.contains("PIN"), "{text}");
         assert_eq!(token.calls("C_Login"), before + 1, "{text}");
     }
-    // The token remembers too. A person clears that with the right one, and then the node takes it.
+    // The token warns of a wrong PIN by now. A PIN that differs is tried all the same.
     site.gateway.write_secret("pin", PIN.as_bytes());
+    site.gateway.start();
+    assert_eq!(token.calls("C_Login"), before + 2);
+    site.gateway.stop();
+    assert!(!site.gateway.dir.join("state/pin.refused").exists());
+}
+
+#[test]
+fn a_second_wrong_pin_leaves_the_rest_to_a_person() {
+    let (mut site, token) = faulty_site();
+    let before = token.calls("C_Login");
+    for (tries, wrong) in [(1, "314159"), (2, "161803")] {
+        site.gateway.write_secret("pin", wrong.as_bytes());
+        let text = refused(&mut site.gateway);
+        assert!(
+            text.contains("refuses the PIN") && !text.contains(wrong),
+            "{text}"
+        );
+        assert_eq!(token.calls("C_Login"), before + tries);
+    }
+    // Neither of them, nor the right one, can be read out of what is kept of them.
+    let kept = std::fs::read_to_string(site.gateway.dir.join("state/pin.refused")).expect("it is kept");
+    assert_eq!(
+        kept.lines().filter(|line| line.starts_with("refused ")).count(),
+        2
+    );
+    for pin in ["314159", "161803", PIN] {
+        assert!(!kept.contains(pin), "{kept}");
+    }
+    site.gateway.write_secret("pin", PIN.as_bytes());
+    let text = refused(&mut site.gateway);
+    assert!(text.contains("given wrongly since the last login"), "{text}");
+    assert_eq!(token.calls("C_Login"), before + 2);
+
+    // A person logs in, and then the node does.
     let words = [
         "pkcs11-tool",
         "--module",
@@ -179,7 +213,7 @@ fn a_wrong_pin_is_tried_once_over_all_starts() {
     by_hand.args(["--pin", PIN, "--list-objects"]);
     run(by_hand.env("SOFTHSM2_CONF", site.gateway.dir.join("softhsm2.conf"))).expect(0);
     site.gateway.start();
-    assert_eq!(token.calls("C_Login"), before + 2);
+    assert_eq!(token.calls("C_Login"), before + 3);
 }
 
 #[test]
@@ -190,6 +224,19 @@ fn a_locked_pin_is_not_tried() {
     let text = refused(&mut site.gateway);
     assert!(text.contains("locked"), "{text}");
     assert_eq!(token.calls("C_Login"), before);
+}
+
+#[test]
+fn the_last_try_of_a_pin_is_not_the_gateways() {
+    let (mut site, token) = faulty_site();
+    let before = token.calls("C_Login");
+    site.gateway.write_secret("pin", b"314159");
+    refused(&mut site.gateway);
+    token.control("flags final-try\n");
+    site.gateway.write_secret("pin", PIN.as_bytes());
+    let text = refused(&mut site.gateway);
+    assert!(text.contains("has one try left"), "{text}");
+    assert_eq!(token.calls("C_Login"), before + 1);
 }
 
 #[test]

@@ -148,8 +148,14 @@ fn an_attribute_keeps_a_gateway_out_until_another_policy_lets_it_in() {
     fleet.collector.process().wait_for_text("the policy in use stays");
     assert_eq!(fleet.lines(), 0);
 
-    write_policy(&fleet.collector, &site("south"));
+    // One with a rule that can never apply is in use, and its flaw is in the log.
+    let flawed = site("south") + "forbid (principal, action, resource) when { false };\n";
+    write_policy(&fleet.collector, &flawed);
     fleet.collector.process().signal(Signal::HUP);
+    fleet
+        .collector
+        .process()
+        .wait_for_text("perhaps not as it was meant");
     fleet.collector.process().wait_for_text("policy read again");
     wait_lines(&fleet, 1);
 

@@ -1,6 +1,7 @@
 //! What an operator can do about an error.
 
 use super::{Error, KeyProblem, PinState};
+use crate::uri::Pkcs11Uri;
 
 impl Error {
     /// Returns what an operator can do about it. No wildcard arm: a new variant must bring a hint.
@@ -45,7 +46,7 @@ impl Error {
             Self::TokenNotFound { .. } => {
                 "correct the URI, or plug the token in; the message lists what is there"
             }
-            Self::TokenAmbiguous { .. } => "add serial= to the URI; tokens differ in it",
+            Self::TokenAmbiguous { offered, .. } => tell_apart(offered),
             Self::Mechanism { .. } => {
                 "use a token with ECDSA on P-256 (or Ed25519), or enable the mechanism in the module"
             }
@@ -58,7 +59,7 @@ impl Error {
             Self::PinUnset { .. } => "set the user PIN: pkcs11-tool --login --login-type so --init-pin",
             Self::PinBlocked { state, .. } => state.hint(),
             Self::PinRefused { .. } => {
-                "correct the PIN, log in once by hand with it (pkcs11-tool --login --list-objects), then start fieldgate"
+                "correct the PIN and start fieldgate: another PIN is tried once. If that is wrong too, log in by hand (pkcs11-tool --login --list-objects) before the next start"
             }
             Self::PinRefusedBefore { .. } => {
                 "put the right PIN there; if the token takes this one by now (pkcs11-tool --login --list-objects), remove the file pin.refused in the state directory"
@@ -104,6 +105,26 @@ impl Error {
     }
 }
 
+/// Names what tells tokens apart, given their URIs.
+fn tell_apart(offered: &[String]) -> &'static str {
+    let tokens: Vec<Pkcs11Uri> = offered.iter().filter_map(|uri| uri.parse().ok()).collect();
+    let differ = |attribute: fn(&Pkcs11Uri) -> &Option<String>| {
+        let mut values: Vec<_> = tokens.iter().map(attribute).collect();
+        values.sort_unstable();
+        values.dedup();
+        // Only an attribute that is another for each of them leaves one.
+        values.len() == offered.len()
+    };
+    match (differ(|uri| &uri.token), differ(|uri| &uri.serial)) {
+        (true, true) => "add token=… or serial=… to the URI; the tokens differ in both",
+        (true, false) => "add token=… to the URI; the tokens differ in it",
+        (false, true) => "add serial=… to the URI; the tokens differ in it",
+        (false, false) => {
+            "add token=…, serial=…, manufacturer=… and model=… as the message shows them to the URI, and slot-id=… if that is not enough"
+        }
+    }
+}
+
 impl PinState {
     const fn hint(self) -> &'static str {
         match self {
@@ -127,5 +148,36 @@ impl KeyProblem {
             | Self::Type(_)
             | Self::Curve(_) => "make a new key with `fieldgate identity create`",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(offered: &[&str]) -> &'static str {
+        let offered = offered.iter().map(|uri| (*uri).to_owned()).collect();
+        let uri = "pkcs11:".to_owned();
+        Error::TokenAmbiguous { uri, offered }.hint()
+    }
+
+    #[test]
+    fn ambiguous_tokens_are_told_apart_by_what_differs() {
+        let both = hint(&["pkcs11:token=a;serial=1", "pkcs11:token=b;serial=2"]);
+        assert!(both.contains("token=… or serial=…"), "{both}");
+        let label = hint(&["pkcs11:token=a;serial=0", "pkcs11:token=b;serial=0"]);
+        assert!(label.contains("token=…") && !label.contains("serial"), "{label}");
+        let serial = hint(&["pkcs11:token=a;serial=1", "pkcs11:token=a;serial=2"]);
+        assert!(
+            serial.contains("serial=…") && !serial.contains("token=…"),
+            "{serial}"
+        );
+        // Two of three have the same label, two the same number: neither alone leaves one.
+        let mixed = hint(&[
+            "pkcs11:token=a;serial=1",
+            "pkcs11:token=a;serial=2",
+            "pkcs11:token=b;serial=2",
+        ]);
+        assert!(mixed.contains("token=…, serial=…"), "{mixed}");
     }
 }

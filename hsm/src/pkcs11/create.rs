@@ -45,6 +45,17 @@ pub fn create_pkcs11(
     create(module, uri, Pin::read(pin)?, &Naming::New(label), algorithm)
 }
 
+/// Makes a key pair as [`create_pkcs11`] does, with a PIN that was read.
+pub(crate) fn create_for(
+    module: &Path,
+    uri: &Pkcs11Uri,
+    pin: Pin,
+    label: &str,
+    algorithm: Algorithm,
+) -> Result<CreatedKey, Error> {
+    create(module, uri, pin, &Naming::New(label), algorithm)
+}
+
 /// Makes a key pair beside the one with the public key `current`, with its label: its successor.
 pub(crate) fn create_successor(
     module: &Path,
@@ -112,12 +123,30 @@ fn check_label(label: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the key pair with that public key from the token that `uri` names.
+/// Removes the key pair with that public key from the token that `uri` names, once it has proved by a signature that it is that.
 pub(crate) fn destroy(module: &Path, uri: &Pkcs11Uri, pin: Pin, public_key: &PublicKey) -> Result<(), Error> {
     uri.require_private_key()?;
     let module = Module::load(module)?;
     let sessions = Sessions::open_for_writing(&module, uri, &mut Login::new(pin))?;
     let found = key::find_wanted(&sessions, uri, public_key)?;
+    // What is found may be the only key there is, of which nothing else is known: it goes only if it is the one that is meant.
+    let mut message = [0; 32];
+    rand::fill(&mut message).map_err(|_| Error::Crypto {
+        operation: "drawing random numbers",
+    })?;
+    let signature = sign_once(
+        &sessions,
+        found.handle,
+        public_key.algorithm(),
+        &message_digest(&message),
+    )?;
+    if !public_key.verify(&message, &signature) {
+        return Err(Error::KeyNotWanted {
+            place: uri.to_string(),
+            wanted: public_key.key_id_text(),
+            offered: vec![sessions.key_uri(&found).to_string()],
+        });
+    }
     let public_halves = key::public_halves(&sessions, &found, public_key)?;
     // The private half first: what is left after a failure in between is of no use to anybody.
     sessions.call(|session| session.destroy_object(found.handle))?;

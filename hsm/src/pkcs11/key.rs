@@ -88,6 +88,7 @@ pub(super) fn find_wanted(
             continue;
         };
         if algorithm != wanted.algorithm() {
+            is_unknown = false;
             continue;
         }
         let candidates = public_keys(sessions, &key, algorithm)?;

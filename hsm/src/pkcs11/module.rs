@@ -34,12 +34,26 @@ enum Owner {
     SomebodyElse,
 }
 
+/// In which state a module was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It was initialised just now.
+    Fresh,
+    /// It was initialised before.
+    Initialized,
+}
+
 /// All modules this process has loaded; as many as the configuration names.
 static LOADED: Mutex<Vec<Arc<Module>>> = Mutex::new(Vec::new());
 
 impl Module {
     /// Loads and initialises a module, or returns the one that is loaded already.
     pub(crate) fn load(path: &Path) -> Result<Arc<Self>, Error> {
+        Self::load_or_find(path).map(|(module, _)| module)
+    }
+
+    /// Does the same, and says whether the initialisation is an earlier one: its token may have been reset since.
+    pub(crate) fn load_or_find(path: &Path) -> Result<(Arc<Self>, Found), Error> {
         // By its real path, so that two links to one library are one module.
         let path = path.canonicalize().map_err(|error| Error::ModuleLoad {
             module: path.to_owned(),
@@ -69,14 +83,14 @@ impl Module {
         drop(loaded);
         // Looked at before it is locked for writing: that would wait for a thread that hangs in the module.
         if module.enter().lifecycle.initialized.is_some() {
-            return Ok(module);
+            return Ok((module, Found::Initialized));
         }
         let mut lifecycle = module.lifecycle.write().unwrap_or_else(PoisonError::into_inner);
         if lifecycle.initialized.is_none() {
             module.initialize(&mut lifecycle)?;
         }
         drop(lifecycle);
-        Ok(module)
+        Ok((module, Found::Fresh))
     }
 
     /// Enters the module for calls; the guard keeps others from finalising it meanwhile.

@@ -12,7 +12,7 @@ use super::module::{Entered, Module};
 use super::probe::{pin_state, token_uri};
 use super::token::Token;
 use super::{ObjectType, Pkcs11Uri};
-use crate::error::{CallError, Error};
+use crate::error::{CallError, Error, PinState};
 use crate::secret::{Secret, SecretSource};
 
 /// What happens at a login, as it happens.
@@ -31,12 +31,25 @@ pub(crate) enum LoginStep<'a> {
 /// Is told of logins, in the middle of them: it must not call the signer.
 pub(crate) type LoginWatch = Box<dyn FnMut(LoginStep<'_>) + Send>;
 
+/// What is done with a PIN when the token says that a wrong one was given since the last login (`CKF_USER_PIN_COUNT_LOW`).
+///
+/// When one try is left (`CKF_USER_PIN_FINAL_TRY`) none is ever made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LowCount {
+    /// It is not tried: nobody knows that it is another one.
+    Stop,
+    /// It is tried once: it is known to differ from the one that was refused.
+    TryOnce,
+}
+
 /// A user PIN that was read.
 pub(crate) struct Pin {
     /// Where it came from, in words.
     pub(crate) source: String,
     /// The PIN.
     pub(crate) secret: Secret,
+    /// Whether a warning of the token holds it back.
+    pub(crate) low_count: LowCount,
     /// Whom to tell when it is used.
     pub(crate) watch: LoginWatch,
 }
@@ -47,6 +60,7 @@ impl Pin {
         Ok(Self {
             source: source.to_string(),
             secret: source.read()?,
+            low_count: LowCount::Stop,
             watch: Box::new(|_| {}),
         })
     }
@@ -55,7 +69,8 @@ impl Pin {
 /// The user PIN, and whether it was refused before.
 ///
 /// A PIN that was refused is not tried again while the process lives: each wrong try brings the token nearer to
-/// its lock, and a loop of restarts is stopped by the token's own warning flags.
+/// its lock, and a loop of restarts is stopped by the token's own warning flags. The first of them gives way once to a PIN that
+/// is known to be another one.
 pub(super) struct Login {
     pin: Pin,
     refused: Option<Error>,
@@ -75,8 +90,12 @@ impl Login {
         if let Some(refused) = &self.refused {
             return Err(refused.clone());
         }
-        if let Some(state) = pin_state(&token.info) {
-            return Err(Error::PinBlocked { token: name(), state });
+        // For this login alone, whatever becomes of it.
+        let low_count = std::mem::replace(&mut self.pin.low_count, LowCount::Stop);
+        match pin_state(&token.info) {
+            None => {}
+            Some(PinState::CountLow) if low_count == LowCount::TryOnce => {}
+            Some(state) => return Err(Error::PinBlocked { token: name(), state }),
         }
         if !token.info.user_pin_initialized() {
             return Err(Error::PinUnset { token: name() });

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A service that is started again and again must not spend the token's tries on the same wrong PIN. A PIN that differs may be
-//! tried; the file is removed when the token takes one. The slow hash is for the reader who should not be: a wrong PIN may be
+//! tried, the first of them even though the token warns that a wrong one was given; the file is removed when the token takes one. The slow hash is for the reader who should not be: a wrong PIN may be
 //! the right one of another token.
 
 use std::fs::{self, File, OpenOptions};
@@ -23,6 +23,7 @@ use subtle::{Choice, ConstantTimeEq};
 use super::wire::RefusedPin;
 use crate::error::{Error, OsError};
 use crate::guarded::{self, Audience, ReadError};
+use crate::pkcs11::LowCount;
 use crate::secret::Secret;
 
 /// What the file says.
@@ -66,6 +67,16 @@ impl Marker {
                 marker: self.path.clone().unwrap_or_default(),
             }),
             false => Ok(()),
+        }
+    }
+
+    /// Says whether a PIN that [`check`](Self::check) has let pass may be tried although the token warns of a wrong one: it was
+    /// warned because of the one that is remembered. With more of them, or a death of which nobody knows how the token
+    /// took it, a person has to look first.
+    pub(super) fn low_count(&self) -> LowCount {
+        match (self.content.refused.len(), self.content.died) {
+            (1, 0) => LowCount::TryOnce,
+            _ => LowCount::Stop,
         }
     }
 
@@ -302,7 +313,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut marker = reopened(directory.path());
         marker.check(&pin("1234"), "file /pin").unwrap();
+        assert_eq!(
+            marker.low_count(),
+            LowCount::Stop,
+            "of a warning nobody knows the cause"
+        );
         marker.refuse(reduce(&pin("1234")).unwrap()).unwrap();
+        assert_eq!(reopened(directory.path()).low_count(), LowCount::TryOnce);
         marker.refuse(reduce(&pin("1235")).unwrap()).unwrap();
         let text = fs::read_to_string(directory.path().join(FILE_NAME)).unwrap();
         assert!(!text.contains("1234") && !text.contains("1235"), "{text}");
@@ -318,6 +335,8 @@ mod tests {
             );
         }
         marker.check(&pin("1236"), "file /pin").unwrap();
+        // The first other PIN was tried against the token's warning, this one is not.
+        assert_eq!(marker.low_count(), LowCount::Stop);
         marker.clear().unwrap();
         assert!(!directory.path().join(FILE_NAME).exists());
         reopened(directory.path())
@@ -350,6 +369,7 @@ mod tests {
         let mut marker = reopened(directory.path());
         marker.refuse(reduce(&pin("1234")).unwrap()).unwrap();
         marker.died().unwrap();
+        assert_eq!(reopened(directory.path()).low_count(), LowCount::Stop);
         marker.survived().unwrap();
         let marker = reopened(directory.path());
         assert_eq!(marker.content.died, 0);

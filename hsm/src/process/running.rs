@@ -10,14 +10,15 @@ use std::time::Duration;
 use super::connection::{Connection, Interruption};
 use super::marker::Marker;
 use super::wire::{
-    AnswerBody, Configuration, LoginOutcome, Opened, RequestBody, WireError, WorkerAnswer, WorkerRequest,
-    decode_answer, encode_request,
+    AnswerBody, Configuration, LoginOutcome, Opened, RequestBody, Task, WireError, WorkerAnswer,
+    WorkerRequest, decode_answer, encode_request,
 };
 use super::{ProcessSettings, environment};
 use crate::clock;
 use crate::error::{Error, WorkerEnd};
 use crate::secret::SecretSource;
 use crate::settings::Settings;
+use crate::signer::PublicKey;
 
 /// A worker process.
 pub(super) struct Running {
@@ -32,8 +33,46 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts a process and has it open the key.
-    pub(super) fn start(settings: &ProcessSettings, marker: &mut Marker) -> Result<(Self, Opened), Error> {
+    /// Starts a process and has it open a key, as `task` says.
+    pub(super) fn start(
+        settings: &ProcessSettings,
+        task: Task,
+        marker: &mut Marker,
+    ) -> Result<(Self, Opened), Error> {
+        let (running, answer) = Self::configured(settings, task, marker)?;
+        if let AnswerBody::Opened(opened) = answer {
+            return Ok((running, opened));
+        }
+        Err(running.other(answer, marker))
+    }
+
+    /// Starts a process that removes a key from a token, and waits until it has.
+    pub(super) fn destroy(
+        settings: &ProcessSettings,
+        public_key: &PublicKey,
+        marker: &mut Marker,
+    ) -> Result<(), Error> {
+        let (running, answer) = Self::configured(settings, Task::Destroy(*public_key), marker)?;
+        if let AnswerBody::Destroyed = answer {
+            return Ok(());
+        }
+        Err(running.other(answer, marker))
+    }
+
+    /// Takes the error out of an answer that is not the one that was hoped for.
+    fn other(self, answer: AnswerBody, marker: &mut Marker) -> Error {
+        if let AnswerBody::Failed(error) = answer {
+            return error;
+        }
+        self.end(Interruption::Broken(WireError::Unexpected), marker)
+    }
+
+    /// Starts a process, gives it its task and waits for the answer.
+    fn configured(
+        settings: &ProcessSettings,
+        task: Task,
+        marker: &mut Marker,
+    ) -> Result<(Self, AnswerBody), Error> {
         let source = settings.signer.secret();
         let secret = source.read()?;
         if matches!(settings.signer, Settings::Pkcs11 { .. }) {
@@ -43,16 +82,15 @@ impl Running {
         let configuration = Configuration {
             settings: settings.signer.clone(),
             secret,
-            wanted: settings.wanted,
+            task,
+            low_count: marker.low_count(),
             closed: settings.state_dir.clone(),
         };
-        let opened = running
+        let answer = running
             .greet()
             .and_then(|()| running.ask(RequestBody::Configure(configuration), marker));
-        match opened {
-            Ok(AnswerBody::Opened(opened)) => Ok((running, opened)),
-            Ok(AnswerBody::Failed(error)) => Err(error),
-            Ok(_) => Err(running.end(Interruption::Broken(WireError::Unexpected), marker)),
+        match answer {
+            Ok(answer) => Ok((running, answer)),
             Err(interruption) => Err(running.end(interruption, marker)),
         }
     }

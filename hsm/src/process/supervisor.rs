@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::connection::Interruption;
 use super::marker::Marker;
 use super::running::Running;
-use super::wire::{AnswerBody, Opened, RequestBody, WireError, WorkerStatistics};
+use super::wire::{AnswerBody, Opened, RequestBody, Task, WireError, WorkerStatistics};
 use super::{Condition, ProcessSettings, ProcessState, SandboxReport};
 use crate::clock;
 use crate::error::{Error, ErrorKind, WorkerEnd};
@@ -59,9 +59,15 @@ impl ProcessSigner {
     /// # Errors
     /// What [`Settings::open`](crate::Settings::open) gives, and [`Error::WorkerStart`], [`Error::WorkerEnded`], [`Error::WorkerProtocol`],
     /// [`Error::PinRefusedBefore`], [`Error::LoginDeadly`], [`Error::PinMarker`].
-    pub fn start(mut settings: ProcessSettings) -> Result<Self, Error> {
+    pub fn start(settings: ProcessSettings) -> Result<Self, Error> {
+        let task = Task::Open(settings.wanted);
+        Self::begin(settings, task)
+    }
+
+    /// Starts the worker process with a task that ends with an open key. Later workers open that key, and make none.
+    pub(super) fn begin(mut settings: ProcessSettings, task: Task) -> Result<Self, Error> {
         let mut marker = Marker::open(settings.state_dir.as_deref())?;
-        let (running, opened) = Running::start(&settings, &mut marker)?;
+        let (running, opened) = Running::start(&settings, task, &mut marker)?;
         // From now on it is this key and no other.
         settings.wanted = Some(opened.public_key);
         let mut signer = Self {
@@ -140,7 +146,8 @@ impl ProcessSigner {
             let cause = self.problem.clone().unwrap_or(Error::Stopped);
             return Err(self.unavailable(restart_at.saturating_duration_since(now), cause));
         }
-        match Running::start(&self.settings, &mut self.marker) {
+        let task = Task::Open(self.settings.wanted);
+        match Running::start(&self.settings, task, &mut self.marker) {
             Ok((running, opened)) => {
                 self.running = Some(running);
                 self.opened = opened;
@@ -361,6 +368,12 @@ impl fmt::Debug for ProcessSigner {
             .field("process", &self.process())
             .finish_non_exhaustive()
     }
+}
+
+/// Has a worker process remove a key from a token.
+pub(super) fn destroy(settings: &ProcessSettings, public_key: &PublicKey) -> Result<(), Error> {
+    let mut marker = Marker::open(settings.state_dir.as_deref())?;
+    Running::destroy(settings, public_key, &mut marker)
 }
 
 /// Says whether an error is that of a worker that hung.

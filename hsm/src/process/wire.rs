@@ -5,7 +5,7 @@
 //!
 //!  node ──Configure──▶ worker      worker ──Hello──────────────────────▶ node   once, before anything else
 //!       ──Sign───────▶             ◀──LoginBegun, LoginDone── as they happen
-//!       ──Keys───────▶             ──Opened, Signed, Keys, Statistics──▶        with the id of the request
+//!       ──Keys───────▶             ──Opened, Destroyed, Signed, Keys, Statistics──▶   with the id of the request
 //!       ──Statistics─▶             ──Failed────────────────────────────▶
 //!       ──Stop───────▶
 //! ```
@@ -21,10 +21,10 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::pkcs11::{KeyOrigin, KeySummary, Recoveries, TokenState};
+use crate::pkcs11::{KeyOrigin, KeySummary, LowCount, Recoveries, TokenState};
 use crate::secret::Secret;
 use crate::settings::Settings;
-use crate::signer::{PublicKey, Signature};
+use crate::signer::{Algorithm, PublicKey, Signature};
 
 use super::SandboxReport;
 
@@ -56,7 +56,7 @@ pub struct WorkerRequest {
 #[derive(Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "one is alive at a time")]
 pub enum RequestBody {
-    /// Sets the worker up; the first request and the only one of its kind. Answered by Opened or Failed.
+    /// Sets the worker up; the first request and the only one of its kind. Answered by Opened, Destroyed or Failed.
     Configure(Configuration),
     /// Asks for a signature of these bytes. Answered by Signed or Failed.
     Sign(Vec<u8>),
@@ -75,10 +75,30 @@ pub struct Configuration {
     pub settings: Settings,
     /// The PIN, the passphrase or the sealing key.
     pub secret: Secret,
-    /// The public key of the key to be opened; the only one that matches if `None`.
-    pub wanted: Option<PublicKey>,
+    /// What to do there.
+    pub task: Task,
+    /// Whether the PIN may be tried although the token warns.
+    pub low_count: LowCount,
     /// A directory of the node that must stay closed to the worker; it tries and says so.
     pub closed: Option<PathBuf>,
+}
+
+/// What a worker does before it serves signatures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Opens the key with this public key; with `None` exactly one key must match.
+    Open(Option<PublicKey>),
+    /// Makes a key on a token, and opens it.
+    Create(Algorithm),
+    /// Makes a successor of the key `current` on a token, and opens it.
+    CreateNext {
+        /// Public key of the one whose successor is made.
+        current: PublicKey,
+        /// Kind of the new one.
+        algorithm: Algorithm,
+    },
+    /// Removes the key with this public key from a token; signatures there are none.
+    Destroy(PublicKey),
 }
 
 /// What a worker tells its node.
@@ -105,6 +125,8 @@ pub enum AnswerBody {
     LoginDone(LoginOutcome),
     /// The key is open.
     Opened(Opened),
+    /// The key is no more.
+    Destroyed,
     /// A signature.
     Signed(Signature),
     /// Why there is no other answer.
@@ -268,6 +290,7 @@ pub fn decode_answer(frame: &[u8]) -> Result<WorkerAnswer, WireError> {
         LOGIN_BEGUN => AnswerBody::LoginBegun,
         LOGIN_DONE => AnswerBody::LoginDone(Wire::take(&mut reader)?),
         OPENED => AnswerBody::Opened(Wire::take(&mut reader)?),
+        DESTROYED => AnswerBody::Destroyed,
         SIGNED => AnswerBody::Signed(Wire::take(&mut reader)?),
         FAILED => AnswerBody::Failed(Wire::take(&mut reader)?),
         KEYS_ANSWER => AnswerBody::Keys(Wire::take(&mut reader)?),
@@ -309,6 +332,7 @@ pub fn encode_answer(answer: &WorkerAnswer) -> Result<Zeroizing<Vec<u8>>, WireEr
         AnswerBody::LoginBegun => LOGIN_BEGUN,
         AnswerBody::LoginDone(_) => LOGIN_DONE,
         AnswerBody::Opened(_) => OPENED,
+        AnswerBody::Destroyed => DESTROYED,
         AnswerBody::Signed(_) => SIGNED,
         AnswerBody::Failed(_) => FAILED,
         AnswerBody::Keys(_) => KEYS_ANSWER,
@@ -317,7 +341,7 @@ pub fn encode_answer(answer: &WorkerAnswer) -> Result<Zeroizing<Vec<u8>>, WireEr
     let mut writer = Writer::new(kind, answer.id);
     match &answer.body {
         AnswerBody::Hello { software } => software.put(&mut writer),
-        AnswerBody::LoginBegun => {}
+        AnswerBody::LoginBegun | AnswerBody::Destroyed => {}
         AnswerBody::LoginDone(outcome) => outcome.put(&mut writer),
         AnswerBody::Opened(opened) => opened.put(&mut writer),
         AnswerBody::Signed(signature) => signature.put(&mut writer),
@@ -363,8 +387,19 @@ fn unknown(what: &'static str, got: u8) -> WireError {
 wire_struct!(Configuration {
     settings,
     secret,
-    wanted,
+    task,
+    low_count,
     closed
+});
+wire_enum!(Task, "task of a worker" {
+    1 => Open(wanted),
+    2 => Create(algorithm),
+    3 => CreateNext { current, algorithm },
+    4 => Destroy(public_key),
+});
+wire_enum!(LowCount, "way with a warning" {
+    1 => Stop,
+    2 => TryOnce,
 });
 wire_enum!(LoginOutcome, "outcome of a login" {
     1 => Accepted,
@@ -394,6 +429,7 @@ const SIGNED: u8 = 0x84;
 const FAILED: u8 = 0x85;
 const KEYS_ANSWER: u8 = 0x86;
 const STATISTICS_ANSWER: u8 = 0x87;
+const DESTROYED: u8 = 0x88;
 
 #[cfg(test)]
 mod tests;

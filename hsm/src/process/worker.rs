@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,14 +13,18 @@ use super::connection::{Connection, Interruption};
 use super::marker;
 use super::sandbox;
 use super::wire::{
-    AnswerBody, Configuration, LoginOutcome, Opened, RequestBody, WireError, WorkerAnswer, WorkerRequest,
-    WorkerStatistics, decode_request, encode_answer,
+    AnswerBody, Configuration, LoginOutcome, Opened, RequestBody, Task, WireError, WorkerAnswer,
+    WorkerRequest, WorkerStatistics, decode_request, encode_answer,
 };
 use crate::error::{Error, WorkerEnd};
 use crate::file::FileSigner;
-use crate::pkcs11::{LoginStep, LoginWatch, Pin, Pkcs11Signer};
-use crate::settings::Settings;
-use crate::signer::Signer;
+use crate::pkcs11::{
+    LoginStep, LoginWatch, LowCount, Pin, Pkcs11Signer, create_for, create_successor, destroy,
+};
+use crate::secret::Secret;
+use crate::settings::{DEFAULT_LABEL, Settings};
+use crate::signer::{PublicKey, Signer};
+use crate::uri::Pkcs11Uri;
 
 /// Is the worker: serves the node at the other end of standard input, a socket, until the node is done with it.
 ///
@@ -66,10 +71,11 @@ fn serve() -> Result<(), String> {
         let body = match (body, &mut served) {
             (RequestBody::Stop, _) => return Ok(()),
             (RequestBody::Configure(configuration), None) => match configure(configuration, &sender) {
-                Ok((signer, opened)) => {
+                Ok(Done::Opened(signer, opened)) => {
                     served = Some(signer);
                     AnswerBody::Opened(opened)
                 }
+                Ok(Done::Destroyed) => AnswerBody::Destroyed,
                 Err(error) => AnswerBody::Failed(error),
             },
             (RequestBody::Sign(message), Some(signer)) => match signer.sign(&message) {
@@ -134,23 +140,36 @@ fn answer(sender: &SharedConnection, id: u32, body: AnswerBody) -> Result<(), St
         .map_err(|_| "the node has closed the connection".to_owned())
 }
 
-/// Confines this process and opens the key.
-fn configure(configuration: Configuration, sender: &SharedConnection) -> Result<(Served, Opened), Error> {
+/// What became of a worker's task.
+#[expect(clippy::large_enum_variant, reason = "a process has one of it")]
+enum Done {
+    Opened(Served, Opened),
+    Destroyed,
+}
+
+/// Confines this process and does its task.
+fn configure(configuration: Configuration, sender: &SharedConnection) -> Result<Done, Error> {
     let Configuration {
         settings,
         secret,
-        wanted,
+        task,
+        mut low_count,
         closed,
     } = configuration;
     let sandbox = sandbox::confine(&settings, closed.as_deref());
     match settings {
         Settings::Pkcs11 { module, uri, pin, .. } => {
-            let pin = Pin {
+            let mut pin = || Pin {
                 source: pin.to_string(),
-                secret,
+                // The task may take two logins, and each of them keeps its PIN.
+                secret: Secret::new(secret.expose().to_vec()),
+                low_count: std::mem::replace(&mut low_count, LowCount::Stop),
                 watch: watch_logins(sender),
             };
-            let signer = Pkcs11Signer::open_with(&module, &uri, pin, wanted.as_ref())?;
+            let Some((uri, wanted)) = prepare(&module, uri, &mut pin, task)? else {
+                return Ok(Done::Destroyed);
+            };
+            let signer = Pkcs11Signer::open_with(&module, &uri, pin(), wanted.as_ref())?;
             let opened = Opened {
                 public_key: *signer.public_key(),
                 location: signer.location(),
@@ -158,9 +177,13 @@ fn configure(configuration: Configuration, sender: &SharedConnection) -> Result<
                 module: signer.module_description(),
                 sandbox,
             };
-            Ok((Served::Token(signer), opened))
+            Ok(Done::Opened(Served::Token(signer), opened))
         }
         Settings::File { path, .. } => {
+            // A file needs no vendor's code: the node makes and removes those itself.
+            let Task::Open(wanted) = task else {
+                return Err(Error::WorkerProtocol(WireError::Unexpected));
+            };
             let signer = FileSigner::open_wanted(&path, &secret, wanted.as_ref())?;
             let opened = Opened {
                 public_key: *signer.public_key(),
@@ -169,9 +192,33 @@ fn configure(configuration: Configuration, sender: &SharedConnection) -> Result<
                 module: None,
                 sandbox,
             };
-            Ok((Served::File(signer), opened))
+            Ok(Done::Opened(Served::File(signer), opened))
         }
     }
+}
+
+/// Does what comes before the opening, and returns which key is to be opened; none if there is none any more.
+fn prepare(
+    module: &Path,
+    uri: Pkcs11Uri,
+    pin: &mut impl FnMut() -> Pin,
+    task: Task,
+) -> Result<Option<(Pkcs11Uri, Option<PublicKey>)>, Error> {
+    let created = match task {
+        Task::Open(wanted) => return Ok(Some((uri, wanted))),
+        Task::Destroy(public_key) => {
+            destroy(module, &uri, pin(), &public_key)?;
+            return Ok(None);
+        }
+        Task::Create(algorithm) => {
+            let label = uri.object.as_deref().unwrap_or(DEFAULT_LABEL);
+            create_for(module, &uri, pin(), label, algorithm)?
+        }
+        Task::CreateNext { current, algorithm } => {
+            create_successor(module, &uri, pin(), &current, algorithm)?
+        }
+    };
+    Ok(Some((created.uri, Some(created.public_key))))
 }
 
 /// Returns what tells the node of logins while they happen: it must know if the worker dies in one.

@@ -156,6 +156,6 @@ fn a_pin_out_of_length_is_refused_and_not_repeated() {
     });
 }
 
-const CKF_USER_PIN_COUNT_LOW: u64 = 0x0001_0000;
-const CKF_USER_PIN_FINAL_TRY: u64 = 0x0002_0000;
+pub(crate) const CKF_USER_PIN_COUNT_LOW: u64 = 0x0001_0000;
+pub(crate) const CKF_USER_PIN_FINAL_TRY: u64 = 0x0002_0000;
 const CKF_USER_PIN_LOCKED: u64 = 0x0004_0000;

@@ -23,7 +23,10 @@ use fieldgate_hsm::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
+use crate::pin::{CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY};
 use crate::softhsm::{PIN, Token, key_uri, module, scenario, spy};
+
+mod making;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Longer than a worker takes to start on a machine that is busy with other tests.
@@ -331,27 +334,64 @@ fn a_wrong_pin_is_tried_once_in_all_starts() {
         assert!(!format!("{error} {error:?} {}", error.hint()).contains("999999"));
         assert_eq!(token.spied_calls("C_Initialize"), initialized);
 
-        // The right PIN passes the marker and is held up by the token's own warning.
-        let error = start(&token.pin()).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::PinBlocked {
-                    state: PinState::CountLow,
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
-        assert_eq!(token.spied_calls("C_Login"), 1);
         let marker = state_dir(token).join("pin.refused");
         assert!(marker.exists());
 
-        // A person logs in; then it works, and all is forgotten.
-        token.pkcs11_tool(&["--list-objects"]);
+        // The corrected PIN differs from the one that was refused, so the token's own warning does not hold it up.
         start(&token.pin()).unwrap().sign(b"message").unwrap();
-        assert!(!marker.exists());
+        assert_eq!(token.spied_calls("C_Login"), 2);
+        assert!(!marker.exists(), "all is forgotten");
+        assert_eq!(token_now().pin_state, None);
     });
+}
+
+/// One PIN that differs is tried against the token's warning, and not another one, be it the right one.
+#[test]
+fn a_second_wrong_pin_leaves_the_next_try_to_a_person() {
+    scenario(
+        "process::a_second_wrong_pin_leaves_the_next_try_to_a_person",
+        |token| {
+            token.create("identity", Algorithm::P256);
+            let start =
+                |pin: &SecretSource| ProcessSigner::start(process_settings(token, spy(), pin.clone()));
+            for (tries, wrong) in [(1, "999999"), (2, "888888")] {
+                let pin = token.write_secret(wrong, wrong);
+                let error = start(&pin).unwrap_err();
+                assert!(matches!(error, Error::PinRefused { .. }), "{error:?}");
+                assert_eq!(token.spied_calls("C_Login"), tries);
+            }
+            let third = token.write_secret("777777", "777777");
+            for pin in [&third, &token.pin()] {
+                let error = start(pin).unwrap_err();
+                let is_low =
+                    matches!(&error, Error::PinBlocked { state, .. } if *state == PinState::CountLow);
+                assert!(is_low, "{error:?}");
+            }
+            assert_eq!(token.spied_calls("C_Login"), 2);
+            token.pkcs11_tool(&["--list-objects"]);
+            start(&token.pin()).unwrap().sign(b"message").unwrap();
+        },
+    );
+}
+
+/// The last try is nobody's but a person's, whatever is known of the PIN.
+#[test]
+fn the_final_try_is_not_made_with_another_pin_either() {
+    scenario(
+        "process::the_final_try_is_not_made_with_another_pin_either",
+        |token| {
+            token.create("identity", Algorithm::P256);
+            let wrong = token.write_secret("wrong", "999999");
+            let start =
+                |pin: &SecretSource| ProcessSigner::start(process_settings(token, spy(), pin.clone()));
+            assert!(matches!(start(&wrong), Err(Error::PinRefused { .. })));
+            token.set_token_flags(CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY);
+            let error = start(&token.pin()).unwrap_err();
+            let is_final = matches!(&error, Error::PinBlocked { state, .. } if *state == PinState::FinalTry);
+            assert!(is_final, "{error:?}");
+            assert_eq!(token.spied_calls("C_Login"), 1);
+        },
+    );
 }
 
 /// The PIN changes on the token while the node runs, and the worker dies: the old PIN is tried once and never again.

@@ -142,11 +142,16 @@ const DEBIAN_PACKAGES: &[&str] = &[
     "libtss2-tcti-swtpm0",
     "libtss2-tcti-tabrmd0",
     "libtpm2-pkcs11-1",
+    "tpm2-tools",
     "dbus-daemon",
     "dbus-bin",
     // Network namespaces and what crosses them.
     "iproute2",
     "tcpdump",
+    // Mounts and namespaces of a test's own, timeouts; part of every Debian but the smallest images.
+    "util-linux",
+    "mount",
+    "coreutils",
     // Fault injection at the system call.
     "strace",
     // The second implementation of the protocol.

@@ -255,7 +255,6 @@ impl Scene {
                     | Output::Save { .. }
                     | Output::Time(_)
                     | Output::Forgotten(_)
-                    | Output::PeerTime { .. }
                     | Output::Event(_) => {}
                 }
             }

@@ -15,11 +15,17 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// Of no records, or of records about which nothing is known.
+    /// Of no records.
     pub const NOTHING: Self = Self {
         earliest: u64::MAX,
         latest: 0,
         vouched: true,
+    };
+    /// Of records about which nothing is known: at any time.
+    pub const UNKNOWN: Self = Self {
+        earliest: 0,
+        latest: u64::MAX,
+        vouched: false,
     };
 
     /// Takes one more record in.
@@ -36,10 +42,10 @@ impl Captured {
         self.vouched &= other.vouched;
     }
 
-    /// Returns earliest and latest, if there are any.
+    /// Returns earliest and latest, if there are any and they are known.
     #[must_use]
     pub const fn times(&self) -> Option<(u64, u64)> {
-        if self.earliest <= self.latest {
+        if self.earliest <= self.latest && self.latest != u64::MAX {
             Some((self.earliest, self.latest))
         } else {
             None

@@ -11,7 +11,8 @@ pub struct Gap {
     pub first: u64,
     /// Last sequence.
     pub last: u64,
-    /// Why: [`LostReason::Discarded`] or [`LostReason::Expired`].
+    /// Why: [`LostReason::Discarded`], [`LostReason::Expired`], or [`LostReason::Corrupt`] for what was found missing in front of
+    /// those.
     pub reason: LostReason,
     /// When they were captured, as far as that is known.
     pub captured: Captured,

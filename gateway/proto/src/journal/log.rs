@@ -159,6 +159,11 @@ pub struct Journal {
     state: JournalState,
     retry_at: Option<Instant>,
     expire_at: Option<Instant>,
+    /// What time it was when something last happened.
+    clock: Instant,
+    /// Reads that failed in a row, and when it is tried again.
+    read_failures: u32,
+    reread_at: Option<Instant>,
     outputs: VecDeque<Output>,
     key: Option<(JournalKey, SegmentSeal)>,
     /// The key of the segment last written to.
@@ -231,6 +236,9 @@ impl Journal {
             state: JournalState::Ready,
             retry_at: None,
             expire_at: settings.ttl.map(|_| Instant::START),
+            clock: Instant::START,
+            read_failures: 0,
+            reread_at: None,
             outputs: recovered
                 .surplus
                 .into_iter()
@@ -348,6 +356,7 @@ impl Journal {
 
     /// Takes the end of the write under way, and its buffer.
     pub fn handle_written(&mut self, now: Instant, bytes: Vec<u8>, result: Result<(), WriteFailed>) {
+        self.clock = now;
         let Some(written) = self.in_flight.take() else {
             return;
         };

@@ -9,7 +9,7 @@ use super::{
     cursor::Cursor,
     format::{BlockHeader, SECTOR, SegmentHeader},
     log::{Journal, Recovered, Segment},
-    scan::{Scanned, scan_segment},
+    scan::{Damage, Scanned, scan_segment},
     sealing::{JournalKey, SegmentSeal},
 };
 use crate::link::Class;
@@ -188,7 +188,13 @@ impl Recovery {
                     *last = (*last).max(sequence);
                 }
             }
-            Scanned::Damage(_) => whole.residue = true,
+            Scanned::Damage(damage) => {
+                whole.residue = true;
+                if matches!(damage, Damage::Block { .. }) {
+                    // Records whose block does not say any more when they were captured.
+                    whole.captured = Captured::UNKNOWN;
+                }
+            }
         });
         head.whole = Some(whole);
     }
@@ -331,7 +337,7 @@ impl Recovery {
         let mut residues = Vec::new();
         let mut last = intact;
         // What the first block of the segment behind says of the one before it.
-        let mut before = (0, Captured::NOTHING);
+        let mut before = (0, Captured::UNKNOWN);
         // From the newest to the oldest: a block written again after a failure stands in two, and the newer one counts.
         for (number, head) in self.heads.iter().rev() {
             let first = head.first();
@@ -347,7 +353,7 @@ impl Recovery {
             let captured = match (head.whole, before) {
                 (Some(whole), _) => whole.captured,
                 (None, (of, captured)) if of == *number => captured,
-                (None, _) => Captured::NOTHING,
+                (None, _) => Captured::UNKNOWN,
             };
             segments.insert(
                 *number,
@@ -362,7 +368,7 @@ impl Recovery {
                     seen: None,
                 },
             );
-            before = head.first_block.map_or((0, Captured::NOTHING), |header| {
+            before = head.first_block.map_or((0, Captured::UNKNOWN), |header| {
                 (header.previous, header.previous_captured)
             });
             last = first.saturating_sub(1);

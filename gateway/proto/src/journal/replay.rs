@@ -214,6 +214,11 @@ impl Replay {
         Replayed::Records(count)
     }
 
+    /// Forgets the read under way: it will be asked for again.
+    pub(super) const fn cancel_read(&mut self) {
+        self.waiting = None;
+    }
+
     /// Takes the bytes that were read, or none if reading failed: what should have been there is lost then.
     pub(super) fn handle_read(&mut self, bytes: Option<Vec<u8>>, segments: &BTreeMap<u64, Segment>) {
         let Some((position, len)) = self.waiting.take() else {

@@ -655,6 +655,20 @@ fn a_read_that_fails_loses_its_segment_and_no_more() {
         Copied::NotYet
     );
     machine.execute();
+    for _ in 0..5 {
+        assert!(machine.read.take().is_some());
+        machine.journal.handle_read(None);
+        let copied = machine
+            .journal
+            .copy_records(Class::Normal, 1, 10_000, 200, &mut out);
+        assert_eq!(copied, Copied::NotYet, "it is tried again after a while");
+        machine.pass(2_000);
+        let copied = machine
+            .journal
+            .copy_records(Class::Normal, 1, 10_000, 200, &mut out);
+        assert_eq!(copied, Copied::NotYet);
+        machine.execute();
+    }
     assert!(machine.read.take().is_some());
     machine.journal.handle_read(None);
     let Copied::Lost { last, .. } = machine

@@ -11,6 +11,7 @@
 //! What the peer says meanwhile is kept, up to a bound, and dealt with after the decision. A channel in use that is decided
 //! again goes on being served under the decision before until the next one comes.
 
+mod demands;
 mod waiting;
 
 use std::{sync::Arc, time::Duration};
@@ -269,9 +270,8 @@ impl Node {
             known.live_proof = true;
         }
         match self.by_channel.get(&channel).map(|entry| entry.used_for) {
-            Some(Use::Uplink { uplink }) => {
-                self.uplink_established(now, uplink);
-                self.admitted(now, channel, wire);
+            Some(Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority) => {
+                self.own_ready(now, channel, wire);
             }
             Some(_) => {
                 if let Some(pending) = self.accesses.by_channel.get(&channel) {
@@ -291,6 +291,7 @@ impl Node {
 
     pub(super) fn forget_access(&mut self, channel: ChannelId) {
         self.forget_lists(channel);
+        self.forget_questions(channel);
         drop(self.accesses.forget(channel));
         self.accesses.later.remove(&channel);
         self.accesses.guests.remove(&channel);

@@ -339,22 +339,9 @@ impl Node {
             "roles fit uses"
         );
         match entry.used_for {
-            Use::Registrar { neighbour } => {
-                self.registrar_established(now, neighbour, wire);
-                self.admitted(now, channel, wire);
+            Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority => {
+                self.own_established(now, channel, wire);
             }
-            Use::Uplink { uplink } => {
-                if self.uplinks[uplink].settings.live_proof {
-                    // It is up once the collector has proven that it holds its key.
-                    if self.channels.demand_proof(now, channel).is_err() {
-                        self.close_channel(channel, CloseCode::LIMIT);
-                    }
-                } else {
-                    self.uplink_established(now, uplink);
-                    self.admitted(now, channel, wire);
-                }
-            }
-            Use::Authority => self.authority_established(now, channel, wire),
             Use::Unknown { service } => self.authorise(now, channel, service, wire),
             Use::Member { .. } | Use::Gateway { .. } | Use::Asker => {}
         }

@@ -65,13 +65,6 @@ pub enum Output {
     Forgotten(Arc<StatusList>),
     /// The authority has signed what time it is now.
     Time(WallTime),
-    /// A peer says what time it is; nobody vouches for it.
-    PeerTime {
-        /// Who.
-        peer: Identifier,
-        /// What it says.
-        wall: WallTime,
-    },
     /// Something an operator cares about.
     Event(Event),
 }
@@ -206,6 +199,11 @@ pub enum Event {
     PeerRevoked {
         /// Who.
         peer: Identifier,
+    },
+    /// The list of the revoked names this node, or does so no more.
+    SelfRevoked {
+        /// Whether it does.
+        revoked: bool,
     },
     /// A channel was closed since the peer's credential is not good any more.
     PeerEnded {

@@ -11,6 +11,9 @@ mod service;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 pub(super) use client::TrustClient;
+#[cfg(test)]
+pub(super) use clock::FORWARDED_MAX;
+pub(super) use clock::Forwarding;
 pub(super) use lists::Lists;
 pub use service::{AuthorityAnswer, AuthorityRequest, AuthorityRequestKind};
 
@@ -50,6 +53,8 @@ pub struct TrustView {
     pub list_number: u64,
     /// How fresh it is.
     pub freshness: Freshness,
+    /// Whether it names this node.
+    pub self_revoked: bool,
     /// Peers served on a credential that counts for the time of grace only.
     pub peers_in_grace: usize,
 }
@@ -231,8 +236,7 @@ impl Node {
             TrustFrame::StatusHave { .. } => true,
             TrustFrame::StatusPart(part) => self.status_part(now, channel, part, wire),
             TrustFrame::TimePlease { nonce } => self.time_please(now, channel, used_for, nonce, wire),
-            TrustFrame::SignedTime { presentation } => self.signed_time(now, channel, presentation),
-            TrustFrame::OwnTime { nonce, wall } => self.peer_time(now, channel, nonce, wall),
+            TrustFrame::SignedTime { presentation } => self.signed_time(now, channel, presentation, wire),
             TrustFrame::Enrol {
                 request,
                 signed_request,
@@ -303,9 +307,15 @@ impl Node {
         self.say_have_again(now, wire);
         self.renew(now, entropy, wire);
         self.ask_time_again(now, entropy, wire);
+        self.forward_question(now, wire);
         let freshness = self.freshness(now);
         if self.trust.is_some() && self.lists.note_freshness(freshness) {
             self.event(Event::FreshnessChanged { freshness });
+        }
+        let own = self.channels.local().identifier();
+        let revoked = self.trust.as_ref().is_some_and(|trust| trust.is_revoked(&own));
+        if self.lists.note_self_revoked(revoked) {
+            self.event(Event::SelfRevoked { revoked });
         }
     }
 
@@ -355,6 +365,7 @@ impl Node {
             credential: trust.own().map(|own| Arc::clone(&own.credential)),
             list_number: trust.status().map_or(0, StatusList::number),
             freshness: trust.freshness(now.wall),
+            self_revoked: trust.is_revoked(&self.channels.local().identifier()),
             peers_in_grace: self.known.values().filter(|known| known.grace_said).count(),
         })
     }

@@ -3,7 +3,6 @@
 use crate::{
     channel::{begin_frame, finish_frame},
     identity::Identifier,
-    time::{ClockQuality, WallTime},
     wire::{Reader, WireError},
 };
 
@@ -28,7 +27,6 @@ const KIND_MANAGE: u8 = 0x38;
 const KIND_MANAGED: u8 = 0x39;
 
 const TIME_SIGNED: u8 = 1;
-const TIME_OWN: u8 = 2;
 
 /// A piece of a status list with its history, for an [`Assembler`](super::Assembler).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +64,6 @@ pub enum TrustFrame<'a> {
     SignedTime {
         /// History and signed statement.
         presentation: &'a [u8],
-    },
-    /// The time of whoever answers, which is as good as the answerer is trusted.
-    OwnTime {
-        /// The question it answers.
-        nonce: [u8; 16],
-        /// The answerer's clock. The wire tells a synchronised one and one set by the authority not apart.
-        wall: WallTime,
     },
     /// Asks to become a member.
     Enrol {
@@ -171,19 +162,6 @@ impl<'a> TrustFrame<'a> {
             TIME_SIGNED => Ok(Self::SignedTime {
                 presentation: rest(reader, "signed time", usize::MAX)?,
             }),
-            TIME_OWN => {
-                let nonce = reader.array("nonce")?;
-                let unix_millis = reader.u64("time")?;
-                let code = reader.u8("clock quality")?;
-                let quality = ClockQuality::from_code(code).ok_or_else(|| WireError::Value {
-                    field: "clock quality",
-                    value: u64::from(code),
-                })?;
-                Ok(Self::OwnTime {
-                    nonce,
-                    wall: WallTime { unix_millis, quality },
-                })
-            }
             form => Err(WireError::Value {
                 field: "form of time",
                 value: u64::from(form),
@@ -214,12 +192,6 @@ impl<'a> TrustFrame<'a> {
                 out.push(TIME_SIGNED);
                 out.extend_from_slice(presentation);
             }
-            Self::OwnTime { nonce, wall } => {
-                out.push(TIME_OWN);
-                out.extend_from_slice(&nonce);
-                out.extend_from_slice(&wall.unix_millis.to_be_bytes());
-                out.push(wall.quality.code());
-            }
             Self::Renew { request } | Self::Denied { request } => {
                 out.extend_from_slice(&request.to_be_bytes());
             }
@@ -247,7 +219,7 @@ impl<'a> TrustFrame<'a> {
             Self::StatusHave { .. } => KIND_STATUS_HAVE,
             Self::StatusPart(_) => KIND_STATUS_PART,
             Self::TimePlease { .. } => KIND_TIME_PLEASE,
-            Self::SignedTime { .. } | Self::OwnTime { .. } => KIND_TIME,
+            Self::SignedTime { .. } => KIND_TIME,
             Self::Enrol { .. } => KIND_ENROL,
             Self::Renew { .. } => KIND_RENEW,
             Self::Issued { .. } => KIND_ISSUED,

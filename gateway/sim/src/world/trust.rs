@@ -243,6 +243,7 @@ impl World<'_, '_> {
                 &mut trust.silences
             }
             NodeEvent::FreshnessChanged { .. }
+            | NodeEvent::SelfRevoked { .. }
             | NodeEvent::LinkUp { .. }
             | NodeEvent::LinkBroken { .. }
             | NodeEvent::Attached { .. }
@@ -256,7 +257,9 @@ impl World<'_, '_> {
             | NodeEvent::NameRegistered { .. }
             | NodeEvent::NotAuthorised { .. }
             | NodeEvent::SourceOpened { .. }
-            | NodeEvent::ReadingsMissing { .. }
+            | NodeEvent::ReadingsLost { .. }
+            | NodeEvent::Forgotten { .. }
+            | NodeEvent::CollectorSetBack { .. }
             | NodeEvent::SourceSetBack { .. }
             | NodeEvent::CredentialRefused { .. }
             | NodeEvent::ListRefused { .. }

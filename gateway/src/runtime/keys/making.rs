@@ -1,15 +1,16 @@
-//! Making the identity key, and changing it.
+//! Making the identity key, and changing it. As while the node runs, a token's module is loaded by a confined process of its own.
 
 use std::fs;
 
 use fieldgate_config::settings::OwnIdentity;
+use fieldgate_hsm::process::ProcessSettings;
 use fieldgate_proto::{
     identity::{ChangeDraft, ChangeHistory},
     time::WallTime,
 };
 
 use super::{
-    StartError, history_key, history_path, new_history, read_history, signer_key, signer_settings,
+    StartError, history_key, history_path, new_history, process_settings, read_history, signer_key,
     write_durably,
 };
 
@@ -31,9 +32,10 @@ pub(crate) fn create(
         );
     }
     fs::create_dir_all(state_dir).map_err(|error| StartError::file(state_dir, &error))?;
-    let (place, _) = signer_settings(&own.identity)?;
-    place.create(algorithm).map_err(|error| StartError::key(&error))?;
-    let mut signer = place.open().map_err(|error| StartError::key(&error))?;
+    let (process, _) = process_settings(&own.identity, &own.sandbox, state_dir)?;
+    let mut signer = process
+        .create(algorithm)
+        .map_err(|error| StartError::key(&error))?;
     let history = new_history(signer.as_mut(), wall)?;
     write_durably(&path, &history.to_bytes()).map_err(|error| StartError::file(&path, &error))?;
     Ok(history)
@@ -52,27 +54,33 @@ pub(crate) fn rotate(
     algorithm: Option<fieldgate_hsm::Algorithm>,
     wall: WallTime,
 ) -> Result<ChangeHistory, StartError> {
-    let path = history_path(&own.node.state_dir);
-    let history = read_history(&own.node.state_dir)?;
-    let (place, _) = signer_settings(&own.identity)?;
+    let state_dir = &own.node.state_dir;
+    let path = history_path(state_dir);
+    let history = read_history(state_dir)?;
+    let (process, _) = process_settings(&own.identity, &own.sandbox, state_dir)?;
     let key_error = |error: fieldgate_hsm::Error| StartError::key(&error);
     let broken = |error: fieldgate_proto::identity::IdentityError| {
         StartError::new(format!("identity: {error}")).hint(error.hint())
     };
     let current = signer_key(history.current_key())?;
     // What a rotation that was cut off has left would be in the way of this one.
-    place.commit_next(&current).map_err(key_error)?;
-    let mut before = place.open_key(Some(&current)).map_err(key_error)?;
+    process.signer.commit_next(&current).map_err(key_error)?;
+    let opening = ProcessSettings {
+        wanted: Some(current),
+        ..process.clone()
+    };
+    let mut before = opening.open().map_err(key_error)?;
     let algorithm = algorithm.unwrap_or_else(|| current.algorithm());
-    let mut next = place.create_next(&current, algorithm).map_err(key_error)?;
+    let making = process.clone();
+    let mut next = making.create_next(&current, algorithm).map_err(key_error)?;
     let draft =
         ChangeDraft::next(history, history_key(next.public_key())?, wall.unix_secs()).map_err(broken)?;
     let message = draft.message();
-    let own = next.sign(&message).map_err(key_error)?;
+    let taken_over = next.sign(&message).map_err(key_error)?;
     let handed_over = before.sign(&message).map_err(key_error)?;
-    let history = draft.finish(own, Some(handed_over)).map_err(broken)?;
+    let history = draft.finish(taken_over, Some(handed_over)).map_err(broken)?;
     write_durably(&path, &history.to_bytes()).map_err(|error| StartError::file(&path, &error))?;
-    place.commit_next(next.public_key()).map_err(key_error)?;
+    process.signer.commit_next(next.public_key()).map_err(key_error)?;
     Ok(history)
 }
 
@@ -81,14 +89,14 @@ pub(crate) fn rotate(
 /// # Errors
 /// [`StartError`] for a key that is there and cannot be removed.
 pub(crate) fn destroy_old(own: &OwnIdentity, history: &ChangeHistory) -> Result<usize, StartError> {
-    let (place, kind) = signer_settings(&own.identity)?;
+    let (process, kind) = process_settings(&own.identity, &own.sandbox, &own.node.state_dir)?;
     if kind != "token" {
         return Ok(0);
     }
     let mut destroyed = 0;
     let current = history.current_key();
     for change in history.changes().filter(|change| change.key != *current) {
-        match place.destroy(&signer_key(&change.key)?) {
+        match process.destroy(&signer_key(&change.key)?) {
             Ok(()) => destroyed += 1,
             Err(fieldgate_hsm::Error::KeyNotWanted { .. }) => {}
             Err(error) => return Err(StartError::key(&error)),

@@ -1,12 +1,22 @@
 //! What the core finds worth telling, in the words of the log.
 
-use fieldgate_proto::{node::Event, trust::Freshness};
+use fieldgate_proto::{
+    delivery::Lost,
+    identity::Identifier,
+    link::Class,
+    node::{Event, SourceIndex},
+    time::Now,
+    trust::Freshness,
+};
 
-use super::Trunk;
+use super::{
+    Trunk,
+    complaints::{Complaint, Say},
+};
 use crate::sinks::json::rfc3339;
 
 impl Trunk {
-    pub(super) fn handle_event(&mut self, event: Event) {
+    pub(super) fn handle_event(&mut self, now: Now, event: Event) {
         match event {
             Event::LinkUp {
                 connection,
@@ -54,8 +64,13 @@ impl Trunk {
                     "uplink down; readings stay in the journal"
                 );
             }
-            Event::SetBack { uplink, committed } => tracing::error!(
+            Event::SetBack {
+                uplink,
+                lane,
+                committed,
+            } => tracing::error!(
                 uplink = self.uplink(uplink),
+                class = lane.name(),
                 committed,
                 "the collector has readings this journal never gave out: the disk was set back. Move the journal's directory away \
                  to begin a new journal"
@@ -66,44 +81,110 @@ impl Trunk {
             Event::NameRegistered { member, name } => {
                 tracing::info!(%member, name, "name registered by member")
             }
-            Event::NotAuthorised { peer, service } => {
-                tracing::warn!(%peer, service, "refused: neither this node's file nor its policy allows it");
-            }
-            Event::SourceOpened { source } => {
-                let opened = self.node.sources().find(|view| view.info.index == source);
-                if let Some(view) = opened {
-                    let via = view.info.neighbour.map(|neighbour| self.neighbour(neighbour));
-                    let member = self.node.member_name(&view.info.gateway);
-                    self.collecting.open(&view, member, via);
-                }
-            }
-            Event::ReadingsMissing { source, first, last } => {
-                let name = self.collecting.name(source);
-                tracing::warn!(
-                    gateway = name,
-                    first,
-                    last,
-                    "readings are missing: gateway or collector was set back"
-                );
-            }
+            Event::SourceOpened { source } => self.source_opened(source),
+            Event::ReadingsLost { source, lost } => self.readings_lost(source, &lost),
+            Event::CollectorSetBack {
+                uplink,
+                lane,
+                confirmed,
+                committed,
+            } => self.collector_set_back((uplink, lane), confirmed, committed),
             Event::SourceSetBack { source } => {
-                let name = self.collecting.name(source);
+                let (gateway, class) = self.collecting.name_and_class(source);
                 tracing::warn!(
-                    gateway = name,
+                    gateway,
+                    class,
                     "the gateway's journal is older than what was received of it; it sends nothing"
                 );
             }
-            Event::PeerRevoked { .. }
-            | Event::PeerEnded { .. }
+            Event::Forgotten {
+                source,
+                confirmed,
+                received,
+            } => {
+                let (gateway, class) = self.collecting.name_and_class(source);
+                tracing::warn!(
+                    gateway,
+                    class,
+                    confirmed,
+                    received,
+                    "this collector was set back: it had confirmed more than it knows of; what the gateway still has comes again"
+                );
+            }
+            Event::NotAuthorised { peer, service } => {
+                self.complain(now, Complaint::NotAuthorised, peer, |repeated| {
+                    tracing::warn!(%peer, service, repeated, "refused: neither this node's file nor its policy allows it");
+                });
+            }
+            Event::PeerRevoked { peer } => self.complain(now, Complaint::Revoked, peer, |repeated| {
+                tracing::warn!(%peer, repeated, "peer is revoked; its channel is closed");
+            }),
+            Event::CredentialRefused { peer, error } => {
+                self.complain(now, Complaint::Credential, peer, |repeated| {
+                    tracing::warn!(%peer, %error, hint = error.hint(), repeated, "credential refused");
+                });
+            }
+            Event::ListRefused { peer, error } => self.complain(now, Complaint::List, peer, |repeated| {
+                tracing::warn!(%peer, %error, hint = error.hint(), repeated, "list of the revoked refused");
+            }),
+            Event::PeerEnded { .. }
+            | Event::SelfRevoked { .. }
             | Event::PeerInGrace { .. }
-            | Event::CredentialRefused { .. }
             | Event::CredentialTaken { .. }
             | Event::RenewalDenied
             | Event::ListTaken { .. }
-            | Event::ListRefused { .. }
             | Event::FreshnessChanged { .. }
             | Event::AuthorityUp
             | Event::AuthorityDown => log_trust(event),
+        }
+    }
+
+    fn source_opened(&mut self, source: SourceIndex) {
+        let opened = self.node.sources().find(|view| view.info.index == source);
+        if let Some(view) = opened {
+            let via = view.info.neighbour.map(|neighbour| self.neighbour(neighbour));
+            let member = self.node.member_name(&view.info.gateway);
+            self.collecting.open(&view, member, via);
+        }
+    }
+
+    fn readings_lost(&self, source: SourceIndex, lost: &Lost) {
+        let (gateway, class) = self.collecting.name_and_class(source);
+        tracing::warn!(
+            gateway,
+            class,
+            first = lost.first,
+            last = lost.last,
+            reason = lost.reason.name(),
+            "readings are lost; the sinks record the gap"
+        );
+    }
+
+    fn collector_set_back(&mut self, (uplink, lane): (usize, Class), confirmed: u64, committed: u64) {
+        tracing::warn!(
+            uplink = self.uplink(uplink),
+            class = lane.name(),
+            confirmed,
+            committed,
+            "the collector was set back: it has less than it had confirmed; what is still here is sent again"
+        );
+        let note = format!(
+            "the collector was set back: of {} readings it had confirmed up to {confirmed} and has up to {committed}; what is still \
+             here is sent again, the rest is recorded there as released",
+            lane.name()
+        );
+        self.uplink_notes.insert((uplink, lane), note);
+    }
+
+    /// Has `log` say what comes with every attempt of a peer, and how often it came since it was said last; not every time.
+    fn complain(&mut self, now: Now, complaint: Complaint, peer: Identifier, log: impl FnOnce(u64)) {
+        match self.complaints.note(now.instant, complaint, peer) {
+            Say::Nothing => {}
+            Say::This { repeated } => log(repeated),
+            Say::Crowd { unnamed } => {
+                log(0);
+                tracing::warn!(unnamed, "more peers are refused than are named here");
+            }
         }
     }
 }
@@ -111,7 +192,10 @@ impl Trunk {
 /// Logs what is about trust.
 fn log_trust(event: Event) {
     match event {
-        Event::PeerRevoked { peer } => tracing::warn!(%peer, "peer is revoked; its channel is closed"),
+        Event::SelfRevoked { revoked: true } => tracing::error!(
+            "this node is revoked: no member serves it any more; if that is a mistake, make it a new identity and enrol that"
+        ),
+        Event::SelfRevoked { revoked: false } => tracing::info!("this node is revoked no more"),
         Event::PeerEnded { peer, standing } => {
             tracing::warn!(%peer, standing = standing.name(), "channel closed: the peer's credential is not good any more");
         }
@@ -120,9 +204,6 @@ fn log_trust(event: Event) {
             expired = rfc3339(since.saturating_mul(1000)),
             "the peer's credential has expired; it is served for the time of grace"
         ),
-        Event::CredentialRefused { peer, error } => {
-            tracing::warn!(%peer, %error, hint = error.hint(), "credential refused");
-        }
         Event::CredentialTaken { not_after } => tracing::info!(
             until = rfc3339(not_after.saturating_mul(1000)),
             "credential taken"
@@ -135,9 +216,6 @@ fn log_trust(event: Event) {
             newly_revoked,
         } => {
             tracing::info!(number, newly_revoked, "list of the revoked taken");
-        }
-        Event::ListRefused { peer, error } => {
-            tracing::warn!(%peer, %error, hint = error.hint(), "list of the revoked refused");
         }
         Event::FreshnessChanged { freshness } => match freshness {
             Freshness::NoList => tracing::info!("there is no list of the revoked yet"),
@@ -164,8 +242,13 @@ fn log_trust(event: Event) {
         | Event::MemberAttached { .. }
         | Event::NameRegistered { .. }
         | Event::NotAuthorised { .. }
+        | Event::PeerRevoked { .. }
+        | Event::CredentialRefused { .. }
+        | Event::ListRefused { .. }
         | Event::SourceOpened { .. }
-        | Event::ReadingsMissing { .. }
+        | Event::ReadingsLost { .. }
+        | Event::CollectorSetBack { .. }
+        | Event::Forgotten { .. }
         | Event::SourceSetBack { .. } => {}
     }
 }

@@ -86,18 +86,30 @@ fn settings() -> impl Strategy<Value = Settings> {
     prop_oneof![token, file]
 }
 
+fn task() -> impl Strategy<Value = Task> {
+    let algorithm = || prop::sample::select(vec![Algorithm::P256, Algorithm::Ed25519]);
+    prop_oneof![
+        prop::option::of(public_key()).prop_map(Task::Open),
+        algorithm().prop_map(Task::Create),
+        (public_key(), algorithm()).prop_map(|(current, algorithm)| Task::CreateNext { current, algorithm }),
+        public_key().prop_map(Task::Destroy),
+    ]
+}
+
 fn request() -> impl Strategy<Value = WorkerRequest> {
     let configuration = (
         settings(),
         prop::collection::vec(any::<u8>(), 0..40),
-        prop::option::of(public_key()),
+        task(),
+        prop::sample::select(vec![LowCount::Stop, LowCount::TryOnce]),
         prop::option::of(path()),
     )
-        .prop_map(|(settings, secret, wanted, closed)| {
+        .prop_map(|(settings, secret, task, low_count, closed)| {
             RequestBody::Configure(Configuration {
                 settings,
                 secret: Secret::new(secret),
-                wanted,
+                task,
+                low_count,
                 closed,
             })
         });
@@ -355,6 +367,7 @@ fn answer() -> impl Strategy<Value = WorkerAnswer> {
         Just(()).prop_map(|()| AnswerBody::LoginBegun),
         outcome.prop_map(AnswerBody::LoginDone),
         opened().prop_map(AnswerBody::Opened),
+        Just(()).prop_map(|()| AnswerBody::Destroyed),
         any::<[u8; 64]>().prop_map(AnswerBody::Signed),
         error().prop_map(AnswerBody::Failed),
         prop::collection::vec(key, 0..3).prop_map(AnswerBody::Keys),
@@ -478,7 +491,8 @@ fn a_configuration_shows_no_secret() {
             key: SecretSource::Credential("key".into()),
         },
         secret: Secret::new(b"834271".to_vec()),
-        wanted: None,
+        task: Task::Open(None),
+        low_count: LowCount::Stop,
         closed: None,
     });
     let shown = format!("{:?}", WorkerRequest { id: 1, body });

@@ -246,6 +246,13 @@ pub(crate) fn a_reset_is_recovered_from<T: TokenUnderTest>(bench: &mut Bench<T>)
         assert_eq!(helped(&signer.recoveries()), round, "{:?}", signer.recoveries());
         assert_eq!(signer.recoveries().failed, 0);
     }
+    // Who opens the key anew in this process finds the module as it was before the reset; both signers work then.
+    T::reset(bench);
+    let mut another = bench.open(&created.uri).unwrap();
+    for signer in [&mut another, &mut signer] {
+        let signature = signer.sign(b"opened after").unwrap();
+        assert!(signer.public_key().verify(b"opened after", &signature));
+    }
 }
 
 /// How often any rung of the ladder helped.

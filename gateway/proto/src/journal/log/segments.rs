@@ -128,6 +128,7 @@ impl Journal {
     /// Takes the word that the collector of `uplink`, by its place among those given to the recovery, has everything up to
     /// `up_to`.
     pub fn handle_confirmed(&mut self, now: Instant, uplink: usize, up_to: u64) {
+        self.clock = now;
         let up_to = up_to.min(self.committed);
         let Some(position) = self
             .positions
@@ -147,11 +148,7 @@ impl Journal {
         self.tail.release(lowest);
         self.gaps.forget(lowest);
         self.observe(now);
-        let gone = self.gone();
-        let frees = self
-            .segments
-            .iter()
-            .any(|(number, segment)| self.is_free(*number, segment, gone));
+        let frees = self.free_segments(self.gone()).next().is_some();
         if frees && self.cursor_writing.is_none() {
             self.write_cursor();
         }
@@ -159,6 +156,10 @@ impl Journal {
 
     /// Writes the cursor, tries again what failed, and discards what is too old, whatever is due at `now`.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.clock = now.instant;
+        if self.reread_at.is_some_and(|at| now.instant >= at) {
+            self.reread_at = None;
+        }
         if self.cursor_due.is_some_and(|due| now.instant >= due) {
             self.cursor_due = None;
             if self.cursor_writing.is_none() && self.content() != self.cursor.content {
@@ -180,7 +181,7 @@ impl Journal {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let expire_at = self.expire_at.filter(|_| self.committed > self.gone());
-        [self.cursor_due, self.retry_at, expire_at]
+        [self.cursor_due, self.retry_at, self.reread_at, expire_at]
             .into_iter()
             .flatten()
             .min()
@@ -287,9 +288,18 @@ impl Journal {
                 .is_some_and(|written| written.segment == number)
     }
 
-    /// Returns whether a segment holds nothing after `gone` and nothing will be written to it.
-    fn is_free(&self, number: u64, segment: &Segment, gone: u64) -> bool {
-        !self.is_in_use(number) && segment.last <= gone
+    /// Returns the segments that hold nothing after `gone` and are not written to any more. The one with the highest sequences
+    /// stays: without a cursor it is all that tells which sequences were given out.
+    fn free_segments(&self, gone: u64) -> impl Iterator<Item = u64> {
+        let with_records = self.segments.iter().filter(|(_, segment)| segment.first > 0);
+        let newest = with_records.max_by_key(|(_, segment)| segment.last);
+        let newest = newest.map(|(number, _)| *number);
+        self.segments
+            .iter()
+            .filter(move |(number, segment)| {
+                segment.last <= gone && Some(**number) != newest && !self.is_in_use(**number)
+            })
+            .map(|(number, _)| *number)
     }
 
     fn has_room_for_segment(&self) -> bool {
@@ -299,12 +309,7 @@ impl Journal {
 
     /// Deletes segments that the cursor on disk frees.
     fn delete_freed(&mut self) {
-        let free: Vec<u64> = self
-            .segments
-            .iter()
-            .filter(|(number, segment)| self.is_free(**number, segment, self.gone_safe))
-            .map(|(number, _)| *number)
-            .collect();
+        let free: Vec<u64> = self.free_segments(self.gone_safe).collect();
         for number in free {
             self.segments.remove(&number);
             self.replay.forget(number);
@@ -328,6 +333,18 @@ impl Journal {
 
     /// Makes a gap of everything up to the end of a segment. It is deleted when the cursor says so on stable storage.
     fn discard(&mut self, segment: &Segment, reason: LostReason) {
+        let gone = self.gone();
+        if segment.first > gone.saturating_add(1) {
+            // What should stand before it is not there, and not because of any policy.
+            let missing = segment.first.saturating_sub(1);
+            self.gaps.extend(Gap {
+                first: gone.saturating_add(1),
+                last: missing,
+                reason: LostReason::Corrupt,
+                captured: Captured::UNKNOWN,
+            });
+            self.stats.lost = self.stats.lost.saturating_add(missing.saturating_sub(gone));
+        }
         let gone = self.gone();
         let count = segment.last.saturating_sub(gone);
         self.gaps.extend(Gap {

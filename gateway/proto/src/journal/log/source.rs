@@ -1,5 +1,7 @@
 //! Giving a lane's records to uplinks.
 
+use std::time::Duration;
+
 use super::Journal;
 use crate::{
     delivery::LostReason,
@@ -9,8 +11,16 @@ use crate::{
 };
 
 impl Journal {
-    /// Takes the bytes of the read under way, `None` if it failed.
+    /// Takes the bytes of the read under way, `None` if it failed: it is tried again a few times before what should have been
+    /// there is given up.
     pub fn handle_read(&mut self, bytes: Option<Vec<u8>>) {
+        if bytes.is_none() && self.read_failures < READ_TRIES {
+            self.read_failures += 1;
+            self.reread_at = Some(self.clock + READ_INTERVAL);
+            self.replay.cancel_read();
+            return;
+        }
+        self.read_failures = 0;
         self.replay.handle_read(bytes, &self.segments);
     }
 
@@ -92,6 +102,9 @@ impl RecordSource for Journal {
                 Copied::NotYet
             };
         }
+        if self.reread_at.is_some() {
+            return Copied::NotYet;
+        }
         self.prepare_opener();
         match self
             .replay
@@ -111,3 +124,8 @@ impl RecordSource for Journal {
         }
     }
 }
+
+/// How often a read that failed is tried again.
+const READ_TRIES: u32 = 5;
+/// How long after a read failed it is tried again.
+const READ_INTERVAL: Duration = Duration::from_secs(2);

@@ -145,6 +145,23 @@ impl Journal {
         first.map_or(nothing, |first| first.max(behind_gaps))
     }
 
+    /// Returns what was discarded and is not known to every collector, oldest first.
+    pub fn gaps(&self) -> impl Iterator<Item = &Gap> {
+        self.gaps.iter()
+    }
+
+    /// Returns how many gaps there are.
+    #[must_use]
+    pub fn gap_count(&self) -> usize {
+        self.gaps.iter().count()
+    }
+
+    /// Returns the sequence that was given out last.
+    #[must_use]
+    pub const fn last_given(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
     /// Returns the bytes of records that wait to be written.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {

@@ -400,7 +400,7 @@ fn another_policy_is_asked_about_everybody_and_closes_nobody_for_want_of_room() 
     }
     let (now, authority) = (net.now, &mut net.hosts[AUTHORITY]);
     authority.node.authorise_all_again(now, &mut authority.buffers);
-    let mut asked = std::collections::BTreeSet::new();
+    let mut asked = BTreeSet::new();
     loop {
         let mut attempts = Vec::new();
         while let Some(output) = authority.node.poll_output() {

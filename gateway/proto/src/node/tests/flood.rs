@@ -6,7 +6,7 @@ use super::{fleet::*, net::*};
 use crate::{
     channel::{frames, put_frame},
     identity::Identifier,
-    time::{ClockQuality, WallTime},
+    time::ClockQuality,
     trust::{STATUS_LEN_MAX, StatusPart, TrustFrame, status_parts},
 };
 
@@ -60,9 +60,6 @@ enum Said {
         asked: bool,
         genuine: bool,
     },
-    OwnTime {
-        asked: bool,
-    },
     Enrol(Vec<u8>),
     Renew(u32),
     Issued {
@@ -105,7 +102,6 @@ fn said() -> impl Strategy<Value = Said> {
         }),
         Just(Said::TimePlease),
         (any::<bool>(), any::<bool>()).prop_map(|(asked, genuine)| Said::SignedTime { asked, genuine }),
-        any::<bool>().prop_map(|asked| Said::OwnTime { asked }),
         prop::collection::vec(any::<u8>(), 1..200).prop_map(Said::Enrol),
         request.clone().prop_map(Said::Renew),
         (request.clone(), any::<bool>()).prop_map(|(request, own)| Said::Issued { request, own }),
@@ -196,14 +192,6 @@ fn put(net: &mut Net, from: usize, to: usize, said: &Said, out: &mut Vec<u8>) {
             }
             .put(out);
         }
-        Said::OwnTime { asked } => TrustFrame::OwnTime {
-            nonce: nonce(net, to, *asked),
-            wall: WallTime {
-                unix_millis: u64::MAX,
-                quality: ClockQuality::Synchronised,
-            },
-        }
-        .put(out),
         Said::Enrol(bytes) => TrustFrame::Enrol {
             request: 1,
             signed_request: bytes,

@@ -305,11 +305,9 @@ impl Host {
                     SavedPart::Own => self.saved.own = bytes,
                 }
             }
-            other @ (Output::Sign { .. }
-            | Output::Asked { .. }
-            | Output::Forgotten(_)
-            | Output::Time(_)
-            | Output::PeerTime { .. }) => self.outputs.push(other),
+            other @ (Output::Sign { .. } | Output::Asked { .. } | Output::Forgotten(_) | Output::Time(_)) => {
+                self.outputs.push(other)
+            }
             Output::Dial { .. }
             | Output::CloseConnection { .. }
             | Output::Released { .. }
@@ -542,8 +540,7 @@ impl Net {
                         | Output::Asked { .. }
                         | Output::Save { .. }
                         | Output::Forgotten(_)
-                        | Output::Time(_)
-                        | Output::PeerTime { .. }) => host.answer(now, &mut self.entropy, other),
+                        | Output::Time(_)) => host.answer(now, &mut self.entropy, other),
                     }
                 }
                 for neighbour in dials {

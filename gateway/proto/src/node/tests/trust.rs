@@ -72,3 +72,85 @@ fn a_collector_whose_proof_never_comes_gets_nothing() {
 fn sent(uplink: &UplinkView) -> u64 {
     uplink.lanes.0.iter().map(|lane| lane.stats.sent).sum()
 }
+
+/// Has a host demand a live proof of everybody it reaches itself.
+fn demand_of_all(net: &mut Net, host: usize) {
+    let now = net.now_at(host);
+    let host = &mut net.hosts[host];
+    let peers = host.node.own_peers();
+    assert!(!peers.is_empty());
+    host.node.set_proof_demands(now, peers);
+}
+
+#[test]
+fn a_relay_is_not_used_before_its_live_proof() {
+    let mut net = fleet(|_| {});
+    demand_of_all(&mut net, GATEWAY);
+    net.hosts[RELAY].signs = false;
+    net.pass(20);
+    let state = net.hosts[GATEWAY].node.neighbours().next().unwrap().state;
+    assert!(matches!(state, NeighbourState::Attaching { .. }), "{state:?}");
+    assert_eq!(net.delivered(), 0);
+    assert_eq!(net.view(GATEWAY).list_number, 0, "nor is its word taken");
+    // A token that is away for longer than a proof is waited for.
+    net.pass(20);
+    net.hosts[RELAY].signs = true;
+    net.pass(60);
+    assert_eq!(net.delivered(), 100);
+    assert_eq!(net.view(GATEWAY).state, AuthorityState::Up);
+}
+
+#[test]
+fn both_ends_may_demand_a_live_proof() {
+    let mut net = fleet(|_| {});
+    let authority = net.identifier(AUTHORITY);
+    for host in [GATEWAY, COLLECTOR, AUTHORITY] {
+        demand_of_all(&mut net, host);
+    }
+    for host in 0..4 {
+        net.hosts[host].policy = Some(proving(authority));
+    }
+    net.pass(5);
+    assert_eq!(net.delivered(), 100);
+    assert_eq!(net.lists(), [1, 1, 1, 1]);
+    assert_eq!(net.view(GATEWAY).state, AuthorityState::Up);
+}
+
+#[test]
+fn a_demand_that_comes_later_concerns_the_channels_that_are_open() {
+    let mut net = fleet(|_| {});
+    net.pass(3);
+    let is_registrar = |used_for| matches!(used_for, Use::Registrar { .. });
+    let channel = net.hosts[GATEWAY].channel(is_registrar);
+    demand_of_all(&mut net, GATEWAY);
+    net.pass(40);
+    assert_eq!(
+        net.hosts[GATEWAY].channel(is_registrar),
+        channel,
+        "it was proven in it"
+    );
+    // Another time nobody proves anything.
+    let mut net = fleet(|_| {});
+    net.pass(3);
+    let channel = net.hosts[GATEWAY].channel(is_registrar);
+    net.hosts[RELAY].signs = false;
+    demand_of_all(&mut net, GATEWAY);
+    net.pass(40);
+    let known = &net.hosts[GATEWAY].node.known;
+    assert!(!known.contains_key(&channel), "it has ended");
+}
+
+#[test]
+fn a_node_knows_whom_it_reaches_itself() {
+    let net = fleet(|_| {});
+    let peers = |host: usize| net.hosts[host].node.own_peers();
+    assert_eq!(
+        peers(GATEWAY),
+        [
+            (Service::Registrar, net.identifier(RELAY)),
+            (Service::Uplink, net.identifier(COLLECTOR)),
+            (Service::Authority, net.identifier(AUTHORITY)),
+        ]
+    );
+    assert_eq!(peers(AUTHORITY), [(Service::Registrar, net.identifier(RELAY))]);
+}

@@ -82,6 +82,11 @@ impl TrustClient {
         self.state
     }
 
+    /// Returns the channel to the authority, if it is up.
+    pub(super) fn channel_up(&self) -> Option<ChannelId> {
+        self.channel.filter(|_| self.state == AuthorityState::Up)
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.retry_at.filter(|_| self.state == AuthorityState::Waiting)
     }

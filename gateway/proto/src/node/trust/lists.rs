@@ -25,6 +25,8 @@ pub(in crate::node) struct Lists {
     /// Channels that the newest list goes to, and when its next part is due.
     sending: BTreeSet<(Instant, ChannelId)>,
     freshness: Option<Freshness>,
+    /// Whether the list named this node when that was looked at last.
+    self_revoked: bool,
     /// At the authority itself: the numbers of the lists it knows to have signed.
     issued: Option<BTreeSet<u64>>,
     /// Nobody is sent a list before then: the authority has just learned of somebody whom the one held does not name.
@@ -81,6 +83,11 @@ impl Lists {
     fn is_forgotten(&self, number: u64) -> bool {
         let Some(issued) = &self.issued else { return false };
         number > issued.first().copied().unwrap_or(0) && !issued.contains(&number)
+    }
+
+    /// Takes note of whether the list names this node; returns whether that is otherwise than before.
+    pub(super) const fn note_self_revoked(&mut self, revoked: bool) -> bool {
+        std::mem::replace(&mut self.self_revoked, revoked) != revoked
     }
 
     /// Takes note of how fresh the list is; returns whether that is another than before.

@@ -4,7 +4,7 @@ use super::{ANSWER_WITHIN, MANAGE_LEN_MAX, UNANSWERED_MAX};
 use crate::{
     channel::ChannelId,
     identity::Identifier,
-    node::{ChannelEntry, Node, Output, Use, Wire},
+    node::{Node, Output, Use, Wire},
     time::Now,
     trust::{PRESENTATION_LEN_MAX, Rights, TrustFrame},
 };
@@ -60,13 +60,9 @@ impl Node {
         answer: &AuthorityAnswer,
         wire: &mut dyn Wire,
     ) {
-        if !matches!(
-            self.by_channel.get(&channel),
-            Some(ChannelEntry {
-                used_for: Use::Asker,
-                ..
-            })
-        ) {
+        let used_for = self.by_channel.get(&channel).map(|entry| entry.used_for);
+        let told_time = matches!(answer, AuthorityAnswer::Time(_));
+        if used_for.is_none() || used_for != Some(Use::Asker) && !told_time {
             return;
         }
         if let Some(known) = self.known.get_mut(&channel) {
@@ -105,7 +101,11 @@ impl Node {
         request: u32,
         kind: AuthorityRequestKind,
     ) -> bool {
-        let (Use::Asker, Some(known)) = (used_for, self.known.get_mut(&channel)) else {
+        // What time it is everybody may ask, be it that this node came to them: relays do.
+        if used_for != Use::Asker && !matches!(kind, AuthorityRequestKind::Time(_)) {
+            return false;
+        }
+        let Some(known) = self.known.get_mut(&channel) else {
             return false;
         };
         let requests = &mut known.dealings.requests;

@@ -243,27 +243,6 @@ fn a_frame_of_another_form_is_refused() {
 }
 
 #[test]
-fn a_time_does_not_tell_who_set_the_clock() {
-    let frame = TrustFrame::OwnTime {
-        nonce: [1; 16],
-        wall: at(BEGIN, ClockQuality::Authority),
-    };
-    let mut out = Vec::new();
-    frame.put(&mut out);
-    let (kind, body) = frames(&out)
-        .next()
-        .expect("there is a frame")
-        .expect("it is well-formed");
-    assert_eq!(
-        TrustFrame::decode(kind, body),
-        Ok(Some(TrustFrame::OwnTime {
-            nonce: [1; 16],
-            wall: synchronised(BEGIN)
-        }))
-    );
-}
-
-#[test]
 fn every_error_says_what_to_do() {
     let errors = [
         TrustError::NoAuthority,
@@ -299,14 +278,7 @@ fn any_frame(bytes: &[u8], words: (u32, u32, u64), which: u8) -> TrustFrame<'_> 
         }),
         2 => TrustFrame::TimePlease { nonce },
         3 => TrustFrame::SignedTime { presentation: bytes },
-        4 => TrustFrame::OwnTime {
-            nonce,
-            wall: WallTime {
-                unix_millis: number,
-                quality: ClockQuality::from_code(u8::try_from(offset % 3).expect("it is small"))
-                    .expect("the code exists"),
-            },
-        },
+        4 => TrustFrame::TimePlease { nonce: [which; 16] },
         5 => TrustFrame::Enrol {
             request,
             signed_request: bytes,

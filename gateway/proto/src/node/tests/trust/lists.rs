@@ -596,3 +596,36 @@ fn who_is_not_the_authority_is_not_believed_about_what_it_forgot() {
     assert_eq!(forgotten(&net).len(), count);
     assert_eq!(net.view(AUTHORITY).list_number, 5);
 }
+
+#[test]
+fn a_node_learns_from_the_list_it_holds_that_it_is_revoked() {
+    let mut net = fleet(|_| {});
+    net.pass(2);
+    let said = |net: &Net| {
+        let events = net.hosts[GATEWAY].events.iter();
+        events
+            .filter_map(|event| {
+                let Event::SelfRevoked { revoked } = event else {
+                    return None;
+                };
+                Some(*revoked)
+            })
+            .collect::<Vec<bool>>()
+    };
+    assert!(!net.view(GATEWAY).self_revoked);
+    let subject = net.identifier(GATEWAY);
+    net.authority().revoked.insert(subject);
+    let secs = net.now_at(AUTHORITY).wall.unix_secs();
+    let list = net.authority().list_numbered(2, secs);
+    // As it would come with a file.
+    net.give_list(GATEWAY, &list);
+    net.pass(10);
+    assert!(net.view(GATEWAY).self_revoked);
+    assert_eq!(said(&net), [true], "once");
+    net.authority().revoked.clear();
+    let list = net.authority().list_numbered(3, secs);
+    net.give_list(GATEWAY, &list);
+    net.pass(2);
+    assert!(!net.view(GATEWAY).self_revoked);
+    assert_eq!(said(&net), [true, false]);
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    node::trust::FORWARDED_MAX,
     time::{ClockQuality, WallTime},
     trust::TrustFrame,
 };
@@ -23,17 +24,6 @@ fn times(net: &Net) -> Vec<WallTime> {
     times.collect()
 }
 
-fn peer_times(net: &Net) -> Vec<WallTime> {
-    let outputs = net.hosts[GATEWAY].outputs.iter();
-    let times = outputs.filter_map(|output| {
-        let Output::PeerTime { wall, .. } = output else {
-            return None;
-        };
-        Some(*wall)
-    });
-    times.collect()
-}
-
 #[test]
 fn a_node_that_begins_in_1970_works_and_is_told_the_time() {
     let mut net = fleet(|_| {});
@@ -41,11 +31,11 @@ fn a_node_that_begins_in_1970_works_and_is_told_the_time() {
     net.pass(3);
     assert_eq!(net.delivered(), 100);
     let told = times(&net);
-    assert_eq!(told.len(), 1);
+    // Whoever is reached is asked at once; its clock stays as it was in this test.
+    assert!((1..=2).contains(&told.len()), "{told:?}");
     assert_eq!(told[0].quality, ClockQuality::Authority);
     let wrong = told[0].unix_millis.abs_diff(net.now.wall.unix_millis);
     assert!(wrong <= 3_000, "{wrong} ms");
-    assert!(!peer_times(&net).is_empty(), "peers are asked as well");
 }
 
 #[test]
@@ -224,80 +214,131 @@ fn a_forged_time_is_refused() {
     assert_eq!(net.hosts[GATEWAY].node.stats().bad_frames, 2);
 }
 
+/// A gateway that begins in 1970 and has no way to the authority but its peers.
+fn without_way() -> Net {
+    let mut net = fleet(|plan| plan.settings[GATEWAY].authority_ways.clear());
+    net.hosts[GATEWAY].clock = BEGINNING;
+    net
+}
+
 #[test]
-fn a_peer_answers_once_for_each_question() {
+fn the_authoritys_time_comes_through_a_peer() {
+    let mut net = without_way();
+    net.pass(5);
+    let told = times(&net);
+    // Relay and collector were asked, first the one and then both; each question has one answer.
+    assert!((1..=2).contains(&told.len()), "{told:?}");
+    assert_eq!(told[0].quality, ClockQuality::Authority);
+    let wrong = told[0].unix_millis.abs_diff(net.now.wall.unix_millis);
+    assert!(wrong <= 5_000, "{wrong} ms");
+    assert_eq!(
+        net.hosts[GATEWAY].node.stats().bad_frames,
+        0,
+        "the other is no fault"
+    );
+    for host in [RELAY, COLLECTOR] {
+        assert_eq!(net.hosts[host].node.forwarding.len(), 0);
+    }
+}
+
+#[test]
+fn a_relay_asks_the_authority_that_came_to_it() {
     let mut net = fleet(|plan| {
-        for settings in &mut plan.settings {
-            settings.authority_ways.clear();
+        for host in [GATEWAY, RELAY, COLLECTOR] {
+            plan.settings[host].authority_ways.clear();
         }
     });
     net.hosts[GATEWAY].clock = BEGINNING;
-    net.pass(3);
-    let before = peer_times(&net);
-    assert!((2..=4).contains(&before.len()), "relay and collector: {before:?}");
-    for wall in &before {
-        assert!(wall.unix_millis.abs_diff(net.now.wall.unix_millis) <= 3_000);
-        assert_eq!(wall.quality, ClockQuality::Synchronised);
-    }
-    // Any number of answers, to that question and to none.
-    let gateway = net.identifier(GATEWAY);
-    let channel = net.hosts[RELAY].channel_with(gateway).unwrap();
-    let mut frames = Vec::new();
-    for n in 0..200 {
-        let wall = net.now.wall;
-        TrustFrame::OwnTime { nonce: [n; 16], wall }.put(&mut frames);
-    }
-    net.say(RELAY, channel, &frames);
-    net.settle();
-    assert_eq!(peer_times(&net), before);
-    assert_eq!(net.hosts[GATEWAY].node.stats().bad_frames, 200);
-    assert_eq!(times(&net), []);
+    net.pass(5);
+    assert!((1..=2).contains(&times(&net).len()));
+    // For itself, too.
+    let mut net = fleet(|plan| plan.settings[RELAY].authority_ways.clear());
+    net.hosts[RELAY].clock = BEGINNING;
+    net.pass(70);
+    let mut told = net.hosts[RELAY].outputs.iter();
+    assert!(told.any(|output| matches!(output, Output::Time(_))));
 }
 
 #[test]
-fn a_peer_answers_in_time_and_only_once() {
-    let mut net = fleet(|_| {});
-    // The relay answers nothing by itself; what it is asked the authority is asked too.
-    for host in [GATEWAY, RELAY] {
-        net.hosts[host].clock = BEGINNING;
-    }
+fn what_a_peer_makes_up_repeats_or_holds_back_does_not_count() {
+    let mut net = without_way();
     net.authority().mood = Mood::IsSilent;
     net.pass(4);
     let channel = net.hosts[RELAY].channel_with(net.identifier(GATEWAY)).unwrap();
-    let answer = |net: &mut Net, wall| {
-        let nonce = net.question(GATEWAY).unwrap();
+    let nonce = net.question(COLLECTOR).unwrap();
+    let millis = net.now.wall.unix_millis;
+    let genuine = net.authority().time(nonce, millis);
+    let other = net.authority().time([9; 16], millis);
+    let mut forged = genuine.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    let say = |net: &mut Net, presentation: &[u8]| {
         let mut frames = Vec::new();
-        TrustFrame::OwnTime { nonce, wall }.put(&mut frames);
-        let before = peer_times(net).len();
+        TrustFrame::SignedTime { presentation }.put(&mut frames);
         net.say(RELAY, channel, &frames);
         net.settle();
-        peer_times(net).len() - before
+        times(net).len()
     };
-    let wall = net.now.wall;
-    assert_eq!(answer(&mut net, wall), 1);
-    assert_eq!(answer(&mut net, wall), 0);
-    // The next question, answered too late, and the one after, answered by somebody who does not know.
-    net.pass(60 + 31);
-    assert_eq!(answer(&mut net, wall), 0);
-    net.pass(35);
-    assert_eq!(answer(&mut net, WallTime::default()), 0);
-    assert_eq!(answer(&mut net, wall), 0);
-    net.pass(60);
-    assert_eq!(answer(&mut net, wall), 1);
+    assert_eq!(say(&mut net, &other), 0, "it answers no question");
+    assert_eq!(say(&mut net, &forged), 0);
+    assert_eq!(
+        say(&mut net, &genuine),
+        0,
+        "nor is who forged looked at for a while"
+    );
+    net.pass(11);
+    assert_eq!(say(&mut net, &genuine), 1);
+    assert_eq!(say(&mut net, &genuine), 1, "once");
+    // The next question, and its answer after half a minute.
+    let before = net.question(COLLECTOR);
+    net.pass(50);
+    let nonce = net.question(COLLECTOR);
+    assert_ne!(nonce, before);
+    let late = net.authority().time(nonce.unwrap(), millis);
+    net.pass(31);
+    assert_eq!(say(&mut net, &late), 1);
 }
 
 #[test]
-fn a_peer_that_does_not_know_the_time_does_not_tell_it() {
-    let mut net = fleet(|_| {});
-    for host in [GATEWAY, RELAY] {
-        net.hosts[host].clock = BEGINNING;
+fn questions_that_are_passed_on_are_few_and_forgotten_in_time() {
+    let mut net = without_way();
+    net.authority().mood = Mood::IsSilent;
+    net.pass(2);
+    let channel = net.hosts[GATEWAY].channel(|used_for| matches!(used_for, Use::Uplink { .. }));
+    let before = net.hosts[COLLECTOR].node.stats().bad_frames;
+    for n in 0..100 {
+        let mut frames = Vec::new();
+        TrustFrame::TimePlease { nonce: [n; 16] }.put(&mut frames);
+        net.say(GATEWAY, channel, &frames);
+        net.settle();
     }
+    assert_eq!(
+        net.hosts[COLLECTOR].node.stats().bad_frames,
+        before + 99,
+        "it asked a moment ago"
+    );
+    for n in 100..200 {
+        let mut frames = Vec::new();
+        TrustFrame::TimePlease { nonce: [n; 16] }.put(&mut frames);
+        net.pass(1);
+        net.say(GATEWAY, channel, &frames);
+        net.settle();
+        assert!(net.hosts[COLLECTOR].node.forwarding.len() <= FORWARDED_MAX);
+    }
+    net.pass(32);
+    assert!(
+        net.hosts[COLLECTOR].node.forwarding.len() <= 1,
+        "its own question a minute"
+    );
+}
+
+#[test]
+fn nobody_is_told_where_the_authority_is_not_reached() {
+    let mut net = without_way();
     net.dials.remove(&(AUTHORITY, 0));
     net.dials.remove(&(RELAY, 0));
-    net.hosts[COLLECTOR].clock = BEGINNING;
     net.pass(70);
     assert_eq!(net.delivered(), 100);
-    assert_eq!((times(&net), peer_times(&net)), (Vec::new(), Vec::new()));
+    assert_eq!(times(&net), []);
 }
 
 #[test]
@@ -316,9 +357,16 @@ fn a_flood_of_questions_gets_one_answer_a_second() {
     }
     net.settle();
     assert_eq!(net.hosts[RELAY].node.stats().bad_frames, before + 199);
+    let gateway = net.identifier(GATEWAY);
+    let asked =
+        net.authority().requests.iter().filter(|request| {
+            request.peer == gateway && matches!(request.kind, AuthorityRequestKind::Time(_))
+        });
+    assert_eq!(asked.count(), 1);
+    // And one through the relay.
     assert_eq!(
         net.authority()
             .count(|kind| matches!(kind, AuthorityRequestKind::Time(_))),
-        1
+        2
     );
 }
