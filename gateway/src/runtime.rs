@@ -212,6 +212,7 @@ impl NodeHandle {
                 status.uplinks = trunk.uplinks;
                 status.sources = trunk.sources;
                 status.sinks = trunk.sinks;
+                status.ledger = trunk.ledger;
                 status.delivered = trunk.delivered;
                 status.trust = trunk.trust;
             }

@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
+    ledger::LedgerStatus,
     tpm::TpmStatus,
     trust::{TokenStatus, TrustStatus},
 };
 use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 
 mod delivery;
+mod ledger;
 mod tpm;
 mod trust;
 
@@ -58,6 +60,9 @@ pub(crate) struct NodeStatus {
     pub(crate) sources: Vec<SourceStatus>,
     /// Sinks, on a collector.
     pub(crate) sinks: Vec<SinkStatus>,
+    /// Proofs of where readings came from, where a collector keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ledger: Option<LedgerStatus>,
 }
 
 /// Whether the node does what its file says.
@@ -207,6 +212,7 @@ impl NodeStatus {
         reasons.extend(self.journal.iter().flat_map(JournalStatus::reasons));
         reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
+        reasons.extend(self.ledger.iter().filter_map(LedgerStatus::reason));
         for sink in self.sinks.iter().filter(|sink| !sink.reachable) {
             reasons.push(format!(
                 "sink {}: not reachable; gateways keep their readings",
@@ -307,6 +313,9 @@ impl NodeStatus {
                 sink.confirmed,
                 bytes(sink.waiting_bytes)
             )?;
+        }
+        if let Some(ledger) = &self.ledger {
+            ledger.write_text(out)?;
         }
         Ok(())
     }

@@ -100,8 +100,9 @@ fn nothing(held: Option<(u64, u64)>, damaged: u64) -> Failure {
         count => format!("; {count} places in it are damaged"),
     };
     match held {
-        None => Failure::new(format!("the ledger has nothing of this journal{damage}"))
-            .hint("check the id; a gateway with `verifiable = false` in its [[uplink]] leaves nothing to prove"),
+        None => Failure::new(format!("the ledger has nothing of this journal{damage}")).hint(
+            "check the id; a gateway with `verifiable = false` in its [[uplink]] leaves nothing to prove",
+        ),
         Some((first, last)) => Failure::new(format!(
             "the ledger does not have this reading; of its journal it has some of {first} to {last}{damage}"
         ))

@@ -170,7 +170,10 @@ impl ReadingSink for Collecting {
             return;
         }
         let keys = self.keys.entry(*gateway).or_default();
-        if keys.back().is_some_and(|(_, known)| known.attestation == key.attestation) {
+        if keys
+            .back()
+            .is_some_and(|(_, known)| known.attestation == key.attestation)
+        {
             return;
         }
         if keys.len() >= KEYS_PER_GATEWAY {

@@ -214,8 +214,14 @@ impl Identity {
         let broken = |error: fieldgate_proto::identity::IdentityError| {
             StartError::new(format!("attestation of the key for seals: {error}")).hint(error.hint())
         };
-        let draft = SealKeyDraft::new(&mut SystemEntropy, &self.history, now, LIFETIME_SECS_MAX, sequence)
-            .map_err(broken)?;
+        let draft = SealKeyDraft::new(
+            &mut SystemEntropy,
+            &self.history,
+            now,
+            LIFETIME_SECS_MAX,
+            sequence,
+        )
+        .map_err(broken)?;
         let signature = self.signer.sign(Priority::Renewal, draft.message()).await?;
         draft.finish(signature, &self.history).map_err(broken)
     }

@@ -141,7 +141,7 @@ pub(crate) async fn start(
         node = node.trusting(trust);
     }
     if let Some(key) = seal_key {
-        node.set_seal_key(key, identity.history());
+        node.set_seal_key(now, key, identity.history());
     }
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);

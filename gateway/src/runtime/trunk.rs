@@ -22,7 +22,9 @@ use super::{
     Question, ShardMessage, TrunkMessage, accepting::Accepting, clock::Clock, collector::Collecting,
     desk::DeskRequest, entropy::SystemEntropy, field::ReadingBatch, journal::JournalFiles,
 };
-use crate::status::{JournalStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
+use crate::status::{
+    JournalStatus, LedgerStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus,
+};
 
 mod complaints;
 mod events;
@@ -86,6 +88,7 @@ pub(crate) struct TrunkReport {
     pub(crate) uplinks: Vec<UplinkStatus>,
     pub(crate) sources: Vec<SourceStatus>,
     pub(crate) sinks: Vec<SinkStatus>,
+    pub(crate) ledger: Option<LedgerStatus>,
     pub(crate) delivered: u64,
     pub(crate) trust: Option<TrustStatus>,
 }
@@ -467,7 +470,7 @@ impl Trunk {
         let wire = &mut IoWire(io);
         match message {
             TrunkMessage::Local(local) => self.node.set_local(*local),
-            TrunkMessage::SealKey(sealing) => self.node.set_seal_key(sealing.0, &sealing.1),
+            TrunkMessage::SealKey(sealing) => self.node.set_seal_key(now, sealing.0, &sealing.1),
             TrunkMessage::Resolved { neighbour, addresses } => {
                 return self.handle_resolved(io, now, neighbour, addresses);
             }

@@ -24,6 +24,16 @@ fn send(site: &Site, payload: &str) {
     publish(site.mqtt, &arguments).expect(0);
 }
 
+/// Waits until so many readings stand in the file, and every sink has them: the ledger is one.
+fn wait_readings(site: &Site, count: usize) -> Vec<Value> {
+    site.collector.wait_status("every sink has them", |status| {
+        let waiting = status["sinks"].as_array().unwrap().iter();
+        waiting.map(|sink| sink["waiting_bytes"].as_u64()).max() == Some(Some(0))
+            && site.readings().len() >= count
+    });
+    site.readings()
+}
+
 /// Takes the proof of a line that the file sink wrote into a file of that name.
 fn prove(site: &Site, line: &Value, name: &str) -> (Ended, String) {
     let out = site.dir().join(name).to_str().unwrap().to_owned();
@@ -46,7 +56,7 @@ fn a_proof_holds_and_with_any_bit_changed_it_does_not() {
     for payload in ["21.5", "21.6", "21.7"] {
         send(&site, payload);
     }
-    let lines = site.wait_readings(3);
+    let lines = wait_readings(&site, 3);
     let gateway = site.gateway.identifier();
     let (made, file) = prove(&site, &lines[1], "one.proof");
     made.expect(0);
@@ -83,16 +93,16 @@ fn proofs_outlive_restarts_rotation_and_the_gateway_itself() {
     site.start();
     site.wait_healthy();
     send(&site, "before");
-    site.wait_readings(1);
+    wait_readings(&site, 1);
     site.gateway.run(&["identity", "rotate"]).expect(0);
     send(&site, "after");
-    site.wait_readings(2);
+    wait_readings(&site, 2);
     let gateway = site.gateway.identifier();
     site.collector.kill();
     site.collector.spawn();
     site.collector.wait_ready();
     send(&site, "later");
-    let lines = site.wait_readings(3);
+    let lines = wait_readings(&site, 3);
     site.gateway.kill();
     for (line, payload) in lines.iter().zip(["before", "after", "later"]) {
         let (made, file) = prove(&site, line, payload);
@@ -111,14 +121,19 @@ fn what_cannot_be_proved_is_said() {
     site.start();
     site.wait_healthy();
     send(&site, "21.5");
-    let lines = site.wait_readings(1);
-    let status = site.collector.wait_status("one reading that cannot be proved", |status| {
-        status["ledger"]["unsealed"] == 1
-    });
+    let lines = wait_readings(&site, 1);
+    let status = site
+        .collector
+        .wait_status("one reading that cannot be proved", |status| {
+            status["ledger"]["unsealed"] == 1
+        });
     assert_eq!(status["ledger"]["refused"], 0);
     let (ended, _) = prove(&site, &lines[0], "none.proof");
     let text = ended.expect(1).err;
-    assert!(text.contains("nothing of this journal") && text.contains("verifiable"), "{text}");
+    assert!(
+        text.contains("nothing of this journal") && text.contains("verifiable"),
+        "{text}"
+    );
 
     for id in ["fg1", "a/b/c", "a/b/c/d"] {
         let text = site.collector.run(&["proof", id]).expect(2).err;

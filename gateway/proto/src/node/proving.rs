@@ -11,7 +11,7 @@ use crate::{
         merkle::{self, Hash},
         reading_leaf,
     },
-    time::Now,
+    time::{Instant, Now},
     wire::Reader,
 };
 
@@ -19,6 +19,9 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Proving {
     key: Option<SealKey>,
+    /// When it was given. Seals count their time from the beginning of the key's validity, so that a clock that is set
+    /// meanwhile does not take them out of it.
+    since: Instant,
     /// The frame that shows it.
     shown: Vec<u8>,
     /// Working space; kept for its capacity.
@@ -27,12 +30,16 @@ pub(super) struct Proving {
 
 impl Proving {
     /// Returns whether there is a key that is vouched for at `now`.
-    pub(super) fn is_usable(&self, now: Now) -> bool {
-        let at = now.wall.unix_secs();
-        self.key.as_ref().is_some_and(|key| {
-            let said = key.attestation().attestation();
-            (said.not_before..=said.not_after).contains(&at)
-        })
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        self.key
+            .as_ref()
+            .is_some_and(|key| self.time(key, now) <= key.attestation().attestation().not_after)
+    }
+
+    /// Returns the time that a seal of `key` made at `now` bears, in seconds since 1970.
+    fn time(&self, key: &SealKey, now: Instant) -> u64 {
+        let begun = key.attestation().attestation().not_before;
+        begun.saturating_add((now - self.since).as_secs())
     }
 
     /// Returns the frame that shows the key.
@@ -43,7 +50,7 @@ impl Proving {
     /// Seals the `count` readings in `readings`, each behind its variable-length length; `None` without a key.
     pub(super) fn seal(
         &mut self,
-        now: Now,
+        now: Instant,
         journal: JournalId,
         (first, count): (u64, u64),
         readings: &[u8],
@@ -63,15 +70,16 @@ impl Proving {
         };
         Some((
             key_tag(key.key_id()),
-            key.seal(now.wall.unix_secs(), &extent, &root),
+            key.seal(self.time(key, now), &extent, &root),
         ))
     }
 }
 
 impl Node {
-    /// Seals batches of uplinks that are to be verifiable with `key` from now on. `history` is that of this node's identity,
-    /// which vouches for it.
-    pub fn set_seal_key(&mut self, key: SealKey, history: &ChangeHistory) {
+    /// Seals batches of uplinks that are to be verifiable with `key` from now on; its validity has just begun. `history` is that
+    /// of this node's identity, which vouches for it.
+    pub fn set_seal_key(&mut self, now: Now, key: SealKey, history: &ChangeHistory) {
+        self.proving.since = now.instant;
         self.proving.shown.clear();
         ShownKey {
             history: &history.to_bytes(),

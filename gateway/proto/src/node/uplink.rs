@@ -354,7 +354,7 @@ impl Node {
             self.router.abandon(out, mark);
             return false;
         };
-        let sealed = uplink.settings.verifiable && self.proving.is_usable(now);
+        let sealed = uplink.settings.verifiable && self.proving.is_usable(now.instant);
         let (writer, room) = if sealed {
             let shown = if uplink.key_seen {
                 &[]
@@ -378,7 +378,8 @@ impl Node {
                 if sealed {
                     let journal = uplink.settings.lanes[lane].journal;
                     let readings = writer.readings(out);
-                    let Some((key_tag, seal)) = self.proving.seal(now, journal, (first, copied), readings)
+                    let Some((key_tag, seal)) =
+                        self.proving.seal(now.instant, journal, (first, copied), readings)
                     else {
                         self.router.abandon(out, mark);
                         return false;

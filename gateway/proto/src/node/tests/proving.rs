@@ -12,7 +12,7 @@ fn net(readings: usize, lifetime_secs: u64) -> Net {
 fn give_key(net: &mut Net, lifetime_secs: u64) {
     let gateway = &mut net.hosts[GATEWAY];
     let key = gateway.signer.seal_key(&mut net.entropy, lifetime_secs);
-    gateway.node.set_seal_key(key, &gateway.signer.history);
+    gateway.node.set_seal_key(net.now, key, &gateway.signer.history);
 }
 
 #[test]
