@@ -284,6 +284,9 @@ tables! {
         /// Whether a reading is on stable storage before its device is acknowledged. Without it a power cut loses
         /// acknowledged readings; for comparisons only.
         durable: bool = Boolean, Default("true");
+        /// Where the secret is that protects the key with which readings are encrypted on disk; the key itself is kept in the
+        /// journal's directory, encrypted with it. With a systemd credential bound to the TPM a stolen disk cannot be read.
+        key: SecretSource = SECRET, Optional("readings stand on the disk in clear");
         /// The lane of alarms. Each class has one: its own files, its own share of the disk, its own policy.
         alarm: JournalLane = section::<JournalLane>(), Default("{}");
         /// The lane of ordinary readings.

@@ -233,6 +233,8 @@ pub struct Journal {
     pub bytes_max: u64,
     /// Alarms, ordinary readings, and those that may wait.
     pub lanes: [JournalLane; 3],
+    /// Where the secret is that protects the key of the journal; `None` if readings are not encrypted on disk.
+    pub key: Option<SecretSource>,
     /// Extra wait before a commit so that more readings share it.
     pub commit_delay: Duration,
     /// Memory for the newest readings, in bytes, so that a live uplink does not read the disk.

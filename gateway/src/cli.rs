@@ -186,21 +186,46 @@ pub(crate) enum DeviceCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
-    /// Show segments, bytes and positions
+    /// Show lanes, bytes, ages, what was discarded, when it will be full, how the disk wears
     Status(JournalArgs),
     /// Read everything and report every damage; exit code 1 if there is any
     Verify(JournalArgs),
-    /// Print every reading
+    /// Print readings
     Dump {
         #[command(flatten)]
         journal: JournalArgs,
-        /// First sequence to print
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        from: u64,
-        /// How many readings to print at the most
-        #[arg(long, value_name = "N")]
-        limit: Option<u64>,
+        #[command(flatten)]
+        filter: JournalFilter,
     },
+    /// Write readings and what was discarded to a new file, as JSON lines with ids, a count and a hash at its end
+    Export {
+        #[command(flatten)]
+        journal: JournalArgs,
+        #[command(flatten)]
+        filter: JournalFilter,
+        /// The file to write; it must not exist
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalFilter {
+    /// Readings of this class only: alarm, normal or bulk
+    #[arg(long, value_name = "CLASS", value_parser = ["alarm", "normal", "bulk"])]
+    pub(crate) class: Option<String>,
+    /// Readings of this device only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
+    /// First sequence
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) from: u64,
+    /// Last sequence
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
+    pub(crate) to: u64,
+    /// How many readings at the most
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
 }
 
 #[derive(Debug, Args)]
