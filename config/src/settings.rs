@@ -233,6 +233,8 @@ pub struct Journal {
     pub bytes_max: u64,
     /// Alarms, ordinary readings, and those that may wait.
     pub lanes: [JournalLane; 3],
+    /// Where the secret is that protects the key of the journal; `None` if readings are not encrypted on disk.
+    pub key: Option<SecretSource>,
     /// Extra wait before a commit so that more readings share it.
     pub commit_delay: Duration,
     /// Memory for the newest readings, in bytes, so that a live uplink does not read the disk.
@@ -332,6 +334,8 @@ pub struct Uplink {
     pub commands: bool,
     /// How long readings may wait for company before a record is sealed.
     pub latency: Duration,
+    /// Whether batches carry a signature with which single readings can be proved later.
+    pub verifiable: bool,
 }
 
 /// How a collector or an authority is reached.
@@ -466,6 +470,17 @@ pub struct Collector {
     pub gateways: Vec<CollectorGateway>,
     /// Where readings go, at least one, names unique. A reading is confirmed when all have it.
     pub sinks: Vec<Sink>,
+    /// Where proofs are kept.
+    pub ledger: Option<Ledger>,
+}
+
+/// Where a collector keeps proofs of where readings came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Disk space in bytes; the oldest are deleted to keep to it.
+    pub bytes_max: u64,
 }
 
 /// A name that this node holds at a relay.

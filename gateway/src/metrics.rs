@@ -45,7 +45,17 @@ impl Exposition {
 }
 
 /// Name, unit and meaning of every counter.
-const COUNTERS: [(&str, Unit, &str); 20] = [
+const COUNTERS: [(&str, Unit, &str); 22] = [
+    (
+        "fieldgate_ledger_unsealed_readings_total",
+        Unit::Count,
+        "Readings without the gateway's signature, which cannot be proved later",
+    ),
+    (
+        "fieldgate_ledger_refused_readings_total",
+        Unit::Count,
+        "Readings whose signature does not hold, which cannot be proved later",
+    ),
     (
         "fieldgate_identity_signatures_total",
         Unit::Count,
@@ -145,7 +155,12 @@ const COUNTERS: [(&str, Unit, &str); 20] = [
 ];
 
 /// Name, unit and meaning of every gauge.
-const GAUGES: [(&str, Unit, &str); 18] = [
+const GAUGES: [(&str, Unit, &str); 19] = [
+    (
+        "fieldgate_ledger_bytes",
+        Unit::Bytes,
+        "Bytes of the collector's ledger",
+    ),
     (
         "fieldgate_healthy",
         Unit::Count,
@@ -323,6 +338,11 @@ fn record(status: &NodeStatus) {
             sink.duplicates,
         );
         count("fieldgate_sink_errors_total", &labels, sink.errors);
+    }
+    if let Some(ledger) = &status.ledger {
+        level("fieldgate_ledger_bytes", &[], ledger.bytes);
+        count("fieldgate_ledger_unsealed_readings_total", &[], ledger.unsealed);
+        count("fieldgate_ledger_refused_readings_total", &[], ledger.refused);
     }
     if !status.sinks.is_empty() {
         count("fieldgate_delivered_readings_total", &[], status.delivered);
@@ -531,6 +551,7 @@ mod tests {
                 ..SourceStatus::default()
             }],
             sinks: vec![SinkStatus::default()],
+            ledger: Some(crate::status::LedgerStatus::default()),
             trust: Some(TrustStatus {
                 self_revoked: true,
                 ..TrustStatus::default()

@@ -13,8 +13,9 @@ use fieldgate_proto::{
     channel::{ChannelId, LocalIdentity},
     command::Permission,
     crypto::Signature,
-    identity::Identifier,
+    identity::{ChangeHistory, Identifier},
     node::{AuthorityAnswer, Service, Verdict},
+    seal::SealKey,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -77,6 +78,8 @@ pub(crate) enum ShardMessage {
 pub(crate) enum TrunkMessage {
     /// Prove yourself with this from now on.
     Local(Box<LocalIdentity>),
+    /// The key that seals readings, and the history of the identity that vouches for it.
+    SealKey(Box<(SealKey, ChangeHistory)>),
     /// The address of a neighbour, or why there is none.
     Resolved {
         /// Index of the neighbour.
@@ -222,6 +225,7 @@ impl NodeHandle {
                 status.uplinks = trunk.uplinks;
                 status.sources = trunk.sources;
                 status.sinks = trunk.sinks;
+                status.ledger = trunk.ledger;
                 status.delivered = trunk.delivered;
                 status.trust = trunk.trust;
                 status.commands = trunk.commands;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::{
     commands::{CommandsStatus, GatewayCommands},
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
+    ledger::LedgerStatus,
     tpm::TpmStatus,
     trust::{TokenStatus, TrustStatus},
 };
@@ -14,6 +15,7 @@ use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 
 mod commands;
 mod delivery;
+mod ledger;
 mod tpm;
 mod trust;
 
@@ -63,6 +65,9 @@ pub(crate) struct NodeStatus {
     /// Commands to devices, on a gateway with devices and on a collector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) commands: Option<CommandsStatus>,
+    /// Proofs of where readings came from, where a collector keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ledger: Option<LedgerStatus>,
 }
 
 /// Whether the node does what its file says.
@@ -213,6 +218,7 @@ impl NodeStatus {
         reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
         reasons.extend(self.commands.as_ref().and_then(CommandsStatus::reason));
+        reasons.extend(self.ledger.iter().filter_map(LedgerStatus::reason));
         for sink in self.sinks.iter().filter(|sink| !sink.reachable) {
             reasons.push(format!(
                 "sink {}: not reachable; gateways keep their readings",
@@ -316,6 +322,9 @@ impl NodeStatus {
                 sink.confirmed,
                 bytes(sink.waiting_bytes)
             )?;
+        }
+        if let Some(ledger) = &self.ledger {
+            ledger.write_text(out)?;
         }
         Ok(())
     }

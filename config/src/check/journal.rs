@@ -73,13 +73,14 @@ pub(super) fn journal(
         .value
         .zip(raw.segment_bytes.value)
         .and_then(|(bytes_max, segment_bytes)| lanes(&raw, bytes_max, segment_bytes, context));
-    if !is_needed {
+    if !is_needed || (raw.key.is_given() && raw.key.value.is_none()) {
         return None;
     }
     Some(settings::Journal {
         dir: raw.dir.value.unwrap_or_else(|| state_dir.join("journal")),
         bytes_max: raw.bytes_max.value?,
         lanes: lanes?,
+        key: raw.key.value,
         commit_delay: raw.commit_delay_ms.value?,
         tail_bytes_max: raw.tail_bytes_max.value?,
         durable: raw.durable.value?,

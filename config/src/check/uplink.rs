@@ -34,6 +34,7 @@ fn uplink(raw: raw::Uplink) -> Option<settings::Uplink> {
         live_proof: raw.live_proof.value?,
         commands: raw.commands.value?,
         latency: raw.latency_ms.value?,
+        verifiable: raw.verifiable.value?,
     })
 }
 

@@ -124,6 +124,7 @@ fn variants() -> Vec<String> {
             &format!("file = \"identity.key\"\npassphrase = {{ {source} }}"),
         )
     };
+    let key = "key = { credential = \"journal-key\" }";
     let relay = "relay = { address = \"relay.example.net:4433\", identifier = \"$RELAY\" }";
     let via = format!("via = \"authority\"\n{relay}");
     vec![
@@ -136,9 +137,11 @@ fn variants() -> Vec<String> {
         ),
         EVERY_KEY
             .replace(pin, "pin = { file = \"/pin\" }")
+            .replace(key, "key = { file = \"/key\" }")
             .replace(password, "password = { credential = \"p\" }"),
         EVERY_KEY
             .replace(pin, "pin = { env = \"PIN\" }")
+            .replace(key, "key = { env = \"KEY\" }")
             .replace(password, "password = { file = \"/p\" }"),
         with_file("credential = \"p\""),
         with_file("file = \"p\""),

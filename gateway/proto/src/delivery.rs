@@ -15,6 +15,7 @@ mod lane;
 mod outgoing;
 mod receiver;
 mod schedule;
+mod sealed;
 mod sender;
 mod window;
 
@@ -25,6 +26,7 @@ pub use frame::{
 pub use lane::{LaneSettings, PerLane};
 pub use receiver::{Arrival, LostCounts, Offered, Receiver, ReceiverSettings, ReceiverStats};
 pub use schedule::Shares;
+pub use sealed::{BatchSeal, KeySeen, KeyTag, SEAL_KEY, SEAL_KEY_SEEN, SEALED_BATCH, ShownKey, key_tag};
 pub use sender::{Allowed, LaneView, Sender, SenderEvent, SenderState, SenderStats};
 
 /// Readings of a lane on their way to one collector, at the most.

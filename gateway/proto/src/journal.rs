@@ -90,7 +90,7 @@ pub use log::{Journal, JournalStats, LaneView};
 pub use output::{AppendError, JournalState, Output, WriteFailed};
 pub use recovery::{Recovery, RecoveryReport};
 pub use scan::{Damage, Scanned, scan_segment};
-pub use sealing::{JournalKey, SegmentSeal};
+pub use sealing::{JournalKey, RecordOpener, SegmentSeal};
 pub use settings::{JournalSettings, SEGMENT_BYTES_MIN, WhenFull};
 
 #[cfg(test)]

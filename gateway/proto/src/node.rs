@@ -17,6 +17,7 @@ mod connection;
 mod incoming;
 mod neighbour;
 mod output;
+mod proving;
 mod settings;
 mod trust;
 mod uplink;
@@ -35,7 +36,7 @@ pub use uplink::{UplinkState, UplinkView};
 
 use crate::{
     channel::{ChannelId, Channels, ChannelsStats, CloseCode, LocalIdentity, PathId},
-    delivery::{Batch, Lost, LostReason},
+    delivery::{Batch, Lost, LostReason, ShownKey},
     entropy::Entropy,
     identity::Identifier,
     link::{Class, LinkSettings},
@@ -69,6 +70,12 @@ pub trait ReadingSink {
     ///
     /// Returns `false` if it holds too much already; the node then asks for the news again later.
     fn gap(&mut self, source: &SourceInfo, lost: &Lost) -> bool;
+
+    /// Learns the key with which a gateway seals batches from now on; batches sealed with the one before may still come. Nobody
+    /// has verified it. Who keeps no proofs does nothing.
+    fn seal_key(&mut self, gateway: &Identifier, key: ShownKey<'_>) {
+        let _ = (gateway, key);
+    }
 }
 
 /// What a node without a collector does with readings.
@@ -189,6 +196,7 @@ pub struct Node {
     uplinks: Vec<uplink::Uplink>,
     collector: Option<collect::Collector>,
     commands: command::Commands,
+    proving: proving::Proving,
     accesses: access::Accesses,
     /// Peers of channels, from the end of the handshake on.
     known: BTreeMap<ChannelId, access::Known>,
@@ -254,6 +262,7 @@ impl Node {
                 .collect(),
             collector: settings.collect.map(collect::Collector::new),
             commands: command::Commands::default(),
+            proving: proving::Proving::default(),
             accesses: access::Accesses::new(settings.access),
             known: BTreeMap::new(),
             trust: None,

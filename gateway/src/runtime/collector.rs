@@ -1,21 +1,28 @@
 //! The collector's part of the trunk: sources, and the way of their readings to the sinks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use fieldgate_adapters::class::Class;
 use fieldgate_proto::{
-    delivery::{self, Lost, LostCounts, LostReason},
+    crypto::sha256,
+    delivery::{self, KeyTag, Lost, LostCounts, LostReason},
     identity::Identifier,
     link,
     node::{Node, ReadingSink, SourceIndex, SourceInfo, SourceView, Trouble},
+    seal::reading_leaf,
+    wire::Reader,
 };
 
 use crate::{
     sinks::{
-        Batch, JournalText, Source,
+        Batch, BatchSeal, JournalText, ShownKey, Source,
         fanout::Fanout,
         gap::{Gap, GapReason},
         json::class as class_word,
+        ledger::LedgerStats,
     },
     status::SourceStatus,
 };
@@ -30,20 +37,27 @@ pub(crate) struct Collecting {
     /// Names of the gateways.
     pub(crate) gateways: BTreeMap<Identifier, String>,
     sources: Vec<Arc<Source>>,
+    /// Keys that gateways showed, with their tags: the newest and the one before.
+    keys: BTreeMap<Identifier, VecDeque<(KeyTag, Arc<ShownKey>)>>,
+    /// What the ledger shows, if there is one.
+    pub(crate) ledger: Option<Arc<LedgerStats>>,
 }
 
 impl Collecting {
     /// Makes a collector's part, without sources yet.
-    pub(crate) const fn new(
+    pub(crate) fn new(
         fanout: Fanout,
         own_name: String,
         gateways: BTreeMap<Identifier, String>,
+        ledger: Option<Arc<LedgerStats>>,
     ) -> Self {
         Self {
             fanout: Some(fanout),
             own_name,
             gateways,
             sources: Vec::new(),
+            keys: BTreeMap::new(),
+            ledger,
         }
     }
 
@@ -79,6 +93,28 @@ impl Collecting {
         self.sources.push(source);
     }
 
+    /// Returns a batch's seal for the ledger, with the key it names; `None` without a ledger.
+    fn seal(&self, info: &SourceInfo, batch: &delivery::Batch<'_>) -> Option<BatchSeal> {
+        self.ledger.as_ref()?;
+        let sealed = batch.seal?;
+        let (_, key) = self
+            .keys
+            .get(&info.gateway)?
+            .iter()
+            .find(|(tag, _)| *tag == sealed.key_tag)?;
+        let mut reader = Reader::new(sealed.skipped);
+        let skipped = (sealed.first..batch.first).map_while(|sequence| {
+            let reading = reader.bytes_varint("reading").ok()?;
+            Some(reading_leaf(&info.journal, sequence, reading))
+        });
+        Some(BatchSeal {
+            key: Arc::clone(key),
+            seal: sealed.seal,
+            first: sealed.first,
+            skipped: skipped.collect(),
+        })
+    }
+
     /// Returns the name of a source's gateway, and the class of its readings.
     pub(crate) fn name_and_class(&self, source: SourceIndex) -> (&str, &'static str) {
         self.sources.get(source.0 as usize).map_or(("", ""), |source| {
@@ -112,6 +148,7 @@ impl Collecting {
 
 impl ReadingSink for Collecting {
     fn accept(&mut self, info: &SourceInfo, batch: delivery::Batch<'_>) -> bool {
+        let seal = self.seal(info, &batch);
         let (Some(fanout), Some(source)) = (&mut self.fanout, self.sources.get(info.index.0 as usize)) else {
             return false;
         };
@@ -123,8 +160,31 @@ impl ReadingSink for Collecting {
             first: batch.first,
             count: batch.count,
             readings: batch.readings.to_vec(),
+            seal,
         }));
         true
+    }
+
+    fn seal_key(&mut self, gateway: &Identifier, key: delivery::ShownKey<'_>) {
+        if self.ledger.is_none() {
+            return;
+        }
+        let keys = self.keys.entry(*gateway).or_default();
+        if keys
+            .back()
+            .is_some_and(|(_, known)| known.attestation == key.attestation)
+        {
+            return;
+        }
+        if keys.len() >= KEYS_PER_GATEWAY {
+            keys.pop_front();
+        }
+        let tag = delivery::key_tag(&sha256(&[key.attestation]));
+        let shown = ShownKey {
+            history: key.history.to_vec(),
+            attestation: key.attestation.to_vec(),
+        };
+        keys.push_back((tag, Arc::new(shown)));
     }
 
     fn gap(&mut self, info: &SourceInfo, lost: &Lost) -> bool {
@@ -184,3 +244,6 @@ fn describe(trouble: Trouble) -> String {
         ),
     }
 }
+
+/// A key that is renewed is in use until what was sealed with it has come.
+const KEYS_PER_GATEWAY: usize = 2;

@@ -42,7 +42,8 @@ struct Waiter {
 
 /// The trunk's part of commands; see the [module](self).
 pub(crate) struct Commanding {
-    store: StoreHandle,
+    /// On a node with devices or gateways.
+    store: Option<StoreHandle>,
     /// Why the last records could not be written.
     problem: Option<String>,
     waiting: BTreeMap<CommandId, Waiter>,
@@ -52,7 +53,7 @@ pub(crate) struct Commanding {
 }
 
 impl Commanding {
-    pub(crate) const fn new(store: StoreHandle, command_topic: Option<TopicTemplate>, own_name: String) -> Self {
+    pub(crate) const fn new(store: Option<StoreHandle>, command_topic: Option<TopicTemplate>, own_name: String) -> Self {
         Self {
             store,
             command_topic,
@@ -60,6 +61,10 @@ impl Commanding {
             problem: None,
             waiting: BTreeMap::new(),
         }
+    }
+
+    fn write(&self, change: Change) -> bool {
+        self.store.as_ref().is_some_and(|store| store.write(change))
     }
 
     /// Returns the topic on which a device is told this.
@@ -83,7 +88,7 @@ impl Commanding {
             key: number.to_be_bytes().to_vec(),
             record: Some((ticket, record)),
         };
-        if !self.store.write(change)
+        if !self.write(change)
             && let Some(executor) = node.executor_mut()
         {
             executor.handle_store_failed(now, ticket);
@@ -92,7 +97,7 @@ impl Commanding {
 
     /// Forgets a record of a gateway. One that stays is read again by the next start, and forgotten then.
     pub(crate) fn forget_executor(&self, number: u64) {
-        self.store.write(Change {
+        self.write(Change {
             side: Side::Gateway,
             key: number.to_be_bytes().to_vec(),
             record: None,
@@ -149,14 +154,14 @@ impl Commanding {
                     key: id.to_vec(),
                     record: Some((ticket, record)),
                 };
-                if !self.store.write(change)
+                if !self.write(change)
                     && let Some(commander) = node.commander_mut()
                 {
                     commander.handle_store_failed(now, ticket);
                 }
             }
             CommanderOutput::Forget { id } => {
-                self.store.write(Change {
+                self.write(Change {
                     side: Side::Collector,
                     key: id.to_vec(),
                     record: None,

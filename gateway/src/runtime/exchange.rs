@@ -171,12 +171,7 @@ impl Exchange {
     }
 
     /// Takes messages and requests of another shard.
-    pub(crate) fn handle_batch(
-        &mut self,
-        now: Now,
-        mut journal: Option<&mut Lanes>,
-        mut batch: FieldBatch,
-    ) {
+    pub(crate) fn handle_batch(&mut self, now: Now, mut journal: Option<&mut Lanes>, mut batch: FieldBatch) {
         let (shard, ticket) = (batch.shard, batch.last_ticket);
         let mut receipt = Receipt {
             ticket,
@@ -200,11 +195,13 @@ impl Exchange {
                 continue;
             }
             if !message.envelope.is_local {
-                let parked = &mut self.parked[usize::from(message.class).min(2)];
+                let lane = link::Class::from_bits(message.class).unwrap_or(link::Class::Normal);
+                let parked = &mut self.parked[usize::from(lane.bits()).min(2)];
                 let appended = match &mut journal {
                     Some(journal) if parked.is_empty() => {
-                        let (class, captured) = place(message.class, message.reading);
-                        journal.append(class, captured, |out| out.extend_from_slice(message.reading))
+                        journal.append(lane, captured_at(message.reading), |out| {
+                            out.extend_from_slice(message.reading);
+                        })
                     }
                     _ => Err(AppendError::Busy),
                 };
@@ -242,10 +239,11 @@ impl Exchange {
 
     /// Puts parked messages into the journal, as far as it takes them.
     fn unpark(&mut self, journal: &mut Lanes) {
-        for (class, parked) in (0_u8..).zip(&mut self.parked) {
+        for (lane, parked) in link::Class::ALL.into_iter().zip(&mut self.parked) {
             while let Some(waiting) = parked.front() {
-                let (lane, captured) = place(class, &waiting.reading);
-                let appended = journal.append(lane, captured, |out| out.extend_from_slice(&waiting.reading));
+                let appended = journal.append(lane, captured_at(&waiting.reading), |out| {
+                    out.extend_from_slice(&waiting.reading);
+                });
                 let given = match appended {
                     Ok(given) => given,
                     Err(AppendError::TooLong { .. }) => 0,
@@ -433,11 +431,9 @@ pub(crate) const fn lane(class: Class) -> link::Class {
     }
 }
 
-/// Returns the lane of an encoded reading whose class has this code, and when it was captured.
-fn place(class: u8, reading: &[u8]) -> (link::Class, WallTime) {
-    let captured = Reading::decode(reading).map_or_else(|_| WallTime::default(), |reading| reading.captured_at);
-    let lane = link::Class::from_bits(class).unwrap_or(link::Class::Normal);
-    (lane, captured)
+/// Returns when an encoded reading was captured.
+fn captured_at(body: &[u8]) -> WallTime {
+    Reading::decode(body).map_or_else(|_| WallTime::default(), |reading| reading.captured_at)
 }
 
 const fn refused(error: AppendError) -> Refused {

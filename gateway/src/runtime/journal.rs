@@ -1,7 +1,7 @@
 //! The journal's files: the execution of what the lanes ask for.
 //!
 //! ```text
-//! <journal>/LOCK, alarm/, normal/, bulk/: each LOCK, cursor, <number, 20 digits>.fgj
+//! <journal>/LOCK, key, alarm/, normal/, bulk/: each LOCK, cursor, <number, 20 digits>.fgj
 //! ```
 //! One thread creates, deletes and reads; durable writes go through the shard's driver, one for each lane at a time.
 
@@ -21,11 +21,10 @@ use fieldgate_proto::{
 
 use super::StartError;
 
+pub(crate) mod key;
 mod open;
 
-pub(crate) use open::{
-    CURSOR, lane_dir, recover, segment_name, segment_number, settings, settings_of, uplink_name,
-};
+pub(crate) use open::{CURSOR, lane_dir, recover, segment_name, segment_number, settings, uplink_name};
 
 /// A journal with its files.
 pub(crate) struct JournalFiles {

@@ -45,6 +45,7 @@ use crate::sinks::{
     Confirm, SinkHandle,
     fanout::Fanout,
     file::{self, Style},
+    ledger::{self, LedgerStats},
     mqtt, null,
     positions::{self, Positions, SourceKey},
 };
@@ -108,6 +109,11 @@ pub(crate) async fn start(
     let backend = selected.backend;
     let clock = options.clock.clone();
     let local = identity.attest(clock.wall()).await?;
+    let seal_key = if seals(settings) {
+        Some(identity.attest_seals(clock.wall()).await?)
+    } else {
+        None
+    };
     let shard_count = shard_count(settings);
     let mut mailboxes = Vec::with_capacity(shard_count);
     for _ in 0..shard_count {
@@ -141,6 +147,9 @@ pub(crate) async fn start(
         node = node.trusting(trust);
     }
     let commanding = commanding(settings, now, &mut node, &senders[0])?;
+    if let Some(key) = seal_key {
+        node.set_seal_key(now, key, identity.history());
+    }
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
     let trunk = Trunk::new(Parts {
@@ -319,6 +328,13 @@ fn commanding(
     node: &mut Node,
     trunk: &MailSender<ShardMessage>,
 ) -> Result<Commanding, StartError> {
+    let (topic, name) = (
+        settings.mqtt.as_ref().map(|mqtt| mqtt.command_topic.clone()),
+        settings.node.name.clone(),
+    );
+    if settings.mqtt.is_none() && settings.collector.is_none() {
+        return Ok(Commanding::new(None, topic, name));
+    }
     let path = settings.node.state_dir.join("commands.redb");
     let failed = |error: &dyn std::fmt::Display| {
         StartError::new(format!("commands in {}: {error}", path.display()))
@@ -345,8 +361,7 @@ fn commanding(
         node.set_commander(commander);
     }
     let store = store.spawn(trunk.clone()).map_err(|error| failed(&error))?;
-    let topic = settings.mqtt.as_ref().map(|mqtt| mqtt.command_topic.clone());
-    Ok(Commanding::new(store, topic, settings.node.name.clone()))
+    Ok(Commanding::new(Some(store), topic, name))
 }
 
 fn collecting(
@@ -369,6 +384,16 @@ fn collecting(
         handles.push(handle);
         kept.extend(positions);
     }
+    let mut ledger_stats = None;
+    if let Some(ledger) = &collector.ledger {
+        let (handle, known, stats) = spawn_ledger(collector, ledger, &kept, trunk).map_err(|error| {
+            StartError::new(format!("ledger {}: {error}", ledger.dir.display()))
+                .hint("see [collector.ledger]")
+        })?;
+        handles.push(handle);
+        kept.push(known);
+        ledger_stats = Some(stats);
+    }
     let gateways = collector
         .gateways
         .iter()
@@ -377,10 +402,42 @@ fn collecting(
         Fanout::new(handles),
         settings.node.name.clone(),
         gateways.collect(),
+        ledger_stats,
     );
     // Sinks that remember nothing begin with what gateways have.
     let known = (!kept.is_empty()).then(|| positions::common(&kept));
     Ok((collecting, known))
+}
+
+/// Starts the ledger, which comes behind the sinks of the file; returns how far it is with each source.
+fn spawn_ledger(
+    collector: &Collector,
+    settings: &fieldgate_config::settings::Ledger,
+    others: &[BTreeMap<SourceKey, u64>],
+    trunk: &MailSender<ShardMessage>,
+) -> std::io::Result<(SinkHandle, BTreeMap<SourceKey, u64>, Arc<LedgerStats>)> {
+    let file = collector.state_dir.join("ledger.positions");
+    let is_new = !file.exists();
+    let mut positions = Positions::load(file)?;
+    if is_new {
+        // What the sinks had before there was a ledger does not come again.
+        for (key, sequence) in positions::common(others) {
+            positions.advance_key(key, sequence);
+        }
+        positions.save()?;
+    }
+    let known = positions.all().clone();
+    let trunk = trunk.clone();
+    let confirm: Confirm =
+        Box::new(move |confirmation| drop(trunk.send(ShardMessage::Confirmed(confirmation))));
+    let (handle, stats) = ledger::spawn(
+        collector.sinks.len(),
+        &settings.dir,
+        settings.bytes_max,
+        positions,
+        confirm,
+    )?;
+    Ok((handle, known, stats))
 }
 
 /// Starts a sink; returns how far it is with each source, if it keeps that over restarts.
@@ -457,6 +514,11 @@ async fn resolve_names(mut requests: mpsc::Receiver<Resolve>, trunk: MailSender<
     }
 }
 
+/// Returns whether this node seals readings.
+fn seals(settings: &Settings) -> bool {
+    settings.journal.is_some() && settings.uplinks.iter().any(|uplink| uplink.verifiable)
+}
+
 /// Renews the attestation at half its life, and keeps trying while the key does not sign; takes the new key when the identity
 /// was rotated.
 async fn renew(
@@ -495,6 +557,19 @@ async fn renew(
             Ok(local) => {
                 tracing::info!(keys = identity.history().changes().count(), "attestation renewed");
                 node.desk.tell(TrunkMessage::Local(Box::new(local))).await;
+                if seals(&settings) {
+                    match identity.attest_seals(node.clock.wall()).await {
+                        Ok(key) => {
+                            let history = identity.history().clone();
+                            node.desk
+                                .tell(TrunkMessage::SealKey(Box::new((key, history))))
+                                .await;
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "no new key for seals; when the one in use ends readings cannot be proved");
+                        }
+                    }
+                }
                 if let (Some(_), Some(authority)) = (&rotation, &node.authority) {
                     authority.handle_history(identity.history().clone());
                 }

@@ -97,6 +97,7 @@ pub(super) fn node_settings(
             pq,
             ways,
             latency: uplink.latency,
+            verifiable: uplink.verifiable,
             lanes: PerLane::from_fn(|lane| {
                 let journal = files.lanes.lane(lane);
                 LaneSettings {

@@ -18,10 +18,14 @@ use fieldgate_proto::{
 use tokio::sync::mpsc;
 
 use super::{
-    Question, TrunkMessage, accepting::Accepting, clock::Clock, collector::Collecting, commanding::Commanding,
-    desk::DeskRequest, entropy::SystemEntropy, exchange::command::Outbound, journal::JournalFiles,
+    Question, TrunkMessage, accepting::Accepting, clock::Clock, collector::Collecting,
+    commanding::Commanding, desk::DeskRequest, entropy::SystemEntropy, exchange::command::Outbound,
+    journal::JournalFiles,
 };
-use crate::status::{CommandsStatus, JournalStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
+use crate::status::{
+    CommandsStatus, JournalStatus, LedgerStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus,
+    UplinkStatus,
+};
 
 mod commands;
 mod complaints;
@@ -86,6 +90,7 @@ pub(crate) struct TrunkReport {
     pub(crate) uplinks: Vec<UplinkStatus>,
     pub(crate) sources: Vec<SourceStatus>,
     pub(crate) sinks: Vec<SinkStatus>,
+    pub(crate) ledger: Option<LedgerStatus>,
     pub(crate) delivered: u64,
     pub(crate) trust: Option<TrustStatus>,
     pub(crate) commands: Option<CommandsStatus>,
@@ -430,6 +435,7 @@ impl Trunk {
         let wire = &mut IoWire(io);
         match message {
             TrunkMessage::Local(local) => self.node.set_local(*local),
+            TrunkMessage::SealKey(sealing) => self.node.set_seal_key(now, sealing.0, &sealing.1),
             TrunkMessage::Resolved { neighbour, addresses } => {
                 return self.handle_resolved(io, now, neighbour, addresses);
             }

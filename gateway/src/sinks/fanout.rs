@@ -239,6 +239,7 @@ mod tests {
             first,
             count,
             readings: vec![0; bytes],
+            seal: None,
         })
     }
 

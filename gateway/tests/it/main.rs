@@ -21,6 +21,7 @@ mod identity;
 mod journal_faults;
 mod namespaces;
 mod paho;
+mod proofs;
 mod rotation;
 mod secrets;
 mod spy;

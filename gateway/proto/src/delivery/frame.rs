@@ -1,9 +1,11 @@
 //! The frames of delivery and their codecs.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use super::sealed::{BatchSeal, KeyTag, SEALED_BATCH};
 use crate::{
     channel::{FrameMark, begin_frame, finish_frame},
     link::Class,
+    seal::Seal,
     wire::{Reader, WireError},
 };
 
@@ -349,6 +351,8 @@ pub struct Batch<'a> {
     pub count: u64,
     /// Each behind its variable-length length.
     pub readings: &'a [u8],
+    /// The gateway's word for them, if it gives one.
+    pub seal: Option<BatchSeal<'a>>,
 }
 
 impl<'a> Batch<'a> {
@@ -357,12 +361,37 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// [`DeliveryError::Wire`], or [`DeliveryError::Range`] for numbers that cannot be.
     pub fn decode(body: &'a [u8]) -> Result<Self, DeliveryError> {
+        Self::read(body, false)
+    }
+
+    /// Reads the body of a Batch with a seal, as [`Batch::decode`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decode_sealed(body: &'a [u8]) -> Result<Self, DeliveryError> {
+        Self::read(body, true)
+    }
+
+    fn read(body: &'a [u8], sealed: bool) -> Result<Self, DeliveryError> {
         let mut reader = Reader::new(body);
         let lane = read_lane(&mut reader)?;
         let first = reader.u64("first sequence")?;
         let count = u64::from(reader.u16("number of readings")?);
         within("number of readings", count, 1, u64::from(u16::MAX))?;
         within("first sequence", first, 1, SEQUENCE_MAX)?;
+        let seal = if sealed {
+            Some(BatchSeal {
+                key_tag: reader.array("key tag")?,
+                seal: Seal {
+                    sealed_at: reader.u64("sealed at")?,
+                    signature: reader.array("signature")?,
+                },
+                first,
+                skipped: &[],
+            })
+        } else {
+            None
+        };
         let readings = reader.rest();
         for _ in 0..count {
             reader.bytes_varint("reading")?;
@@ -373,6 +402,7 @@ impl<'a> Batch<'a> {
             first,
             count,
             readings,
+            seal,
         })
     }
 
@@ -384,11 +414,21 @@ impl<'a> Batch<'a> {
         for _ in 0..skipped {
             reader.bytes_varint("reading").ok()?;
         }
+        let readings = reader.rest();
+        let seal = self.seal.map(|seal| BatchSeal {
+            // Nothing is taken off twice.
+            skipped: self
+                .readings
+                .get(..self.readings.len().saturating_sub(readings.len()))
+                .unwrap_or_default(),
+            ..seal
+        });
         Some(Self {
             lane: self.lane,
             first: self.first.saturating_add(skipped),
             count,
-            readings: reader.rest(),
+            readings,
+            seal,
         })
     }
 }
@@ -399,11 +439,14 @@ impl<'a> Batch<'a> {
 pub struct BatchWriter {
     mark: FrameMark,
     count_at: usize,
+    readings_at: usize,
 }
 
 impl BatchWriter {
     /// Bytes that the frame takes beside its readings.
     pub const OVERHEAD: usize = 3 + 1 + 8 + 2;
+    /// The same with a seal.
+    pub const OVERHEAD_SEALED: usize = Self::OVERHEAD + SEAL_LEN;
 
     /// Begins the frame; the caller appends readings, each behind its variable-length length.
     pub fn begin(out: &mut Vec<u8>, lane: Class, first: u64) -> Self {
@@ -412,7 +455,51 @@ impl BatchWriter {
         out.extend_from_slice(&first.to_be_bytes());
         let count_at = out.len();
         out.extend_from_slice(&[0, 0]);
-        Self { mark, count_at }
+        Self {
+            mark,
+            count_at,
+            readings_at: out.len(),
+        }
+    }
+
+    /// Begins a frame with a seal, which [`BatchWriter::finish_sealed`] writes.
+    pub fn begin_sealed(out: &mut Vec<u8>, lane: Class, first: u64) -> Self {
+        let mark = begin_frame(out, SEALED_BATCH);
+        out.push(lane.bits());
+        out.extend_from_slice(&first.to_be_bytes());
+        let count_at = out.len();
+        out.extend_from_slice(&[0; 2 + SEAL_LEN]);
+        Self {
+            mark,
+            count_at,
+            readings_at: out.len(),
+        }
+    }
+
+    /// Returns the readings appended so far.
+    #[must_use]
+    pub fn readings<'a>(&self, out: &'a [u8]) -> &'a [u8] {
+        out.get(self.readings_at..).unwrap_or_default()
+    }
+
+    /// Ends a frame that was begun with [`BatchWriter::begin_sealed`].
+    ///
+    /// # Panics
+    /// If `out` was shortened since.
+    pub fn finish_sealed(self, out: &mut [u8], count: u16, key_tag: KeyTag, seal: &Seal) {
+        let place = out
+            .get_mut(self.count_at.saturating_add(2)..)
+            .and_then(|rest| rest.first_chunk_mut::<SEAL_LEN>());
+        let place = place.expect("the buffer only grows while a frame is written");
+        let fields = key_tag
+            .into_iter()
+            .chain(seal.sealed_at.to_be_bytes())
+            .chain(seal.signature);
+        place
+            .iter_mut()
+            .zip(fields)
+            .for_each(|(place, byte)| *place = byte);
+        self.finish(out, count);
     }
 
     /// Ends the frame with the number of readings appended.
@@ -441,5 +528,7 @@ fn within(what: &'static str, value: u64, min: u64, max: u64) -> Result<(), Deli
     }
 }
 
+/// Bytes of a seal in a frame: key tag, time, signature.
+const SEAL_LEN: usize = 4 + 8 + 64;
 /// Largest sequence: far beyond what any journal reaches, and far from overflow.
 const SEQUENCE_MAX: u64 = 1 << 62;

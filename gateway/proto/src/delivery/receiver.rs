@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::frame::{
     Ack, BATCH, Batch, DeliveryError, JournalId, LOST, Lost, LostReason, OFFER, Offer, Resume,
 };
+use super::sealed::SEALED_BATCH;
 use crate::{link::Class, time::Instant};
 
 /// Takes the readings of one lane in order, each once, and the gaps between them.
@@ -195,8 +196,12 @@ impl Receiver {
             return Err(DeliveryError::OutOfPlace { kind });
         }
         match kind {
-            BATCH => {
-                let batch = Batch::decode(body)?;
+            BATCH | SEALED_BATCH => {
+                let batch = if kind == BATCH {
+                    Batch::decode(body)?
+                } else {
+                    Batch::decode_sealed(body)?
+                };
                 self.check_lane(batch.lane)?;
                 self.handle_batch(now, batch, accept);
             }

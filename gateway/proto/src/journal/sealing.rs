@@ -49,6 +49,13 @@ impl JournalKey {
         id
     }
 
+    /// Returns what opens the records of a segment with this header; `None` if that is not encrypted, or with another key.
+    #[must_use]
+    pub fn opener(&self, header: &SegmentHeader) -> Option<RecordOpener> {
+        let seal = header.seal.filter(|seal| seal.key_id == self.id())?;
+        Some(RecordOpener(self.segment(header, &seal.salt)))
+    }
+
     /// Returns the key of a segment: HKDF-SHA-256 (RFC 5869) with the segment's salt; the context is what names it.
     pub(super) fn segment(&self, header: &SegmentHeader, salt: &[u8; 16]) -> SegmentKey {
         let prk = hmac_sha256(salt, &[self.0.as_bytes()]);
@@ -65,6 +72,21 @@ impl JournalKey {
             key: AeadKey::new(Aead::Aes256Gcm, &hkdf_expand(&prk, &SEGMENT, &context)),
             lane: header.lane,
         }
+    }
+}
+
+/// Opens the records of one segment, for tools.
+#[derive(Debug)]
+pub struct RecordOpener(SegmentKey);
+
+impl RecordOpener {
+    /// Opens the body of a record as it stands in the segment; `None` if it does not verify.
+    #[must_use]
+    pub fn open(&self, sequence: u64, class: u8, body: &[u8]) -> Option<Vec<u8>> {
+        let mut sealed = body.to_vec();
+        let len = self.0.open(sequence, class, &mut sealed)?.len();
+        sealed.truncate(len);
+        Some(sealed)
     }
 }
 

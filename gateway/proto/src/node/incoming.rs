@@ -7,6 +7,7 @@ use super::{
 use crate::{
     channel::{self, ChannelId, CloseCode, CloseReason, FIRST_APPLICATION_KIND, Received, Role, frames},
     crypto::Signature,
+    delivery::SEAL_KEY,
     entropy::Entropy,
     identity::Identifier,
     link::{Frame, LinkInput, PeerHello},
@@ -244,7 +245,11 @@ impl Node {
             Use::Member { link } => self.member_frame(now, channel, link, frame, wire),
             Use::Gateway { .. } if is_command(frame.0) => self.commands.gateway_frame(now, channel, frame),
             Use::Gateway { gateway, order } => {
-                self.gateway_frame(now, channel, (gateway, order), frame, sink)
+                if frame.0 == SEAL_KEY {
+                    self.gateway_key(now, channel, frame.1, sink, wire)
+                } else {
+                    self.gateway_frame(now, channel, (gateway, order), frame, sink)
+                }
             }
             Use::Authority | Use::Asker => false,
             Use::Unknown { .. } => self.keep_frame(channel, frame.0, frame.1),

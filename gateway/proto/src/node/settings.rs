@@ -127,6 +127,8 @@ pub struct UplinkSettings {
     pub lanes: PerLane<LaneSettings>,
     /// What lanes that wait are sure of.
     pub shares: Shares,
+    /// Whether batches carry a seal, once there is a key for it ([`Node::set_seal_key`](super::Node::set_seal_key)).
+    pub verifiable: bool,
 }
 
 /// What a collector takes.

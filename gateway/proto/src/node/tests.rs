@@ -5,6 +5,7 @@ mod commands;
 mod fleet;
 mod flood;
 mod net;
+mod proving;
 mod trust;
 
 use std::time::Duration;

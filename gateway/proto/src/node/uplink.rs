@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     channel::{ChannelId, PLAINTEXT_LEN_MAX},
-    delivery::{Allowed, BatchWriter, LaneView, PerLane, Sender, SenderEvent},
+    delivery::{Allowed, BatchWriter, LaneView, PerLane, SEAL_KEY_SEEN, Sender, SenderEvent},
     entropy::Entropy,
     link::{Backoff, BackoffSettings, Class},
     route::{Address, FlowId, LinkWriter as _, Route},
@@ -31,6 +31,8 @@ pub(super) struct Uplink {
     backoff: Backoff,
     retry_at: Option<Instant>,
     company: Company,
+    /// Whether the collector has said in this channel that it has the key that batches are sealed with.
+    pub(super) key_seen: bool,
 }
 
 /// Whether readings that may be sent wait for more to come.
@@ -79,6 +81,7 @@ impl Uplink {
             backoff: Backoff::new(BACKOFF),
             retry_at: Some(now),
             company: Company::Nobody,
+            key_seen: false,
         }
     }
 
@@ -231,6 +234,7 @@ impl Node {
         uplink.state = UplinkState::Up;
         uplink.backoff.handle_success(now.instant);
         uplink.sender.handle_up(now.instant);
+        uplink.key_seen = false;
         let neighbour = uplink.settings.ways[uplink.way].0;
         self.event(Event::UplinkUp {
             uplink: index,
@@ -250,6 +254,9 @@ impl Node {
 
     /// Takes a frame of the collector; false if it is bad.
     pub(super) fn uplink_frame(&mut self, now: Now, index: usize, kind: u8, body: &[u8]) -> bool {
+        if kind == SEAL_KEY_SEEN {
+            return self.key_seen(index, body);
+        }
         match self.uplinks[index].sender.handle_frame(now.instant, kind, body) {
             Ok(SenderEvent::None) => {}
             Ok(SenderEvent::Released { lane, up_to }) => self.outputs.push_back(Output::Released {
@@ -354,12 +361,40 @@ impl Node {
             self.router.abandon(out, mark);
             return false;
         };
-        let writer = BatchWriter::begin(out, lane, first);
-        let room = PLAINTEXT_LEN_MAX - BatchWriter::OVERHEAD;
+        let sealed = uplink.settings.verifiable && self.proving.is_usable(now.instant);
+        let (writer, room) = if sealed {
+            let shown = if uplink.key_seen {
+                &[]
+            } else {
+                self.proving.shown()
+            };
+            out.extend_from_slice(shown);
+            (
+                BatchWriter::begin_sealed(out, lane, first),
+                PLAINTEXT_LEN_MAX - BatchWriter::OVERHEAD_SEALED - shown.len(),
+            )
+        } else {
+            (
+                BatchWriter::begin(out, lane, first),
+                PLAINTEXT_LEN_MAX - BatchWriter::OVERHEAD,
+            )
+        };
         match journal.copy_records(lane, first, room, count.min(u64::from(u16::MAX)), out) {
             Copied::Records(copied) => {
                 let count = u16::try_from(copied).expect("no more were asked for");
-                writer.finish(out, count);
+                if sealed {
+                    let journal = uplink.settings.lanes[lane].journal;
+                    let readings = writer.readings(out);
+                    let Some((key_tag, seal)) =
+                        self.proving.seal(now.instant, journal, (first, copied), readings)
+                    else {
+                        self.router.abandon(out, mark);
+                        return false;
+                    };
+                    writer.finish_sealed(out, count, key_tag, &seal);
+                } else {
+                    writer.finish(out, count);
+                }
                 if self.channels.finish(now.instant, channel, out, start).is_err() {
                     self.router.abandon(out, mark);
                     return false;

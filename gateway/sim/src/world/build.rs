@@ -327,6 +327,7 @@ fn uplink(scenario: &Scenario, collector: Identifier, ways: Vec<(usize, Option<S
         live_proof: scenario.trust.as_ref().is_some_and(|plan| plan.proofs),
         ways,
         latency: scenario.latency_budget,
+        verifiable: false,
         // A gateway's are told by its journal at every start.
         lanes: PerLane::from_fn(|lane| LaneSettings {
             journal: [0xe0 + lane.bits(); 16],

@@ -61,8 +61,9 @@ impl Port for Way<'_, '_> {
                 exchange.publish(self.now, journal.as_deref_mut(), self.connection, publication)
             }
             Intake::Batch(outgoing) => {
-                let class = lane(publication.reading.class);
-                if !publication.envelope.is_local && !outgoing.accepting.takes(class) {
+                if !publication.envelope.is_local
+                    && !outgoing.accepting.takes(lane(publication.reading.class))
+                {
                     return Err(Refused::Full);
                 }
                 if outgoing.batch.bytes() > OUTGOING_BYTES_MAX {

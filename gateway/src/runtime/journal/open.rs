@@ -11,12 +11,14 @@ use fieldgate_proto::{
     crypto::sha256,
     entropy::Entropy as _,
     identity::Identifier,
-    journal::{Journal, JournalSettings, Lanes, Output, Recovery, RecoveryReport, WhenFull, WriteFailed},
+    journal::{
+        Journal, JournalKey, JournalSettings, Lanes, Output, Recovery, RecoveryReport, WhenFull, WriteFailed,
+    },
     link::Class,
     time::Instant,
 };
 
-use super::describe;
+use super::{describe, key};
 use crate::runtime::{StartError, entropy::SystemEntropy};
 
 /// What was found, with the files that are open.
@@ -64,7 +66,7 @@ pub(crate) fn settings(config: &config::Journal, lane: Class) -> JournalSettings
 }
 
 /// Turns what a file says about one lane into the lane's words.
-pub(crate) fn settings_of(config: &config::JournalLane) -> JournalSettings {
+fn settings_of(config: &config::JournalLane) -> JournalSettings {
     JournalSettings {
         bytes_max: config.bytes_max,
         segment_bytes: config.segment_bytes,
@@ -93,12 +95,19 @@ pub(super) fn open(config: &config::Journal, uplinks: &[u64]) -> Result<Opened, 
             "let the version that wrote it deliver what it holds, or move its files away if nobody needs them",
         ));
     }
+    let key =
+        match &config.key {
+            Some(source) => Some(key::open_or_create(&config.dir, source).map_err(|error| {
+                StartError::new(format!("key of the journal: {error}")).hint(error.hint())
+            })?),
+            None => None,
+        };
     let mut directories = Vec::with_capacity(Class::ALL.len());
     let mut files = BTreeMap::new();
     let mut journals = Vec::with_capacity(Class::ALL.len());
     for lane in Class::ALL {
         let directory = Directory::lock(&lane_dir(&config.dir, lane)).map_err(broken)?;
-        let mut journal = open_lane(config, lane, uplinks, &directory)?;
+        let mut journal = open_lane(config, lane, (uplinks, key.as_ref()), &directory)?;
         settle(&mut journal, &directory, &mut files);
         journals.push(journal);
         directories.push(directory);
@@ -117,11 +126,12 @@ pub(super) fn open(config: &config::Journal, uplinks: &[u64]) -> Result<Opened, 
 fn open_lane(
     config: &config::Journal,
     lane: Class,
-    uplinks: &[u64],
+    (uplinks, key): (&[u64], Option<&JournalKey>),
     directory: &Directory,
 ) -> Result<Journal, StartError> {
     let broken = |error: StorageError| StartError::new(describe(&error)).hint(error.hint());
-    let (journal, report) = recover(directory, lane, settings(config, lane), uplinks).map_err(broken)?;
+    let (journal, report) =
+        recover(directory, lane, settings(config, lane), (uplinks, key)).map_err(broken)?;
     if let Some(number) = report.locked.first() {
         let name = directory.path().join(segment_name(*number));
         return Err(
@@ -167,11 +177,16 @@ pub(crate) fn recover(
     directory: &Directory,
     lane: Class,
     settings: JournalSettings,
-    uplinks: &[u64],
+    (uplinks, key): (&[u64], Option<&JournalKey>),
 ) -> Result<(Journal, RecoveryReport), StorageError> {
     let mut fresh_id = [0; 16];
     SystemEntropy.fill(&mut fresh_id);
     let mut recovery = Recovery::new(settings, lane, fresh_id).uplinks(uplinks);
+    if let Some(key) = key {
+        let mut salt = [0; 16];
+        SystemEntropy.fill(&mut salt);
+        recovery = recovery.key(key.duplicate(), salt);
+    }
     let mut lengths = BTreeMap::new();
     for entry in directory.list()? {
         if entry.name == CURSOR {

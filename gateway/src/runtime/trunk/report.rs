@@ -14,8 +14,8 @@ use super::{Trunk, TrunkReport};
 use crate::{
     runtime::journal::JournalFiles,
     status::{
-        GapStatus, JournalStatus, LaneStatus, LinkStatus, NetworkStatus, TrustStatus, UplinkLaneStatus,
-        UplinkStatus,
+        GapStatus, JournalStatus, LaneStatus, LedgerStatus, LinkStatus, NetworkStatus, TrustStatus,
+        UplinkLaneStatus, UplinkStatus,
     },
 };
 
@@ -29,6 +29,7 @@ impl Trunk {
             journal: self.journal.as_ref().map(|files| journal_status(files, now)),
             uplinks: self.uplink_status(),
             sources: self.collecting.source_status(&self.node),
+            ledger: self.collecting.ledger.as_deref().map(LedgerStatus::new),
             sinks: self
                 .collecting
                 .fanout

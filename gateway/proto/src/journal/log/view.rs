@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Journal;
 use crate::{
-    journal::{cursor::Totals, format::SECTOR, gaps::Gap, output::JournalState},
+    journal::{capture::Captured, cursor::Totals, format::SECTOR, gaps::Gap, output::JournalState},
     link::Class,
     time::Now,
 };
@@ -49,6 +49,11 @@ pub struct LaneView {
     pub oldest_captured: Option<u64>,
     /// Highest sequence on stable storage.
     pub committed: u64,
+    /// Bytes of blocks on the disk, needed or not, and the earliest and latest capture time of what they hold, in milliseconds
+    /// since 1970.
+    pub block_bytes: u64,
+    /// See `block_bytes`; `None` if it is not known of every segment.
+    pub captured: Option<(u64, u64)>,
     /// When it will be full, as things go; `None` while it drains.
     pub full_in: Option<Duration>,
     /// Bytes given to the disk per day, as things go.
@@ -79,6 +84,8 @@ impl Journal {
             oldest: gone.saturating_add(1),
             oldest_captured: self.oldest_captured(),
             committed: self.committed,
+            block_bytes: self.block_bytes(),
+            captured: self.captured(),
             full_in: forecast.full_in(self.bytes_left()),
             written_per_day: forecast.written_per_day(),
             write_amplification_milli: self
@@ -96,6 +103,12 @@ impl Journal {
     #[must_use]
     pub const fn class(&self) -> Class {
         self.class
+    }
+
+    /// Returns whether what is written is encrypted, or a segment that was.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.key.is_some() || self.segments.values().any(|segment| segment.seal.is_some())
     }
 
     /// Returns which journal this is.
@@ -216,17 +229,26 @@ impl Journal {
             sum.saturating_add(segment.size.saturating_sub(segment.end))
         });
         // What was released and not deleted yet will be room as well.
-        let dead = self
-            .segments
-            .values()
-            .fold(0_u64, |sum, segment| {
-                sum.saturating_add(segment.end.saturating_sub(SECTOR as u64))
-            })
-            .saturating_sub(self.held_bytes());
+        let dead = self.block_bytes().saturating_sub(self.held_bytes());
         bytes_max
             .saturating_sub(bytes)
             .saturating_add(started)
             .saturating_add(dead)
+    }
+
+    fn block_bytes(&self) -> u64 {
+        self.segments.values().fold(0_u64, |sum, segment| {
+            sum.saturating_add(segment.end.saturating_sub(SECTOR as u64))
+        })
+    }
+
+    /// Returns from when to when the records on disk were captured.
+    fn captured(&self) -> Option<(u64, u64)> {
+        let mut captured = Captured::NOTHING;
+        for segment in self.segments.values().filter(|segment| segment.first > 0) {
+            captured.merge(&segment.captured);
+        }
+        captured.times()
     }
 
     /// Returns when the oldest record that is needed was captured.

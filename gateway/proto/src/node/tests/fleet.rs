@@ -243,6 +243,7 @@ fn plan(identifiers: Vec<Identifier>) -> Plan {
         latency: std::time::Duration::ZERO,
         lanes: lanes(0),
         shares: Shares::default(),
+        verifiable: true,
     }];
     settings[RELAY].relay = Some(RelaySettings::default());
     settings[RELAY].neighbours = vec![NeighbourSettings {

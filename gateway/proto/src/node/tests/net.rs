@@ -10,13 +10,14 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use super::{super::*, fleet::TestAuthority};
 use crate::{
     channel::PqPolicy,
-    crypto::X25519Secret,
-    delivery::{LaneSettings, PerLane, Shares},
+    crypto::{X25519Secret, sha256},
+    delivery::{LaneSettings, PerLane, Shares, key_tag},
     identity::{
         AttestationDraft, ChangeDraft, ChangeHistory, Identifier, KeyAlgorithm, PublicKey, SignedAttestation,
         tests::Seeded,
     },
     relay::{MemberRights, RelaySettings},
+    seal::{Extent, SealKey, SealKeyDraft, merkle, reading_leaf},
     time::{ClockQuality, WallTime},
     trust::{Saved, SavedPart},
     wire::{Reader, put_bytes_varint},
@@ -51,6 +52,13 @@ impl Signer {
         let signature = sign(&self.key, &draft.message());
         let attestation: SignedAttestation = draft.finish(signature, &self.history).unwrap();
         LocalIdentity::new(&self.history, &attestation, secret).unwrap()
+    }
+
+    /// Makes a key for seals, good for `lifetime_secs` from the beginning on.
+    pub(super) fn seal_key(&self, entropy: &mut dyn Entropy, lifetime_secs: u64) -> SealKey {
+        let draft = SealKeyDraft::new(entropy, &self.history, EPOCH_SECS, lifetime_secs, 2).unwrap();
+        let signature = sign(&self.key, &draft.message());
+        draft.finish(signature, &self.history).unwrap()
     }
 }
 
@@ -107,11 +115,67 @@ impl RecordSource for Readings {
 }
 
 #[derive(Default)]
-pub(super) struct Taken(pub(super) Vec<Vec<u8>>);
+pub(super) struct Taken(pub(super) Vec<Vec<u8>>, pub(super) Seals);
+
+/// What a sink has seen of seals.
+#[derive(Default)]
+pub(super) struct Seals {
+    /// Attestations of the keys shown, in order.
+    pub(super) keys: Vec<Vec<u8>>,
+    /// The gateway's history.
+    pub(super) history: Vec<u8>,
+    /// Readings in batches whose seal holds, by the number of the key.
+    pub(super) proved: BTreeMap<usize, u64>,
+    /// Readings in batches without a seal.
+    pub(super) unsealed: u64,
+}
+
+impl Seals {
+    fn check(&mut self, journal: [u8; 16], batch: &Batch<'_>) {
+        let Some(sealed) = &batch.seal else {
+            self.unsealed += batch.count;
+            return;
+        };
+        let number = self
+            .keys
+            .iter()
+            .position(|key| key_tag(&sha256(&[key])) == sealed.key_tag)
+            .expect("the key was shown before");
+        let attestation = SignedAttestation::decode(&self.keys[number]).unwrap();
+        let history = ChangeHistory::decode(&self.history).unwrap();
+        attestation.verify_readings_key(&history).unwrap();
+        let mut leaves = Vec::new();
+        for readings in [sealed.skipped, batch.readings] {
+            let mut reader = Reader::new(readings);
+            while !reader.is_empty() {
+                let sequence = sealed.first + leaves.len() as u64;
+                leaves.push(reading_leaf(
+                    &journal,
+                    sequence,
+                    reader.bytes_varint("reading").unwrap(),
+                ));
+            }
+        }
+        let extent = Extent {
+            journal,
+            first: sealed.first,
+            count: leaves.len() as u64,
+        };
+        assert_eq!(extent.first + extent.count, batch.first + batch.count);
+        let root = merkle::root(&mut leaves).unwrap();
+        let public = attestation.attestation().public_key;
+        sealed
+            .seal
+            .verify(&public, &attestation.hash(), &extent, &root)
+            .unwrap();
+        *self.proved.entry(number).or_default() += batch.count;
+    }
+}
 
 impl ReadingSink for Taken {
-    fn accept(&mut self, _source: &SourceInfo, batch: Batch<'_>) -> bool {
+    fn accept(&mut self, source: &SourceInfo, batch: Batch<'_>) -> bool {
         assert_eq!(batch.first, self.0.len() as u64 + 1, "in order and each once");
+        self.1.check(source.journal, &batch);
         let mut reader = Reader::new(batch.readings);
         for _ in 0..batch.count {
             self.0.push(reader.bytes_varint("reading").unwrap().to_vec());
@@ -121,6 +185,13 @@ impl ReadingSink for Taken {
 
     fn gap(&mut self, _source: &SourceInfo, lost: &Lost) -> bool {
         panic!("nothing is lost here: {lost:?}");
+    }
+
+    fn seal_key(&mut self, _gateway: &Identifier, key: ShownKey<'_>) {
+        if !self.1.keys.iter().any(|known| known == key.attestation) {
+            self.1.keys.push(key.attestation.to_vec());
+            self.1.history = key.history.to_vec();
+        }
     }
 }
 
@@ -355,6 +426,7 @@ impl Net {
             latency: Duration::ZERO,
             lanes: lanes(readings),
             shares: Shares::default(),
+            verifiable: true,
         }];
         let mut relay = NodeSettings::new("relay");
         let rights = |hold: &[&str], reach: &[&str]| MemberRights {
@@ -545,6 +617,18 @@ impl Net {
             self.now = Self::now_of(elapsed);
             self.settle();
         }
+    }
+
+    /// Lets the gateway's devices publish `count` readings more.
+    pub(super) fn add_readings(&mut self, count: usize) {
+        let gateway = &mut self.hosts[GATEWAY];
+        let before = gateway.journal.0.len();
+        let more = (before..before + count).map(|n| format!("secret reading {n}").into_bytes());
+        gateway.journal.0.extend(more);
+        let available = gateway.journal.0.len() as u64;
+        gateway
+            .node
+            .handle_available(self.now, Class::Normal, 1, available);
     }
 
     pub(super) fn delivered(&self) -> usize {

@@ -160,6 +160,7 @@ impl World {
         self.tally
     }
 
+    #[expect(clippy::print_stdout, reason = "whoever asks for a seed wants its story")]
     fn tell(&self, line: impl FnOnce() -> String) {
         if self.is_told {
             println!("{:>8} ms: {}", self.true_millis, line());
