@@ -74,8 +74,12 @@ fn finished(state: &CommandState, json: bool) -> Result<(), Failure> {
 /// What to do about a command that has ended so.
 fn hint(state: &str) -> &'static str {
     match state {
-        "expired" => "the device was not reached in time: does it subscribe to its command topic? Or give it a longer --deadline",
-        "not_authorised" => "let the gateway permit it: `commands = true` in its [[uplink]], or a rule for the action command in its policy",
+        "expired" => {
+            "the device was not reached in time: does it subscribe to its command topic? Or give it a longer --deadline"
+        }
+        "not_authorised" => {
+            "let the gateway permit it: `commands = true` in its [[uplink]], or a rule for the action command in its policy"
+        }
         "limit" => "the gateway keeps as many commands as it may: wait for its devices, or cancel some",
         "storage" => "look at the gateway's disk: it cannot keep commands",
         "unknown_device" => "the gateway has no [[mqtt.device]] of this name",
@@ -98,7 +102,9 @@ fn payload(text: Option<String>, file: Option<PathBuf>) -> Result<Vec<u8>, Failu
         .map_err(|error| Failure::chain(&path.display().to_string(), &error))?;
     if payload.len() > PAYLOAD_LEN_MAX {
         let message = format!("{} has more than {PAYLOAD_LEN_MAX} bytes", path.display());
-        return Err(Failure::input(message).hint("put it where the device can fetch it, and send its address"));
+        return Err(
+            Failure::input(message).hint("put it where the device can fetch it, and send its address")
+        );
     }
     Ok(payload)
 }
@@ -142,7 +148,9 @@ fn cancel(id: String, args: &CollectorArgs) -> Result<(), Failure> {
             } else if state.finished {
                 print(&format!("{}\n", state.state))
             } else {
-                print("asked the gateway to take it back; `fieldgate command list` shows whether it was in time\n")
+                print(
+                    "asked the gateway to take it back; `fieldgate command list` shows whether it was in time\n",
+                )
             }
         }
         other => Err(unexpected(&other)),
@@ -171,5 +179,7 @@ fn unexpected(reply: &CommandReply) -> Failure {
         CommandReply::List { .. } => "a list",
         CommandReply::Refused { .. } => "a refusal",
     };
-    Failure::new(format!("the collector has answered another question, with {what}"))
+    Failure::new(format!(
+        "the collector has answered another question, with {what}"
+    ))
 }

@@ -53,7 +53,11 @@ pub(crate) struct Commanding {
 }
 
 impl Commanding {
-    pub(crate) const fn new(store: Option<StoreHandle>, command_topic: Option<TopicTemplate>, own_name: String) -> Self {
+    pub(crate) const fn new(
+        store: Option<StoreHandle>,
+        command_topic: Option<TopicTemplate>,
+        own_name: String,
+    ) -> Self {
         Self {
             store,
             command_topic,
@@ -180,8 +184,14 @@ impl Commanding {
                 tracing::debug!(id = hex(&id), state = state.name(), "command");
             }
             CommanderOutput::Finished { report } => {
-                tracing::info!(id = hex(&report.id), state = report.state.name(), "command finished");
-                let view = node.commander().and_then(|commander| commander.command(&report.id));
+                tracing::info!(
+                    id = hex(&report.id),
+                    state = report.state.name(),
+                    "command finished"
+                );
+                let view = node
+                    .commander()
+                    .and_then(|commander| commander.command(&report.id));
                 if let Some(view) = view {
                     let state = Box::new(describe(node, names, &view));
                     self.reply(report.id, CommandReply::Is { state });
@@ -255,7 +265,10 @@ fn submit(
         .map_err(|_| refused("the payload is no Base64", "encode it with padding"))?;
     if payload.len() > PAYLOAD_LEN_MAX {
         return Err(refused(
-            format!("the payload has {} bytes, more than {PAYLOAD_LEN_MAX}", payload.len()),
+            format!(
+                "the payload has {} bytes, more than {PAYLOAD_LEN_MAX}",
+                payload.len()
+            ),
             "put it where the device can fetch it, and send its address",
         ));
     }

@@ -14,7 +14,10 @@ use fieldgate_proto::{
     channel::ChannelId,
     command::Permission,
     identity::Identifier,
-    node::{Access, CommandAccess, Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, Service, Verdict},
+    node::{
+        Access, Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, CommandAccess, Service,
+        Verdict,
+    },
     time::WallTime,
     trust::{SavedPart, StatusList},
 };
@@ -22,8 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Question, ShardMessage, TrunkMessage, belonging::TrustFiles, clock::Clock, commanding::Job,
-    doorkeeper::Doorkeeper,
-    signing::SignerHandle,
+    doorkeeper::Doorkeeper, signing::SignerHandle,
 };
 use crate::{
     authority::{
@@ -244,7 +246,8 @@ impl Desk {
     /// Has the trunk do something about commands; `None` if the node ends before.
     pub(crate) async fn command(&self, job: CommandJob) -> Option<CommandReply> {
         let (reply, answer) = oneshot::channel();
-        self.tell(TrunkMessage::Command(Box::new(Job { job, reply }))).await;
+        self.tell(TrunkMessage::Command(Box::new(Job { job, reply })))
+            .await;
         answer.await.ok()
     }
 

@@ -15,8 +15,8 @@ use fieldgate_policy::{
     Service, TimeQuality,
 };
 use fieldgate_proto::{
-    identity::Identifier,
     command::Permission,
+    identity::Identifier,
     node::{self, Access, ChannelFacts, CommandAccess, Verdict},
     relay::{MemberRights, NamePattern},
     time::{ClockQuality, WallTime},

@@ -336,9 +336,8 @@ fn commanding(
         return Ok(Commanding::new(None, topic, name));
     }
     let path = settings.node.state_dir.join("commands.redb");
-    let failed = |error: &dyn std::fmt::Display| {
-        StartError::new(format!("commands in {}: {error}", path.display()))
-    };
+    let failed =
+        |error: &dyn std::fmt::Display| StartError::new(format!("commands in {}: {error}", path.display()));
     let (store, records) = Store::open(&path).map_err(|error| {
         failed(&error).hint("is another node running with this state_dir, and may it be written to?")
     })?;

@@ -410,12 +410,10 @@ impl Trunk {
                 Output::Time(wall) => self.hand_over(DeskRequest::Time(wall)),
                 Output::AuthoriseCommand(access) => self.authorise_command(now, access),
                 Output::Executor(output) => self.handle_executor(now, *output),
-                Output::Commander(output) => self.commanding.handle_commander(
-                    now,
-                    &mut self.node,
-                    &self.collecting.gateways,
-                    *output,
-                ),
+                Output::Commander(output) => {
+                    self.commanding
+                        .handle_commander(now, &mut self.node, &self.collecting.gateways, *output)
+                }
                 Output::Event(event) => self.handle_event(now, event),
             }
         }

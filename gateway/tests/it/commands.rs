@@ -14,8 +14,7 @@ use crate::harness::{
 /// A site whose gateway lets its collector command its devices.
 fn site() -> Site {
     let site = Site::new().without_broker();
-    site.gateway
-        .edit("[[uplink]]\n", "[[uplink]]\ncommands = true\n");
+    site.gateway.edit("[[uplink]]\n", "[[uplink]]\ncommands = true\n");
     site
 }
 
@@ -90,7 +89,15 @@ fn commands_reach_devices_of_both_versions_and_answers_come_back() {
     // No device, and a deadline.
     let ended = send(&site, &["--payload", "late", "--deadline", "1s", "--wait"]).expect(1);
     assert!(ended.err.contains("expired"), "{ended:?}");
-    let words = ["command", "send", "--gateway", "gateway-1", "--device", "nobody", "--wait"];
+    let words = [
+        "command",
+        "send",
+        "--gateway",
+        "gateway-1",
+        "--device",
+        "nobody",
+        "--wait",
+    ];
     let ended = site.collector.run(&words).expect(1);
     assert!(ended.err.contains("unknown_device"), "{ended:?}");
     let words = ["command", "send", "--gateway", "elsewhere", "--device", DEVICE];
@@ -98,8 +105,14 @@ fn commands_reach_devices_of_both_versions_and_answers_come_back() {
     assert!(ended.err.contains("no gateway is called elsewhere"), "{ended:?}");
 
     assert!(site.readings().is_empty(), "answers are no readings");
-    let states: Vec<Value> = list(&site).iter().map(|command| command["state"].clone()).collect();
-    assert_eq!(states, ["answered", "delivered", "delivered", "expired", "unknown_device"]);
+    let states: Vec<Value> = list(&site)
+        .iter()
+        .map(|command| command["state"].clone())
+        .collect();
+    assert_eq!(
+        states,
+        ["answered", "delivered", "delivered", "expired", "unknown_device"]
+    );
 }
 
 #[test]
@@ -131,7 +144,11 @@ fn a_command_at_most_once_is_not_repeated_after_crashes_of_both_sides() {
     site.start();
     site.wait_healthy();
     let mut silent = device(&site, "5", "silent");
-    let once = send(&site, &["--payload", "once", "--at-most-once", "--deadline", "5min"]).expect(0);
+    let once = send(
+        &site,
+        &["--payload", "once", "--at-most-once", "--deadline", "5min"],
+    )
+    .expect(0);
     let once = once.out.trim().to_owned();
     silent.wait_for_text("command: pump-7/command/valve once");
     site.gateway.kill();
@@ -146,7 +163,12 @@ fn a_command_at_most_once_is_not_repeated_after_crashes_of_both_sides() {
     let words = ["--payload", "next", "--wait", "--deadline", "1min"];
     assert_eq!(send(&site, &words).expect(0).out, "delivered\n");
     again.wait_for_text("command: pump-7/command/valve next");
-    assert_eq!(again.printed().matches("command:").count(), 1, "{}", again.printed());
+    assert_eq!(
+        again.printed().matches("command:").count(),
+        1,
+        "{}",
+        again.printed()
+    );
     wait_state(&site, &once, "unconfirmed");
 }
 

@@ -278,7 +278,10 @@ impl Commander {
     /// Returns how many commands are not finished.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.gateways.values().map(|gateway| gateway.unfinished.len()).sum()
+        self.gateways
+            .values()
+            .map(|gateway| gateway.unfinished.len())
+            .sum()
     }
 
     /// Returns the bytes of payloads and answers that are kept, reserves for answers included.

@@ -142,7 +142,10 @@ impl Node {
     pub fn member_called(&self, name: &str) -> Option<Identifier> {
         let mut found = None;
         for known in self.known.values() {
-            let called = known.credential.as_ref().is_some_and(|credential| credential.name == name);
+            let called = known
+                .credential
+                .as_ref()
+                .is_some_and(|credential| credential.name == name);
             if called && found.replace(known.peer).is_some_and(|other| other != known.peer) {
                 return None;
             }

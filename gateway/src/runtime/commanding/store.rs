@@ -100,10 +100,7 @@ impl Store {
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
                 Err(error) => return Err(error.into()),
             };
-            table
-                .iter()?
-                .map(|entry| Ok(entry?.1.value().to_vec()))
-                .collect()
+            table.iter()?.map(|entry| Ok(entry?.1.value().to_vec())).collect()
         };
         let records = Records {
             gateway: read(Side::Gateway)?,
@@ -172,10 +169,12 @@ pub(crate) struct StoreHandle {
 impl StoreHandle {
     /// Hands over a change; false if too many wait.
     pub(crate) fn write(&self, change: Change) -> bool {
-        self.sender.as_ref().is_some_and(|sender| match sender.try_send(change) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-        })
+        self.sender
+            .as_ref()
+            .is_some_and(|sender| match sender.try_send(change) {
+                Ok(()) => true,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+            })
     }
 }
 

@@ -1,11 +1,7 @@
 //! Commands to devices, and what devices have to do with them: who can be reached, what became of a command, and answers.
 
 use fieldgate_mqtt::{
-    broker::{
-        ConnectionKey,
-        command::CommandOutcome,
-        message::Message,
-    },
+    broker::{ConnectionKey, command::CommandOutcome, message::Message},
     exchange::{Envelope, Publication, Request},
     packet::Qos,
 };

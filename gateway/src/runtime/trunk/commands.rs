@@ -19,10 +19,7 @@ impl Trunk {
     /// Has it decided whether a collector may command a device.
     pub(super) fn authorise_command(&mut self, now: Now, access: Box<CommandAccess>) {
         let question = access.question;
-        if self
-            .desk
-            .try_send(DeskRequest::AuthoriseCommand(access))
-            .is_err()
+        if self.desk.try_send(DeskRequest::AuthoriseCommand(access)).is_err()
             && let Some(executor) = self.node.executor_mut()
         {
             // Who decides is overwhelmed; it is asked again when something changes.
@@ -61,7 +58,12 @@ impl Trunk {
             ExecutorOutput::Finished {
                 id, device, state, ..
             } => {
-                tracing::info!(id = hex(&id), device = &*device, state = state.name(), "command finished");
+                tracing::info!(
+                    id = hex(&id),
+                    device = &*device,
+                    state = state.name(),
+                    "command finished"
+                );
             }
             ExecutorOutput::Send { .. } | ExecutorOutput::Authorise { .. } => {
                 debug_assert!(false, "the node deals with {output:?}");
@@ -124,7 +126,10 @@ impl Trunk {
                 failed: stats.failed,
             }
         });
-        let unfinished = self.node.commander().map(|commander| commander.unfinished() as u64);
+        let unfinished = self
+            .node
+            .commander()
+            .map(|commander| commander.unfinished() as u64);
         (gateway.is_some() || unfinished.is_some()).then(|| CommandsStatus {
             gateway,
             unfinished,

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use fieldgate_adapters::topic::filter_matches;
 use fieldgate_proto::time::Now;
 
-use super::{Broker, ConnectionKey, Output, SessionIndex, message::Message, session::SessionKey, subscriptions::Filter};
+use super::{
+    Broker, ConnectionKey, Output, SessionIndex, message::Message, session::SessionKey, subscriptions::Filter,
+};
 use crate::{
     exchange::{Answer, Delivery, SubscriptionOptions},
     packet::{PacketIdentifier, Qos},
@@ -110,7 +112,8 @@ impl Broker {
                 return None;
             }
             let matching = session.subscriptions.iter().filter(|(filter, _)| {
-                Filter::parse(filter).is_some_and(|filter| filter_matches(filter.topic_filter, &message.topic))
+                Filter::parse(filter)
+                    .is_some_and(|filter| filter_matches(filter.topic_filter, &message.topic))
             });
             let (_, options) = matching.max_by_key(|(_, options)| options.qos)?;
             Some((index, to, *options))

@@ -79,7 +79,10 @@ fn who_does_not_listen_gets_nothing() {
     world.command(7, "d/else", "open");
     assert_eq!(world.outcomes(), [(7, CommandOutcome::NotSent)]);
     world.detach(1);
-    assert!(!world.broker.is_reachable("d"), "the other one has not subscribed");
+    assert!(
+        !world.broker.is_reachable("d"),
+        "the other one has not subscribed"
+    );
     world.command(8, "d/command/valve", "open");
     assert_eq!(world.outcomes(), [(8, CommandOutcome::NotSent)]);
     assert!(world.deliveries(1).is_empty() && world.deliveries(2).is_empty());

@@ -11,9 +11,7 @@ use fieldgate_adapters::{
 use fieldgate_proto::time::{ClockQuality, Instant, Now, WallTime};
 
 use crate::{
-    broker::{
-        Broker, ConnectionKey, Output, command::CommandOutcome, limits::Limits, message::Message,
-    },
+    broker::{Broker, ConnectionKey, Output, command::CommandOutcome, limits::Limits, message::Message},
     exchange::{
         Answer, Attach, Delivery, Envelope, Publication, Request, Step, SubscriptionOptions, Wanted, Will,
     },
