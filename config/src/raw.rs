@@ -13,16 +13,18 @@ use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
-use crate::settings::{AfterGrace, IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource, WhenFull};
+use crate::settings::{
+    AfterGrace, IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource, SlowConsumer, WhenFull,
+};
 use crate::shape::{
-    Attributes, Boolean, Choice, FilePath, List, Shape, SinkPath, SinkPathShape, bytes_u32, bytes_u64,
-    count_u16, count_u32, inline, inlines, millis, seconds, section, sections,
+    Attributes, Boolean, Choice, FilePath, List, Shape, bytes_u32, bytes_u64, count_u16, count_u32, inline,
+    inlines, millis, seconds, section, sections,
 };
 use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
 use crate::template::TopicTemplate;
 use crate::text::{
-    CLIENT_ID, CREDENTIAL, DEVICE_NAME, HOST_PORT, IDENTIFIER, LISTEN, LISTEN_LOOPBACK, NAME, NAME_PATTERN,
+    CREDENTIAL, DEVICE_NAME, HOST_PORT, IDENTIFIER, LISTEN, LISTEN_LOOPBACK, NAME, NAME_PATTERN,
     PASSWORD_HASH, PKCS11_URI, RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE, USERNAME, VARIABLE,
 };
 
@@ -83,6 +85,8 @@ macro_rules! tables {
     (@when $when:expr) => { $when };
 }
 
+pub(crate) mod sink;
+
 const LOG_LEVEL: Choice<LogLevel> = Choice(&[
     ("error", LogLevel::Error),
     ("warn", LogLevel::Warn),
@@ -107,12 +111,10 @@ const WHEN_FULL: Choice<WhenFull> = Choice(&[
     ("refuse", WhenFull::Refuse),
     ("drop-oldest", WhenFull::DropOldest),
 ]);
-const SINK_KIND: Choice<SinkName> = Choice(&[
-    ("mqtt", SinkName::Mqtt),
-    ("file", SinkName::File),
-    ("null", SinkName::Null),
+const SLOW_CONSUMER: Choice<SlowConsumer> = Choice(&[
+    ("disconnect", SlowConsumer::Disconnect),
+    ("drop", SlowConsumer::Drop),
 ]);
-
 const FILE: FilePath = FilePath {
     what: "a path, relative to the directory of this file",
     len_max: PATH_LEN_MAX,
@@ -122,17 +124,6 @@ const SOCKET: FilePath = FilePath {
     len_max: SOCKET_LEN_MAX,
 };
 const SECRET: crate::shape::Secret = crate::shape::Secret;
-const SINK_PATH: SinkPathShape = SinkPathShape(FILE);
-
-const MQTT: When = When::Equals("kind", "mqtt");
-
-/// What the key `kind` of a sink says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SinkName {
-    Mqtt,
-    File,
-    Null,
-}
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -337,6 +328,27 @@ tables! {
         alarm_topics: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Default("[]");
         /// Topic on which a device is told commands; it gets them if it has subscribed to it. `{gateway}` is this node's name.
         command_topic: TopicTemplate = TOPIC_TEMPLATE, Default("\"{device}/command/{resource}\"");
+        /// Topic filters whose messages are passed on between devices only: they are not journalled and reach no collector.
+        local_topics: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Default("[]");
+        /// Sessions, with and without a connection.
+        sessions_max: u32 = count_u32(1, 2_000_000), Optional("twice `clients_max`");
+        /// Longest time in seconds that a session outlives its connection; clients of MQTT 3.1.1 without Clean Session get it whole.
+        session_expiry_max_secs: Duration = seconds(0, 4_294_967_295), Default("604800");
+        /// Subscriptions of one session.
+        subscriptions_max: u32 = count_u32(1, 10_000), Default("100");
+        /// Messages above QoS 0 that wait for one session.
+        queue_messages_max: u32 = count_u32(1, 1_000_000), Default("1000");
+        /// Memory for the messages that wait for one session.
+        queue_bytes_max: u64 = bytes_u64(64 * KIB, GIB), Default("\"1 MiB\"");
+        /// What becomes of a connected client whose queue is full: it is disconnected, or it misses what does not fit.
+        slow_consumer: SlowConsumer = SLOW_CONSUMER, Default("\"disconnect\"");
+        /// Retained messages.
+        retained_max: u32 = count_u32(0, 1_000_000), Default("10000");
+        /// Memory for retained messages.
+        retained_bytes_max: u64 = bytes_u64(64 * KIB, 4 * GIB), Default("\"16 MiB\"");
+        /// Connections that one address may open per second, for each processor that serves clients; ten times as many at once. 0
+        /// sets no bound.
+        connects_per_second_max: u32 = count_u32(0, 1_000_000), Default("200");
         /// Devices that may connect.
         device: Vec<Device> = sections::<Device>(65_536), Optional("none");
     }
@@ -359,9 +371,11 @@ tables! {
         username: String = USERNAME, Optional("`name`");
         /// Hash of the password of its CONNECT.
         password_hash: PasswordHash = PASSWORD_HASH, Required;
-        /// Topic filters it may publish to.
+        /// Topic filters it may publish to; `{device}` stands for its name.
         publish: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 1, max: 64 },
             Optional("`[\"<name>/#\"]`: everything under its own name");
+        /// Topic filters it may subscribe to, and to everything that one of them covers; `{device}` stands for its name.
+        subscribe: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Optional("what it may publish to");
     }
 
     /// Delivery of the journal to a collector, end to end, through relays or straight.
@@ -502,7 +516,7 @@ tables! {
         /// Gateways that may deliver, beside members of `[trust]`. Everybody else is refused.
         gateway: Vec<CollectorGateway> = sections::<CollectorGateway>(65_536), Optional("none");
         /// Where readings go.
-        sink: Vec<Sink> = sections::<Sink>(16), Optional("none, which is an error");
+        sink: Vec<sink::Sink> = sections::<sink::Sink>(16), Optional("none, which is an error");
         /// Proofs of where readings came from, for `fieldgate proof`.
         ledger: Ledger = section::<Ledger>(), Optional("off: nothing can be proved later");
     }
@@ -530,28 +544,6 @@ tables! {
         name: String = NAME, Required;
         /// Its identifier.
         identifier: Identifier = IDENTIFIER, Required;
-    }
-
-    /// Where readings go.
-    Sink {
-        /// What it is: an MQTT broker, JSON lines in a file, or nowhere (for measurements).
-        kind: SinkName = SINK_KIND, Required;
-        /// Name in logs, metrics and stored positions.
-        name: String = NAME, Optional("`kind`");
-        /// The broker. The connection is not encrypted.
-        address: HostPort = HOST_PORT, Required, if MQTT;
-        /// MQTT client identifier; no other client of the broker may have it.
-        client_id: String = CLIENT_ID, Optional("`fieldgate-<name of the node>`"), if MQTT;
-        /// User name at the broker.
-        username: String = USERNAME, Optional("no login"), if MQTT;
-        /// Password at the broker; needs `username`.
-        password: SecretSource = SECRET, Optional("no password"), if MQTT;
-        /// Topic of each reading.
-        topic: TopicTemplate = TOPIC_TEMPLATE, Default("\"{gateway}/{device}/{resource}\""), if MQTT;
-        /// Readings that may wait for the broker's acknowledgement at a time.
-        inflight_max: u16 = count_u16(1, 65_535), Default("1000"), if MQTT;
-        /// File that lines are appended to; `"-"` is standard output.
-        path: SinkPath = SINK_PATH, Required, if When::Equals("kind", "file");
     }
 
     /// Metrics in the Prometheus text format, on `/metrics`.

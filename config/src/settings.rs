@@ -5,6 +5,8 @@
 //! What cannot be known without looking at the machine (does the file exist, is the port free, is the key in the token)
 //! is found out at start.
 
+pub mod sink;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +16,6 @@ use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
-use crate::template::TopicTemplate;
 
 /// One node: everything its file switches on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -269,8 +270,37 @@ pub struct Mqtt {
     pub alarm_topics: Vec<String>,
     /// Topic on which a device is told commands.
     pub command_topic: TopicTemplate,
+    /// Topic filters whose messages are passed on between devices only.
+    pub local_topics: Vec<String>,
+    /// Sessions, with and without a connection.
+    pub sessions_max: u32,
+    /// Longest time that a session outlives its connection.
+    pub session_expiry_max: Duration,
+    /// Subscriptions of one session.
+    pub subscriptions_max: u32,
+    /// Messages above QoS 0 that wait for one session.
+    pub queue_messages_max: u32,
+    /// Memory for the messages that wait for one session, in bytes.
+    pub queue_bytes_max: u64,
+    /// What becomes of a connected client whose queue is full.
+    pub slow_consumer: SlowConsumer,
+    /// Retained messages.
+    pub retained_max: u32,
+    /// Memory for retained messages, in bytes.
+    pub retained_bytes_max: u64,
+    /// Connections per second from one address and shard; 0 sets no bound.
+    pub connects_per_second_max: u32,
     /// The device table; names and usernames unique.
     pub devices: Vec<Device>,
+}
+
+/// What becomes of a connected client whose queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowConsumer {
+    /// It is disconnected.
+    Disconnect,
+    /// It misses what does not fit.
+    Drop,
 }
 
 /// MQTT over TLS.
@@ -295,6 +325,8 @@ pub struct Device {
     pub password_hash: PasswordHash,
     /// Topic filters it may publish to, at least one.
     pub publish: Vec<String>,
+    /// Topic filters that cover what it may subscribe to.
+    pub subscribe: Vec<String>,
 }
 
 /// A password hash, `pbkdf2-sha256$<iterations>$<salt>$<hash>`; `Debug` does not show it.
@@ -469,7 +501,7 @@ pub struct Collector {
     /// Who may deliver, beside members of the authority; names and identifiers unique.
     pub gateways: Vec<CollectorGateway>,
     /// Where readings go, at least one, names unique. A reading is confirmed when all have it.
-    pub sinks: Vec<Sink>,
+    pub sinks: Vec<sink::Sink>,
     /// Where proofs are kept.
     pub ledger: Option<Ledger>,
 }
@@ -499,52 +531,6 @@ pub struct CollectorGateway {
     pub name: String,
     /// Its identity.
     pub identifier: Identifier,
-}
-
-/// Where a collector puts readings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sink {
-    /// Name in logs, metrics and stored positions: 1 to 63 of `a-z0-9-`.
-    pub name: String,
-    /// What it is.
-    pub kind: SinkKind,
-}
-
-/// What a sink is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SinkKind {
-    /// An MQTT broker.
-    Mqtt(MqttSink),
-    /// JSON lines in a file.
-    File(PathBuf),
-    /// JSON lines on standard output.
-    Stdout,
-    /// Nowhere, for measurements.
-    Null,
-}
-
-/// An MQTT broker as a sink.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MqttSink {
-    /// The broker.
-    pub address: HostPort,
-    /// MQTT client identifier.
-    pub client_id: String,
-    /// Credentials.
-    pub login: Option<MqttLogin>,
-    /// Topic of each reading.
-    pub topic: TopicTemplate,
-    /// Publishes without PUBACK at a time, at least 1.
-    pub inflight_max: u16,
-}
-
-/// Credentials for a broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MqttLogin {
-    /// User Name of CONNECT.
-    pub username: String,
-    /// Where the Password of CONNECT comes from.
-    pub password: Option<SecretSource>,
 }
 
 /// The metrics listener.

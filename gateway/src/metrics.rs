@@ -45,7 +45,7 @@ impl Exposition {
 }
 
 /// Name, unit and meaning of every counter.
-const COUNTERS: [(&str, Unit, &str); 22] = [
+const COUNTERS: [(&str, Unit, &str); 30] = [
     (
         "fieldgate_ledger_unsealed_readings_total",
         Unit::Count,
@@ -82,6 +82,32 @@ const COUNTERS: [(&str, Unit, &str); 22] = [
         Unit::Count,
         "MQTT connections refused at a bound",
     ),
+    (
+        "fieldgate_mqtt_delivered_total",
+        Unit::Count,
+        "MQTT messages given to connections",
+    ),
+    (
+        "fieldgate_mqtt_dropped_total",
+        Unit::Count,
+        "MQTT messages dropped for clients that did not keep up, or expired",
+    ),
+    (
+        "fieldgate_mqtt_slow_consumers_total",
+        Unit::Count,
+        "MQTT clients disconnected because their queue was full",
+    ),
+    (
+        "fieldgate_mqtt_retained_refused_total",
+        Unit::Count,
+        "MQTT messages not retained because there was no room",
+    ),
+    (
+        "fieldgate_mqtt_sessions_refused_total",
+        Unit::Count,
+        "MQTT clients refused because there were too many sessions",
+    ),
+    ("fieldgate_mqtt_wills_total", Unit::Count, "MQTT wills published"),
     (
         "fieldgate_mqtt_protocol_errors_total",
         Unit::Count,
@@ -148,6 +174,16 @@ const COUNTERS: [(&str, Unit, &str); 22] = [
         "Readings that a sink had already",
     ),
     (
+        "fieldgate_sink_missing_readings_total",
+        Unit::Count,
+        "Sequences that a sink recorded as missing",
+    ),
+    (
+        "fieldgate_sink_set_aside_readings_total",
+        Unit::Count,
+        "Readings that were refused for good and put aside",
+    ),
+    (
         "fieldgate_sink_errors_total",
         Unit::Count,
         "Failures of the thing behind a sink",
@@ -155,7 +191,7 @@ const COUNTERS: [(&str, Unit, &str); 22] = [
 ];
 
 /// Name, unit and meaning of every gauge.
-const GAUGES: [(&str, Unit, &str); 19] = [
+const GAUGES: [(&str, Unit, &str); 24] = [
     (
         "fieldgate_ledger_bytes",
         Unit::Bytes,
@@ -222,9 +258,30 @@ const GAUGES: [(&str, Unit, &str); 19] = [
         "Names registered by members",
     ),
     (
+        "fieldgate_mqtt_sessions",
+        Unit::Count,
+        "MQTT sessions, with and without a connection",
+    ),
+    ("fieldgate_mqtt_subscriptions", Unit::Count, "MQTT subscriptions"),
+    (
+        "fieldgate_mqtt_queued_bytes",
+        Unit::Bytes,
+        "Memory of MQTT messages that wait for sessions",
+    ),
+    (
+        "fieldgate_mqtt_retained_bytes",
+        Unit::Bytes,
+        "Memory of retained MQTT messages",
+    ),
+    (
         "fieldgate_sink_reachable",
         Unit::Count,
-        "1 if the sink can be reached, else 0",
+        "1 if the sink takes readings, else 0",
+    ),
+    (
+        "fieldgate_sink_still_seconds",
+        Unit::Seconds,
+        "Time in which readings waited for a sink and none was confirmed",
     ),
     (
         "fieldgate_sink_waiting_bytes",
@@ -325,6 +382,15 @@ fn record(status: &NodeStatus) {
         );
     }
     record_network(status);
+    if let Some(mqtt) = &status.mqtt {
+        let (counts, levels) = mqtt.samples();
+        for (name, value) in counts {
+            count(name, &[], value);
+        }
+        for (name, value) in levels {
+            level(name, &[], value);
+        }
+    }
     delivery::record(status);
     commands::record(status);
     for sink in &status.sinks {
@@ -338,6 +404,9 @@ fn record(status: &NodeStatus) {
             sink.duplicates,
         );
         count("fieldgate_sink_errors_total", &labels, sink.errors);
+        count("fieldgate_sink_missing_readings_total", &labels, sink.missing);
+        count("fieldgate_sink_set_aside_readings_total", &labels, sink.set_aside);
+        level("fieldgate_sink_still_seconds", &labels, sink.still_secs);
     }
     if let Some(ledger) = &status.ledger {
         level("fieldgate_ledger_bytes", &[], ledger.bytes);
@@ -537,6 +606,7 @@ mod tests {
                 readings: 12,
                 ..ShardStatus::default()
             }],
+            mqtt: Some(crate::status::MqttStatus::default()),
             journal: Some(JournalStatus {
                 lanes: vec![LaneStatus {
                     class: "bulk".to_owned(),

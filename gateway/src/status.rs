@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::mqtt::MqttStatus;
 pub(crate) use self::{
     commands::{CommandsStatus, GatewayCommands},
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     ledger::LedgerStatus,
+    sink::SinkStatus,
     tpm::TpmStatus,
     trust::{TokenStatus, TrustStatus},
 };
@@ -16,6 +18,8 @@ use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 mod commands;
 mod delivery;
 mod ledger;
+mod mqtt;
+mod sink;
 mod tpm;
 mod trust;
 
@@ -49,6 +53,9 @@ pub(crate) struct NodeStatus {
     pub(crate) clock: ClockStatus,
     /// One entry per shard.
     pub(crate) shards: Vec<ShardStatus>,
+    /// The broker between devices, on a gateway with `[mqtt]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mqtt: Option<MqttStatus>,
     /// Links, channels, relay.
     pub(crate) network: NetworkStatus,
     /// The journal, on a gateway.
@@ -134,6 +141,12 @@ pub(crate) struct ShardStatus {
     pub(crate) readings: u64,
     /// Readings refused: journal full, too large, not allowed.
     pub(crate) readings_refused: u64,
+    /// Messages at QoS 0 dropped because a client did not read.
+    #[serde(default)]
+    pub(crate) messages_dropped: u64,
+    /// Connections refused because their address opened too many at once; they are in `refused` too.
+    #[serde(default)]
+    pub(crate) too_fast: u64,
     /// Turns of the loop.
     pub(crate) turns: u64,
 }
@@ -180,23 +193,6 @@ pub(crate) struct LinkStatus {
     pub(crate) queued_bytes: u64,
 }
 
-/// One sink.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct SinkStatus {
-    /// Kind and target.
-    pub(crate) name: String,
-    /// Whether it can be reached.
-    pub(crate) reachable: bool,
-    /// Readings confirmed since the start.
-    pub(crate) confirmed: u64,
-    /// Readings it had already.
-    pub(crate) duplicates: u64,
-    /// Failures since the start.
-    pub(crate) errors: u64,
-    /// Bytes of readings that wait for it.
-    pub(crate) waiting_bytes: u64,
-}
-
 impl NodeStatus {
     /// Derives health and its reasons from the parts.
     pub(crate) fn judge(&mut self) {
@@ -215,16 +211,12 @@ impl NodeStatus {
         }
         reasons.extend(self.clock.distrust.iter().map(|why| format!("clock: {why}")));
         reasons.extend(self.journal.iter().flat_map(JournalStatus::reasons));
+        reasons.extend(self.mqtt.as_ref().and_then(MqttStatus::reason));
         reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
         reasons.extend(self.commands.as_ref().and_then(CommandsStatus::reason));
         reasons.extend(self.ledger.iter().filter_map(LedgerStatus::reason));
-        for sink in self.sinks.iter().filter(|sink| !sink.reachable) {
-            reasons.push(format!(
-                "sink {}: not reachable; gateways keep their readings",
-                sink.name
-            ));
-        }
+        reasons.extend(self.sinks.iter().flat_map(SinkStatus::reasons));
         self.health = if reasons.is_empty() {
             Health::Healthy
         } else {
@@ -296,6 +288,9 @@ impl NodeStatus {
                 sum(|shard| shard.auth_failures)
             )?;
         }
+        if let Some(mqtt) = &self.mqtt {
+            mqtt.write_text(out)?;
+        }
         if let Some(journal) = &self.journal {
             journal.write_text(out)?;
         }
@@ -310,18 +305,7 @@ impl NodeStatus {
             source.write_text(out)?;
         }
         for sink in &self.sinks {
-            writeln!(
-                out,
-                "  sink       {}: {}, {} confirmed, {} waiting",
-                sink.name,
-                if sink.reachable {
-                    "reachable"
-                } else {
-                    "NOT REACHABLE"
-                },
-                sink.confirmed,
-                bytes(sink.waiting_bytes)
-            )?;
+            sink.write_text(out)?;
         }
         if let Some(ledger) = &self.ledger {
             ledger.write_text(out)?;

@@ -11,7 +11,7 @@ pub(crate) mod store;
 use std::collections::BTreeMap;
 
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
-use fieldgate_config::template::TopicTemplate;
+use fieldgate_config::template::{Origin, TopicTemplate};
 use fieldgate_proto::{
     command::{
         CommandId, CommandView, CommanderOutput, Guarantee, Order, PAYLOAD_LEN_MAX, Report, Stage, State,
@@ -75,7 +75,13 @@ impl Commanding {
     pub(crate) fn topic(&self, order: &Order) -> String {
         let mut topic = String::new();
         if let Some(template) = &self.command_topic {
-            template.expand_into(&mut topic, &self.own_name, &order.device, &order.resource);
+            let origin = Origin {
+                gateway: &self.own_name,
+                device: &order.device,
+                resource: &order.resource,
+                class: "command",
+            };
+            template.expand_into(&mut topic, &origin);
         }
         topic
     }
