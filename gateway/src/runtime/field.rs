@@ -1,10 +1,12 @@
 //! The field side of a shard: MQTT connections and their sessions.
 
+mod checks;
 mod intake;
+mod sources;
 
 use std::{cmp::Reverse, collections::BinaryHeap, net::SocketAddr, sync::Arc};
 
-use fieldgate_adapters::authenticate::{Authentication, Authenticator, Denial};
+use fieldgate_adapters::authenticate::{Authentication, Authenticator, CheckedPassword, Denial};
 use fieldgate_io::{ConnectionId, Io};
 use fieldgate_mqtt::{
     counters::Counters,
@@ -19,8 +21,11 @@ use fieldgate_mqtt::{
 use fieldgate_proto::time::{Instant, Now};
 use rustls::ServerConfig;
 
-use self::intake::Way;
-pub(crate) use self::intake::{Intake, Outgoing};
+pub(crate) use self::{
+    checks::Checks,
+    intake::{Intake, Outgoing},
+};
+use self::{intake::Way, sources::Sources};
 use super::{entropy::SystemEntropy, exchange::Answers, tls::Tls};
 use crate::status::ShardStatus;
 
@@ -38,8 +43,29 @@ struct Client {
 /// What a call into a session does.
 type Act<'a> = dyn FnMut(&mut Session, &mut Context<'_>) -> Result<(), SessionEnd> + 'a;
 
+/// What a field side is made of.
+pub(crate) struct Parts {
+    /// Which shard it is on.
+    pub(crate) shard: usize,
+    /// Settings of all sessions.
+    pub(crate) settings: Arc<Settings>,
+    /// Who says who a client is.
+    pub(crate) authenticator: Authenticator,
+    /// Where slow passwords are checked.
+    pub(crate) checks: Checks,
+    /// TLS towards clients.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// Clients at most.
+    pub(crate) count_max: usize,
+    /// Connections per second from one address; 0 for any number.
+    pub(crate) connects_per_second_max: u32,
+}
+
 /// All clients of a shard.
 pub(crate) struct Field {
+    shard: usize,
+    checks: Checks,
+    sources: Sources,
     settings: Arc<Settings>,
     authenticator: Authenticator,
     entropy: SystemEntropy,
@@ -55,32 +81,33 @@ pub(crate) struct Field {
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
     accepted: u64,
     refused: u64,
+    /// Connections refused because their address opened too many at once.
+    too_fast: u64,
     /// Messages at QoS 0 dropped because a client did not read.
     dropped_slow: u64,
 }
 
 impl Field {
-    /// Makes a field side for at most `count_max` clients.
-    pub(crate) fn new(
-        settings: Arc<Settings>,
-        authenticator: Authenticator,
-        tls: Option<Arc<ServerConfig>>,
-        count_max: usize,
-    ) -> Self {
+    /// Makes a field side.
+    pub(crate) fn new(parts: Parts) -> Self {
         Self {
-            settings,
-            authenticator,
+            shard: parts.shard,
+            checks: parts.checks,
+            sources: Sources::new(parts.connects_per_second_max),
+            settings: parts.settings,
+            authenticator: parts.authenticator,
+            count_max: parts.count_max,
+            tls: parts.tls,
             entropy: SystemEntropy,
             counters: Counters::default(),
-            tls,
             clients: Vec::new(),
             count: 0,
-            count_max,
             awaiting: Vec::new(),
             held: Vec::new(),
             deadlines: BinaryHeap::new(),
             accepted: 0,
             refused: 0,
+            too_fast: 0,
             dropped_slow: 0,
         }
     }
@@ -91,9 +118,22 @@ impl Field {
         io: &mut Io,
         now: Now,
         id: ConnectionId,
-        peer: SocketAddr,
-        secure: bool,
+        (peer, secure): (SocketAddr, bool),
+        intake: &mut Intake<'_>,
     ) {
+        // The driver gives a place away before it tells that the connection there before is no more.
+        let before = self.clients.get(index(id)).and_then(Option::as_ref);
+        if let Some(gone) = before.map(|client| client.id) {
+            self.handle_closed(now, gone, intake);
+        }
+        if !self.sources.admit(now.instant, peer.ip()) {
+            // Without a word: a flood is not worth reading its CONNECTs.
+            self.too_fast += 1;
+            self.refused += 1;
+            tracing::debug!(%peer, "client refused: its address connects too fast");
+            io.abort(id);
+            return;
+        }
         let tls = match (secure, &self.tls) {
             (false, _) => None,
             (true, Some(config)) => Tls::new(config).ok().map(Box::new),
@@ -242,20 +282,14 @@ impl Field {
         result: Result<(), SessionEnd>,
     ) {
         let id = client.id;
-        // Slow hashes are for passwords that people chose; devices' generated ones are checked at once. The check runs here, so a
-        // table of slow hashes costs connection rate, never correctness.
         if let Some(check) = self.authenticator.take_check() {
-            let checked = check.run();
-            let verdict = self.authenticator.handle_checked(&checked);
-            let verdict = if matches!(verdict, Authentication::Pending) {
-                Authentication::Denied(Denial::Busy)
-            } else {
-                verdict
-            };
             self.put_back(client);
-            self.with_client(io, now, id, intake, &mut |session, context| {
-                session.handle_authenticated(now, verdict.clone(), context)
-            });
+            // Read on when the client has its session.
+            io.pause_receive(id);
+            if !self.checks.order(self.shard, id.as_u64(), check) {
+                let busy = Authentication::Denied(Denial::Busy);
+                self.handle_authenticated(io, now, id, &busy, intake);
+            }
             return;
         }
         if let Err(end) = result {
@@ -282,6 +316,36 @@ impl Field {
             io.pause_receive(id);
         }
         self.put_back(client);
+    }
+
+    /// Takes what became of a slow check of a password.
+    pub(crate) fn handle_checked(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        number: u64,
+        checked: &CheckedPassword,
+        intake: &mut Intake<'_>,
+    ) {
+        let id = ConnectionId::from_u64(number);
+        let verdict = match self.authenticator.handle_checked(checked) {
+            Authentication::Pending => Authentication::Denied(Denial::Busy),
+            verdict @ (Authentication::Accepted(_) | Authentication::Denied(_)) => verdict,
+        };
+        self.handle_authenticated(io, now, id, &verdict, intake);
+    }
+
+    fn handle_authenticated(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        id: ConnectionId,
+        verdict: &Authentication,
+        intake: &mut Intake<'_>,
+    ) {
+        self.with_client(io, now, id, intake, &mut |session, context| {
+            session.handle_authenticated(now, verdict.clone(), context)
+        });
     }
 
     /// Takes what the broker has for clients.
@@ -446,6 +510,8 @@ impl Field {
         status.clients = self.count as u64;
         status.accepted = self.accepted;
         status.refused = self.refused;
+        status.too_fast = self.too_fast;
+        status.messages_dropped = self.dropped_slow;
         status.protocol_errors = counters.violations;
         status.auth_failures = counters.logins_refused;
         status.readings = counters.readings;
