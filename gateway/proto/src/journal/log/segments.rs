@@ -89,15 +89,30 @@ impl Journal {
                 self.stats.write_errors = self.stats.write_errors.saturating_add(1);
                 self.retry_at = Some(now + RETRY_INTERVAL);
                 self.create_failed = Some(failed);
-                if failed == WriteFailed::NoRoom && self.may_discard() {
-                    // One at a time: whoever else fills the disk may soon have finished.
-                    self.discard_oldest();
+                if failed == WriteFailed::NoRoom {
+                    self.make_room();
                 }
                 // While the current segment has room nothing is lost yet; the next append that does not fit says Full.
                 if self.current.is_none() {
                     self.change_state(failed.state());
                 }
             }
+        }
+    }
+
+    /// Gives up what it can when the disk is full.
+    fn make_room(&mut self) {
+        let is_idle = self.in_flight.is_none() && self.retry.is_none() && self.pending.count == 0;
+        if is_idle && self.committed <= self.gone_safe {
+            // Nobody needs anything: even the segment in use goes, and with the next one comes another witness.
+            self.leave_current();
+            for number in std::mem::take(&mut self.segments).into_keys() {
+                self.replay.forget(number);
+                self.outputs.push_back(Output::Delete { segment: number });
+            }
+        } else if self.may_discard() {
+            // One at a time: whoever else fills the disk may soon have finished.
+            self.discard_oldest();
         }
     }
 
@@ -162,7 +177,7 @@ impl Journal {
         }
         if self.cursor_due.is_some_and(|due| now.instant >= due) {
             self.cursor_due = None;
-            if self.cursor_writing.is_none() && self.content() != self.cursor.content {
+            if self.cursor_writing.is_none() && !self.cursor.holds(&self.content()) {
                 self.write_cursor();
             }
         }
