@@ -20,6 +20,7 @@ mod identity;
 mod journal_faults;
 mod namespaces;
 mod paho;
+mod power_cuts;
 mod rotation;
 mod secrets;
 mod spy;
