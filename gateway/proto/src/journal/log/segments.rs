@@ -110,10 +110,15 @@ impl Journal {
                 self.replay.forget(number);
                 self.outputs.push_back(Output::Delete { segment: number });
             }
-        } else if self.may_discard() {
+        } else if self.may_discard() && self.is_short() {
             // One at a time: whoever else fills the disk may soon have finished.
             self.discard_oldest();
         }
+    }
+
+    /// Returns whether there is little room left in the segment that is written to.
+    pub(in crate::journal) fn is_short(&self) -> bool {
+        self.room() < self.settings.segment_bytes / SHORT_SHARE
     }
 
     /// Takes the end of a cursor write.
@@ -447,5 +452,7 @@ fn is_expired(segment: &Segment, now: Now, ttl: Duration) -> bool {
 const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
 /// The space behind the last block is given back if it is at least this part of a segment.
 const SHRINK_SHARE: u64 = 8;
+/// A lane is short of room when less than this part of a segment is left.
+const SHORT_SHARE: u64 = 4;
 const EXPIRE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const EXPIRE_INTERVAL_MAX: Duration = Duration::from_secs(60);

@@ -202,9 +202,13 @@ fn a_full_disk_takes_from_the_lane_that_may_discard() {
         Recovery::new(settings, lane, [9; 16]).uplinks(&[1]).finish().0
     });
     let mut lanes = Lanes::new(journals);
-    let now = Instant::START;
+    let mut now = Instant::START;
     let (mut deleted, mut full) = (Vec::new(), false);
-    let publish = |lanes: &mut Lanes, lane: Class, full: bool, deleted: &mut Vec<Class>| {
+    let publish = |lanes: &mut Lanes, (now, lane): (Instant, Class), full: bool, deleted: &mut Vec<Class>| {
+        lanes.handle_timeout(Now {
+            instant: now,
+            wall: WallTime::default(),
+        });
         let taken = lanes.append(lane, WallTime::default(), |body| body.resize(1_000, 0));
         lanes.flush();
         while let Some(output) = lanes.poll_output() {
@@ -219,20 +223,26 @@ fn a_full_disk_takes_from_the_lane_that_may_discard() {
                 Output::Write { bytes, .. } => lanes.handle_written(now, lane, bytes, Ok(())),
                 Output::WriteCursor { .. } => lanes.handle_cursor_written(now, lane, Ok(())),
                 Output::Delete { .. } => deleted.push(lane),
-                _ => {}
+                Output::Read { .. }
+                | Output::Shrink { .. }
+                | Output::Committed { .. }
+                | Output::Discarded { .. }
+                | Output::StateChanged(_) => {}
             }
         }
         taken
     };
     // The first finds no segment yet.
-    let _ = publish(&mut lanes, Class::Bulk, full, &mut deleted);
+    let _ = publish(&mut lanes, (now, Class::Bulk), full, &mut deleted);
     for _ in 0..150 {
-        publish(&mut lanes, Class::Bulk, full, &mut deleted).unwrap();
+        publish(&mut lanes, (now, Class::Bulk), full, &mut deleted).unwrap();
     }
     assert!(deleted.is_empty());
     full = true;
-    for _ in 0..100 {
-        let _ = publish(&mut lanes, Class::Alarm, full, &mut deleted);
+    for record in 0..100 {
+        now = now + Duration::from_secs(3);
+        assert!(record > 25 || deleted.is_empty(), "there is room for alarms yet");
+        let _ = publish(&mut lanes, (now, Class::Alarm), full, &mut deleted);
     }
     assert!(deleted.contains(&Class::Bulk), "bulk makes room");
     assert!(!deleted.contains(&Class::Alarm));
