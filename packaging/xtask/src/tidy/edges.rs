@@ -111,6 +111,11 @@ const LAYERS: [Layer; 15] = [
         cure: "policies know identifiers and words, not channels",
     },
     Layer {
+        name: "fieldgate-proof",
+        may_import: &["fieldgate-proto"],
+        cure: "a proof is checked with nothing but the core",
+    },
+    Layer {
         name: "fieldgate-mqtt",
         may_import: &["fieldgate-adapters", "fieldgate-proto"],
         cure: "an adapter knows readings and commands only",
@@ -182,6 +187,7 @@ const BELOW_GATEWAY: &[&str] = &[
     "fieldgate-io",
     "fieldgate-mqtt",
     "fieldgate-policy",
+    "fieldgate-proof",
     "fieldgate-proto",
 ];
 
