@@ -78,7 +78,7 @@ struct Layer {
     cure: &'static str,
 }
 
-const LAYERS: [Layer; 15] = [
+const LAYERS: [Layer; 16] = [
     Layer {
         name: "fieldgate-proto",
         may_import: &[],
