@@ -11,10 +11,15 @@ pub(crate) mod store;
 use std::collections::BTreeMap;
 
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
-use fieldgate_config::template::{Origin, TopicTemplate};
+use fieldgate_config::{
+    settings::Settings,
+    template::{Origin, TopicTemplate},
+};
+use fieldgate_io::mailbox::MailSender;
 use fieldgate_proto::{
     command::{
-        CommandId, CommandView, CommanderOutput, Guarantee, Order, PAYLOAD_LEN_MAX, Report, Stage, State,
+        CommandId, CommandView, Commander, CommanderOutput, CommanderSettings, Executor, ExecutorSettings,
+        Guarantee, Order, PAYLOAD_LEN_MAX, RecordError, Report, Stage, State,
     },
     entropy::Entropy as _,
     identity::Identifier,
@@ -23,8 +28,8 @@ use fieldgate_proto::{
 };
 use tokio::sync::oneshot;
 
-use self::store::{Change, Kept, Side, StoreHandle};
-use super::entropy::SystemEntropy;
+use self::store::{Change, Kept, Side, Store, StoreHandle};
+use super::{ShardMessage, StartError, entropy::SystemEntropy};
 use crate::control::command::{CommandAnswer, CommandJob, CommandReply, CommandState, SendJob};
 
 /// A job of somebody who waits for the reply.
@@ -53,11 +58,7 @@ pub(crate) struct Commanding {
 }
 
 impl Commanding {
-    pub(crate) const fn new(
-        store: Option<StoreHandle>,
-        command_topic: Option<TopicTemplate>,
-        own_name: String,
-    ) -> Self {
+    const fn new(store: Option<StoreHandle>, command_topic: Option<TopicTemplate>, own_name: String) -> Self {
         Self {
             store,
             command_topic,
@@ -65,6 +66,49 @@ impl Commanding {
             problem: None,
             waiting: BTreeMap::new(),
         }
+    }
+
+    /// Takes up the commands that were under way, and lets the node carry them.
+    ///
+    /// # Errors
+    /// [`StartError`] if what is kept cannot be used.
+    pub(crate) fn open(
+        settings: &Settings,
+        now: Now,
+        node: &mut Node,
+        trunk: &MailSender<ShardMessage>,
+    ) -> Result<Self, StartError> {
+        let (topic, name) = (
+            settings.mqtt.as_ref().map(|mqtt| mqtt.command_topic.clone()),
+            settings.node.name.clone(),
+        );
+        if settings.mqtt.is_none() && settings.collector.is_none() {
+            return Ok(Self::new(None, topic, name));
+        }
+        let path = settings.node.state_dir.join("commands.redb");
+        let failed = |error: &dyn std::fmt::Display| {
+            StartError::new(format!("commands in {}: {error}", path.display()))
+        };
+        let (store, records) = Store::open(&path).map_err(|error| {
+            failed(&error).hint("is another node running with this state_dir, and may it be written to?")
+        })?;
+        let unusable = |error: RecordError| failed(&error).hint(error.hint());
+        if settings.mqtt.is_some() {
+            let mut executor = Executor::new(ExecutorSettings::default());
+            for record in &records.gateway {
+                executor.restore(now, record).map_err(unusable)?;
+            }
+            node.set_executor(executor);
+        }
+        if settings.collector.is_some() {
+            let mut commander = Commander::new(CommanderSettings::default());
+            for record in &records.collector {
+                commander.restore(now, record).map_err(unusable)?;
+            }
+            node.set_commander(commander);
+        }
+        let store = store.spawn(trunk.clone()).map_err(|error| failed(&error))?;
+        Ok(Self::new(Some(store), topic, name))
     }
 
     fn write(&self, change: Change) -> bool {

@@ -15,12 +15,7 @@ use fieldgate_io::{
     mailbox::{MailSender, mailbox},
     thread,
 };
-use fieldgate_proto::{
-    command::{Commander, CommanderSettings, Executor, ExecutorSettings},
-    node::Node,
-    time::Now,
-    trust::Trust,
-};
+use fieldgate_proto::{node::Node, seal::SealKey, time::WallTime, trust::Trust};
 use tokio::sync::mpsc;
 
 use super::{
@@ -29,7 +24,7 @@ use super::{
     belonging::{Belonging, TrustFiles},
     clock::{Clock, TurnClock},
     collector::Collecting,
-    commanding::{Commanding, store::Store},
+    commanding::Commanding,
     desk::Desk,
     doorkeeper::{self, Doorkeeper},
     entropy::SystemEntropy,
@@ -108,11 +103,7 @@ pub(crate) async fn start(
     let backend = selected.backend;
     let clock = options.clock.clone();
     let local = identity.attest(clock.wall()).await?;
-    let seal_key = if seals(settings) {
-        Some(identity.attest_seals(clock.wall()).await?)
-    } else {
-        None
-    };
+    let seal_key = seal_key(settings, &mut identity, clock.wall()).await?;
     let shard_count = shard_count(settings);
     let mut mailboxes = Vec::with_capacity(shard_count);
     for _ in 0..shard_count {
@@ -127,17 +118,7 @@ pub(crate) async fn start(
     let (desk_sender, desk_requests) = mpsc::channel(DESK_MAX);
     let (rotation_sender, rotations) = mpsc::channel(1);
     let accepting = Arc::new(Accepting::new());
-    let journal = match &settings.journal {
-        Some(config) => {
-            let uplinks: Vec<u64> = settings
-                .uplinks
-                .iter()
-                .map(|uplink| journal::uplink_name(&uplink.collector, &uplink.name))
-                .collect();
-            Some(JournalFiles::open(config, &uplinks, mailboxes[0].1.clone())?)
-        }
-        None => None,
-    };
+    let journal = open_journal(settings, &mailboxes[0].1)?;
     let (collecting, positions) = collecting(settings, backend, &senders[0], &options)?;
     let (node_settings, names) = node_settings(settings, &control.belonging, journal.as_ref(), positions);
     let now = TurnClock::following(clock.clone(), started).at(fieldgate_io::clock::monotonic());
@@ -145,10 +126,10 @@ pub(crate) async fn start(
     if let Some(trust) = control.trust {
         node = node.trusting(trust);
     }
-    let commanding = commanding(settings, now, &mut node, &senders[0])?;
     if let Some(key) = seal_key {
         node.set_seal_key(now, key, identity.history());
     }
+    let commanding = Commanding::open(settings, now, &mut node, &senders[0])?;
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
     let trunk = Trunk::new(Parts {
@@ -319,49 +300,20 @@ fn roles(settings: &Settings) -> Vec<String> {
         .collect()
 }
 
-/// Starts the sinks and finds out how far they are.
-/// Takes up the commands that were under way, and lets the node carry them.
-fn commanding(
-    settings: &Settings,
-    now: Now,
-    node: &mut Node,
-    trunk: &MailSender<ShardMessage>,
-) -> Result<Commanding, StartError> {
-    let (topic, name) = (
-        settings.mqtt.as_ref().map(|mqtt| mqtt.command_topic.clone()),
-        settings.node.name.clone(),
-    );
-    if settings.mqtt.is_none() && settings.collector.is_none() {
-        return Ok(Commanding::new(None, topic, name));
-    }
-    let path = settings.node.state_dir.join("commands.redb");
-    let failed =
-        |error: &dyn std::fmt::Display| StartError::new(format!("commands in {}: {error}", path.display()));
-    let (store, records) = Store::open(&path).map_err(|error| {
-        failed(&error).hint("is another node running with this state_dir, and may it be written to?")
-    })?;
-    if settings.mqtt.is_some() {
-        let mut executor = Executor::new(ExecutorSettings::default());
-        for record in &records.gateway {
-            executor
-                .restore(now, record)
-                .map_err(|error| failed(&error).hint(error.hint()))?;
-        }
-        node.set_executor(executor);
-    }
-    if settings.collector.is_some() {
-        let mut commander = Commander::new(CommanderSettings::default());
-        for record in &records.collector {
-            commander
-                .restore(now, record)
-                .map_err(|error| failed(&error).hint(error.hint()))?;
-        }
-        node.set_commander(commander);
-    }
-    let store = store.spawn(trunk.clone()).map_err(|error| failed(&error))?;
-    Ok(Commanding::new(Some(store), topic, name))
+/// Opens the journal, where the node has one, with a position for each uplink.
+fn open_journal(settings: &Settings, waker: &Waker) -> Result<Option<JournalFiles>, StartError> {
+    let Some(config) = &settings.journal else {
+        return Ok(None);
+    };
+    let uplinks: Vec<u64> = settings
+        .uplinks
+        .iter()
+        .map(|uplink| journal::uplink_name(&uplink.collector, &uplink.name))
+        .collect();
+    JournalFiles::open(config, &uplinks, waker.clone()).map(Some)
 }
 
+/// Starts the sinks and finds out how far they are.
 fn collecting(
     settings: &Settings,
     backend: Backend,
@@ -466,6 +418,19 @@ async fn resolve_names(mut requests: mpsc::Receiver<Resolve>, trunk: MailSender<
                 tokio::time::sleep(MAILBOX_RETRY).await;
             }
         });
+    }
+}
+
+/// Returns a key that seals readings, if this node does.
+async fn seal_key(
+    settings: &Settings,
+    identity: &mut Identity,
+    wall: WallTime,
+) -> Result<Option<SealKey>, StartError> {
+    if seals(settings) {
+        identity.attest_seals(wall).await.map(Some)
+    } else {
+        Ok(None)
     }
 }
 

@@ -24,6 +24,7 @@ mod mqtt_exchange;
 mod mqtt_peer;
 mod namespaces;
 mod paho;
+mod power_cuts;
 mod proofs;
 mod rotation;
 mod secrets;
