@@ -24,6 +24,7 @@ pub mod registrar;
 pub mod status_list;
 pub mod ticket;
 pub mod topic;
+pub mod websocket;
 pub mod wire;
 pub mod worker_protocol;
 
@@ -31,7 +32,7 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("channel", channel::run),
     ("config", config::run),
     ("credential", credential::run),
@@ -50,6 +51,7 @@ pub const TARGETS: [Target; 20] = [
     ("status_list", status_list::run),
     ("ticket", ticket::run),
     ("topic", topic::run),
+    ("websocket", websocket::run),
     ("wire", wire::run),
     ("worker_protocol", worker_protocol::run),
 ];
