@@ -79,6 +79,8 @@ pub(crate) enum Kind {
     Durable,
     /// fieldgate without that wait
     Volatile,
+    /// fieldgate durable, while every node reads a policy of 200 rules again all the time and asks it about every channel
+    Deciding,
 }
 
 /// A chain of processes from devices to a far end.
@@ -149,10 +151,11 @@ fn measure_one(
     let window = Arc::new(Window::new());
     let system: Box<dyn System> = match kind {
         Kind::Bridge => Box::new(Bridge::start(folder, Arc::clone(&window))?),
-        Kind::Durable | Kind::Volatile => {
+        Kind::Durable | Kind::Volatile | Kind::Deciding => {
             let settings = chain::Settings {
                 binary: gateway_binary(options)?,
-                durable: kind == Kind::Durable,
+                durable: kind != Kind::Volatile,
+                rules: (kind == Kind::Deciding).then_some(POLICY_RULES),
                 timed: pace != Pace::Saturated,
                 clients: usize::try_from(options.clients).unwrap_or(usize::MAX),
                 window: options.window,
@@ -164,6 +167,9 @@ fn measure_one(
     };
     measure::run(system, options, kind, pace, round, &window)
 }
+
+/// Rules of the policy of [`Kind::Deciding`].
+const POLICY_RULES: usize = 200;
 
 fn gateway_binary(options: &Options) -> Result<PathBuf, Failure> {
     if let Some(binary) = &options.gateway_binary {

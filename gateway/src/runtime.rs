@@ -32,6 +32,7 @@ pub(crate) mod doorkeeper;
 pub(crate) mod durable;
 pub(crate) mod enrolling;
 pub(crate) mod entropy;
+pub(crate) mod exchange;
 pub(crate) mod field;
 pub(crate) mod governing;
 pub(crate) mod journal;
@@ -52,18 +53,17 @@ pub(crate) enum ShardMessage {
     Trunk(TrunkMessage),
     /// To the trunk: a sink has made readings safe.
     Confirmed(Confirmation),
-    /// To the trunk: readings that a shard without journal took.
-    Readings(field::ReadingBatch),
-    /// From the trunk: every reading up to this ticket of yours is on stable storage.
+    /// To the trunk: what clients of a shard without journal sent and want.
+    Field(exchange::batch::FieldBatch),
+    /// To the trunk: what became of a batch of the store of sessions.
+    Stored(exchange::store::Stored),
+    /// From the trunk: everything up to this ticket of yours is on stable storage.
     Committed {
-        /// The shard's own count of readings.
+        /// The shard's own count of messages.
         ticket: u64,
     },
-    /// A client has connected to another shard with this identifier: end its older session.
-    TakenOver {
-        /// MQTT client identifier.
-        client_id: Box<str>,
-    },
+    /// From the trunk: what the broker has for your clients.
+    Answers(exchange::Answers),
     /// End: tell clients, flush, stop.
     Stop,
 }

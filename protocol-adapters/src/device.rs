@@ -4,15 +4,16 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{password::PasswordHash, reading::DEVICE_LEN_MAX, topic::TopicFilter};
 
-/// A field device as sessions know it: its name and what it may publish.
+/// A field device as sessions know it: its name, what it may publish, and what it may subscribe to.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Device {
     name: Box<str>,
     topics: Arc<[TopicFilter]>,
+    subscribe: Arc<[TopicFilter]>,
 }
 
 impl Device {
-    /// Makes a device that may publish the topics that one of `topics` stands for; none means nothing.
+    /// Makes a device that may publish, and subscribe to, the topics that one of `topics` stands for; none means nothing.
     ///
     /// # Errors
     /// [`DeviceTableError::Name`] if `name` is empty, longer than [`DEVICE_LEN_MAX`] bytes or contains U+0000.
@@ -24,8 +25,18 @@ impl Device {
         }
         Ok(Self {
             name: name.into(),
+            subscribe: Arc::clone(&topics),
             topics,
         })
+    }
+
+    /// Lets the device subscribe to what one of `filters` covers, and to nothing else.
+    #[must_use]
+    pub fn with_subscribe(self, filters: Arc<[TopicFilter]>) -> Self {
+        Self {
+            subscribe: filters,
+            ..self
+        }
     }
 
     /// Returns the name, 1 to [`DEVICE_LEN_MAX`] bytes; it is what readings carry.
@@ -40,10 +51,16 @@ impl Device {
         &self.topics
     }
 
-    /// Returns whether the device may publish to `topic`.
+    /// Returns whether the device may publish to `topic`. Nobody writes below `$SYS`, which is the gateway's own.
     #[must_use]
     pub fn may_publish(&self, topic: &str) -> bool {
-        self.topics.iter().any(|filter| filter.matches(topic))
+        self.topics.iter().any(|filter| filter.matches(topic)) && !is_own(topic)
+    }
+
+    /// Returns whether the device may subscribe to the well-formed topic filter `filter`: one of its filters must cover it whole.
+    #[must_use]
+    pub fn may_subscribe(&self, filter: &str) -> bool {
+        self.subscribe.iter().any(|allowed| allowed.covers(filter))
     }
 }
 
@@ -52,6 +69,7 @@ impl fmt::Debug for Device {
         f.debug_struct("Device")
             .field("name", &self.name)
             .field("topics", &self.topics)
+            .field("subscribe", &self.subscribe)
             .finish()
     }
 }
@@ -217,6 +235,13 @@ impl DeviceTableError {
     }
 }
 
+/// Returns whether a topic is below `$SYS`.
+fn is_own(topic: &str) -> bool {
+    topic
+        .strip_prefix("$SYS")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Returns the first characters of a text that may be far too long to show.
 fn shortened(text: &str) -> String {
     text.chars().take(32).collect()
@@ -296,6 +321,29 @@ pub(crate) mod tests {
         assert!(!device.may_publish("a/x/y"));
         assert!(!device.may_publish("c"));
         assert!(!Device::new("d", [].into()).unwrap().may_publish("a"));
+    }
+
+    #[test]
+    fn a_device_subscribes_to_its_own_topics_unless_others_are_named() {
+        let filters = |texts: &[&str]| -> Arc<[TopicFilter]> {
+            texts.iter().map(|text| TopicFilter::new(text).unwrap()).collect()
+        };
+        let device = Device::new("d", filters(&["d/#"])).unwrap();
+        assert!(device.may_subscribe("d/#") && device.may_subscribe("d/+/x"));
+        assert!(!device.may_subscribe("#") && !device.may_subscribe("e"));
+        let device = device.with_subscribe(filters(&["e/+"]));
+        assert!(device.may_subscribe("e/x") && !device.may_subscribe("e/#"));
+        assert!(!device.may_subscribe("d/x") && device.may_publish("d/x"));
+    }
+
+    #[test]
+    fn nobody_writes_what_the_gateway_says_of_itself() {
+        let everything: Arc<[TopicFilter]> = ["#", "$SYS/#", "$SYSTEM"]
+            .map(|text| TopicFilter::new(text).unwrap())
+            .into();
+        let device = Device::new("d", everything).unwrap();
+        assert!(!device.may_publish("$SYS") && !device.may_publish("$SYS/uptime"));
+        assert!(device.may_publish("$SYSTEM") && device.may_subscribe("$SYS/#"));
     }
 
     #[test]

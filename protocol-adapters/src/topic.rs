@@ -30,6 +30,12 @@ impl TopicFilter {
     pub fn matches(&self, topic: &str) -> bool {
         filter_matches(&self.0, topic)
     }
+
+    /// Returns whether the filter stands for every topic that the well-formed filter `narrower` stands for.
+    #[must_use]
+    pub fn covers(&self, narrower: &str) -> bool {
+        filter_covers(&self.0, narrower)
+    }
 }
 
 impl fmt::Display for TopicFilter {
@@ -95,6 +101,26 @@ pub fn filter_matches(filter: &str, topic: &str) -> bool {
         match levels.next() {
             Some(level) if wanted == "+" || wanted == level => {}
             Some(_) | None => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+/// Returns whether the well-formed filter `wider` stands for every topic that the well-formed filter `narrower` stands for.
+#[must_use]
+pub fn filter_covers(wider: &str, narrower: &str) -> bool {
+    if narrower.starts_with('$') && wider.starts_with(['#', '+']) {
+        return false;
+    }
+    let mut levels = narrower.split('/');
+    for allowed in wider.split('/') {
+        if allowed == "#" {
+            return true;
+        }
+        match levels.next() {
+            Some("#") | None => return false,
+            Some(level) if allowed == "+" || allowed == level => {}
+            Some(_) => return false,
         }
     }
     levels.next().is_none()
@@ -235,6 +261,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_filter_covers_what_it_leaves_nothing_of() {
+        let cases = [
+            ("#", "a/b", true),
+            ("#", "+/#", true),
+            ("#", "$SYS/#", false),
+            ("+/x", "$SYS/x", false),
+            ("$SYS/#", "$SYS/+", true),
+            ("a/#", "a", true),
+            ("a/#", "a/#", true),
+            ("a/#", "a/+/c", true),
+            ("a/+", "a/#", false),
+            ("a/+", "a/+", true),
+            ("a/+", "a/b", true),
+            ("a/b", "a/+", false),
+            ("a", "a/#", false),
+            ("a/+/c", "a/b/c", true),
+            ("a/+/c", "a/b", false),
+            ("a", "a/b", false),
+        ];
+        for (wider, narrower, expected) in cases {
+            assert_eq!(filter_covers(wider, narrower), expected, "{wider} {narrower}");
+        }
+    }
+
     /// The slow, obvious definition: level lists compared by recursion.
     fn model(filter: &[&str], topic: &[&str]) -> bool {
         match (filter, topic) {
@@ -256,9 +307,20 @@ mod tests {
         }
 
         #[test]
+        fn what_a_covered_filter_matches_the_wider_one_matches(
+            wider in "[ab+$/]{1,8}(/#)?", narrower in "[ab+$/]{1,8}(/#)?", topic in "[ab$/]{1,9}",
+        ) {
+            prop_assume!(check_filter(&wider).is_ok() && check_filter(&narrower).is_ok());
+            if filter_covers(&wider, &narrower) && filter_matches(&narrower, &topic) {
+                prop_assert!(filter_matches(&wider, &topic));
+            }
+        }
+
+        #[test]
         fn any_texts_are_compared_without_panic(filter: String, topic: String) {
             let _ = check_filter(&filter);
             let _ = filter_matches(&filter, &topic);
+            let _ = filter_covers(&filter, &topic);
         }
     }
 }

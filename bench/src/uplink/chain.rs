@@ -6,6 +6,7 @@
 
 mod files;
 
+use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,8 +14,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use self::files::{Files, Identifiers};
@@ -34,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) durable: bool,
     /// Whether the collector publishes to a consumer, which takes the time, or drops everything.
     pub(crate) timed: bool,
+    /// Rules of the policy that every node reads and asks again all the time; `None`: the built-in one, asked once.
+    pub(crate) rules: Option<usize>,
     /// Clients that will connect.
     pub(crate) clients: usize,
     /// Publishes of each that may wait for their PUBACK.
@@ -51,6 +57,7 @@ pub(crate) struct Chain {
     /// Collector, relay, gateway: the order in which they start.
     processes: Vec<Running>,
     consumer: Option<Consumer>,
+    storm: Option<Storm>,
 }
 
 impl Chain {
@@ -67,6 +74,9 @@ impl Chain {
             collector_metrics: free_address()?,
             sink: consumer.as_ref().map(Consumer::address),
         };
+        if let Some(rules) = settings.rules {
+            write(folder, "policy.cedar", &policy(rules))?;
+        }
         let path = folder.join("passphrase");
         // A file that others may read is refused.
         OpenOptions::new()
@@ -98,11 +108,14 @@ impl Chain {
             &files.gateway(&identifiers),
             files.devices,
         )?;
+        let processes = vec![gateway, relay, collector];
+        let storm = settings.rules.map(|_| Storm::start(&processes));
         Ok(Self {
             devices: files.devices,
             collector_metrics: files.collector_metrics,
-            processes: vec![gateway, relay, collector],
+            processes,
             consumer,
+            storm,
         })
     }
 }
@@ -124,11 +137,66 @@ impl System for Chain {
     }
 
     fn finish(self: Box<Self>) -> Result<Option<Latencies>, Failure> {
+        // Nobody is signalled who has ended.
+        drop(self.storm);
         for process in self.processes {
             process.stop()?;
         }
         self.consumer.map(Consumer::finish).transpose()
     }
+}
+
+/// Has every node read its policy again, which asks it about every channel, until it is dropped.
+struct Storm {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Storm {
+    fn start(processes: &[Running]) -> Self {
+        let pids: Vec<Pid> = processes
+            .iter()
+            .filter_map(|process| i32::try_from(process.id()).ok().and_then(Pid::from_raw))
+            .collect();
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            while stopped.recv_timeout(STORM_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                for pid in &pids {
+                    // One that ended is found out by who measures.
+                    let _ = kill_process(*pid, Signal::HUP);
+                }
+            }
+        });
+        Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // It only sends signals, and cannot fail.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Returns a policy of so many rules, all of which have to be looked at for a peer that is named.
+fn policy(rules: usize) -> String {
+    let mut text = String::from(
+        "@id(\"named-peers\")\npermit (principal, action, resource) when { principal.named && context.granted };\n",
+    );
+    for rule in 1..rules {
+        let _ = writeln!(
+            text,
+            "@id(\"site-{rule}\")\npermit (principal, action, resource) when {{ principal.hasTag(\"site\") && \
+             principal.getTag(\"site\") == \"site-{rule}\" }};"
+        );
+    }
+    text
 }
 
 /// Creates the identity of the node that `text` describes and returns its identifier.
@@ -210,6 +278,8 @@ fn sum(page: &str, name: &str) -> Option<u64> {
     Some(sum)
 }
 
+/// Time between two readings of the policy.
+const STORM_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a node may take to show its metrics.
 const SCRAPE_MAX: Duration = Duration::from_secs(5);
 

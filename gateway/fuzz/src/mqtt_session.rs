@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use fieldgate_adapters::authenticate::{Authenticate, Authentication, Credentials};
 use fieldgate_adapters::device::Device;
-use fieldgate_adapters::ingest::{Ingest, Refused};
-use fieldgate_adapters::reading::Reading;
+use fieldgate_adapters::ingest::Refused;
 use fieldgate_adapters::topic::TopicFilter;
 use fieldgate_mqtt::counters::Counters;
+use fieldgate_mqtt::exchange::{Answer, Attached, Exchange, Publication, Request};
 use fieldgate_mqtt::session::{Context, Session};
 use fieldgate_mqtt::settings::Settings;
 
@@ -31,29 +31,50 @@ fn talk(stream: &[u8], portion: usize) -> (Vec<u8>, Vec<Vec<u8>>, bool) {
     for bytes in stream.chunks(portion) {
         let mut context = Context {
             send: &mut send,
-            ingest: &mut journal,
+            exchange: &mut journal,
             authenticator: &mut Anyone,
             entropy: &mut entropy,
             counters: &mut counters,
         };
-        if session.handle_bytes(now(1), bytes, &mut context).is_err() {
-            return (send, journal.0, true);
+        let mut result = session.handle_bytes(now(1), bytes, &mut context);
+        while result.is_ok() && std::mem::take(&mut journal.attaches) {
+            let mut context = Context {
+                send: &mut send,
+                exchange: &mut journal,
+                authenticator: &mut Anyone,
+                entropy: &mut entropy,
+                counters: &mut counters,
+            };
+            let answer = Answer::Attached(Box::<Attached>::default());
+            result = session.handle_answer(now(1), answer, &mut context);
+        }
+        if result.is_err() {
+            return (send, journal.readings, true);
         }
     }
-    (send, journal.0, false)
+    (send, journal.readings, false)
 }
 
+/// Takes everything, and knows no session.
 #[derive(Default)]
-struct Journal(Vec<Vec<u8>>);
+struct Journal {
+    readings: Vec<Vec<u8>>,
+    attaches: bool,
+}
 
-impl Ingest for Journal {
-    fn publish(&mut self, reading: &Reading<'_>) -> Result<u64, Refused> {
+impl Exchange for Journal {
+    fn publish(&mut self, publication: &Publication<'_>) -> Result<u64, Refused> {
         let mut bytes = Vec::new();
-        reading
+        publication
+            .reading
             .encode(&mut bytes)
             .expect("a session gives readings that can be encoded");
-        self.0.push(bytes);
-        Ok(self.0.len() as u64)
+        self.readings.push(bytes);
+        Ok(self.readings.len() as u64)
+    }
+
+    fn request(&mut self, request: Request) {
+        self.attaches |= matches!(request, Request::Attach(_));
     }
 }
 

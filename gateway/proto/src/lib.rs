@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod channel;
+pub mod command;
 pub mod crypto;
 pub mod delivery;
 pub mod entropy;

@@ -1,108 +1,28 @@
 //! The field side of a shard: MQTT connections and their sessions.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+mod intake;
 
-use fieldgate_adapters::{
-    authenticate::{Authentication, Authenticator, Denial},
-    ingest::{Ingest, Refused},
-    reading::Reading,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, net::SocketAddr, sync::Arc};
+
+use fieldgate_adapters::authenticate::{Authentication, Authenticator, Denial};
 use fieldgate_io::{ConnectionId, Io};
 use fieldgate_mqtt::{
     counters::Counters,
+    exchange::Answer,
+    packet::Qos,
     session::{
-        Context, Flow, Output, Session,
+        Context, Flow, Session,
         end::{SessionEnd, Termination},
     },
     settings::Settings,
 };
-use fieldgate_proto::{
-    journal::{AppendError, Journal},
-    time::{Instant, Now},
-};
+use fieldgate_proto::time::{Instant, Now};
 use rustls::ServerConfig;
 
-use super::{entropy::SystemEntropy, tls::Tls};
+use self::intake::Way;
+pub(crate) use self::intake::{Intake, Outgoing};
+use super::{entropy::SystemEntropy, exchange::Answers, tls::Tls};
 use crate::status::ShardStatus;
-
-/// Readings that a shard without the journal took, on their way to the one with it.
-pub(crate) struct ReadingBatch {
-    /// Which shard.
-    pub(crate) shard: usize,
-    /// The shard's ticket of the last reading.
-    pub(crate) last_ticket: u64,
-    /// Per reading: class, length (4 bytes, big-endian), encoded reading.
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// Where the readings of this shard's clients go.
-pub(crate) enum Intake<'a> {
-    /// Into the journal, which this shard owns.
-    Journal(&'a mut Journal),
-    /// Into a batch for the shard that does.
-    Batch(&'a mut Outgoing),
-}
-
-/// The batch being filled.
-pub(crate) struct Outgoing {
-    pub(crate) ticket: u64,
-    pub(crate) bytes: Vec<u8>,
-    /// Set by the trunk: whether the journal takes readings.
-    pub(crate) accepting: Arc<AtomicBool>,
-}
-
-impl Ingest for Intake<'_> {
-    fn publish(&mut self, reading: &Reading<'_>) -> Result<u64, Refused> {
-        let len = reading.encoded_len().map_err(|_| Refused::TooLarge)?;
-        match self {
-            Self::Journal(journal) => journal
-                .append(reading.class.code(), |out| {
-                    // The length was just found, so the reading can be encoded.
-                    let _ = reading.encode(out);
-                })
-                .map_err(|error| match error {
-                    AppendError::Full => Refused::Full,
-                    AppendError::Busy | AppendError::Failed => Refused::NotNow,
-                    AppendError::TooLong { .. } => Refused::TooLarge,
-                }),
-            Self::Batch(outgoing) => {
-                if !outgoing.accepting.load(Ordering::Relaxed) {
-                    return Err(Refused::Full);
-                }
-                if outgoing.bytes.len() > OUTGOING_BYTES_MAX {
-                    return Err(Refused::NotNow);
-                }
-                outgoing.bytes.push(reading.class.code());
-                outgoing
-                    .bytes
-                    .extend_from_slice(&u32::try_from(len).map_err(|_| Refused::TooLarge)?.to_be_bytes());
-                reading
-                    .encode(&mut outgoing.bytes)
-                    .map_err(|_| Refused::TooLarge)?;
-                outgoing.ticket += 1;
-                Ok(outgoing.ticket)
-            }
-        }
-    }
-}
-
-impl Intake<'_> {
-    /// Returns whether so much waits that clients should not be read for a moment.
-    fn is_behind(&self) -> bool {
-        match self {
-            Self::Journal(journal) => journal.pending_bytes() > BEHIND_BYTES,
-            Self::Batch(outgoing) => outgoing.bytes.len() > BEHIND_BYTES,
-        }
-    }
-}
 
 /// One client.
 struct Client {
@@ -113,11 +33,10 @@ struct Client {
     awaiting: bool,
     /// Not read because too much waits for the journal.
     held: bool,
-    /// Device and client identifier, once connected.
-    key: Option<ClientKey>,
 }
 
-type ClientKey = (Box<str>, Box<str>);
+/// What a call into a session does.
+type Act<'a> = dyn FnMut(&mut Session, &mut Context<'_>) -> Result<(), SessionEnd> + 'a;
 
 /// All clients of a shard.
 pub(crate) struct Field {
@@ -132,13 +51,12 @@ pub(crate) struct Field {
     count_max: usize,
     awaiting: Vec<ConnectionId>,
     held: Vec<ConnectionId>,
-    by_key: BTreeMap<ClientKey, ConnectionId>,
     /// When to look at a client; those that heard from it meanwhile are put back.
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
-    /// Identifiers that connected in this turn, for the other shards.
-    pub(crate) connected: Vec<Box<str>>,
     accepted: u64,
     refused: u64,
+    /// Messages at QoS 0 dropped because a client did not read.
+    dropped_slow: u64,
 }
 
 impl Field {
@@ -160,11 +78,10 @@ impl Field {
             count_max,
             awaiting: Vec::new(),
             held: Vec::new(),
-            by_key: BTreeMap::new(),
             deadlines: BinaryHeap::new(),
-            connected: Vec::new(),
             accepted: 0,
             refused: 0,
+            dropped_slow: 0,
         }
     }
 
@@ -205,17 +122,20 @@ impl Field {
                 tls,
                 awaiting: false,
                 held: false,
-                key: None,
             }));
         }
     }
 
     /// Returns whether the connection is one of ours.
     pub(crate) fn has(&self, id: ConnectionId) -> bool {
+        self.client(id).is_some()
+    }
+
+    fn client(&self, id: ConnectionId) -> Option<&Client> {
         self.clients
-            .get(index(id))
-            .and_then(Option::as_ref)
-            .is_some_and(|client| client.id == id)
+            .get(index(id))?
+            .as_deref()
+            .filter(|client| client.id == id)
     }
 
     fn take(&mut self, id: ConnectionId) -> Option<Box<Client>> {
@@ -237,75 +157,79 @@ impl Field {
         bytes: &[u8],
         intake: &mut Intake<'_>,
     ) {
-        self.with_client(
-            io,
-            now,
-            id,
-            intake,
-            |field, client, send, intake| {
-                let mut context = context(
-                    (&mut field.counters, &mut field.authenticator, &mut field.entropy),
-                    send,
-                    intake,
-                );
-                client.session.handle_bytes(now, bytes, &mut context)
-            },
-            Some(bytes),
-        );
+        let Some(mut client) = self.take(id) else { return };
+        let result = match client.tls.take() {
+            None => self.call(io, now, &mut client, intake, &mut |session, context| {
+                session.handle_bytes(now, bytes, context)
+            }),
+            Some(mut tls) => {
+                let mut plain = Vec::new();
+                let mut result = Ok(());
+                let decrypted = tls.receive(bytes, |piece| {
+                    if result.is_ok() {
+                        let mut way = way(now, id, intake);
+                        let mut context = self.context(&mut plain, &mut way);
+                        result = client.session.handle_bytes(now, piece, &mut context);
+                    }
+                });
+                if let Err(error) = &decrypted {
+                    tracing::debug!(%error, "TLS with a client failed");
+                    result = result.and(Err(SessionEnd::Closed));
+                }
+                seal(io, id, &mut tls, &plain, result.is_err());
+                client.tls = Some(tls);
+                result
+            }
+        };
+        self.follow_up(io, now, client, intake, result);
     }
 
-    /// Runs `act` on a client with its send buffer, through TLS where there is one, and deals with what comes of it.
+    /// Runs `act` on a client and deals with what comes of it.
     fn with_client(
         &mut self,
         io: &mut Io,
         now: Now,
         id: ConnectionId,
         intake: &mut Intake<'_>,
-        mut act: impl FnMut(&mut Self, &mut Client, &mut Vec<u8>, &mut Intake<'_>) -> Result<(), SessionEnd>,
-        received: Option<&[u8]>,
+        act: &mut Act<'_>,
     ) {
         let Some(mut client) = self.take(id) else { return };
-        let result = match (client.tls.take(), received) {
-            (None, _) => match io.send_buffer(id) {
-                Some(send) => act(self, &mut client, send, intake),
-                None => Err(SessionEnd::Closed),
-            },
-            (Some(mut tls), received) => {
-                let mut plain = Vec::new();
-                let mut result = Ok(());
-                let decrypted = match received {
-                    // The session takes what was decrypted, piece by piece.
-                    Some(bytes) => tls.receive(bytes, |piece| {
-                        if result.is_ok() {
-                            let mut context = context(
-                                (&mut self.counters, &mut self.authenticator, &mut self.entropy),
-                                &mut plain,
-                                intake,
-                            );
-                            result = client.session.handle_bytes(now, piece, &mut context);
-                        }
-                    }),
-                    None => {
-                        result = act(self, &mut client, &mut plain, intake);
-                        Ok(())
-                    }
-                };
-                tls.send(&plain);
-                if let Err(error) = &decrypted {
-                    tracing::debug!(%error, "TLS with a client failed");
-                    result = result.and(Err(SessionEnd::Closed));
-                }
-                if result.is_err() {
-                    tls.close();
-                }
-                if let Some(out) = io.send_buffer(id) {
-                    tls.drain(out);
-                }
-                client.tls = Some(tls);
-                result
-            }
-        };
+        let result = self.call(io, now, &mut client, intake, act);
         self.follow_up(io, now, client, intake, result);
+    }
+
+    /// Runs `act` on a session with its send buffer, through TLS where there is one.
+    fn call(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        client: &mut Client,
+        intake: &mut Intake<'_>,
+        act: &mut Act<'_>,
+    ) -> Result<(), SessionEnd> {
+        let id = client.id;
+        let mut way = way(now, id, intake);
+        let Some(mut tls) = client.tls.take() else {
+            return match io.send_buffer(id) {
+                Some(send) => act(&mut client.session, &mut self.context(send, &mut way)),
+                None => Err(SessionEnd::Closed),
+            };
+        };
+        let mut plain = Vec::new();
+        let result = act(&mut client.session, &mut self.context(&mut plain, &mut way));
+        seal(io, id, &mut tls, &plain, result.is_err());
+        client.tls = Some(tls);
+        result
+    }
+
+    fn context<'a>(&'a mut self, send: &'a mut Vec<u8>, way: &'a mut Way<'_, '_>) -> Context<'a> {
+        Context {
+            send,
+            exchange: way,
+            authenticator: &mut self.authenticator,
+            entropy: &mut self.entropy,
+            counters: &mut self.counters,
+        }
     }
 
     /// Deals with what a call into a session left behind.
@@ -329,31 +253,20 @@ impl Field {
                 verdict
             };
             self.put_back(client);
-            self.with_client(
-                io,
-                now,
-                id,
-                intake,
-                |field, client, send, intake| {
-                    let mut context = context(
-                        (&mut field.counters, &mut field.authenticator, &mut field.entropy),
-                        send,
-                        intake,
-                    );
-                    client
-                        .session
-                        .handle_authenticated(now, verdict.clone(), &mut context)
-                },
-                None,
-            );
+            self.with_client(io, now, id, intake, &mut |session, context| {
+                session.handle_authenticated(now, verdict.clone(), context)
+            });
             return;
-        }
-        while let Some(Output::Connected) = client.session.poll_output() {
-            self.handle_connected(io, now, &mut client, intake);
         }
         if let Err(end) = result {
             tracing::debug!(client = client.session.client_id(), %end, "session ended");
-            self.forget(&client);
+            // Whatever ended it, the broker is told once.
+            let mut nowhere = Vec::new();
+            let mut way = way(now, id, intake);
+            client
+                .session
+                .handle_closed(&mut self.context(&mut nowhere, &mut way));
+            self.count -= 1;
             io.close(id);
             return;
         }
@@ -371,64 +284,55 @@ impl Field {
         self.put_back(client);
     }
 
-    /// Ends an older session of the same device and identifier.
-    fn handle_connected(&mut self, io: &mut Io, now: Now, client: &mut Client, intake: &mut Intake<'_>) {
-        let (Some(client_id), Some(device)) = (client.session.client_id(), client.session.device()) else {
-            return;
-        };
-        let key: ClientKey = (device.name().into(), client_id.into());
-        tracing::debug!(client = client_id, device = device.name(), "client connected");
-        self.connected.push(join_key(&key));
-        client.key = Some(key.clone());
-        if let Some(deadline) = client.session.poll_timeout() {
-            self.deadlines.push(Reverse((deadline, client.id.as_u64())));
-        }
-        if let Some(older) = self.by_key.insert(key, client.id) {
-            self.terminate(io, now, older, Termination::TakenOver, intake);
-        }
-    }
-
-    /// Another shard took a client with this key.
-    pub(crate) fn handle_taken_over(&mut self, io: &mut Io, now: Now, joined: &str, intake: &mut Intake<'_>) {
-        let Some((device, client_id)) = joined.split_once('\0') else {
-            return;
-        };
-        let key: ClientKey = (device.into(), client_id.into());
-        if let Some(id) = self.by_key.get(&key).copied() {
-            self.terminate(io, now, id, Termination::TakenOver, intake);
-        }
-    }
-
-    fn terminate(
+    /// Takes what the broker has for clients.
+    pub(crate) fn handle_answers(
         &mut self,
         io: &mut Io,
         now: Now,
-        id: ConnectionId,
-        why: Termination,
+        answers: Answers,
         intake: &mut Intake<'_>,
     ) {
-        self.with_client(
-            io,
-            now,
-            id,
-            intake,
-            |field, client, send, intake| {
-                let mut context = context(
-                    (&mut field.counters, &mut field.authenticator, &mut field.entropy),
-                    send,
-                    intake,
-                );
-                Err(client.session.handle_termination(now, why, &mut context))
-            },
-            None,
-        );
+        for (number, answer) in answers {
+            let id = ConnectionId::from_u64(number);
+            let is_attached = matches!(answer, Answer::Attached(_));
+            if is_unsure(&answer) && io.queued_bytes(id) > QUEUED_BYTES_HIGH {
+                self.dropped_slow += 1;
+                continue;
+            }
+            let mut answer = Some(answer);
+            self.with_client(io, now, id, intake, &mut |session, context| {
+                answer
+                    .take()
+                    .map_or(Ok(()), |answer| session.handle_answer(now, answer, context))
+            });
+            if is_attached {
+                self.handle_attached(io, id);
+            }
+        }
+    }
+
+    /// A client is connected: it is read again, and its keep-alive counts.
+    fn handle_attached(&mut self, io: &mut Io, id: ConnectionId) {
+        let Some(client) = self.client(id) else { return };
+        let (name, wants_bytes) = (client.session.client_id(), client.session.wants_bytes());
+        let device = client.session.device().map(|device| device.name());
+        tracing::debug!(client = name, device, "client connected");
+        let deadline = client.session.poll_timeout();
+        if wants_bytes && !client.held {
+            io.resume_receive(id);
+        }
+        if let Some(deadline) = deadline {
+            self.deadlines.push(Reverse((deadline, id.as_u64())));
+        }
     }
 
     /// Ends every session, telling clients that the node stops.
     pub(crate) fn handle_stop(&mut self, io: &mut Io, now: Now, intake: &mut Intake<'_>) {
         let ids: Vec<ConnectionId> = self.clients.iter().flatten().map(|client| client.id).collect();
         for id in ids {
-            self.terminate(io, now, id, Termination::ShuttingDown, intake);
+            self.with_client(io, now, id, intake, &mut |session, context| {
+                Err(session.handle_termination(Termination::ShuttingDown, context))
+            });
         }
     }
 
@@ -436,97 +340,73 @@ impl Field {
     pub(crate) fn handle_closed(&mut self, now: Now, id: ConnectionId, intake: &mut Intake<'_>) {
         let Some(mut client) = self.take(id) else { return };
         let mut nowhere = Vec::new();
-        let mut context = context(
-            (&mut self.counters, &mut self.authenticator, &mut self.entropy),
-            &mut nowhere,
-            intake,
-        );
-        client.session.handle_closed(now, &mut context);
-        self.forget(&client);
-    }
-
-    fn forget(&mut self, client: &Client) {
+        let mut way = way(now, id, intake);
+        client
+            .session
+            .handle_closed(&mut self.context(&mut nowhere, &mut way));
         self.count -= 1;
-        if let Some(key) = &client.key
-            && self.by_key.get(key) == Some(&client.id)
-        {
-            self.by_key.remove(key);
-        }
     }
 
-    /// Everything up to `up_to` is on stable storage: writes the PUBACKs, and reads on from clients that were held.
+    /// Everything up to a ticket is on stable storage: writes what clients wait for.
     pub(crate) fn handle_committed(&mut self, io: &mut Io, now: Now, up_to: u64, intake: &mut Intake<'_>) {
         let mut waiting = std::mem::take(&mut self.awaiting);
         waiting.retain(|id| {
             let Some(mut client) = self.take(*id) else {
                 return false;
             };
-            let flow = match (&mut client.tls, io.send_buffer(*id)) {
-                (_, None) => Flow::Steady,
-                (None, Some(send)) => client.session.handle_committed(up_to, send),
-                (Some(tls), Some(send)) => {
+            let mut flow = Flow::Steady;
+            match (client.tls.take(), io.send_buffer(*id)) {
+                (None, Some(send)) => flow = client.session.handle_committed(up_to, send),
+                (Some(mut tls), _) => {
                     let mut plain = Vec::new();
-                    let flow = client.session.handle_committed(up_to, &mut plain);
-                    tls.send(&plain);
-                    tls.drain(send);
-                    flow
+                    flow = client.session.handle_committed(up_to, &mut plain);
+                    seal(io, *id, &mut tls, &plain, false);
+                    client.tls = Some(tls);
                 }
-            };
+                (None, None) => {}
+            }
             client.awaiting = client.session.awaited_commit().is_some();
             let awaits = client.awaiting;
             self.put_back(client);
             if flow == Flow::Resume {
                 self.resume(io, now, *id, intake);
             }
-            // A client that was resumed may have joined the list anew.
-            awaits && !self.awaiting.contains(id)
+            // One that does not wait any more and was resumed is in the list anew if it has to.
+            awaits
         });
         waiting.append(&mut self.awaiting);
         self.awaiting = waiting;
         if !intake.is_behind() {
-            for id in std::mem::take(&mut self.held) {
-                if let Some(client) = self
-                    .clients
-                    .get_mut(index(id))
-                    .and_then(Option::as_mut)
-                    .filter(|client| client.id == id)
-                {
-                    client.held = false;
-                    if client.session.wants_bytes() {
-                        io.resume_receive(id);
-                    }
+            self.release_held(io);
+        }
+    }
+
+    /// Reads on where reading was put off because too much waited.
+    pub(crate) fn release_held(&mut self, io: &mut Io) {
+        for id in std::mem::take(&mut self.held) {
+            if let Some(client) = self
+                .clients
+                .get_mut(index(id))
+                .and_then(Option::as_mut)
+                .filter(|client| client.id == id)
+            {
+                client.held = false;
+                if client.session.wants_bytes() {
+                    io.resume_receive(id);
                 }
             }
         }
     }
 
     fn resume(&mut self, io: &mut Io, now: Now, id: ConnectionId, intake: &mut Intake<'_>) {
-        self.with_client(
-            io,
-            now,
-            id,
-            intake,
-            |field, client, send, intake| {
-                let mut context = context(
-                    (&mut field.counters, &mut field.authenticator, &mut field.entropy),
-                    send,
-                    intake,
-                );
-                client.session.handle_bytes(now, &[], &mut context)
-            },
-            None,
-        );
-        let Some(client) = self
-            .clients
-            .get(index(id))
-            .and_then(Option::as_ref)
-            .filter(|client| client.id == id)
-        else {
-            return;
-        };
+        self.with_client(io, now, id, intake, &mut |session, context| {
+            session.handle_bytes(now, &[], context)
+        });
+        let Some(client) = self.client(id) else { return };
         if client.session.wants_bytes() {
+            let deadline = client.session.poll_timeout();
             io.resume_receive(id);
-            if let Some(deadline) = client.session.poll_timeout() {
+            if let Some(deadline) = deadline {
                 self.deadlines.push(Reverse((deadline, id.as_u64())));
             }
         }
@@ -540,27 +420,11 @@ impl Field {
             }
             self.deadlines.pop();
             let id = ConnectionId::from_u64(number);
-            self.with_client(
-                io,
-                now,
-                id,
-                intake,
-                |field, client, send, intake| {
-                    let mut context = context(
-                        (&mut field.counters, &mut field.authenticator, &mut field.entropy),
-                        send,
-                        intake,
-                    );
-                    client.session.handle_timeout(now, &mut context)
-                },
-                None,
-            );
-            let client = self
-                .clients
-                .get(index(id))
-                .and_then(Option::as_ref)
-                .filter(|client| client.id == id);
-            if let Some(deadline) = client.and_then(|client| client.session.poll_timeout()) {
+            self.with_client(io, now, id, intake, &mut |session, context| {
+                session.handle_timeout(now, context)
+            });
+            let deadline = self.client(id).and_then(|client| client.session.poll_timeout());
+            if let Some(deadline) = deadline {
                 self.deadlines.push(Reverse((deadline, number)));
             }
         }
@@ -590,24 +454,32 @@ impl Field {
     }
 }
 
-fn context<'a, 'i: 'a>(
-    tools: (&'a mut Counters, &'a mut Authenticator, &'a mut SystemEntropy),
-    send: &'a mut Vec<u8>,
-    intake: &'a mut Intake<'i>,
-) -> Context<'a> {
-    let (counters, authenticator, entropy) = tools;
-    Context {
-        send,
-        ingest: intake,
-        authenticator,
-        entropy,
-        counters,
+fn way<'a, 'i>(now: Now, id: ConnectionId, intake: &'a mut Intake<'i>) -> Way<'a, 'i> {
+    Way {
+        intake,
+        connection: id.as_u64(),
+        now,
     }
 }
 
-/// Device and client identifier in one text: neither can contain U+0000 (MQTT 5.0 §1.5.4).
-fn join_key((device, client_id): &ClientKey) -> Box<str> {
-    format!("{device}\0{client_id}").into()
+/// Encrypts what a session has to say, and the goodbye of TLS if it was the last.
+fn seal(io: &mut Io, id: ConnectionId, tls: &mut Tls, plain: &[u8], is_last: bool) {
+    let mut nowhere = Vec::new();
+    let out = io.send_buffer(id).unwrap_or(&mut nowhere);
+    // Piece by piece: TLS keeps only so much.
+    for piece in plain.chunks(TLS_PIECE) {
+        tls.send(piece);
+        tls.drain(out);
+    }
+    if is_last {
+        tls.close();
+    }
+    tls.drain(out);
+}
+
+/// Returns whether a message may be dropped for a client that does not read.
+fn is_unsure(answer: &Answer) -> bool {
+    matches!(answer, Answer::Deliver(delivery) if delivery.qos == Qos::AtMostOnce)
 }
 
 /// Returns the place of a connection among those of its shard.
@@ -615,7 +487,7 @@ fn index(id: ConnectionId) -> usize {
     (id.as_u64() & 0xffff_ffff) as usize
 }
 
-/// Bytes of readings a shard without the journal gathers in one turn.
-const OUTGOING_BYTES_MAX: usize = 900 << 10;
-/// Bytes of readings waiting for the journal from which on clients are not read.
-const BEHIND_BYTES: usize = 512 << 10;
+/// Bytes that a client has not read from which on it misses messages at QoS 0.
+const QUEUED_BYTES_HIGH: usize = 1 << 20;
+/// Bytes given to TLS at a time.
+const TLS_PIECE: usize = 64 << 10;

@@ -11,7 +11,8 @@ use fieldgate_proto::time::{Instant, Now};
 use super::{
     ShardMessage, ShardReport,
     clock::TurnClock,
-    field::{Field, Intake, Outgoing, ReadingBatch},
+    exchange::Exchange,
+    field::{Field, Intake, Outgoing},
     trunk::Trunk,
 };
 use crate::status::ShardStatus;
@@ -35,6 +36,8 @@ pub(crate) struct Shard {
     pub(crate) field: Option<Field>,
     /// On the first shard only.
     pub(crate) trunk: Option<Trunk>,
+    /// On the first shard only, where the node has clients.
+    pub(crate) exchange: Option<Exchange>,
     /// On the others.
     pub(crate) outgoing: Outgoing,
     pub(crate) mail: MailReceiver<ShardMessage>,
@@ -51,8 +54,11 @@ macro_rules! with_field {
     ($shard:expr, |$field:ident, $intake:ident| $body:expr) => {
         if let Some($field) = &mut $shard.field {
             let journal = $shard.trunk.as_mut().and_then(|trunk| trunk.journal.as_mut());
-            let $intake = &mut match journal {
-                Some(files) => Intake::Journal(&mut files.journal),
+            let $intake = &mut match &mut $shard.exchange {
+                Some(exchange) => Intake::Own {
+                    journal: journal.map(|files| &mut files.journal),
+                    exchange,
+                },
                 None => Intake::Batch(&mut $shard.outgoing),
             };
             $body
@@ -70,6 +76,17 @@ impl Shard {
             .handle_committed(io, now, up_to, intake));
     }
 
+    /// Notes how far the journal is on stable storage; says whether that is news.
+    fn note_committed(&mut self, committed: Option<u64>) -> bool {
+        match (&mut self.exchange, committed) {
+            (Some(exchange), Some(up_to)) => {
+                exchange.handle_committed(up_to);
+                true
+            }
+            (None, _) | (_, None) => false,
+        }
+    }
+
     fn handle_message(&mut self, io: &mut Io, now: Now, message: ShardMessage) {
         match message {
             ShardMessage::Status(answer) => {
@@ -85,9 +102,14 @@ impl Shard {
                 drop(answer.send(ShardReport { shard, trunk }));
             }
             ShardMessage::Committed { ticket } => self.handle_committed(io, now, ticket),
-            ShardMessage::TakenOver { client_id } => {
+            ShardMessage::Answers(answers) => {
                 with_field!(self, |field, intake| field
-                    .handle_taken_over(io, now, &client_id, intake));
+                    .handle_answers(io, now, answers, intake));
+            }
+            ShardMessage::Stored(stored) => {
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.handle_stored(now, stored);
+                }
             }
             ShardMessage::Stop => {
                 with_field!(self, |field, intake| field.handle_stop(io, now, intake));
@@ -106,49 +128,60 @@ impl Shard {
                     trunk.handle_confirmed(confirmation);
                 }
             }
-            ShardMessage::Readings(batch) => {
-                if let Some(trunk) = &mut self.trunk {
-                    trunk.handle_readings(batch);
+            ShardMessage::Field(batch) => {
+                if let Some(exchange) = &mut self.exchange {
+                    let journal = self.trunk.as_mut().and_then(|trunk| trunk.journal.as_mut());
+                    exchange.handle_batch(now, journal.map(|files| &mut files.journal), batch);
                 }
             }
         }
     }
 
-    /// Sends on what other shards have to know.
-    fn tell_others(&mut self) {
-        if !self.outgoing.bytes.is_empty() {
-            let batch = ReadingBatch {
-                shard: self.index,
-                last_ticket: self.outgoing.ticket,
-                bytes: std::mem::take(&mut self.outgoing.bytes),
-            };
-            let trunk = self
-                .shards
-                .first()
-                .map(|trunk| trunk.try_send(ShardMessage::Readings(batch)));
-            if let Some(Err(error)) = trunk
-                && let ShardMessage::Readings(batch) = error.into_value()
-            {
-                // The trunk is behind: what is here waits, and clients are held when it grows.
-                self.outgoing.bytes = batch.bytes;
-            }
+    /// Sends what this shard's clients want to the shard with journal and broker.
+    fn tell_trunk(&mut self) {
+        if self.outgoing.batch.is_empty() {
+            return;
         }
-        let Some(field) = &mut self.field else { return };
-        for client_id in std::mem::take(&mut field.connected) {
-            for (index, shard) in self.shards.iter().enumerate() {
-                if index != self.index {
-                    // At worst two sessions of one client live until the older falls silent.
-                    drop(shard.try_send(ShardMessage::TakenOver {
-                        client_id: client_id.clone(),
-                    }));
-                }
+        let mut batch = std::mem::take(&mut self.outgoing.batch);
+        (batch.shard, batch.last_ticket) = (self.index, self.outgoing.ticket);
+        let sent = self
+            .shards
+            .first()
+            .map(|trunk| trunk.try_send(ShardMessage::Field(batch)));
+        if let Some(Err(error)) = sent
+            && let ShardMessage::Field(batch) = error.into_value()
+        {
+            // The trunk is behind: what is here waits, and clients are held when it grows.
+            self.outgoing.batch = batch;
+        }
+    }
+
+    /// Runs journal and broker together, and gives this shard's own sessions what concerns them.
+    fn run_exchange(&mut self, io: &mut Io, now: Now) {
+        for _ in 0..EXCHANGE_ROUNDS {
+            let Some(exchange) = &mut self.exchange else {
+                return;
+            };
+            let journal = self.trunk.as_mut().and_then(|trunk| trunk.journal.as_mut());
+            exchange.run(now, journal.map(|files| &mut files.journal));
+            let (answers, due) = (exchange.take_answers(), exchange.take_due());
+            if answers.is_empty() && due.is_none() {
+                return;
+            }
+            // What the sessions say to it goes to the broker at once, and is answered in the next round.
+            with_field!(self, |field, intake| field
+                .handle_answers(io, now, answers, intake));
+            if let Some(up_to) = due {
+                self.handle_committed(io, now, up_to);
             }
         }
     }
 
     /// Returns whether everything is done that has to be before the end.
     fn may_stop(&self, now: Now) -> bool {
-        let settled = self.trunk.as_ref().is_none_or(Trunk::is_settled) && self.outgoing.bytes.is_empty();
+        let settled = self.trunk.as_ref().is_none_or(Trunk::is_settled)
+            && self.exchange.as_ref().is_none_or(Exchange::is_settled)
+            && self.outgoing.batch.is_empty();
         let clients_gone = self.field.as_ref().is_none_or(Field::is_empty);
         self.stop_by
             .is_some_and(|by| now.instant >= by || (settled && clients_gone))
@@ -209,9 +242,7 @@ impl Handler for Shard {
             .trunk
             .as_mut()
             .and_then(|trunk| trunk.handle_written(io, now, buffer, result));
-        if let Some(up_to) = committed {
-            self.handle_committed(io, now, up_to);
-        }
+        self.note_committed(committed);
     }
 
     fn woken(&mut self, io: &mut Io) {
@@ -232,18 +263,26 @@ impl Handler for Shard {
         {
             with_field!(self, |field, intake| field.handle_timeout(io, now, intake));
         }
-        self.tell_others();
+        self.run_exchange(io, now);
+        self.tell_trunk();
         let committed = self.trunk.as_mut().and_then(|trunk| trunk.end_turn(io, now));
-        if let Some(up_to) = committed {
-            self.handle_committed(io, now, up_to);
+        if self.note_committed(committed) {
+            self.run_exchange(io, now);
         }
         if self.may_stop(now) {
             io.stop();
         }
         let field = self.field.as_ref().and_then(Field::poll_timeout);
         let trunk = self.trunk.as_ref().and_then(Trunk::poll_timeout);
-        let retry = (!self.outgoing.bytes.is_empty() && self.index > 0).then(|| now.instant + RETRY_AFTER);
-        let deadline = [field, trunk, retry, self.stop_by].into_iter().flatten().min();
+        let exchange = self
+            .exchange
+            .as_ref()
+            .and_then(|exchange| exchange.poll_timeout(now.instant));
+        let retry = (!self.outgoing.batch.is_empty()).then(|| now.instant + RETRY_AFTER);
+        let deadline = [field, trunk, exchange, retry, self.stop_by]
+            .into_iter()
+            .flatten()
+            .min();
         Turn {
             deadline_nanos: deadline.map(|deadline| self.clock.monotonic(deadline)),
             coalesce: if self.field.as_ref().is_some_and(|field| !field.is_empty()) {
@@ -257,5 +296,7 @@ impl Handler for Shard {
 
 /// Longest time that a stopping node waits for its clients and its disk.
 const STOP_TIME_MAX: Duration = Duration::from_secs(3);
+/// Times in a turn that the broker and this shard's sessions answer each other; what is left waits for the next.
+const EXCHANGE_ROUNDS: usize = 8;
 /// When a batch that found the trunk's mailbox full is sent again.
 const RETRY_AFTER: Duration = Duration::from_millis(1);

@@ -30,7 +30,7 @@ use super::{
     governing::Governing,
     journal::JournalFiles,
     keys::{self, Identity},
-    threads::ShardPlan,
+    threads::{self, ShardPlan},
     translate::node_settings,
     trunk::{Parts, Resolve, Trunk},
 };
@@ -142,7 +142,6 @@ pub(crate) async fn start(
         belongs: settings.trust.is_some() || settings.authority.is_some(),
         is_authority: settings.authority.is_some(),
         clock: clock.clone(),
-        shards: senders.to_vec(),
         accepting: Arc::clone(&accepting),
     });
     let plan = ShardPlan::new(
@@ -153,7 +152,8 @@ pub(crate) async fn start(
         Arc::clone(&senders),
         accepting,
     )?;
-    let (threads, mqtt, links) = plan.spawn(mailboxes, trunk, &broken_sender)?;
+    let exchange = threads::exchange(settings, now, &senders)?;
+    let (threads, mqtt, links) = plan.spawn(mailboxes, trunk, exchange, &broken_sender)?;
     let handle = Rc::new(NodeHandle {
         name: settings.node.name.clone(),
         roles: roles(settings),

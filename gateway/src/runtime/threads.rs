@@ -19,13 +19,19 @@ use fieldgate_io::{
     mailbox::{MailReceiver, MailSender},
     thread,
 };
-use fieldgate_proto::entropy::Entropy as _;
+use fieldgate_mqtt::broker::{Broker, limits::Limits};
+use fieldgate_proto::{entropy::Entropy as _, time::Now};
 use tokio::sync::mpsc;
 
 use super::{
     ShardMessage, StartError,
     clock::{Clock, TurnClock},
     entropy::SystemEntropy,
+    exchange::{
+        Exchange,
+        batch::FieldBatch,
+        store::{Entries, Store},
+    },
     field::{Field, Outgoing},
     shard::{Purpose, Shard},
     tls,
@@ -115,18 +121,21 @@ impl ShardPlan {
         mut self,
         mailboxes: Vec<Mailbox>,
         trunk: Trunk,
+        exchange: Option<Exchange>,
         broken: &mpsc::Sender<String>,
     ) -> Result<Spawned, StartError> {
         let mut threads = Vec::with_capacity(mailboxes.len());
         let mut links = Vec::new();
-        let mut trunk = Some(trunk);
+        let mut owned = Some((trunk, exchange));
         for (index, ((_, mail), waker)) in mailboxes.into_iter().enumerate() {
             let (bound_sender, bound) = blocking::channel::<Bound>();
             let plan = self.for_shard(index);
-            let trunk = trunk.take();
+            let (trunk, exchange) = owned
+                .take()
+                .map_or((None, None), |(trunk, exchange)| (Some(trunk), exchange));
             let broken = broken.clone();
             let thread = thread::spawn(&format!("fg-shard-{index}"), None, move || {
-                if let Err(error) = plan.run(index, mail, &waker, trunk, &bound_sender) {
+                if let Err(error) = plan.run(index, mail, &waker, (trunk, exchange), &bound_sender) {
                     // Nobody listens any more if the node is ending anyway.
                     drop(broken.try_send(format!("shard {index}: {error}")));
                 }
@@ -170,7 +179,7 @@ impl ShardPlan {
         index: usize,
         mail: MailReceiver<ShardMessage>,
         waker: &Waker,
-        trunk: Option<Trunk>,
+        (trunk, exchange): (Option<Trunk>, Option<Exchange>),
         bound: &blocking::Sender<Bound>,
     ) -> std::io::Result<()> {
         let mut driver = match Driver::new(self.backend, self.io.clone(), waker) {
@@ -204,9 +213,10 @@ impl ShardPlan {
             listeners,
             field,
             trunk,
+            exchange,
             outgoing: Outgoing {
                 ticket: 0,
-                bytes: Vec::new(),
+                batch: FieldBatch::default(),
                 accepting: self.accepting,
             },
             mail,
@@ -246,6 +256,32 @@ impl ShardPlan {
         let links = bind(&self.links, Purpose::Link)?;
         Ok((mqtt, mqtt_tls, links))
     }
+}
+
+/// Makes the broker with what its store holds, if the node has clients.
+pub(super) fn exchange(
+    settings: &Settings,
+    now: Now,
+    senders: &Arc<[MailSender<ShardMessage>]>,
+) -> Result<Option<Exchange>, StartError> {
+    if settings.mqtt.is_none() {
+        return Ok(None);
+    }
+    let path = settings.node.state_dir.join("mqtt").join("sessions.redb");
+    let unusable = |error: std::io::Error| {
+        StartError::new(format!("MQTT sessions in {}: {error}", path.display()))
+            .hint("look at the disk and the rights of the directory; without the file sessions begin anew")
+    };
+    let (store, entries): (Store, Entries) = Store::open(&path).map_err(unusable)?;
+    let (broker, lost) = Broker::restore(Limits::default(), env!("CARGO_PKG_VERSION"), now, entries);
+    if lost > 0 {
+        tracing::warn!(
+            lost,
+            "entries of MQTT sessions were not understood and are left out"
+        );
+    }
+    let store = store.spawn(senders[0].clone()).map_err(unusable)?;
+    Ok(Some(Exchange::new(broker, store, Arc::clone(senders))))
 }
 
 fn field_plan(mqtt: &Mqtt, shards: usize) -> Result<FieldPlan, StartError> {

@@ -1,7 +1,7 @@
 //! The trunk: what one shard of each node owns beside its clients. Links, channels, relay, journal, delivery.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -11,17 +11,17 @@ use std::{
 };
 
 use fieldgate_config::address::HostPort;
-use fieldgate_io::{ConnectOptions, ConnectionId, Io, mailbox::MailSender};
+use fieldgate_io::{ConnectOptions, ConnectionId, Io};
 use fieldgate_proto::{
-    journal::{AppendError, JournalState},
+    journal::JournalState,
     node::{ConnectionKey, Node, Output, RecordSource, Verdict, Wire},
     time::{Instant, Now},
 };
 use tokio::sync::mpsc;
 
 use super::{
-    Question, ShardMessage, TrunkMessage, clock::Clock, collector::Collecting, desk::DeskRequest,
-    entropy::SystemEntropy, field::ReadingBatch, journal::JournalFiles,
+    Question, TrunkMessage, clock::Clock, collector::Collecting, desk::DeskRequest, entropy::SystemEntropy,
+    journal::JournalFiles,
 };
 use crate::status::{JournalStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
 
@@ -66,11 +66,6 @@ pub(crate) struct Trunk {
     dialling: BTreeMap<ConnectionId, usize>,
     /// Addresses of connections, for status and log.
     peers: BTreeMap<ConnectionKey, String>,
-    /// The other shards' readings that are in the journal and not committed: last sequence, shard, ticket.
-    tickets: VecDeque<(u64, usize, u64)>,
-    /// The other shards' readings that did not fit, and how much of the first was taken.
-    backlog: VecDeque<(ReadingBatch, usize)>,
-    shards: Vec<MailSender<ShardMessage>>,
     /// For the other shards: whether the journal takes readings.
     accepting: Arc<AtomicBool>,
 }
@@ -99,7 +94,6 @@ pub(crate) struct Parts {
     pub(crate) belongs: bool,
     pub(crate) is_authority: bool,
     pub(crate) clock: Clock,
-    pub(crate) shards: Vec<MailSender<ShardMessage>>,
     pub(crate) accepting: Arc<AtomicBool>,
 }
 
@@ -134,9 +128,6 @@ impl Trunk {
             candidates: BTreeMap::new(),
             dialling: BTreeMap::new(),
             peers: BTreeMap::new(),
-            tickets: VecDeque::new(),
-            backlog: VecDeque::new(),
-            shards: parts.shards,
             accepting: parts.accepting,
         }
     }
@@ -279,33 +270,6 @@ impl Trunk {
         }
     }
 
-    /// Takes readings of a shard without journal.
-    pub(crate) fn handle_readings(&mut self, batch: ReadingBatch) {
-        self.backlog.push_back((batch, 0));
-        self.take_backlog();
-    }
-
-    /// Puts the other shards' readings into the journal, as far as it takes them.
-    fn take_backlog(&mut self) {
-        let Some(files) = &mut self.journal else { return };
-        while let Some((batch, taken)) = self.backlog.front_mut() {
-            let mut sequence = None;
-            while let Some((class, body, len)) = next_reading(batch.bytes.get(*taken..).unwrap_or_default()) {
-                match files.journal.append(class, |out| out.extend_from_slice(body)) {
-                    Ok(given) => sequence = Some(given),
-                    // It was encoded within the limit of a reading, which is a record's.
-                    Err(AppendError::TooLong { .. }) => {}
-                    Err(AppendError::Full | AppendError::Busy | AppendError::Failed) => return,
-                }
-                *taken += len;
-            }
-            if let Some(sequence) = sequence {
-                self.tickets.push_back((sequence, batch.shard, batch.last_ticket));
-            }
-            self.backlog.pop_front();
-        }
-    }
-
     /// Does what is due, and brings the journal and the links up to date at the end of a turn. Returns how far the journal
     /// is on stable storage, if that moved.
     pub(crate) fn end_turn(&mut self, io: &mut Io, now: Now) -> Option<u64> {
@@ -361,12 +325,6 @@ impl Trunk {
         let committed = progress.committed?;
         let first = files.journal.first_available();
         self.node.handle_available(now, first, committed);
-        while let Some((_, shard, ticket)) =
-            self.tickets.pop_front_if(|(sequence, ..)| *sequence <= committed)
-        {
-            self.tell(shard, ShardMessage::Committed { ticket });
-        }
-        self.take_backlog();
         Some(committed)
     }
 
@@ -380,16 +338,6 @@ impl Trunk {
     ) -> Option<u64> {
         self.journal.as_mut()?.handle_written(now.instant, buffer, result);
         self.run_journal(io, now)
-    }
-
-    fn tell(&self, shard: usize, message: ShardMessage) {
-        let Some(mailbox) = self.shards.get(shard) else {
-            return;
-        };
-        // A shard that does not empty its mailbox of 4,096 messages has other worries; its clients repeat what they lack.
-        if mailbox.try_send(message).is_err() {
-            tracing::warn!(shard, "mailbox full");
-        }
     }
 
     /// Deals with what the node has to say.
@@ -545,16 +493,8 @@ impl Trunk {
 
     /// Returns whether everything taken from devices is on stable storage.
     pub(crate) fn is_settled(&self) -> bool {
-        self.backlog.is_empty() && self.journal.as_ref().is_none_or(JournalFiles::is_idle)
+        self.journal.as_ref().is_none_or(JournalFiles::is_idle)
     }
-}
-
-/// Takes one reading off a batch of another shard: class, encoded reading, and how many bytes that was.
-fn next_reading(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
-    let (class, rest) = bytes.split_first()?;
-    let (len, rest) = rest.split_first_chunk::<4>()?;
-    let body = rest.get(..u32::from_be_bytes(*len) as usize)?;
-    Some((*class, body, 5 + body.len()))
 }
 
 /// Longest time for one attempt to dial.

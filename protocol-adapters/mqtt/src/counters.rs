@@ -31,12 +31,12 @@ pub struct Counters {
     pub payload_format_invalid: u64,
     /// Of the refused publishes, those at QoS 0: their devices never learn of it.
     pub dropped_qos0: u64,
-    /// SUBSCRIBE packets answered with failure codes.
+    /// Topic filters of SUBSCRIBEs that were refused.
     pub subscribes_refused: u64,
-    /// Wills given to the journal; they are in `readings` too.
-    pub wills: u64,
-    /// Wills that the journal did not take.
-    pub wills_lost: u64,
+    /// Messages sent to clients.
+    pub delivered: u64,
+    /// Messages not sent because they exceed what the client takes.
+    pub too_large_for_client: u64,
     /// Times an MQTT 3.1.1 client was not read because its publishes waited for their commit.
     pub paused: u64,
 }

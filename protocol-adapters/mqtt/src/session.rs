@@ -4,7 +4,9 @@ mod acknowledgements;
 mod aliases;
 mod connect;
 mod connection;
+mod deliver;
 pub mod end;
+mod publish;
 mod will;
 
 use std::{fmt, mem, sync::Arc};
@@ -12,7 +14,6 @@ use std::{fmt, mem, sync::Arc};
 use fieldgate_adapters::{
     authenticate::{Authenticate, Authentication},
     device::Device,
-    ingest::Ingest,
 };
 use fieldgate_proto::{
     entropy::Entropy,
@@ -21,12 +22,13 @@ use fieldgate_proto::{
 use zeroize::Zeroize as _;
 
 use self::{
-    connect::{Admission, NOT_CONNECT},
+    connect::{Admission, Attaching, NOT_CONNECT},
     connection::Connection,
     end::{SessionEnd, Termination},
 };
 use crate::{
     counters::Counters,
+    exchange::{Answer, Exchange, Request},
     frame::{Frame, PacketType, Split, split},
     reason::ReasonCode,
     settings::Settings,
@@ -38,8 +40,8 @@ use crate::{
 pub struct Context<'a> {
     /// The connection's output buffer; answers are appended.
     pub send: &'a mut Vec<u8>,
-    /// Where readings go.
-    pub ingest: &'a mut dyn Ingest,
+    /// Where messages and requests go.
+    pub exchange: &'a mut dyn Exchange,
     /// Who says who a client is.
     pub authenticator: &'a mut dyn Authenticate,
     /// For client identifiers that the gateway chooses.
@@ -59,23 +61,24 @@ impl fmt::Debug for Context<'_> {
 /// One MQTT connection of a field device, MQTT 3.1.1 or 5.0.
 ///
 /// ```text
-///  AwaitingConnect ──CONNECT──▶ Connected ──────────────────────────▶ Ended
-///      │   │                       ▲                                   ▲
-///      │   └─CONNECT, slow check─▶ Authenticating ──denied, too late───┤
-///      └──anything else, too late──────────────────────────────────────┘
+///  AwaitingConnect ──CONNECT──▶ Attaching ──attached──▶ Connected ───▶ Ended
+///      │   │                     ▲    │                                 ▲
+///      │   │                     │    └─refused, too late───────────────┤
+///      │   └─CONNECT, slow check─▶ Authenticating ──denied, too late────┤
+///      └──anything else, too late───────────────────────────────────────┘
 /// ```
 ///
 /// The caller, in a loop of its own:
 /// 1. gives received bytes to [`handle_bytes`](Self::handle_bytes) while [`wants_bytes`](Self::wants_bytes);
-/// 2. asks [`poll_output`](Self::poll_output) until it says `None`;
-/// 3. tells [`handle_committed`](Self::handle_committed) how far the journal is on stable storage, as soon as that reaches
+/// 2. gives what the broker answers to [`handle_answer`](Self::handle_answer);
+/// 3. tells [`handle_committed`](Self::handle_committed) how far messages are on stable storage, as soon as that reaches
 ///    [`awaited_commit`](Self::awaited_commit);
 /// 4. calls [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout), which moves with every packet;
 /// 5. on the first error sends what is in the output buffer and closes the connection;
 /// 6. calls [`handle_closed`](Self::handle_closed) when the connection is gone in any other way.
 ///
-/// A session ends with its connection: no state outlives it, and CONNACK says so. Every further call to an ended session
-/// gives the same error and does nothing.
+/// This is the part of a session that lives and ends with its connection; what outlives it is the broker's. Every further
+/// call to an ended session gives the same error and does nothing.
 ///
 /// Invariant: bytes given in other portions have the same effect.
 #[derive(Debug)]
@@ -86,23 +89,15 @@ pub struct Session {
     state: State,
     /// When the connection was opened; once connected, when the last packet came.
     since: Instant,
-    announces: bool,
 }
 
 #[derive(Debug)]
 enum State {
     AwaitingConnect,
     Authenticating(Box<Admission>),
+    Attaching(Box<Attaching>),
     Connected(Box<Connection>),
     Ended(SessionEnd),
-}
-
-/// An effect that is neither bytes nor a reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// The client is connected: [`Session::client_id`] and [`Session::device`] are known. An older session with the same two must
-    /// be ended with [`Termination::TakenOver`], wherever it is.
-    Connected,
 }
 
 /// What the caller does after a commit.
@@ -124,7 +119,6 @@ impl Session {
             tail: Vec::new(),
             state: State::AwaitingConnect,
             since: now,
-            announces: false,
         }
     }
 
@@ -144,7 +138,7 @@ impl Session {
             return Err(*end);
         }
         self.take_bytes(now, bytes, context)
-            .map_err(|end| self.end(now, end, context))
+            .map_err(|end| self.end(end, context))
     }
 
     /// Takes the answer to a check that was [`Authentication::Pending`].
@@ -164,19 +158,49 @@ impl Session {
             State::Authenticating(admission) => self
                 .decide(now, *admission, authentication, context)
                 .and_then(|()| self.take_bytes(now, &[], context))
-                .map_err(|end| self.end(now, end, context)),
+                .map_err(|end| self.end(end, context)),
             State::Ended(end) => {
                 self.state = State::Ended(end);
                 Err(end)
             }
-            other @ (State::AwaitingConnect | State::Connected(_)) => {
+            other @ (State::AwaitingConnect | State::Attaching(_) | State::Connected(_)) => {
                 self.state = other;
                 Ok(())
             }
         }
     }
 
-    /// Learns that every reading up to the sequence `up_to` is on stable storage, and appends their PUBACKs to `send`.
+    /// Takes what the broker answers, and tells the client.
+    ///
+    /// # Errors
+    /// [`SessionEnd`] when the session ended, with this answer or before it.
+    pub fn handle_answer(
+        &mut self,
+        now: Now,
+        answer: Answer,
+        context: &mut Context<'_>,
+    ) -> Result<(), SessionEnd> {
+        match mem::replace(&mut self.state, State::AwaitingConnect) {
+            State::Connected(mut connection) => {
+                let result = connection.handle_answer(answer, context);
+                self.state = State::Connected(connection);
+                result.map_err(|end| self.end(end, context))
+            }
+            State::Attaching(attaching) => self
+                .take_attach_answer(now, attaching, &answer, context)
+                .map_err(|end| self.end(end, context)),
+            State::Ended(end) => {
+                self.state = State::Ended(end);
+                Err(end)
+            }
+            other @ (State::AwaitingConnect | State::Authenticating(_)) => {
+                self.state = other;
+                Ok(())
+            }
+        }
+    }
+
+    /// Learns that everything up to the ticket `up_to` is on stable storage, and appends PUBACKs and PUBRECs to `send`.
     pub fn handle_committed(&mut self, up_to: u64, send: &mut Vec<u8>) -> Flow {
         let State::Connected(connection) = &mut self.state else {
             return Flow::Steady;
@@ -207,7 +231,7 @@ impl Session {
             } else {
                 SessionEnd::ConnectTimeout
             };
-            return Err(self.end(now, end, context));
+            return Err(self.end(end, context));
         }
         if let State::Connected(connection) = &mut self.state {
             connection.acknowledgements.shrink();
@@ -216,30 +240,20 @@ impl Session {
     }
 
     /// Ends the session because the node wants it, and tells the client as well as its version can.
-    pub fn handle_termination(
-        &mut self,
-        now: Now,
-        termination: Termination,
-        context: &mut Context<'_>,
-    ) -> SessionEnd {
-        self.end(now, SessionEnd::Terminated(termination), context)
+    pub fn handle_termination(&mut self, termination: Termination, context: &mut Context<'_>) -> SessionEnd {
+        self.end(SessionEnd::Terminated(termination), context)
     }
 
-    /// Learns that the connection is gone: the will is published. Does nothing to a session that ended before.
-    pub fn handle_closed(&mut self, now: Now, context: &mut Context<'_>) -> SessionEnd {
-        self.end(now, SessionEnd::Closed, context)
-    }
-
-    /// Returns the next effect that is neither bytes nor a reading.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        mem::take(&mut self.announces).then_some(Output::Connected)
+    /// Learns that the connection is gone: the broker publishes the will. Does nothing to a session that ended before.
+    pub fn handle_closed(&mut self, context: &mut Context<'_>) -> SessionEnd {
+        self.end(SessionEnd::Closed, context)
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due; `None` if never, as things are.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::AwaitingConnect | State::Authenticating(_) => {
+            State::AwaitingConnect | State::Authenticating(_) | State::Attaching(_) => {
                 Some(self.since + self.settings.connect_timeout())
             }
             // A client that is not read cannot show that it is there.
@@ -255,7 +269,7 @@ impl Session {
         !matches!(self.state, State::Ended(_)) && !self.is_held()
     }
 
-    /// Returns the sequence whose commit the next PUBACK waits for; `None` if none waits.
+    /// Returns the ticket whose commit the next PUBACK or PUBREC waits for; `None` if none waits.
     #[must_use]
     pub fn awaited_commit(&self) -> Option<u64> {
         self.connection()
@@ -285,6 +299,7 @@ impl Session {
     pub fn memory_bytes(&self) -> usize {
         let state = match &self.state {
             State::Authenticating(admission) => admission.heap_bytes(),
+            State::Attaching(attaching) => attaching.heap_bytes(),
             State::Connected(connection) => size_of::<Connection>() + connection.heap_bytes(),
             State::AwaitingConnect | State::Ended(_) => 0,
         };
@@ -294,14 +309,14 @@ impl Session {
     fn connection(&self) -> Option<&Connection> {
         match &self.state {
             State::Connected(connection) => Some(connection),
-            State::AwaitingConnect | State::Authenticating(_) | State::Ended(_) => None,
+            State::AwaitingConnect | State::Authenticating(_) | State::Attaching(_) | State::Ended(_) => None,
         }
     }
 
     /// Returns whether packets are held back: no further one is taken before something else happens.
     fn is_held(&self) -> bool {
         match &self.state {
-            State::Authenticating(_) => true,
+            State::Authenticating(_) | State::Attaching(_) => true,
             State::Connected(connection) => connection.is_paused(&self.settings),
             State::AwaitingConnect | State::Ended(_) => false,
         }
@@ -385,7 +400,7 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Result<(), SessionEnd> {
         let State::Connected(connection) = &mut self.state else {
-            let (admission, authentication) = Admission::begin(frame, context)?;
+            let (admission, authentication) = Admission::begin(frame, &self.settings, context)?;
             return self.decide(now, admission, authentication, context);
         };
         self.since = now.instant;
@@ -394,6 +409,37 @@ impl Session {
             context.counters.paused += 1;
         }
         Ok(())
+    }
+
+    /// Takes the broker's answer to a client that waits for its session.
+    fn take_attach_answer(
+        &mut self,
+        now: Now,
+        attaching: Box<Attaching>,
+        answer: &Answer,
+        context: &mut Context<'_>,
+    ) -> Result<(), SessionEnd> {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "nothing else comes before the session"
+        )]
+        match answer {
+            Answer::Attached(attached) => {
+                let connection = attaching.accept(attached, &self.settings, context);
+                self.state = State::Connected(Box::new(connection));
+                self.since = now.instant;
+                self.take_bytes(now, &[], context)
+            }
+            Answer::Refused(reason) => Err(attaching.refuse(*reason, context)),
+            Answer::Close(termination) => {
+                self.state = State::Attaching(attaching);
+                Err(SessionEnd::Terminated(*termination))
+            }
+            _ => {
+                self.state = State::Attaching(attaching);
+                Ok(())
+            }
+        }
     }
 
     fn decide(
@@ -407,10 +453,9 @@ impl Session {
             self.state = State::Authenticating(Box::new(admission));
             return Ok(());
         }
-        let connection = admission.finish(authentication, &self.settings, context)?;
-        self.state = State::Connected(Box::new(connection));
+        let attaching = admission.finish(authentication, &self.settings, context)?;
+        self.state = State::Attaching(Box::new(attaching));
         self.since = now.instant;
-        self.announces = true;
         Ok(())
     }
 
@@ -439,12 +484,15 @@ impl Session {
     }
 
     /// Ends the session and says goodbye; returns why it ended, which is the older reason if there is one.
-    fn end(&mut self, now: Now, end: SessionEnd, context: &mut Context<'_>) -> SessionEnd {
+    fn end(&mut self, end: SessionEnd, context: &mut Context<'_>) -> SessionEnd {
         self.tail.zeroize();
         self.tail = Vec::new();
-        self.announces = false;
         match mem::replace(&mut self.state, State::Ended(end)) {
-            State::Connected(mut connection) => connection.finish(now, &end, &self.settings, context),
+            State::Connected(connection) => connection.finish(&end, context),
+            State::Attaching(_) => context.exchange.request(Request::Detach {
+                publishes_will: false,
+                expiry_secs: None,
+            }),
             State::Ended(earlier) => {
                 self.state = State::Ended(earlier);
                 return earlier;

@@ -13,10 +13,13 @@ pub struct Settings {
     topic_alias_maximum: u16,
     keep_alive_secs_max: Option<u16>,
     alarm_topics: Vec<TopicFilter>,
+    local_topics: Vec<TopicFilter>,
+    session_expiry_secs_max: u32,
 }
 
 impl Default for Settings {
-    /// 10 s to connect, packets of 64,512 bytes, 64 unacknowledged publishes, 16 topic aliases, any keep-alive, no alarms.
+    /// 10 s to connect, packets of 64,512 bytes, 64 unacknowledged publishes, 16 topic aliases, any keep-alive, no alarms,
+    /// no local topics, sessions that outlive their connection by a week at most.
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
@@ -25,6 +28,8 @@ impl Default for Settings {
             topic_alias_maximum: 16,
             keep_alive_secs_max: None,
             alarm_topics: Vec::new(),
+            local_topics: Vec::new(),
+            session_expiry_secs_max: 7 * 24 * 3600,
         }
     }
 }
@@ -128,6 +133,22 @@ impl Settings {
         Self { alarm_topics, ..self }
     }
 
+    /// Sets the topics that are passed on between devices and not journalled.
+    #[must_use]
+    pub fn with_local_topics(self, local_topics: Vec<TopicFilter>) -> Self {
+        Self { local_topics, ..self }
+    }
+
+    /// Sets the longest time in seconds that a session outlives its connection (MQTT 5.0 §3.2.2.3.2); 0 ends every session with
+    /// its connection, `u32::MAX` sets no bound. It is also the time for clients of MQTT 3.1.1 without Clean Session.
+    #[must_use]
+    pub fn with_session_expiry_secs_max(self, session_expiry_secs_max: u32) -> Self {
+        Self {
+            session_expiry_secs_max,
+            ..self
+        }
+    }
+
     /// Returns how long a client may take until its CONNECT is answered.
     #[must_use]
     pub const fn connect_timeout(&self) -> Duration {
@@ -156,6 +177,18 @@ impl Settings {
     #[must_use]
     pub const fn keep_alive_secs_max(&self) -> Option<u16> {
         self.keep_alive_secs_max
+    }
+
+    /// Returns the longest time in seconds that a session outlives its connection.
+    #[must_use]
+    pub const fn session_expiry_secs_max(&self) -> u32 {
+        self.session_expiry_secs_max
+    }
+
+    /// Returns whether messages of `topic` are passed on between devices only.
+    #[must_use]
+    pub fn is_local(&self, topic: &str) -> bool {
+        self.local_topics.iter().any(|filter| filter.matches(topic))
     }
 
     /// Returns whether readings of `topic` are alarms.

@@ -46,6 +46,10 @@ impl Files<'_> {
     /// Returns what every node has.
     fn node(&self, name: &str) -> String {
         let (folder, io, shards) = (self.folder.display(), &self.settings.io, self.settings.shards);
+        let trust = match self.settings.rules {
+            Some(_) => format!("\n[trust]\npolicy = \"{folder}/policy.cedar\"\n"),
+            None => String::new(),
+        };
         format!(
             "[node]\n\
              name = \"{name}\"\n\
@@ -59,7 +63,8 @@ impl Files<'_> {
              \n\
              [identity]\n\
              file = \"{folder}/{name}.key\"\n\
-             passphrase = {{ file = \"{folder}/passphrase\" }}\n"
+             passphrase = {{ file = \"{folder}/passphrase\" }}\n\
+             {trust}"
         )
     }
 
@@ -213,6 +218,7 @@ mod tests {
             let settings = Settings {
                 binary: PathBuf::new(),
                 durable,
+                rules: (clients == 1).then_some(3),
                 timed: sink.is_some(),
                 clients,
                 window,

@@ -1,10 +1,15 @@
-//! PUBACKs that wait for their commit.
+//! PUBACKs and PUBRECs that wait for their commit.
 
 use std::collections::VecDeque;
 
-use crate::{frame::PacketType, packet::PacketIdentifier, reason::ReasonCode};
+use crate::{
+    frame::PacketType,
+    packet::{PacketIdentifier, Qos},
+    reason::ReasonCode,
+};
 
-/// PUBACKs in the order of their PUBLISHes, which is the order they must be sent in (`[MQTT-4.6.0-2]`).
+/// PUBACKs and PUBRECs in the order of their PUBLISHes, which is the order they must be sent in (`[MQTT-4.6.0-2]`,
+/// `[MQTT-4.6.0-3]`).
 ///
 /// A refusal needs no commit but waits for those before it. Invariant: the first in the queue waits for a commit.
 #[derive(Debug, Default)]
@@ -18,6 +23,8 @@ struct Waiting {
     sequence: u64,
     packet_id: PacketIdentifier,
     reason: ReasonCode,
+    /// PUBREC at QoS 2, else PUBACK.
+    qos: Qos,
 }
 
 impl Acknowledgements {
@@ -35,45 +42,50 @@ impl Acknowledgements {
     pub(super) fn is_waiting(&self, packet_id: PacketIdentifier) -> bool {
         self.queue
             .iter()
-            .any(|waiting| waiting.packet_id == packet_id && waiting.reason == ReasonCode::Success)
+            .any(|waiting| waiting.packet_id == packet_id && waiting.sequence != 0)
     }
 
-    /// Queues the PUBACK of a reading.
-    pub(super) fn await_commit(&mut self, sequence: u64, packet_id: PacketIdentifier) {
+    /// Queues the answer to a message that was taken.
+    pub(super) fn await_commit(&mut self, sequence: u64, packet_id: PacketIdentifier, qos: Qos) {
         self.queue.push_back(Waiting {
             sequence,
             packet_id,
             reason: ReasonCode::Success,
+            qos,
         });
     }
 
-    /// Queues a refusal (MQTT 5.0 only), or writes it if none waits before it.
-    pub(super) fn refuse(
+    /// Queues an answer that needs no commit, or writes it if none waits before it: a refusal (MQTT 5.0 only), or the repetition
+    /// of a PUBREC. Returns how many messages of the client are done with.
+    pub(super) fn answer(
         &mut self,
         packet_id: PacketIdentifier,
         reason: ReasonCode,
+        qos: Qos,
         answers: &mut PubAcks<'_>,
-    ) {
+    ) -> u16 {
+        let waiting = Waiting {
+            sequence: 0,
+            packet_id,
+            reason,
+            qos,
+        };
         if self.queue.is_empty() {
-            answers.write(packet_id, reason);
+            answers.write(&waiting)
         } else {
-            self.queue.push_back(Waiting {
-                sequence: 0,
-                packet_id,
-                reason,
-            });
+            self.queue.push_back(waiting);
+            0
         }
     }
 
-    /// Writes every PUBACK whose reading is on stable storage up to the sequence `up_to`.
-    pub(super) fn commit(&mut self, up_to: u64, answers: &mut PubAcks<'_>) {
-        while let Some(waiting) = self.queue.front() {
-            if waiting.sequence > up_to {
-                return;
-            }
-            answers.write(waiting.packet_id, waiting.reason);
-            self.queue.pop_front();
+    /// Writes every answer whose message is on stable storage up to the sequence `up_to`. Returns how many messages of the
+    /// client are done with.
+    pub(super) fn commit(&mut self, up_to: u64, answers: &mut PubAcks<'_>) -> u16 {
+        let mut done = 0;
+        while let Some(waiting) = self.queue.pop_front_if(|waiting| waiting.sequence <= up_to) {
+            done += answers.write(&waiting);
         }
+        done
     }
 
     /// Gives memory back that a burst took.
@@ -89,7 +101,7 @@ impl Acknowledgements {
 /// Places kept for the next burst.
 const KEPT: usize = 8;
 
-/// Writes PUBACKs into the output of a connection.
+/// Writes PUBACKs and PUBRECs into the output of a connection.
 pub(super) struct PubAcks<'a> {
     pub(super) send: &'a mut Vec<u8>,
     /// Bytes of the largest packet the client takes; larger ones are left out (`[MQTT-3.1.2-25]`).
@@ -97,9 +109,21 @@ pub(super) struct PubAcks<'a> {
 }
 
 impl PubAcks<'_> {
-    fn write(&mut self, packet_id: PacketIdentifier, reason: ReasonCode) {
+    /// Returns 1 if the message is done with: a PUBREC that does not refuse it leaves it open.
+    fn write(&mut self, waiting: &Waiting) -> u16 {
+        let Waiting {
+            packet_id,
+            reason,
+            qos,
+            ..
+        } = *waiting;
         let [high, low] = packet_id.get().to_be_bytes();
-        let first = PacketType::PubAck.first_byte();
+        let is_open = qos == Qos::ExactlyOnce && !reason.is_failure();
+        let first = match qos {
+            Qos::ExactlyOnce => PacketType::PubRec,
+            Qos::AtMostOnce | Qos::AtLeastOnce => PacketType::PubAck,
+        }
+        .first_byte();
         // A reason code of 0 is left out: the same four bytes serve both versions (MQTT 5.0 §3.4.2.1).
         let plain = [first, 2, high, low];
         let with_reason = [first, 3, high, low, reason.code()];
@@ -111,5 +135,6 @@ impl PubAcks<'_> {
         if packet.len() as u64 <= u64::from(self.maximum_packet_size) {
             self.send.extend_from_slice(packet);
         }
+        u16::from(!is_open)
     }
 }

@@ -9,8 +9,9 @@ use fieldgate_adapters::{
 };
 use fieldgate_proto::entropy::Entropy;
 
-use super::{Context, connection::Connection, end::SessionEnd, will::StoredWill};
+use super::{Context, connection::Connection, end::SessionEnd, will};
 use crate::{
+    exchange::{Attach, Attached, Request, Will},
     frame::Frame,
     packet::{Packet, check_length_form, connack::ConnAck, connect::Connect},
     property::{Properties, Property},
@@ -26,10 +27,19 @@ pub(super) struct Admission {
     pub(super) version: ProtocolVersion,
     /// `None` if the client left the choice to us.
     client_id: Option<Box<str>>,
+    clean_start: bool,
     keep_alive_secs: u16,
+    pub(super) wishes: Wishes,
+    will: Option<Box<Will>>,
+}
+
+/// A client that was let in and waits for its session.
+#[derive(Debug)]
+pub(super) struct Attaching {
+    admission: Admission,
+    device: Arc<Device>,
+    client_id: Box<str>,
     session_expiry_secs: u32,
-    maximum_packet_size: u32,
-    will: Option<Box<StoredWill>>,
 }
 
 impl Admission {
@@ -39,6 +49,7 @@ impl Admission {
     /// [`SessionEnd`] if the client is turned away at once; the answer, if one is due, has then been written.
     pub(super) fn begin(
         frame: &Frame<'_>,
+        settings: &Settings,
         context: &mut Context<'_>,
     ) -> Result<(Self, Authentication), SessionEnd> {
         let version = match Connect::version(frame.body) {
@@ -58,7 +69,8 @@ impl Admission {
             }
         };
         let wishes = Wishes::of(&connect);
-        match Self::check(&connect, &wishes) {
+        let maximum_packet_size = wishes.maximum_packet_size;
+        match Self::check(&connect, wishes, settings) {
             Ok(admission) => {
                 let credentials = Credentials {
                     client_id: Some(connect.client_id).filter(|client_id| !client_id.is_empty()),
@@ -69,13 +81,13 @@ impl Admission {
                 Ok((admission, authentication))
             }
             Err(reason) => {
-                answer_refusal(version, reason, wishes.maximum_packet_size, context);
+                answer_refusal(version, reason, maximum_packet_size, context);
                 Err(SessionEnd::Refused { reason })
             }
         }
     }
 
-    fn check(connect: &Connect<'_>, wishes: &Wishes) -> Result<Self, ReasonCode> {
+    fn check(connect: &Connect<'_>, wishes: Wishes, settings: &Settings) -> Result<Self, ReasonCode> {
         if wishes.extended_authentication {
             return Err(ReasonCode::BadAuthenticationMethod);
         }
@@ -88,7 +100,7 @@ impl Admission {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
         let will = match &connect.will {
-            Some(will) => Some(Box::new(StoredWill::new(will, connect.version)?)),
+            Some(will) => Some(Box::new(will::keep(will, settings)?)),
             None => None,
         };
         Ok(Self {
@@ -98,14 +110,14 @@ impl Admission {
             } else {
                 Some(connect.client_id.into())
             },
+            clean_start: connect.clean_start,
             keep_alive_secs: connect.keep_alive_secs,
-            session_expiry_secs: wishes.session_expiry_secs,
-            maximum_packet_size: wishes.maximum_packet_size,
+            wishes,
             will,
         })
     }
 
-    /// Answers the CONNECT with the decision `authentication`, which must not be `Pending`.
+    /// Takes the decision `authentication`, which must not be `Pending`, and asks for the client's session.
     ///
     /// # Errors
     /// [`SessionEnd::Refused`] if the client is turned away.
@@ -114,10 +126,10 @@ impl Admission {
         authentication: Authentication,
         settings: &Settings,
         context: &mut Context<'_>,
-    ) -> Result<Connection, SessionEnd> {
+    ) -> Result<Attaching, SessionEnd> {
         let reason = match authentication {
             Authentication::Accepted(device) => match self.will_is_allowed(&device) {
-                true => return Ok(self.accept(device, settings, context)),
+                true => return Ok(self.attach(device, settings, context)),
                 false => {
                     context.counters.unauthorized += 1;
                     ReasonCode::NotAuthorized
@@ -133,80 +145,153 @@ impl Admission {
             }
             Authentication::Denied(Denial::Busy) | Authentication::Pending => ReasonCode::ServerUnavailable,
         };
-        answer_refusal(self.version, reason, self.maximum_packet_size, context);
-        Err(SessionEnd::Refused { reason })
+        Err(self.refuse(reason, context))
+    }
+
+    /// Turns the client away.
+    fn refuse(&self, reason: ReasonCode, context: &mut Context<'_>) -> SessionEnd {
+        answer_refusal(self.version, reason, self.wishes.maximum_packet_size, context);
+        SessionEnd::Refused { reason }
     }
 
     fn will_is_allowed(&self, device: &Device) -> bool {
         self.will
             .as_ref()
-            .is_none_or(|will| device.may_publish(will.topic()))
+            .is_none_or(|will| device.may_publish(&will.message.topic))
     }
 
-    fn accept(self, device: Arc<Device>, settings: &Settings, context: &mut Context<'_>) -> Connection {
-        let assigned = self.client_id.is_none();
-        let client_id = self
-            .client_id
-            .unwrap_or_else(|| assign_client_id(context.entropy));
-        let keep_alive_secs = granted_keep_alive(self.version, self.keep_alive_secs, settings);
-        // In the order of their identifiers; those at the end only if there is something to say.
-        let mut properties = vec![
-            Property::ReceiveMaximum(settings.receive_maximum()),
-            Property::TopicAliasMaximum(settings.topic_alias_maximum()),
-            Property::MaximumQos(true),
-            Property::RetainAvailable(false),
-            Property::MaximumPacketSize(settings.maximum_packet_size()),
-            Property::WildcardSubscriptionAvailable(false),
-            Property::SubscriptionIdentifierAvailable(false),
-            Property::SharedSubscriptionAvailable(false),
-        ];
-        if self.session_expiry_secs != 0 {
-            // Sessions end with their connection, whatever the client asked for (§3.2.2.3.2).
-            properties.push(Property::SessionExpiryInterval(0));
-        }
-        if assigned {
-            properties.push(Property::AssignedClientIdentifier(&client_id));
-        }
-        if keep_alive_secs != self.keep_alive_secs {
-            properties.push(Property::ServerKeepAlive(keep_alive_secs));
-        }
-        let properties = match self.version {
-            ProtocolVersion::V311 => Properties::EMPTY,
-            ProtocolVersion::V5 => Properties::from_list(&properties),
+    fn attach(mut self, device: Arc<Device>, settings: &Settings, context: &mut Context<'_>) -> Attaching {
+        let client_id = match &self.client_id {
+            Some(client_id) => client_id.clone(),
+            None => assign_client_id(context.entropy),
         };
-        let answer = ConnAck {
-            session_present: false,
-            reason: ReasonCode::Success,
-            properties,
+        let wanted = match self.version {
+            ProtocolVersion::V5 => self.wishes.session_expiry_secs,
+            // MQTT 3.1.1 §3.1.2.4: without Clean Session the session stays, for how long is up to the server.
+            ProtocolVersion::V311 if self.clean_start => 0,
+            ProtocolVersion::V311 => u32::MAX,
         };
-        send_packet(
-            &Packet::ConnAck(answer),
-            self.version,
-            self.maximum_packet_size,
-            context.send,
-        );
-        context.counters.connected += 1;
-        Connection::new(super::connection::Accepted {
-            version: self.version,
-            client_id,
+        let session_expiry_secs = wanted.min(settings.session_expiry_secs_max());
+        if let Some(will) = &mut self.will {
+            will.message.device = device.name().into();
+        }
+        context.exchange.request(Request::Attach(Box::new(Attach {
+            device: Arc::clone(&device),
+            client_id: client_id.clone(),
+            clean_start: self.clean_start,
+            expiry_secs: session_expiry_secs,
+            receive_maximum: self.wishes.receive_maximum,
+            will: self.will.take(),
+        })));
+        Attaching {
+            admission: self,
             device,
-            keep_alive_secs,
-            session_expires_with_connection: self.session_expiry_secs == 0,
-            maximum_packet_size: self.maximum_packet_size,
-            will: self.will,
-        })
+            client_id,
+            session_expiry_secs,
+        }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
         let client_id = self.client_id.as_ref().map_or(0, |client_id| client_id.len());
-        size_of::<Self>() + client_id + self.will.as_ref().map_or(0, |will| will.heap_bytes())
+        let will = self.will.as_ref().map_or(0, |will| will.message.bytes());
+        size_of::<Self>() + client_id + will
     }
 }
 
+impl Attaching {
+    /// Answers the CONNECT: the client has a session.
+    pub(super) fn accept(
+        self,
+        attached: &Attached,
+        settings: &Settings,
+        context: &mut Context<'_>,
+    ) -> Connection {
+        let Self {
+            admission,
+            device,
+            client_id,
+            session_expiry_secs,
+        } = self;
+        let version = admission.version;
+        let keep_alive_secs = granted_keep_alive(version, admission.keep_alive_secs, settings);
+        let response_information = response_information(&admission.wishes, &device);
+        // In the order of their identifiers; those at the end only if there is something to say.
+        let mut properties = vec![
+            Property::ReceiveMaximum(settings.receive_maximum()),
+            Property::TopicAliasMaximum(settings.topic_alias_maximum()),
+            Property::MaximumPacketSize(settings.maximum_packet_size()),
+        ];
+        if session_expiry_secs != admission.wishes.session_expiry_secs {
+            properties.push(Property::SessionExpiryInterval(session_expiry_secs));
+        }
+        if admission.client_id.is_none() {
+            properties.push(Property::AssignedClientIdentifier(&client_id));
+        }
+        if keep_alive_secs != admission.keep_alive_secs {
+            properties.push(Property::ServerKeepAlive(keep_alive_secs));
+        }
+        if let Some(topic) = &response_information {
+            properties.push(Property::ResponseInformation(topic));
+        }
+        let properties = match version {
+            ProtocolVersion::V311 => Properties::EMPTY,
+            ProtocolVersion::V5 => Properties::from_list(&properties),
+        };
+        let answer = ConnAck {
+            session_present: attached.session_present,
+            reason: ReasonCode::Success,
+            properties,
+        };
+        let maximum_packet_size = admission.wishes.maximum_packet_size;
+        send_packet(
+            &Packet::ConnAck(answer),
+            version,
+            maximum_packet_size,
+            context.send,
+        );
+        context.counters.connected += 1;
+        Connection::new(super::connection::Accepted {
+            version,
+            client_id,
+            device,
+            keep_alive_secs,
+            session_expiry_secs,
+            wishes: admission.wishes,
+            received: attached.received.clone(),
+        })
+    }
+
+    /// Turns the client away: it gets no session.
+    pub(super) fn refuse(self, reason: ReasonCode, context: &mut Context<'_>) -> SessionEnd {
+        let reason = match self.admission.version {
+            ProtocolVersion::V5 => reason,
+            // 3.1.1 §3.2.2.3 has no closer word.
+            ProtocolVersion::V311 => ReasonCode::ServerUnavailable,
+        };
+        self.admission.refuse(reason, context)
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        size_of::<Self>() + self.client_id.len() + self.admission.heap_bytes()
+    }
+}
+
+/// Returns the base of response topics, where the client wants to know and may listen there (MQTT 5.0 §3.2.2.3.15).
+fn response_information(wishes: &Wishes, device: &Device) -> Option<String> {
+    let base = format!("{}/responses", device.name());
+    (wishes.response_information && device.may_subscribe(&format!("{base}/#"))).then_some(base)
+}
+
 /// What the properties of a CONNECT ask for.
-struct Wishes {
-    session_expiry_secs: u32,
-    maximum_packet_size: u32,
+#[derive(Debug)]
+pub(super) struct Wishes {
+    pub(super) session_expiry_secs: u32,
+    pub(super) maximum_packet_size: u32,
+    receive_maximum: u16,
+    pub(super) topic_alias_maximum: u16,
+    /// Whether reasons may be given as text in packets other than CONNACK and DISCONNECT (§3.1.2.11.7).
+    pub(super) problem_information: bool,
+    response_information: bool,
     extended_authentication: bool,
 }
 
@@ -215,16 +300,21 @@ impl Wishes {
         let mut wishes = Self {
             session_expiry_secs: 0,
             maximum_packet_size: u32::MAX,
+            receive_maximum: u16::MAX,
+            topic_alias_maximum: 0,
+            problem_information: true,
+            response_information: false,
             extended_authentication: false,
         };
         for property in connect.properties.iter() {
-            #[expect(
-                clippy::wildcard_enum_match_arm,
-                reason = "the rest is about messages to the client"
-            )]
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is for people")]
             match property {
                 Property::SessionExpiryInterval(secs) => wishes.session_expiry_secs = secs,
                 Property::MaximumPacketSize(bytes) => wishes.maximum_packet_size = bytes,
+                Property::ReceiveMaximum(maximum) => wishes.receive_maximum = maximum,
+                Property::TopicAliasMaximum(maximum) => wishes.topic_alias_maximum = maximum,
+                Property::RequestProblemInformation(wanted) => wishes.problem_information = wanted,
+                Property::RequestResponseInformation(wanted) => wishes.response_information = wanted,
                 Property::AuthenticationMethod(_) => wishes.extended_authentication = true,
                 _ => {}
             }

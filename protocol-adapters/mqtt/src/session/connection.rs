@@ -1,38 +1,30 @@
-//! A connected client: what its packets do.
+//! A connected client: what its packets do, but for messages.
 
 use std::{sync::Arc, time::Duration};
 
-use fieldgate_adapters::{
-    class::Class,
-    device::Device,
-    ingest::{Ingest, Refused},
-    reading::{CONTENT_TYPE_LEN_MAX, Reading, USER_PROPERTIES_MAX, UserProperties},
-    topic::check_filter,
-};
+use fieldgate_adapters::device::Device;
 use fieldgate_proto::time::Now;
 
 use super::{
     Context,
     acknowledgements::{Acknowledgements, PubAcks},
-    aliases::TopicAliases,
-    connect::send_packet,
+    aliases::{GivenAliases, TopicAliases},
+    connect::{Wishes, send_packet},
     end::SessionEnd,
-    will::StoredWill,
 };
 use crate::{
-    counters::Counters,
+    broker::subscriptions::Filter,
+    exchange::{Request, Step, SubscriptionOptions, Wanted},
     frame::{Frame, PacketType},
     packet::{
-        Packet, PacketIdentifier, Qos,
+        Packet, PacketIdentifier,
         acknowledgement::Acknowledgement,
         check_length_form,
         disconnect::{CLIENT_DISCONNECT_REASONS, Disconnect},
-        publish::Publish,
-        suback::{Reasons, SubAck, UnsubAck},
-        subscribe::Subscribe,
+        subscribe::{Subscribe, Subscription},
         unsubscribe::Unsubscribe,
     },
-    property::{Properties, Property},
+    property::{Properties, Property, SubscriptionIdentifier},
     reason::ReasonCode,
     settings::Settings,
     version::ProtocolVersion,
@@ -45,9 +37,11 @@ pub(super) struct Accepted {
     pub(super) client_id: Box<str>,
     pub(super) device: Arc<Device>,
     pub(super) keep_alive_secs: u16,
-    pub(super) session_expires_with_connection: bool,
-    pub(super) maximum_packet_size: u32,
-    pub(super) will: Option<Box<StoredWill>>,
+    /// What was granted.
+    pub(super) session_expiry_secs: u32,
+    pub(super) wishes: Wishes,
+    /// Messages at QoS 2 that the broker has of the client and that are not released, ascending.
+    pub(super) received: Vec<PacketIdentifier>,
 }
 
 /// A connected client.
@@ -57,12 +51,19 @@ pub(super) struct Connection {
     pub(super) client_id: Box<str>,
     pub(super) device: Arc<Device>,
     keep_alive_secs: u16,
-    session_expires_with_connection: bool,
+    pub(super) session_expiry_secs: u32,
     /// Bytes of the largest packet the client takes.
-    maximum_packet_size: u32,
-    will: Option<Box<StoredWill>>,
+    pub(super) maximum_packet_size: u32,
+    /// Whether the client asked for a session that ends with its connection.
+    asked_for_no_expiry: bool,
+    pub(super) problem_information: bool,
     pub(super) acknowledgements: Acknowledgements,
+    /// Messages above QoS 0 of the client that are not done with; those of an earlier connection do not count.
+    pub(super) unfinished: u16,
+    /// Messages at QoS 2 received and not released, ascending.
+    pub(super) received: Vec<PacketIdentifier>,
     pub(super) aliases: TopicAliases,
+    pub(super) given_aliases: GivenAliases,
 }
 
 impl Connection {
@@ -72,11 +73,15 @@ impl Connection {
             client_id: accepted.client_id,
             device: accepted.device,
             keep_alive_secs: accepted.keep_alive_secs,
-            session_expires_with_connection: accepted.session_expires_with_connection,
-            maximum_packet_size: accepted.maximum_packet_size,
-            will: accepted.will,
+            session_expiry_secs: accepted.session_expiry_secs,
+            maximum_packet_size: accepted.wishes.maximum_packet_size,
+            asked_for_no_expiry: accepted.wishes.session_expiry_secs == 0,
+            problem_information: accepted.wishes.problem_information,
             acknowledgements: Acknowledgements::default(),
+            unfinished: 0,
+            received: accepted.received,
             aliases: TopicAliases::default(),
+            given_aliases: GivenAliases::new(accepted.wishes.topic_alias_maximum),
         }
     }
 
@@ -111,16 +116,14 @@ impl Connection {
         match Packet::decode(frame, self.version)? {
             Packet::PingReq => self.send(&Packet::PingResp, context),
             Packet::Subscribe(subscribe) => self.handle_subscribe(&subscribe, context),
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe, context),
+            Packet::Unsubscribe(unsubscribe) => Self::handle_unsubscribe(&unsubscribe, context),
+            Packet::PubAck(packet) => Self::handle_acknowledgement(Step::Acknowledged, &packet, context),
+            Packet::PubRec(packet) => Self::handle_acknowledgement(Step::Received, &packet, context),
+            Packet::PubComp(packet) => Self::handle_acknowledgement(Step::Completed, &packet, context),
             Packet::PubRel(release) => self.handle_release(&release, context),
-            Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(&disconnect)),
+            Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(&disconnect, settings)),
             Packet::Connect(_) => {
                 return Err(Violation::protocol("a second CONNECT came ([MQTT-3.1.0-2])").into());
-            }
-            Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) => {
-                return Err(
-                    Violation::protocol("an acknowledgement came for a message never sent (§4.3)").into(),
-                );
             }
             Packet::Auth(_) => {
                 return Err(Violation::protocol(
@@ -139,175 +142,119 @@ impl Connection {
         Ok(())
     }
 
-    fn handle_publish(
-        &mut self,
-        now: Now,
-        frame: &Frame<'_>,
-        settings: &Settings,
-        context: &mut Context<'_>,
-    ) -> Result<(), SessionEnd> {
-        let publish = Publish::decode(frame.flags, frame.body, self.version)?;
-        let details = Details::of(&publish, self.version)?;
-        let topic =
-            self.aliases
-                .resolve(details.topic_alias, publish.topic, settings.topic_alias_maximum())?;
-        if let Some(packet_id) = publish.packet_id {
-            if publish.dup && self.acknowledgements.is_waiting(packet_id) {
-                context.counters.repeated += 1;
-                return Ok(());
-            }
-            if self.acknowledgements.len() >= usize::from(settings.receive_maximum()) {
-                let reason = ReasonCode::ReceiveMaximumExceeded;
-                return Err(Violation::Rule {
-                    reason,
-                    what: "more publishes than the receive maximum (§3.3.4)",
-                }
-                .into());
-            }
-        }
-        let reading = Reading {
-            device: self.device.name(),
-            resource: topic,
-            content_type: details.content_type,
-            user_properties: UserProperties::EMPTY,
-            payload: publish.payload,
-            captured_at: now.wall,
-            class: if settings.is_alarm(topic) {
-                Class::Alarm
-            } else {
-                Class::Normal
-            },
-        };
-        let refusal = if !self.device.may_publish(topic) {
-            Refusal::NotAuthorized
-        } else if details.payload_is_text && std::str::from_utf8(publish.payload).is_err() {
-            Refusal::PayloadFormatInvalid
-        } else {
-            match ingest(&reading, &details, &publish.properties, context.ingest) {
-                Ok(sequence) => {
-                    context.counters.readings += 1;
-                    if let Some(packet_id) = publish.packet_id {
-                        self.acknowledgements.await_commit(sequence, packet_id);
-                    }
-                    return Ok(());
-                }
-                Err(cause) => Refusal::NotTaken(cause),
-            }
-        };
-        self.refuse(refusal, publish.packet_id, context)
-    }
-
-    /// Tells a client that its message was not taken, as well as its version can.
-    fn refuse(
-        &mut self,
-        refusal: Refusal,
-        packet_id: Option<PacketIdentifier>,
-        context: &mut Context<'_>,
-    ) -> Result<(), SessionEnd> {
-        *refusal.counter(context.counters) += 1;
-        // MQTT 3.1.1 §3.3.5: a positive acknowledgement or the end of the connection; a lie is no choice.
-        if self.version == ProtocolVersion::V311 && (packet_id.is_some() || refusal == Refusal::NotAuthorized)
-        {
-            return Err(refusal.session_end());
-        }
-        let Some(packet_id) = packet_id else {
-            context.counters.dropped_qos0 += 1;
-            return Ok(());
-        };
-        let reason = match refusal {
-            Refusal::NotAuthorized => ReasonCode::NotAuthorized,
-            Refusal::PayloadFormatInvalid => ReasonCode::PayloadFormatInvalid,
-            Refusal::NotTaken(Refused::Full | Refused::TooLarge) => ReasonCode::QuotaExceeded,
-            Refusal::NotTaken(Refused::NotNow) => return Err(refusal.session_end()),
-        };
-        let maximum_packet_size = self.maximum_packet_size;
-        self.acknowledgements.refuse(
-            packet_id,
-            reason,
-            &mut PubAcks {
-                send: context.send,
-                maximum_packet_size,
-            },
-        );
-        Ok(())
-    }
-
-    /// Refuses every subscription: each filter gets the reason that tells its client most.
-    ///
-    /// MQTT 5.0 allows a DISCONNECT for what CONNACK said is not available. The codes of SUBACK say the same and keep those
-    /// devices alive that subscribe by habit and then publish.
+    /// Passes a SUBSCRIBE on to the broker, with what is refused here: malformed filters, and those outside the device's rights.
     fn handle_subscribe(&self, subscribe: &Subscribe<'_>, context: &mut Context<'_>) {
-        let identified = subscribe
-            .properties
-            .iter()
-            .any(|property| matches!(property, Property::SubscriptionIdentifier(_)));
-        let reasons: Vec<ReasonCode> = subscribe
+        let identifier = subscribe.properties.iter().find_map(|property| match property {
+            Property::SubscriptionIdentifier(identifier) => Some(identifier),
+            _ => None,
+        });
+        let wanted: Vec<Wanted> = subscribe
             .subscriptions
             .iter()
-            .map(|subscription| match self.version {
-                ProtocolVersion::V311 => ReasonCode::UnspecifiedError,
-                ProtocolVersion::V5 => refusal_of_filter(subscription.filter, identified),
-            })
+            .map(|subscription| self.wanted(&subscription, identifier))
             .collect();
-        context.counters.subscribes_refused += 1;
-        let answer = SubAck {
+        let refused = wanted.iter().filter(|wanted| wanted.refusal.is_some());
+        context.counters.subscribes_refused += refused.count() as u64;
+        context.exchange.request(Request::Subscribe {
             packet_id: subscribe.packet_id,
-            properties: Properties::EMPTY,
-            reasons: Reasons::from_list(&reasons),
-        };
-        self.send(&Packet::SubAck(answer), context);
+            wanted,
+        });
     }
 
-    fn handle_unsubscribe(&self, unsubscribe: &Unsubscribe<'_>, context: &mut Context<'_>) {
-        let reasons: Vec<ReasonCode> = unsubscribe
+    fn wanted(&self, subscription: &Subscription<'_>, identifier: Option<SubscriptionIdentifier>) -> Wanted {
+        let refusal = match Filter::parse(subscription.filter) {
+            None => Some(ReasonCode::TopicFilterInvalid),
+            Some(filter) if !self.device.may_subscribe(filter.topic_filter) => {
+                Some(ReasonCode::NotAuthorized)
+            }
+            Some(_) => None,
+        };
+        Wanted {
+            filter: subscription.filter.into(),
+            options: SubscriptionOptions {
+                qos: subscription.qos,
+                no_local: subscription.no_local,
+                retain_as_published: subscription.retain_as_published,
+                identifier,
+            },
+            retain_handling: subscription.retain_handling,
+            refusal,
+        }
+    }
+
+    fn handle_unsubscribe(unsubscribe: &Unsubscribe<'_>, context: &mut Context<'_>) {
+        let filters = unsubscribe
             .filters
             .iter()
-            .map(|filter| match check_filter(filter) {
-                Ok(()) => ReasonCode::NoSubscriptionExisted,
-                Err(_) => ReasonCode::TopicFilterInvalid,
-            })
+            .map(|filter| Filter::parse(filter).map(|_| filter.into()))
             .collect();
-        let reasons = match self.version {
-            ProtocolVersion::V311 => Reasons::EMPTY,
-            ProtocolVersion::V5 => Reasons::from_list(&reasons),
-        };
-        let answer = UnsubAck {
+        context.exchange.request(Request::Unsubscribe {
             packet_id: unsubscribe.packet_id,
-            properties: Properties::EMPTY,
-            reasons,
-        };
-        self.send(&Packet::UnsubAck(answer), context);
+            filters,
+        });
     }
 
-    /// Answers the release of a message at QoS 2 that is not known: none ever is (MQTT 5.0 §4.3.3).
-    fn handle_release(&self, release: &Acknowledgement<'_>, context: &mut Context<'_>) {
-        let reason = match self.version {
-            ProtocolVersion::V311 => ReasonCode::Success,
-            ProtocolVersion::V5 => ReasonCode::PacketIdentifierNotFound,
+    /// Takes a client's acknowledgement of what it was sent.
+    fn handle_acknowledgement(step: Step, packet: &Acknowledgement<'_>, context: &mut Context<'_>) {
+        context.exchange.request(Request::Acknowledge {
+            step,
+            packet_id: packet.packet_id,
+            is_refusal: packet.reason.is_failure(),
+        });
+    }
+
+    /// Takes the release of a message at QoS 2 (MQTT 5.0 §4.3.3).
+    fn handle_release(&mut self, release: &Acknowledgement<'_>, context: &mut Context<'_>) {
+        let packet_id = release.packet_id;
+        let reason = match self.received.binary_search(&packet_id) {
+            Ok(place) => {
+                self.received.remove(place);
+                if self.session_expiry_secs > 0 {
+                    // The broker answers when the release is stored.
+                    return context.exchange.request(Request::Release { packet_id });
+                }
+                ReasonCode::Success
+            }
+            Err(_) if self.version == ProtocolVersion::V5 => ReasonCode::PacketIdentifierNotFound,
+            Err(_) => ReasonCode::Success,
         };
+        self.send_completed(packet_id, reason, context);
+    }
+
+    pub(super) fn send_completed(
+        &mut self,
+        packet_id: PacketIdentifier,
+        reason: ReasonCode,
+        context: &mut Context<'_>,
+    ) {
+        if reason == ReasonCode::Success {
+            self.unfinished = self.unfinished.saturating_sub(1);
+        }
         let answer = Acknowledgement {
-            packet_id: release.packet_id,
+            packet_id,
             reason,
             properties: Properties::EMPTY,
         };
         self.send(&Packet::PubComp(answer), context);
     }
 
-    fn handle_disconnect(&self, disconnect: &Disconnect<'_>) -> SessionEnd {
+    fn handle_disconnect(&self, disconnect: &Disconnect<'_>, settings: &Settings) -> SessionEnd {
         if !CLIENT_DISCONNECT_REASONS.contains(&disconnect.reason) {
             return Violation::protocol("a client sent a reason code of the server (§3.14.2.1)").into();
         }
+        let mut session_expiry_secs = None;
         for property in disconnect.properties.iter() {
             #[expect(
                 clippy::wildcard_enum_match_arm,
                 reason = "the other properties are for people"
             )]
             match property {
-                Property::SessionExpiryInterval(secs)
-                    if secs != 0 && self.session_expires_with_connection =>
-                {
+                Property::SessionExpiryInterval(secs) if secs != 0 && self.asked_for_no_expiry => {
                     return Violation::protocol("the session expiry interval was 0 at CONNECT (§3.14.2.2.2)")
                         .into();
+                }
+                Property::SessionExpiryInterval(secs) => {
+                    session_expiry_secs = Some(secs.min(settings.session_expiry_secs_max()));
                 }
                 Property::ServerReference(_) => {
                     return Violation::protocol("a client sent a server reference (§3.14.2.2.5)").into();
@@ -317,17 +264,12 @@ impl Connection {
         }
         SessionEnd::Disconnected {
             reason: disconnect.reason,
+            session_expiry_secs,
         }
     }
 
-    /// Says goodbye and publishes the will, as far as `end` asks for it.
-    pub(super) fn finish(
-        &mut self,
-        now: Now,
-        end: &SessionEnd,
-        settings: &Settings,
-        context: &mut Context<'_>,
-    ) {
+    /// Says goodbye and leaves the session to the broker.
+    pub(super) fn finish(&self, end: &SessionEnd, context: &mut Context<'_>) {
         if let (ProtocolVersion::V5, Some(reason)) = (self.version, end.disconnect_reason()) {
             self.send(
                 &Packet::Disconnect(Disconnect {
@@ -337,190 +279,34 @@ impl Connection {
                 context,
             );
         }
-        let Some(will) = self.will.take().filter(|_| end.publishes_will()) else {
-            return;
-        };
-        let like = Reading {
-            device: self.device.name(),
-            resource: will.topic(),
-            content_type: None,
-            user_properties: UserProperties::EMPTY,
-            payload: &[],
-            captured_at: now.wall,
-            class: if settings.is_alarm(will.topic()) {
-                Class::Alarm
-            } else {
-                Class::Normal
-            },
-        };
-        if will.publish(&like, context.ingest) {
-            context.counters.readings += 1;
-            context.counters.wills += 1;
-        } else {
-            context.counters.wills_lost += 1;
-        }
+        context.exchange.request(Request::Detach {
+            publishes_will: end.publishes_will(),
+            expiry_secs: end.session_expiry_secs(),
+        });
     }
 
-    /// Writes every PUBACK whose reading is on stable storage.
+    /// Writes every PUBACK and PUBREC whose message is on stable storage.
     pub(super) fn handle_committed(&mut self, up_to: u64, send: &mut Vec<u8>) {
         let maximum_packet_size = self.maximum_packet_size;
-        self.acknowledgements.commit(
+        let done = self.acknowledgements.commit(
             up_to,
             &mut PubAcks {
                 send,
                 maximum_packet_size,
             },
         );
+        self.unfinished = self.unfinished.saturating_sub(done);
     }
 
-    fn send(&self, packet: &Packet<'_>, context: &mut Context<'_>) {
+    pub(super) fn send(&self, packet: &Packet<'_>, context: &mut Context<'_>) {
         send_packet(packet, self.version, self.maximum_packet_size, context.send);
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
         self.client_id.len()
             + self.acknowledgements.heap_bytes()
+            + self.received.capacity() * size_of::<PacketIdentifier>()
             + self.aliases.heap_bytes()
-            + self.will.as_ref().map_or(0, |will| will.heap_bytes())
-    }
-}
-
-/// Why a publish was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
-    NotAuthorized,
-    PayloadFormatInvalid,
-    NotTaken(Refused),
-}
-
-impl Refusal {
-    const fn counter(self, counters: &mut Counters) -> &mut u64 {
-        match self {
-            Self::NotAuthorized => &mut counters.unauthorized,
-            Self::PayloadFormatInvalid => &mut counters.payload_format_invalid,
-            Self::NotTaken(Refused::Full) => &mut counters.journal_full,
-            Self::NotTaken(Refused::TooLarge) => &mut counters.too_large,
-            Self::NotTaken(Refused::NotNow) => &mut counters.not_now,
-        }
-    }
-
-    const fn session_end(self) -> SessionEnd {
-        match self {
-            Self::NotAuthorized => SessionEnd::NotAuthorized,
-            // Only MQTT 5.0 has a payload format, and it is told by PUBACK.
-            Self::PayloadFormatInvalid => SessionEnd::NotTaken {
-                cause: Refused::TooLarge,
-            },
-            Self::NotTaken(cause) => SessionEnd::NotTaken { cause },
-        }
-    }
-}
-
-/// What the properties of a PUBLISH say.
-///
-/// Message expiry interval, response topic and correlation data are checked by the codec and go no further: a reading has
-/// no expiry of its own, and nobody behind the gateway can answer a device yet.
-#[derive(Default)]
-struct Details<'a> {
-    content_type: Option<&'a str>,
-    topic_alias: Option<u16>,
-    payload_is_text: bool,
-    user_properties: usize,
-}
-
-impl<'a> Details<'a> {
-    fn of(publish: &Publish<'a>, version: ProtocolVersion) -> Result<Self, Violation> {
-        if publish.qos == Qos::ExactlyOnce {
-            let reason = ReasonCode::QosNotSupported;
-            return Err(Violation::Rule {
-                reason,
-                what: "a publish at QoS 2 came ([MQTT-3.2.2-11])",
-            });
-        }
-        if publish.retain && version == ProtocolVersion::V5 {
-            let reason = ReasonCode::RetainNotSupported;
-            return Err(Violation::Rule {
-                reason,
-                what: "a publish with the retain flag came ([MQTT-3.2.2-14])",
-            });
-        }
-        let mut details = Self::default();
-        for property in publish.properties.iter() {
-            #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is for subscribers")]
-            match property {
-                Property::ContentType(text) => details.content_type = Some(text),
-                Property::TopicAlias(alias) => details.topic_alias = Some(alias),
-                Property::PayloadFormatIndicator(is_text) => details.payload_is_text = is_text,
-                Property::UserProperty(_) => details.user_properties += 1,
-                Property::SubscriptionIdentifier(_) => {
-                    return Err(Violation::protocol(
-                        "a client sent a subscription identifier ([MQTT-3.3.4-6])",
-                    ));
-                }
-                _ => {}
-            }
-        }
-        Ok(details)
-    }
-}
-
-fn ingest(
-    reading: &Reading<'_>,
-    details: &Details<'_>,
-    properties: &Properties<'_>,
-    ingest: &mut dyn Ingest,
-) -> Result<u64, Refused> {
-    if details
-        .content_type
-        .is_some_and(|text| text.len() > CONTENT_TYPE_LEN_MAX)
-    {
-        return Err(Refused::TooLarge);
-    }
-    if details.user_properties == 0 {
-        return ingest.publish(reading);
-    }
-    let mut pairs = [("", ""); USER_PROPERTIES_MAX];
-    let Some(pairs) = pairs.get_mut(..details.user_properties) else {
-        return Err(Refused::TooLarge);
-    };
-    let found = properties.iter().filter_map(|property| {
-        if let Property::UserProperty(pair) = property {
-            Some(pair)
-        } else {
-            None
-        }
-    });
-    for (place, pair) in pairs.iter_mut().zip(found) {
-        *place = pair;
-    }
-    ingest.publish(&Reading {
-        user_properties: UserProperties::from_pairs(pairs),
-        ..*reading
-    })
-}
-
-/// Returns why a subscription to `filter` is refused (MQTT 5.0 §3.9.3).
-fn refusal_of_filter(filter: &str, identified: bool) -> ReasonCode {
-    let (shared, topic_filter) = match filter.strip_prefix("$share/") {
-        // §4.8.2: a share name of at least one character, without wildcards, and a topic filter behind it.
-        Some(rest) => match rest.split_once('/') {
-            Some((name, topic_filter)) if !name.is_empty() && !name.contains(['#', '+']) => {
-                (true, topic_filter)
-            }
-            Some(_) | None => return ReasonCode::TopicFilterInvalid,
-        },
-        None if filter == "$share" => return ReasonCode::TopicFilterInvalid,
-        None => (false, filter),
-    };
-    if check_filter(topic_filter).is_err() {
-        ReasonCode::TopicFilterInvalid
-    } else if shared {
-        ReasonCode::SharedSubscriptionsNotSupported
-    } else if identified {
-        ReasonCode::SubscriptionIdentifiersNotSupported
-    } else if topic_filter.contains(['#', '+']) {
-        ReasonCode::WildcardSubscriptionsNotSupported
-    } else {
-        ReasonCode::ImplementationSpecificError
+            + self.given_aliases.heap_bytes()
     }
 }

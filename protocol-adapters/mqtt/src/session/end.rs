@@ -10,6 +10,8 @@ pub enum SessionEnd {
     Disconnected {
         /// The reason code it gave; every one but 0 leaves the will.
         reason: ReasonCode,
+        /// Another session expiry interval in seconds.
+        session_expiry_secs: Option<u32>,
     },
     /// The client broke the protocol.
     #[error("the client broke the protocol: {0}")]
@@ -77,7 +79,25 @@ impl SessionEnd {
     /// Returns whether the will is published: always, unless the client said goodbye with reason code 0 (`[MQTT-3.1.2-10]`, `[MQTT-3.14.4-3]`).
     #[must_use]
     pub fn publishes_will(&self) -> bool {
-        !matches!(self, Self::Disconnected { reason } if *reason == ReasonCode::Success)
+        !matches!(self, Self::Disconnected { reason, .. } if *reason == ReasonCode::Success)
+    }
+
+    /// Returns the session expiry interval in seconds that the client asked for at its end.
+    #[must_use]
+    pub const fn session_expiry_secs(&self) -> Option<u32> {
+        match self {
+            Self::Disconnected {
+                session_expiry_secs, ..
+            } => *session_expiry_secs,
+            Self::Violation(_)
+            | Self::Refused { .. }
+            | Self::NotAuthorized
+            | Self::NotTaken { .. }
+            | Self::ConnectTimeout
+            | Self::KeepAliveTimeout
+            | Self::Terminated(_)
+            | Self::Closed => None,
+        }
     }
 
     /// Returns what an operator can do about it.

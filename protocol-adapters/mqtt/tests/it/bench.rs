@@ -6,13 +6,15 @@ use fieldgate_adapters::{
     authenticate::{Anonymous, Authentication, Authenticator},
     class::Class,
     device::{Device, DeviceTable, Login},
-    ingest::{Ingest, Refused},
+    ingest::Refused,
     password::hash_password,
-    reading::Reading,
+    reading::{Reading, UserProperties},
     topic::TopicFilter,
 };
 use fieldgate_mqtt::{
+    broker::{Broker, ConnectionKey, Output, limits::Limits},
     counters::Counters,
+    exchange::{Answer, Exchange, Publication, Request},
     session::{Context, Flow, Session, end::SessionEnd, end::Termination},
     settings::Settings,
     version::ProtocolVersion,
@@ -46,8 +48,8 @@ pub(crate) struct Journal {
     pub(crate) last: u64,
 }
 
-impl Ingest for Journal {
-    fn publish(&mut self, reading: &Reading<'_>) -> Result<u64, Refused> {
+impl Journal {
+    fn take(&mut self, reading: &Reading<'_>) -> Result<u64, Refused> {
         if let Some(refused) = self.refuse {
             return Err(refused);
         }
@@ -71,6 +73,26 @@ impl Ingest for Journal {
     }
 }
 
+/// The way of the one session to journal and broker.
+struct Way<'a> {
+    journal: &'a mut Journal,
+    broker: &'a mut Broker,
+    connection: ConnectionKey,
+    now: Now,
+}
+
+impl Exchange for Way<'_> {
+    fn publish(&mut self, publication: &Publication<'_>) -> Result<u64, Refused> {
+        let ticket = self.journal.take(&publication.reading)?;
+        self.broker.publish(self.now, self.connection, publication);
+        Ok(ticket)
+    }
+
+    fn request(&mut self, request: Request) {
+        self.broker.handle_request(self.now, self.connection, request);
+    }
+}
+
 /// Entropy for tests: every byte is one more than the one before.
 #[derive(Debug, Default)]
 pub(crate) struct Counting(u8);
@@ -88,7 +110,10 @@ impl Entropy for Counting {
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) session: Session,
+    settings: Arc<Settings>,
+    connection: ConnectionKey,
     pub(crate) journal: Journal,
+    pub(crate) broker: Broker,
     pub(crate) authenticator: Authenticator,
     pub(crate) counters: Counters,
     pub(crate) now: Now,
@@ -133,15 +158,28 @@ impl Bench {
                 quality: ClockQuality::Floor,
             },
         };
+        let settings = Arc::new(settings);
         Self {
-            session: Session::new(Arc::new(settings), now.instant),
+            session: Session::new(Arc::clone(&settings), now.instant),
+            settings,
+            connection: ConnectionKey {
+                shard: 0,
+                connection: 1,
+            },
             journal: Journal::default(),
+            broker: Broker::new(Limits::default(), "1.2.3", now.instant),
             authenticator: authenticator(2),
             counters: Counters::default(),
             now,
             send: Vec::new(),
             entropy: Counting::default(),
         }
+    }
+
+    /// The next connection to the same broker.
+    pub(crate) fn reconnect(&mut self) {
+        self.session = Session::new(Arc::clone(&self.settings), self.now.instant);
+        self.connection.connection += 1;
     }
 
     /// Passwords take longer to check than the session's thread may.
@@ -177,7 +215,12 @@ impl Bench {
     fn call<T>(&mut self, call: impl FnOnce(&mut Session, Now, &mut Context<'_>) -> T) -> T {
         let mut context = Context {
             send: &mut self.send,
-            ingest: &mut self.journal,
+            exchange: &mut Way {
+                journal: &mut self.journal,
+                broker: &mut self.broker,
+                connection: self.connection,
+                now: self.now,
+            },
             authenticator: &mut self.authenticator,
             entropy: &mut self.entropy,
             counters: &mut self.counters,
@@ -185,24 +228,68 @@ impl Bench {
         call(&mut self.session, self.now, &mut context)
     }
 
+    /// Calls the session, and lets it and the broker talk until both have said everything.
+    fn talk(
+        &mut self,
+        call: impl FnOnce(&mut Session, Now, &mut Context<'_>) -> Result<(), SessionEnd>,
+    ) -> Result<(), SessionEnd> {
+        let mut result = self.call(call);
+        loop {
+            while let Some(batch) = self.broker.take_batch() {
+                self.broker.handle_stored(self.now, batch.number);
+            }
+            match self.broker.poll_output() {
+                None => return result,
+                Some(Output::Answer { to, answer }) => {
+                    if to == self.connection {
+                        let answered = self.answer(answer);
+                        result = result.and(answered);
+                    }
+                }
+                Some(Output::Will(will)) => {
+                    let like = Reading {
+                        device: "",
+                        resource: "",
+                        content_type: None,
+                        user_properties: UserProperties::EMPTY,
+                        payload: &[],
+                        captured_at: self.now.wall,
+                        class: will.class,
+                    };
+                    // One that is not taken is lost, which some tests want.
+                    let _ = will
+                        .message
+                        .as_reading(&like, |reading| self.journal.take(reading));
+                }
+            }
+        }
+    }
+
+    /// Gives the session an answer of the broker.
+    pub(crate) fn answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
+        self.call(|session, now, context| session.handle_answer(now, answer, context))
+    }
+
     pub(crate) fn give(&mut self, bytes: &[u8]) -> Result<(), SessionEnd> {
-        self.call(|session, now, context| session.handle_bytes(now, bytes, context))
+        self.talk(|session, now, context| session.handle_bytes(now, bytes, context))
     }
 
     pub(crate) fn authenticated(&mut self, authentication: Authentication) -> Result<(), SessionEnd> {
-        self.call(|session, now, context| session.handle_authenticated(now, authentication, context))
+        self.talk(|session, now, context| session.handle_authenticated(now, authentication, context))
     }
 
     pub(crate) fn timeout(&mut self) -> Result<(), SessionEnd> {
-        self.call(Session::handle_timeout)
+        self.talk(Session::handle_timeout)
     }
 
     pub(crate) fn terminate(&mut self, termination: Termination) -> SessionEnd {
-        self.call(|session, now, context| session.handle_termination(now, termination, context))
+        self.talk(|session, _, context| Err(session.handle_termination(termination, context)))
+            .unwrap_err()
     }
 
     pub(crate) fn close(&mut self) -> SessionEnd {
-        self.call(Session::handle_closed)
+        self.talk(|session, _, context| Err(session.handle_closed(context)))
+            .unwrap_err()
     }
 
     /// Commits up to a sequence and returns the PUBACKs.

@@ -1,6 +1,11 @@
 //! Any bytes in any portions: no panic, and the portions make no difference.
 
-use fieldgate_mqtt::{packet::Packet, session::end::SessionEnd, version::ProtocolVersion};
+use fieldgate_mqtt::{
+    frame::{PacketType, Split, split},
+    packet::Packet,
+    session::end::SessionEnd,
+    version::ProtocolVersion,
+};
 use proptest::{collection::vec, prelude::*};
 
 use crate::{
@@ -13,7 +18,7 @@ use crate::{
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     result: Result<(), SessionEnd>,
-    sent: Vec<u8>,
+    sent: Vec<Vec<u8>>,
     acks: Vec<u8>,
     readings: Vec<Taken>,
 }
@@ -26,12 +31,28 @@ fn run(portions: &[&[u8]]) -> Seen {
     }
     assert!(bench.session.memory_bytes() < 300_000);
     let acks = bench.acks(u64::MAX);
+    let sent = packets_of(&bench.sent(), result.is_err());
     Seen {
         result,
-        sent: bench.sent(),
+        sent,
         acks,
         readings: bench.journal.readings,
     }
+}
+
+/// Returns the packets of an output, in an order of their own: what the broker answers may come before or after what the
+/// session says itself, and not at all when the session has ended.
+fn packets_of(mut sent: &[u8], has_ended: bool) -> Vec<Vec<u8>> {
+    let mut packets = Vec::new();
+    while let Ok(Split::Complete { frame, rest }) = split(sent, u32::MAX) {
+        let packet = sent[..sent.len() - rest.len()].to_vec();
+        if !has_ended || matches!(frame.packet_type, PacketType::ConnAck | PacketType::Disconnect) {
+            packets.push(packet);
+        }
+        sent = rest;
+    }
+    packets.sort();
+    packets
 }
 
 fn portions<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {

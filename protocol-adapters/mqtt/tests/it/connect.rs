@@ -8,7 +8,8 @@ use fieldgate_mqtt::{
     frame::{Split, split},
     packet::{Packet, connack::ConnAck},
     property::Property,
-    session::{Output, end::SessionEnd},
+    session::end::SessionEnd,
+    settings::Settings,
 };
 
 use crate::{
@@ -17,19 +18,14 @@ use crate::{
 };
 
 #[test]
-fn connack_of_mqtt_5_says_what_there_is_and_what_not() {
+fn connack_of_mqtt_5_says_what_bounds_there_are() {
     let mut bench = Bench::new();
     bench.give(&plain_connect(V5)).unwrap();
     let expected = [
-        0x20, 24, 0x00, 0x00, 21, // CONNACK, no session present, success, 21 bytes of properties
+        0x20, 14, 0x00, 0x00, 11, // CONNACK, no session present, success, 11 bytes of properties
         0x21, 0, 64, // receive maximum
         0x22, 0, 16, // topic alias maximum
-        0x24, 1, // maximum QoS
-        0x25, 0, // retain available
-        0x27, 0, 0, 0xfc, 0x00, // maximum packet size
-        0x28, 0, // wildcard subscription available
-        0x29, 0, // subscription identifiers available
-        0x2a, 0, // shared subscription available
+        0x27, 0, 0, 0xfc, 0x00, // maximum packet size; all else is available, which need not be said
     ];
     assert_eq!(bench.sent(), expected);
 }
@@ -39,10 +35,29 @@ fn connack_of_mqtt_3_1_1_has_two_bytes() {
     let mut bench = Bench::new();
     bench.give(&plain_connect(V311)).unwrap();
     assert_eq!(bench.sent(), [0x20, 2, 0, 0]);
-    // A session is never present, clean session or not ([MQTT-3.2.2-2], [MQTT-3.2.2-3]).
-    let mut bench = Bench::new();
-    bench.give(&connect(V311, 0, &[], &[&string("c")])).unwrap();
-    assert_eq!(bench.sent(), [0x20, 2, 0, 0]);
+}
+
+#[test]
+fn a_kept_session_is_present_when_its_client_returns() {
+    for (version, section) in [(V311, [].as_slice()), (V5, &[0x11, 0, 0, 0, 9])] {
+        let mut bench = Bench::new();
+        bench
+            .give(&connect(version, 0, section, &[&string("c")]))
+            .unwrap();
+        assert_eq!(bench.sent()[2], 0, "[MQTT-3.2.2-3]");
+        bench.close();
+        bench.reconnect();
+        bench
+            .give(&connect(version, 0, section, &[&string("c")]))
+            .unwrap();
+        assert_eq!(bench.sent()[2], 1, "[MQTT-3.2.2-2]");
+        bench.close();
+        bench.reconnect();
+        bench
+            .give(&connect(version, 2, section, &[&string("c")]))
+            .unwrap();
+        assert_eq!(bench.sent()[2], 0, "[MQTT-3.1.2-4]");
+    }
 }
 
 fn connack<'a>(answer: &'a [u8]) -> ConnAck<'a> {
@@ -56,19 +71,20 @@ fn connack<'a>(answer: &'a [u8]) -> ConnAck<'a> {
 }
 
 #[test]
-fn a_session_that_shall_outlive_its_connection_is_told_that_it_does_not() {
+fn a_client_is_told_how_long_its_session_is_kept_if_that_is_not_as_it_wishes() {
     for (section, told) in [
-        ([0x11, 0, 0, 0, 9], true),
+        ([0x11, 0, 0, 0, 9], false),
+        ([0x11, 0, 0, 0, 10], true),
         ([0x11, 0, 0, 0, 0], false),
         ([0x11, 255, 255, 255, 255], true),
     ] {
-        let mut bench = Bench::new();
+        let mut bench = Bench::with(Settings::default().with_session_expiry_secs_max(9));
         bench.give(&connect(V5, 0, &section, &[&string("c")])).unwrap();
         let answer = bench.sent();
         let found = connack(&answer)
             .properties
             .iter()
-            .any(|property| property == Property::SessionExpiryInterval(0));
+            .any(|property| property == Property::SessionExpiryInterval(9));
         assert_eq!(found, told);
     }
 }
@@ -97,13 +113,10 @@ fn a_client_without_identifier_is_given_one() {
 }
 
 #[test]
-fn who_is_connected_is_told_once() {
+fn who_is_connected_is_known_afterwards() {
     let mut bench = Bench::new();
-    assert_eq!(bench.session.poll_output(), None);
     assert_eq!(bench.session.client_id(), None);
     bench.give(&device_connect(V5, "password")).unwrap();
-    assert_eq!(bench.session.poll_output(), Some(Output::Connected));
-    assert_eq!(bench.session.poll_output(), None);
     assert_eq!(bench.session.client_id(), Some("c"));
     assert_eq!(bench.session.device().unwrap().name(), "pump");
     assert_eq!(bench.session.version(), Some(V5));
@@ -111,10 +124,10 @@ fn who_is_connected_is_told_once() {
 }
 
 #[test]
-fn a_refused_client_is_not_announced() {
+fn a_refused_client_has_no_session() {
     let mut bench = Bench::new();
     assert!(bench.give(&device_connect(V5, "wrong")).is_err());
-    assert_eq!(bench.session.poll_output(), None);
+    assert_eq!(bench.broker.counters().sessions, 0);
     assert_eq!(
         (bench.counters.connects_refused, bench.counters.logins_refused),
         (1, 1)
@@ -152,7 +165,6 @@ fn a_slow_password_check_holds_the_session_and_nothing_is_lost() {
         let checked = bench.authenticator.take_check().unwrap().run();
         let answer = bench.authenticator.handle_checked(&checked);
         bench.authenticated(answer).unwrap();
-        assert_eq!(bench.session.poll_output(), Some(Output::Connected));
         assert_eq!(bench.journal.readings.len(), 1);
         let sent = bench.sent();
         assert_eq!((sent[0], sent.last_chunk()), (0x20, Some(&[0xd0, 0])));

@@ -1,0 +1,5 @@
+//! Codecs, and both sides together under crashes, losses and storage that fails.
+
+mod codecs;
+mod crashes;
+mod world;
