@@ -210,7 +210,8 @@ fn settings_hold_what_the_file_says() {
 
 #[test]
 fn an_identity_needs_only_its_own_sections() {
-    let rest = "[[uplink]]\nname = 'u'\ncollector = 'fg1-to-be-filled-in'\ndirect = { address = 'c:1' }\n[mtqq]\n";
+    let rest =
+        "[[uplink]]\nname = 'u'\ncollector = 'fg1-to-be-filled-in'\ndirect = { address = 'c:1' }\n[mtqq]\n";
     let loaded = load(&format!(
         "[node]\nname = 'a'\n[identity]\nfile = 'k'\npassphrase = {{ env = 'P' }}\n{rest}"
     ));
@@ -221,7 +222,11 @@ fn an_identity_needs_only_its_own_sections() {
     let loaded = load("[identity]\nfile = 'k'\npassphrase = { env = 'P' }\n");
     assert!(loaded.settings.is_none() && loaded.own_identity.is_some());
     let errors = loaded.problems.iter();
-    assert!(errors.clone().all(|problem| !problem.is_about(&["node", "identity"])));
+    assert!(
+        errors
+            .clone()
+            .all(|problem| !problem.is_about(&["node", "identity"]))
+    );
 
     for broken in [
         // The form of the file, duplicates included: which of two is meant nobody knows.

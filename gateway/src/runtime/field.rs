@@ -1,10 +1,14 @@
 //! The field side of a shard: MQTT connections and their sessions.
 
+mod half_open;
 mod intake;
 
 use std::{cmp::Reverse, collections::BinaryHeap, net::SocketAddr, sync::Arc};
 
-use fieldgate_adapters::authenticate::{Authentication, Authenticator, Denial};
+use fieldgate_adapters::{
+    authenticate::{Authenticate, Authentication, Authenticator, Credentials, Denial},
+    device::Device,
+};
 use fieldgate_io::{ConnectionId, Io};
 use fieldgate_mqtt::{
     counters::Counters,
@@ -17,18 +21,22 @@ use fieldgate_mqtt::{
     settings::Settings,
 };
 use fieldgate_proto::time::{Instant, Now};
-use rustls::ServerConfig;
 
-use self::intake::Way;
 pub(crate) use self::intake::{Intake, Outgoing};
-use super::{entropy::SystemEntropy, exchange::Answers, tls::Tls};
+use self::{half_open::HalfOpen, intake::Way};
+use super::{
+    entropy::SystemEntropy,
+    exchange::Answers,
+    transport::{Stack, Transport},
+};
 use crate::status::ShardStatus;
 
 /// One client.
 struct Client {
     id: ConnectionId,
     session: Session,
-    tls: Option<Box<Tls>>,
+    /// What lies between the connection and the session; `None` for plain TCP.
+    transport: Option<Box<Transport>>,
     /// In the list of those whose PUBACKs wait for a commit.
     awaiting: bool,
     /// Not read because too much waits for the journal.
@@ -38,13 +46,31 @@ struct Client {
 /// What a call into a session does.
 type Act<'a> = dyn FnMut(&mut Session, &mut Context<'_>) -> Result<(), SessionEnd> + 'a;
 
+/// Says who a client is: by its password, or by what its connection has proven.
+struct Gate {
+    authenticator: Authenticator,
+    /// The device that the connection of this call has proven to be.
+    proven: Option<Arc<Device>>,
+}
+
+impl Authenticate for Gate {
+    fn authenticate(&mut self, credentials: &Credentials<'_>) -> Authentication {
+        match &self.proven {
+            Some(device) => Authentication::Accepted(Arc::clone(device)),
+            None => self.authenticator.authenticate(credentials),
+        }
+    }
+}
+
 /// All clients of a shard.
 pub(crate) struct Field {
     settings: Arc<Settings>,
-    authenticator: Authenticator,
+    gate: Gate,
     entropy: SystemEntropy,
     counters: Counters,
-    tls: Option<Arc<ServerConfig>>,
+    /// By the number of a listener.
+    stacks: Arc<[Stack]>,
+    half_open: HalfOpen,
     /// By index of the connection.
     clients: Vec<Option<Box<Client>>>,
     count: usize,
@@ -64,15 +90,19 @@ impl Field {
     pub(crate) fn new(
         settings: Arc<Settings>,
         authenticator: Authenticator,
-        tls: Option<Arc<ServerConfig>>,
+        stacks: Arc<[Stack]>,
         count_max: usize,
     ) -> Self {
         Self {
             settings,
-            authenticator,
+            gate: Gate {
+                authenticator,
+                proven: None,
+            },
             entropy: SystemEntropy,
             counters: Counters::default(),
-            tls,
+            stacks,
+            half_open: HalfOpen::new(count_max),
             clients: Vec::new(),
             count: 0,
             count_max,
@@ -85,26 +115,25 @@ impl Field {
         }
     }
 
-    /// Takes a new connection.
+    /// Takes a new connection of `peer` at the listener with the number `stack`.
     pub(crate) fn handle_accepted(
         &mut self,
         io: &mut Io,
         now: Now,
         id: ConnectionId,
-        peer: SocketAddr,
-        secure: bool,
+        (peer, stack): (SocketAddr, usize),
+        intake: &mut Intake<'_>,
     ) {
-        let tls = match (secure, &self.tls) {
-            (false, _) => None,
-            (true, Some(config)) => Tls::new(config).ok().map(Box::new),
-            (true, None) => None,
+        self.make_room(io, now, id, intake);
+        let transport = match self.stacks.get(stack).map(Stack::open) {
+            Some(Ok(transport)) if self.count < self.count_max => transport,
+            _ => {
+                self.refused += 1;
+                tracing::debug!(%peer, "client refused: too many connections");
+                io.abort(id);
+                return;
+            }
         };
-        if self.count >= self.count_max || (secure && tls.is_none()) {
-            self.refused += 1;
-            tracing::debug!(%peer, "client refused: too many connections");
-            io.abort(id);
-            return;
-        }
         self.accepted += 1;
         self.count += 1;
         let session = Session::new(Arc::clone(&self.settings), now.instant);
@@ -119,10 +148,33 @@ impl Field {
             *slot = Some(Box::new(Client {
                 id,
                 session,
-                tls,
+                transport,
                 awaiting: false,
                 held: false,
             }));
+        }
+    }
+
+    /// Sees to it that connections without CONNECT shut nobody out: the oldest of them goes if there are too many, or if no place
+    /// is left for `id`.
+    fn make_room(&mut self, io: &mut Io, now: Now, id: ConnectionId, intake: &mut Intake<'_>) {
+        let clients = &self.clients;
+        let is_half_open = |other: ConnectionId| {
+            other == id
+                || clients
+                    .get(index(other))
+                    .and_then(Option::as_deref)
+                    .is_some_and(|client| client.id == other && client.session.device().is_none())
+        };
+        let mut evicted = self.half_open.push(id, is_half_open);
+        if evicted.is_none() && self.count >= self.count_max {
+            evicted = self.half_open.oldest(is_half_open);
+        }
+        if let Some(evicted) = evicted.filter(|evicted| *evicted != id) {
+            self.refused += 1;
+            self.with_client(io, now, evicted, intake, &mut |_, _| {
+                Err(SessionEnd::ConnectTimeout)
+            });
         }
     }
 
@@ -158,26 +210,30 @@ impl Field {
         intake: &mut Intake<'_>,
     ) {
         let Some(mut client) = self.take(id) else { return };
-        let result = match client.tls.take() {
+        let result = match client.transport.take() {
             None => self.call(io, now, &mut client, intake, &mut |session, context| {
                 session.handle_bytes(now, bytes, context)
             }),
-            Some(mut tls) => {
+            Some(mut transport) => {
                 let mut plain = Vec::new();
                 let mut result = Ok(());
-                let decrypted = tls.receive(bytes, |piece| {
+                let mut nowhere = Vec::new();
+                let out = io.send_buffer(id).unwrap_or(&mut nowhere);
+                let received = transport.receive(bytes, out, |piece, device| {
                     if result.is_ok() {
+                        self.gate.proven = device.cloned();
                         let mut way = way(now, id, intake);
                         let mut context = self.context(&mut plain, &mut way);
                         result = client.session.handle_bytes(now, piece, &mut context);
                     }
                 });
-                if let Err(error) = &decrypted {
-                    tracing::debug!(%error, "TLS with a client failed");
+                self.gate.proven = None;
+                if let Err(error) = &received {
+                    tracing::debug!(%error, "transport of a client ended");
                     result = result.and(Err(SessionEnd::Closed));
                 }
-                seal(io, id, &mut tls, &plain, result.is_err());
-                client.tls = Some(tls);
+                deliver(io, id, &mut transport, &plain, result.is_err());
+                client.transport = Some(transport);
                 result
             }
         };
@@ -198,7 +254,7 @@ impl Field {
         self.follow_up(io, now, client, intake, result);
     }
 
-    /// Runs `act` on a session with its send buffer, through TLS where there is one.
+    /// Runs `act` on a session with its send buffer, through its transport where there is one.
     fn call(
         &mut self,
         io: &mut Io,
@@ -209,16 +265,18 @@ impl Field {
     ) -> Result<(), SessionEnd> {
         let id = client.id;
         let mut way = way(now, id, intake);
-        let Some(mut tls) = client.tls.take() else {
+        let Some(mut transport) = client.transport.take() else {
             return match io.send_buffer(id) {
                 Some(send) => act(&mut client.session, &mut self.context(send, &mut way)),
                 None => Err(SessionEnd::Closed),
             };
         };
         let mut plain = Vec::new();
+        self.gate.proven = transport.device().cloned();
         let result = act(&mut client.session, &mut self.context(&mut plain, &mut way));
-        seal(io, id, &mut tls, &plain, result.is_err());
-        client.tls = Some(tls);
+        self.gate.proven = None;
+        deliver(io, id, &mut transport, &plain, result.is_err());
+        client.transport = Some(transport);
         result
     }
 
@@ -226,7 +284,7 @@ impl Field {
         Context {
             send,
             exchange: way,
-            authenticator: &mut self.authenticator,
+            authenticator: &mut self.gate,
             entropy: &mut self.entropy,
             counters: &mut self.counters,
         }
@@ -244,9 +302,9 @@ impl Field {
         let id = client.id;
         // Slow hashes are for passwords that people chose; devices' generated ones are checked at once. The check runs here, so a
         // table of slow hashes costs connection rate, never correctness.
-        if let Some(check) = self.authenticator.take_check() {
+        if let Some(check) = self.gate.authenticator.take_check() {
             let checked = check.run();
-            let verdict = self.authenticator.handle_checked(&checked);
+            let verdict = self.gate.authenticator.handle_checked(&checked);
             let verdict = if matches!(verdict, Authentication::Pending) {
                 Authentication::Denied(Denial::Busy)
             } else {
@@ -355,13 +413,13 @@ impl Field {
                 return false;
             };
             let mut flow = Flow::Steady;
-            match (client.tls.take(), io.send_buffer(*id)) {
+            match (client.transport.take(), io.send_buffer(*id)) {
                 (None, Some(send)) => flow = client.session.handle_committed(up_to, send),
-                (Some(mut tls), _) => {
+                (Some(mut transport), _) => {
                     let mut plain = Vec::new();
                     flow = client.session.handle_committed(up_to, &mut plain);
-                    seal(io, *id, &mut tls, &plain, false);
-                    client.tls = Some(tls);
+                    deliver(io, *id, &mut transport, &plain, false);
+                    client.transport = Some(transport);
                 }
                 (None, None) => {}
             }
@@ -462,19 +520,14 @@ fn way<'a, 'i>(now: Now, id: ConnectionId, intake: &'a mut Intake<'i>) -> Way<'a
     }
 }
 
-/// Encrypts what a session has to say, and the goodbye of TLS if it was the last.
-fn seal(io: &mut Io, id: ConnectionId, tls: &mut Tls, plain: &[u8], is_last: bool) {
+/// Sends what a session has to say through its transport, and the transport's goodbye if it was the last.
+fn deliver(io: &mut Io, id: ConnectionId, transport: &mut Transport, plain: &[u8], is_last: bool) {
     let mut nowhere = Vec::new();
     let out = io.send_buffer(id).unwrap_or(&mut nowhere);
-    // Piece by piece: TLS keeps only so much.
-    for piece in plain.chunks(TLS_PIECE) {
-        tls.send(piece);
-        tls.drain(out);
-    }
+    transport.send(plain, out);
     if is_last {
-        tls.close();
+        transport.close(out);
     }
-    tls.drain(out);
 }
 
 /// Returns whether a message may be dropped for a client that does not read.
@@ -489,5 +542,3 @@ fn index(id: ConnectionId) -> usize {
 
 /// Bytes that a client has not read from which on it misses messages at QoS 0.
 const QUEUED_BYTES_HIGH: usize = 1 << 20;
-/// Bytes given to TLS at a time.
-const TLS_PIECE: usize = 64 << 10;

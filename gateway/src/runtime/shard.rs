@@ -20,10 +20,11 @@ use crate::status::ShardStatus;
 /// What a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// MQTT over TCP.
-    Mqtt,
-    /// MQTT over TLS.
-    MqttTls,
+    /// MQTT, over what the field side has under this number.
+    Mqtt {
+        /// Its number.
+        stack: usize,
+    },
     /// Links of other nodes.
     Link,
 }
@@ -197,11 +198,15 @@ impl Handler for Shard {
                     trunk.handle_accepted(io, now, connection, peer);
                 }
             }
-            Some(purpose) => {
-                let secure = *purpose == Purpose::MqttTls;
-                if let Some(field) = &mut self.field {
-                    field.handle_accepted(io, now, connection, peer, secure);
-                }
+            Some(Purpose::Mqtt { stack }) => {
+                let stack = *stack;
+                with_field!(self, |field, intake| field.handle_accepted(
+                    io,
+                    now,
+                    connection,
+                    (peer, stack),
+                    intake
+                ));
             }
             None => io.abort(connection),
         }

@@ -34,7 +34,11 @@ use super::{
     },
     field::{Field, Outgoing},
     shard::{Purpose, Shard},
-    tls,
+    transport::{
+        Stack,
+        listeners::{self, Listener},
+        tls,
+    },
     trunk::Trunk,
 };
 
@@ -46,8 +50,7 @@ pub(super) struct ShardPlan {
     senders: Arc<[MailSender<ShardMessage>]>,
     accepting: Arc<AtomicBool>,
     io: fieldgate_io::Settings,
-    mqtt: Vec<SocketAddr>,
-    mqtt_tls: Vec<SocketAddr>,
+    mqtt: Vec<Listener>,
     links: Vec<SocketAddr>,
     field: Option<FieldPlan>,
     latency: Duration,
@@ -59,15 +62,16 @@ struct FieldPlan {
     table: Arc<DeviceTable>,
     anonymous: Anonymous,
     memo_key: [u8; 32],
-    tls: Option<Arc<rustls::ServerConfig>>,
+    /// By the number that a listener's purpose has.
+    stacks: Arc<[Stack]>,
     clients_max: usize,
 }
 
 pub(super) type Mailbox = ((MailSender<ShardMessage>, MailReceiver<ShardMessage>), Waker);
 /// Threads, MQTT addresses, link addresses.
 pub(super) type Spawned = (Vec<JoinHandle<()>>, Vec<SocketAddr>, Vec<SocketAddr>);
-/// Addresses for MQTT, MQTT over TLS, and links.
-type Bound = Result<(Vec<SocketAddr>, Vec<SocketAddr>, Vec<SocketAddr>), StartError>;
+/// Addresses of each listener for MQTT, and of links.
+type Bound = Result<(Vec<Vec<SocketAddr>>, Vec<SocketAddr>), StartError>;
 
 impl ShardPlan {
     pub(super) fn new(
@@ -78,11 +82,13 @@ impl ShardPlan {
         senders: Arc<[MailSender<ShardMessage>]>,
         accepting: Arc<AtomicBool>,
     ) -> Result<Self, StartError> {
-        let field = settings
-            .mqtt
-            .as_ref()
-            .map(|mqtt| field_plan(mqtt, senders.len()))
-            .transpose()?;
+        let (field, mqtt) = match &settings.mqtt {
+            Some(mqtt) => {
+                let (field, listeners) = field_plan(mqtt, senders.len(), &clock)?;
+                (Some(field), listeners)
+            }
+            None => (None, Vec::new()),
+        };
         let clients_max = settings.mqtt.as_ref().map_or(0, |mqtt| mqtt.clients_max);
         let links_max = settings.relay.as_ref().map_or(LINKS_MAX, |relay| relay.links_max);
         Ok(Self {
@@ -95,17 +101,7 @@ impl ShardPlan {
                 connections_max: clients_max.saturating_add(links_max),
                 ..fieldgate_io::Settings::default()
             },
-            mqtt: settings
-                .mqtt
-                .as_ref()
-                .map(|mqtt| mqtt.listen.clone())
-                .unwrap_or_default(),
-            mqtt_tls: settings
-                .mqtt
-                .as_ref()
-                .and_then(|mqtt| mqtt.tls.as_ref())
-                .map(|tls| tls.listen.clone())
-                .unwrap_or_default(),
+            mqtt,
             links: settings
                 .link_tcp
                 .as_ref()
@@ -114,6 +110,11 @@ impl ShardPlan {
             field,
             latency: settings.mqtt.as_ref().map_or(Duration::ZERO, |mqtt| mqtt.latency),
         })
+    }
+
+    /// Returns what has files that may change while the node runs.
+    pub(super) fn acceptors(&self) -> Vec<tls::Acceptor> {
+        listeners::acceptors(&self.mqtt)
     }
 
     /// Starts the shards one after the other: the first finds out which ports the others share.
@@ -142,16 +143,31 @@ impl ShardPlan {
             });
             threads.push(thread.map_err(|error| StartError::new(format!("no thread for a shard: {error}")))?);
             match bound.recv() {
-                Ok(Ok((mqtt, mqtt_tls, bound_links))) => {
+                Ok(Ok((mqtt, bound_links))) => {
                     if index == 0 {
-                        (self.mqtt, self.mqtt_tls, links) = (mqtt, mqtt_tls, bound_links);
+                        links = bound_links;
+                        for (listener, addresses) in self.mqtt.iter_mut().zip(mqtt) {
+                            listener.addresses = addresses;
+                        }
                     }
                 }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(StartError::new(format!("shard {index} ended at its start"))),
             }
         }
-        Ok((threads, self.mqtt, links))
+        for listener in &self.mqtt {
+            let transport = listener.stack.name();
+            for address in &listener.addresses {
+                tracing::info!(%address, transport, "listening for MQTT");
+            }
+        }
+        let plain = self
+            .mqtt
+            .into_iter()
+            .next()
+            .map(|listener| listener.addresses)
+            .unwrap_or_default();
+        Ok((threads, plain, links))
     }
 
     fn for_shard(&self, index: usize) -> Self {
@@ -163,7 +179,6 @@ impl ShardPlan {
             accepting: Arc::clone(&self.accepting),
             io: self.io.clone(),
             mqtt: self.mqtt.clone(),
-            mqtt_tls: self.mqtt_tls.clone(),
             links: if index == 0 {
                 self.links.clone()
             } else {
@@ -203,7 +218,7 @@ impl ShardPlan {
             Field::new(
                 Arc::clone(&plan.settings),
                 authenticator,
-                plan.tls.clone(),
+                Arc::clone(&plan.stacks),
                 plan.clients_max,
             )
         });
@@ -237,7 +252,7 @@ impl ShardPlan {
                         class: BufferClass::Link,
                         ..ListenOptions::default()
                     },
-                    Purpose::Mqtt | Purpose::MqttTls => ListenOptions {
+                    Purpose::Mqtt { .. } => ListenOptions {
                         reuse_port: self.senders.len() > 1,
                         ..ListenOptions::default()
                     },
@@ -251,10 +266,14 @@ impl ShardPlan {
             }
             Ok(bound)
         };
-        let mqtt = bind(&self.mqtt, Purpose::Mqtt)?;
-        let mqtt_tls = bind(&self.mqtt_tls, Purpose::MqttTls)?;
+        let mqtt = self
+            .mqtt
+            .iter()
+            .enumerate()
+            .map(|(stack, listener)| bind(&listener.addresses, Purpose::Mqtt { stack }))
+            .collect::<Result<_, _>>()?;
         let links = bind(&self.links, Purpose::Link)?;
-        Ok((mqtt, mqtt_tls, links))
+        Ok((mqtt, links))
     }
 }
 
@@ -284,7 +303,7 @@ pub(super) fn exchange(
     Ok(Some(Exchange::new(broker, store, Arc::clone(senders))))
 }
 
-fn field_plan(mqtt: &Mqtt, shards: usize) -> Result<FieldPlan, StartError> {
+fn field_plan(mqtt: &Mqtt, shards: usize, clock: &Clock) -> Result<(FieldPlan, Vec<Listener>), StartError> {
     let unsound = |error: &dyn std::fmt::Display| {
         StartError::new(format!("[mqtt]: {error}")).hint("run `fieldgate check` on the file")
     };
@@ -304,20 +323,26 @@ fn field_plan(mqtt: &Mqtt, shards: usize) -> Result<FieldPlan, StartError> {
         })
         .map_err(|error| unsound(&error))?
         .with_alarm_topics(filters(&mqtt.alarm_topics)?);
-    let mut logins = Vec::with_capacity(mqtt.devices.len());
+    let (mut logins, mut others) = (Vec::new(), Vec::new());
     for device in &mqtt.devices {
         let topics: Arc<[TopicFilter]> = filters(&device.publish)?.into();
+        let known = Device::new(&device.name, topics).map_err(|error| unsound(&error))?;
+        let Some(hash) = &device.password_hash else {
+            others.push(known);
+            continue;
+        };
         logins.push(Login {
             username: device.username.clone(),
-            password: device
-                .password_hash
+            password: hash
                 .as_str()
                 .parse()
                 .map_err(|error: fieldgate_adapters::password::PasswordHashError| unsound(&error))?,
-            device: Device::new(&device.name, topics).map_err(|error| unsound(&error))?,
+            device: known,
         });
     }
-    let table = DeviceTable::new(logins).map_err(|error| unsound(&error))?;
+    let table = DeviceTable::new(logins)
+        .and_then(|table| table.with_others(others))
+        .map_err(|error| unsound(&error))?;
     let anonymous = if mqtt.anonymous {
         Anonymous::Allowed {
             topics: filters(&["#".to_owned()])?.into(),
@@ -327,11 +352,7 @@ fn field_plan(mqtt: &Mqtt, shards: usize) -> Result<FieldPlan, StartError> {
     };
     let mut memo_key = [0; 32];
     SystemEntropy.fill(&mut memo_key);
-    let tls = mqtt
-        .tls
-        .as_ref()
-        .map(|tls| tls::server_config(&tls.certificate, &tls.key))
-        .transpose()?;
+    let listeners = listeners::listeners(mqtt, &table, clock)?;
     // The kernel spreads clients over shards by chance, so each may get somewhat more than its share.
     let share = usize::try_from(mqtt.clients_max)
         .unwrap_or(usize::MAX)
@@ -341,14 +362,15 @@ fn field_plan(mqtt: &Mqtt, shards: usize) -> Result<FieldPlan, StartError> {
     } else {
         share.saturating_add(share / 4)
     };
-    Ok(FieldPlan {
+    let plan = FieldPlan {
         settings: Arc::new(settings),
         table: Arc::new(table),
         anonymous,
         memo_key,
-        tls,
+        stacks: listeners.iter().map(|listener| listener.stack.clone()).collect(),
         clients_max,
-    })
+    };
+    Ok((plan, listeners))
 }
 
 /// Links of a node that is no relay.
