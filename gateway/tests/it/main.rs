@@ -18,6 +18,7 @@ mod fleet;
 mod harness;
 mod identity;
 mod journal_faults;
+mod listeners;
 mod namespaces;
 mod paho;
 mod rotation;

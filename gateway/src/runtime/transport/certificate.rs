@@ -200,27 +200,31 @@ impl fmt::Debug for DeviceVerifier {
     }
 }
 
-/// Logs refused certificates, at most one line a second: anybody can show any certificate.
+/// Logs refused certificates, some at once and then one a second: anybody can show any certificate.
 #[derive(Debug, Default)]
 pub(super) struct Voice {
-    /// When the last line was written, nanoseconds of the monotonic clock; 0 before the first.
-    last: AtomicU64,
-    /// Refusals since then that were not written.
+    /// Nanoseconds of the monotonic clock: when the lines written so far are paid for, one a second.
+    paid_at: AtomicU64,
+    /// Refusals since the last line that were not written.
     unsaid: AtomicU64,
 }
 
 impl Voice {
-    fn say(&self, certificate: &CertificateDer<'_>, reason: &dyn fmt::Display) {
-        let now = fieldgate_io::clock::monotonic();
-        let last = self.last.load(Ordering::Relaxed);
-        let is_due = last == 0 || now.saturating_sub(last) >= QUIET_NANOS;
+    /// Returns whether a line may be written at `now`.
+    fn may_say(&self, now: u64) -> bool {
+        let paid_at = self.paid_at.load(Ordering::Relaxed);
+        if paid_at > now.saturating_add(LINES_AT_ONCE * LINE_NANOS) {
+            return false;
+        }
+        let next = paid_at.max(now).saturating_add(LINE_NANOS);
         // Of several threads one writes.
-        let is_ours = is_due
-            && self
-                .last
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if !is_ours {
+        self.paid_at
+            .compare_exchange(paid_at, next, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    fn say(&self, certificate: &CertificateDer<'_>, reason: &dyn fmt::Display) {
+        if !self.may_say(fieldgate_io::clock::monotonic()) {
             self.unsaid.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -244,8 +248,10 @@ const PRINTABLE_STRING: u8 = 0x13;
 const IA5_STRING: u8 = 0x16;
 /// 2.5.4.3 (X.520).
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
-/// Time between lines in the log.
-const QUIET_NANOS: u64 = 1_000_000_000;
+/// Lines in the log that are written without a pause between them.
+const LINES_AT_ONCE: u64 = 10;
+/// Time between lines after that.
+const LINE_NANOS: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests;

@@ -18,13 +18,13 @@ use fieldgate_adapters::device::Device;
 use zeroize::Zeroizing;
 
 #[cfg(feature = "tls-psk")]
-pub(crate) use openssl_connection::{Acceptor, PskError};
-#[cfg(feature = "tls-psk")]
 pub(super) use openssl_connection::Psk;
-#[cfg(not(feature = "tls-psk"))]
-pub(crate) use without::{Acceptor, PskError};
+#[cfg(feature = "tls-psk")]
+pub(crate) use openssl_connection::{Acceptor, PskError};
 #[cfg(not(feature = "tls-psk"))]
 pub(super) use without::Psk;
+#[cfg(not(feature = "tls-psk"))]
+pub(crate) use without::{Acceptor, PskError};
 
 /// The key of a device. `Debug` is left out: it would show it.
 pub(crate) struct DeviceKey {

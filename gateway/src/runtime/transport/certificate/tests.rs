@@ -146,6 +146,24 @@ fn validity_is_judged_by_the_clock_of_the_node() {
     assert!(judge(-400_000_000, -315_000_000).is_err());
 }
 
+#[test]
+fn a_flood_of_refusals_fills_no_log() {
+    let voice = Voice::default();
+    let start = 5_000_000_000_000;
+    let said = |from: u64, count: u64| {
+        (0..count)
+            .filter(|at| voice.may_say(from + at * 1_000_000))
+            .count()
+    };
+    assert_eq!(said(start, 500), 11, "some at once");
+    assert_eq!(said(start + 500_000_000, 10_000), 10, "then one a second");
+    assert_eq!(
+        said(start + 100_000_000_000, 100),
+        11,
+        "after a pause as in the beginning"
+    );
+}
+
 proptest! {
     #[test]
     fn any_subject_does_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
