@@ -111,6 +111,7 @@ fn the_examples_and_the_file_with_every_key_fit() {
         include_str!("../../../packaging/examples/relay.toml"),
         include_str!("../../../packaging/examples/collector.toml"),
         include_str!("../../../packaging/examples/gateway-minimal.toml"),
+        include_str!("../../../packaging/examples/gateway-listeners.toml"),
         include_str!("../../../packaging/examples/collector-minimal.toml"),
         include_str!("../../../packaging/examples/authority.toml"),
         include_str!("../../../packaging/examples/relay-fleet.toml"),

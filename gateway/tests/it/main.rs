@@ -18,6 +18,7 @@ mod fleet;
 mod harness;
 mod identity;
 mod journal_faults;
+#[cfg(feature = "tls-psk")]
 mod listeners;
 mod namespaces;
 mod paho;
