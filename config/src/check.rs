@@ -15,6 +15,7 @@ use crate::settings;
 use crate::text::{NAME_LEN_MAX, is_name};
 
 mod collector;
+mod journal;
 mod mqtt;
 mod relay;
 mod trust;
@@ -83,7 +84,7 @@ fn whole(
         .trust
         .value
         .and_then(|raw| trust::trust(raw, context.findings));
-    let journal = journal(raw.journal, has_journal, &state_dir, context);
+    let journal = journal::journal(raw.journal, has_journal, &state_dir, context);
     let mqtt = raw.mqtt.value.and_then(|raw| mqtt::mqtt(raw, context.findings));
     let uplinks = uplink::uplinks(raw.uplink.value.unwrap_or_default(), context.findings);
     let link_tcp = raw.link.value.and_then(|link| link.tcp.value).and_then(link_tcp);
@@ -335,80 +336,6 @@ fn place_of_key(raw: raw::Identity) -> Option<settings::Identity> {
     })
 }
 
-fn journal(
-    field: Field<raw::Journal>,
-    is_needed: bool,
-    state_dir: &Path,
-    context: &mut Context<'_>,
-) -> Option<settings::Journal> {
-    let raw = match field.value {
-        Some(raw) => raw,
-        None if field.span.is_some() || !is_needed => return None,
-        None => raw::Journal::defaults("journal", context),
-    };
-    if let (Some(segment), Some(max)) = (raw.segment_bytes.value, raw.bytes_max.value)
-        && segment.saturating_mul(SEGMENTS_MIN) > max
-    {
-        // Whichever of the two stands in the file is the one to point at.
-        let field = if raw.segment_bytes.is_given() {
-            &raw.segment_bytes
-        } else {
-            &raw.bytes_max
-        };
-        let (segment, max) = (crate::spec::size_text(segment), crate::spec::size_text(max));
-        let message = format!(
-            "three segments of {segment} (`journal.segment_bytes`) are more than {max} (`journal.bytes_max`)"
-        );
-        let draft = field.error(message).at(
-            raw.bytes_max
-                .span
-                .clone()
-                .filter(|_| raw.segment_bytes.is_given()),
-            "and this",
-        );
-        context.push(draft.help("enlarge `bytes_max`, or choose a smaller `segment_bytes`"));
-    }
-    if raw
-        .segment_bytes
-        .value
-        .is_some_and(|segment| !segment.is_multiple_of(SEGMENT_UNIT))
-    {
-        let draft = raw
-            .segment_bytes
-            .error("`journal.segment_bytes` is not a multiple of 4 KiB");
-        context.push(draft.help("choose whole MiB, such as \"8 MiB\""));
-    }
-    if let (Some(tail), Some(max)) = (raw.tail_bytes_max.value, raw.bytes_max.value)
-        && tail > max
-    {
-        let field = if raw.tail_bytes_max.is_given() {
-            &raw.tail_bytes_max
-        } else {
-            &raw.bytes_max
-        };
-        let draft =
-            field.error("`journal.tail_bytes_max` is more than `journal.bytes_max`, the whole journal");
-        context.push(draft.help("choose a smaller `tail_bytes_max`"));
-    }
-    if raw.durable.value == Some(false) {
-        let draft = raw.durable.warning(
-            "`journal.durable` is false: a power cut loses readings that devices were told are safe",
-        );
-        context.push(draft.help("take it out, except for comparisons"));
-    }
-    if !is_needed {
-        return None;
-    }
-    Some(settings::Journal {
-        dir: raw.dir.value.unwrap_or_else(|| state_dir.join("journal")),
-        bytes_max: raw.bytes_max.value?,
-        segment_bytes: raw.segment_bytes.value?,
-        commit_delay: raw.commit_delay_ms.value?,
-        tail_bytes_max: raw.tail_bytes_max.value?,
-        durable: raw.durable.value?,
-    })
-}
-
 fn link_tcp(raw: raw::LinkTcp) -> Option<settings::LinkTcp> {
     Some(settings::LinkTcp {
         listen: values(raw.listen.value?),
@@ -486,7 +413,3 @@ impl<V> Item<V> {
 
 /// What an identity needs of the file.
 const OWN_SECTIONS: [&str; 2] = ["node", "identity"];
-/// Fewer segments would leave no whole one to free while one is written and one is read.
-const SEGMENTS_MIN: u64 = 3;
-/// Blocks of storage devices divide it.
-const SEGMENT_UNIT: u64 = 4_096;

@@ -13,7 +13,7 @@ use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
-use crate::settings::{AfterGrace, IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource};
+use crate::settings::{AfterGrace, IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource, WhenFull};
 use crate::shape::{
     Attributes, Boolean, Choice, FilePath, List, Shape, SinkPath, SinkPathShape, bytes_u32, bytes_u64,
     count_u16, count_u32, inline, inlines, millis, seconds, section, sections,
@@ -107,6 +107,10 @@ const PQ: Choice<Pq> = Choice(&[
 ]);
 const AFTER_GRACE: Choice<AfterGrace> =
     Choice(&[("refuse", AfterGrace::Refuse), ("go-on", AfterGrace::GoOn)]);
+const WHEN_FULL: Choice<WhenFull> = Choice(&[
+    ("refuse", WhenFull::Refuse),
+    ("drop-oldest", WhenFull::DropOldest),
+]);
 const SINK_KIND: Choice<SinkName> = Choice(&[
     ("mqtt", SinkName::Mqtt),
     ("file", SinkName::File),
@@ -272,9 +276,10 @@ tables! {
     Journal {
         /// Directory of the segments.
         dir: PathBuf = FILE, Optional("`<state_dir>/journal`");
-        /// Disk space; at least three times `segment_bytes`. When it is used up, devices are not acknowledged any more.
+        /// Disk space of all lanes; at least three times `segment_bytes`. Lanes that do not say how much is theirs share it.
         bytes_max: u64 = bytes_u64(6 * MIB, 64 * TIB), Default("\"1 GiB\"");
-        /// Size of one segment, a multiple of 4 KiB; space is freed segment by segment.
+        /// Largest size of one segment, a multiple of 4 KiB; space is freed segment by segment. A lane's are at most a quarter of
+        /// what is the lane's, and those for alarms at most 2 MiB.
         segment_bytes: u64 = bytes_u64(2 * MIB, 64 * MIB), Default("\"8 MiB\"");
         /// Extra wait in milliseconds before a commit, so that more readings share one write. Devices wait as much longer.
         commit_delay_ms: Duration = millis(0, 100), Default("0");
@@ -283,6 +288,30 @@ tables! {
         /// Whether a reading is on stable storage before its device is acknowledged. Without it a power cut loses
         /// acknowledged readings; for comparisons only.
         durable: bool = Boolean, Default("true");
+        /// Where the secret is that protects the key with which readings are encrypted on disk; the key itself is kept in the
+        /// journal's directory, encrypted with it. With a systemd credential bound to the TPM a stolen disk cannot be read.
+        key: SecretSource = SECRET, Optional("readings stand on the disk in clear");
+        /// The lane of alarms. Each class has one: its own files, its own share of the disk, its own policy.
+        alarm: JournalLane = section::<JournalLane>(), Default("{}");
+        /// The lane of ordinary readings.
+        normal: JournalLane = section::<JournalLane>(), Default("{}");
+        /// The lane of readings that may wait for all others.
+        bulk: JournalLane = section::<JournalLane>(), Default("{}");
+    }
+
+    /// The readings of one class in the journal.
+    JournalLane {
+        /// Disk space of this lane, at least 768 KiB.
+        bytes_max: u64 = bytes_u64(768 * KIB, 64 * TIB),
+            Optional("a share of `journal.bytes_max`: alarms 1/16, bulk 4/16, ordinary readings what is left");
+        /// Size of one segment of this lane, a multiple of 4 KiB; three fit its disk space.
+        segment_bytes: u64 = bytes_u64(256 * KIB, 64 * MIB), Optional("see `journal.segment_bytes`");
+        /// How old in seconds a reading may become that no collector has taken; then it is discarded, and the collector is told
+        /// which. Whole segments are, so some become up to a quarter older.
+        ttl_secs: Duration = seconds(60, 315_360_000), Optional("readings do not expire");
+        /// What happens when the disk space is used up: devices are not acknowledged any more, or the oldest readings are
+        /// discarded, and the collector is told which.
+        when_full: WhenFull = WHEN_FULL, Optional("`refuse`, and `drop-oldest` in `journal.bulk`");
     }
 
     /// MQTT listener for field devices: 3.1.1 and 5.0 on the same port.
@@ -359,6 +388,9 @@ tables! {
         live_proof: bool = Boolean, Default("false");
         /// How long in milliseconds readings may wait for company before a record is sealed.
         latency_ms: Duration = millis(0, 100), Default("1");
+        /// Whether batches carry a signature, so that the collector can prove later where a single reading came from. It costs the
+        /// gateway some 20 µs and the wire 72 bytes per batch.
+        verifiable: bool = Boolean, Default("true");
     }
 
     /// A relay and who it must be.
@@ -469,6 +501,17 @@ tables! {
         gateway: Vec<CollectorGateway> = sections::<CollectorGateway>(65_536), Optional("none");
         /// Where readings go.
         sink: Vec<Sink> = sections::<Sink>(16), Optional("none, which is an error");
+        /// Proofs of where readings came from, for `fieldgate proof`.
+        ledger: Ledger = section::<Ledger>(), Optional("off: nothing can be proved later");
+    }
+
+    /// Proofs of where readings came from: a copy of each reading with the gateway's signature. A reading is confirmed when it
+    /// stands here too.
+    Ledger {
+        /// Its directory.
+        dir: PathBuf = FILE, Optional("`ledger` in the `state_dir` of `[collector]`");
+        /// Disk space. When it is used up the oldest are deleted.
+        bytes_max: u64 = bytes_u64(64 * MIB, 64 * TIB), Default("\"1 GiB\"");
     }
 
     /// A name held at a relay.

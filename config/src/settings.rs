@@ -202,15 +202,39 @@ pub enum AfterGrace {
     GoOn,
 }
 
-/// The durable queue of a gateway.
+/// What a lane of the journal does when its disk space is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Devices are not acknowledged any more.
+    Refuse,
+    /// The oldest readings are discarded.
+    DropOldest,
+}
+
+/// The readings of one class in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Journal {
-    /// Directory of the segments.
-    pub dir: PathBuf,
+pub struct JournalLane {
     /// Disk space, in bytes; at least three segments.
     pub bytes_max: u64,
     /// Size of one segment, in bytes: a multiple of 4,096.
     pub segment_bytes: u64,
+    /// How old a reading may become.
+    pub ttl: Option<Duration>,
+    /// What happens when the disk space is used up.
+    pub when_full: WhenFull,
+}
+
+/// The durable queue of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// Directory of the lanes.
+    pub dir: PathBuf,
+    /// Disk space of all lanes, in bytes.
+    pub bytes_max: u64,
+    /// Alarms, ordinary readings, and those that may wait.
+    pub lanes: [JournalLane; 3],
+    /// Where the secret is that protects the key of the journal; `None` if readings are not encrypted on disk.
+    pub key: Option<SecretSource>,
     /// Extra wait before a commit so that more readings share it.
     pub commit_delay: Duration,
     /// Memory for the newest readings, in bytes, so that a live uplink does not read the disk.
@@ -376,6 +400,8 @@ pub struct Uplink {
     pub live_proof: bool,
     /// How long readings may wait for company before a record is sealed.
     pub latency: Duration,
+    /// Whether batches carry a signature with which single readings can be proved later.
+    pub verifiable: bool,
 }
 
 /// How a collector or an authority is reached.
@@ -510,6 +536,17 @@ pub struct Collector {
     pub gateways: Vec<CollectorGateway>,
     /// Where readings go, at least one, names unique. A reading is confirmed when all have it.
     pub sinks: Vec<Sink>,
+    /// Where proofs are kept.
+    pub ledger: Option<Ledger>,
+}
+
+/// Where a collector keeps proofs of where readings came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Disk space in bytes; the oldest are deleted to keep to it.
+    pub bytes_max: u64,
 }
 
 /// A name that this node holds at a relay.

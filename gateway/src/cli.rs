@@ -58,6 +58,10 @@ pub(crate) enum Command {
     /// Check policies, and ask them who may do what
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Take the proof of where a reading came from out of a collector's ledger
+    Proof(ProofArgs),
+    /// Check such a proof; needs the file and nothing else
+    Verify(VerifyArgs),
     /// Show what a running node is doing
     Status(StatusArgs),
     /// Look at everything a node needs, and say what to do about what is wrong
@@ -182,21 +186,46 @@ pub(crate) enum DeviceCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
-    /// Show segments, bytes and positions
+    /// Show lanes, bytes, ages, what was discarded, when it will be full, how the disk wears
     Status(JournalArgs),
     /// Read everything and report every damage; exit code 1 if there is any
     Verify(JournalArgs),
-    /// Print every reading
+    /// Print readings
     Dump {
         #[command(flatten)]
         journal: JournalArgs,
-        /// First sequence to print
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        from: u64,
-        /// How many readings to print at the most
-        #[arg(long, value_name = "N")]
-        limit: Option<u64>,
+        #[command(flatten)]
+        filter: JournalFilter,
     },
+    /// Write readings and what was discarded to a new file, as JSON lines with ids, a count and a hash at its end
+    Export {
+        #[command(flatten)]
+        journal: JournalArgs,
+        #[command(flatten)]
+        filter: JournalFilter,
+        /// The file to write; it must not exist
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalFilter {
+    /// Readings of this class only: alarm, normal or bulk
+    #[arg(long, value_name = "CLASS", value_parser = ["alarm", "normal", "bulk"])]
+    pub(crate) class: Option<String>,
+    /// Readings of this device only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
+    /// First sequence
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) from: u64,
+    /// Last sequence
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
+    pub(crate) to: u64,
+    /// How many readings at the most
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -295,6 +324,38 @@ pub(crate) struct DoctorArgs {
     /// The node's file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofArgs {
+    /// The reading: GATEWAY/JOURNAL/SEQUENCE, the id that sinks write
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// The collector's file, which names the ledger
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG, conflicts_with = "ledger")]
+    pub(crate) config: PathBuf,
+    /// The ledger's directory
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Where the proof goes; - is standard output [default: reading-SEQUENCE.proof]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Say what was written as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The proof; - is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The gateway it must come from; exit code 1 if it is another
+    #[arg(long, value_name = "fg1…")]
+    pub(crate) gateway: Option<String>,
     /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,

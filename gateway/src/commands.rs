@@ -17,10 +17,12 @@ mod journal;
 mod member;
 mod operator;
 mod policy;
+mod proof;
 mod run;
 mod status;
 mod ticket;
 mod token_worker;
+mod verify;
 
 /// Runs the command and returns its exit code: 0 done, 1 failed, 2 wrong input.
 pub(crate) fn run(cli: Cli) -> ExitCode {
@@ -37,6 +39,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Member(command) => member::run(command),
         Command::Authority(command) => authority::run(command),
         Command::Policy(command) => policy::run(&command),
+        Command::Proof(args) => proof::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Hsm(command) => hsm::run(command),

@@ -11,6 +11,7 @@ mod authority;
 mod cli;
 mod commands;
 mod control;
+mod ledger;
 mod logs;
 mod memory;
 mod metrics;

@@ -17,6 +17,7 @@ use crate::{
     status::{Health, IdentityStatus, NodeStatus},
 };
 
+mod delivery;
 mod trust;
 
 /// The recorder and its text form.
@@ -43,7 +44,17 @@ impl Exposition {
 }
 
 /// Name, unit and meaning of every counter.
-const COUNTERS: [(&str, Unit, &str); 28] = [
+const COUNTERS: [(&str, Unit, &str); 22] = [
+    (
+        "fieldgate_ledger_unsealed_readings_total",
+        Unit::Count,
+        "Readings without the gateway's signature, which cannot be proved later",
+    ),
+    (
+        "fieldgate_ledger_refused_readings_total",
+        Unit::Count,
+        "Readings whose signature does not hold, which cannot be proved later",
+    ),
     (
         "fieldgate_identity_signatures_total",
         Unit::Count,
@@ -91,26 +102,6 @@ const COUNTERS: [(&str, Unit, &str); 28] = [
         "Readings refused: journal full, too large, not allowed",
     ),
     (
-        "fieldgate_journal_commits_total",
-        Unit::Count,
-        "Block writes of the journal",
-    ),
-    (
-        "fieldgate_journal_lost_readings_total",
-        Unit::Count,
-        "Readings lost to corruption",
-    ),
-    (
-        "fieldgate_journal_committed_sequence",
-        Unit::Count,
-        "Highest sequence on stable storage",
-    ),
-    (
-        "fieldgate_uplink_confirmed_sequence",
-        Unit::Count,
-        "Highest sequence confirmed by the collector",
-    ),
-    (
         "fieldgate_handshakes_total",
         Unit::Count,
         "Channel handshakes completed",
@@ -146,26 +137,6 @@ const COUNTERS: [(&str, Unit, &str); 28] = [
         "Readings confirmed by every sink and released",
     ),
     (
-        "fieldgate_source_received_sequence",
-        Unit::Count,
-        "Highest sequence received in order from a gateway",
-    ),
-    (
-        "fieldgate_source_confirmed_sequence",
-        Unit::Count,
-        "Highest sequence that every sink confirmed",
-    ),
-    (
-        "fieldgate_source_duplicate_readings_total",
-        Unit::Count,
-        "Copies dropped",
-    ),
-    (
-        "fieldgate_source_lost_readings_total",
-        Unit::Count,
-        "Readings that the gateway could not deliver any more",
-    ),
-    (
         "fieldgate_sink_confirmed_readings_total",
         Unit::Count,
         "Readings confirmed by a sink",
@@ -183,7 +154,12 @@ const COUNTERS: [(&str, Unit, &str); 28] = [
 ];
 
 /// Name, unit and meaning of every gauge.
-const GAUGES: [(&str, Unit, &str); 24] = [
+const GAUGES: [(&str, Unit, &str); 19] = [
+    (
+        "fieldgate_ledger_bytes",
+        Unit::Bytes,
+        "Bytes of the collector's ledger",
+    ),
     (
         "fieldgate_healthy",
         Unit::Count,
@@ -244,28 +220,6 @@ const GAUGES: [(&str, Unit, &str); 24] = [
         Unit::Count,
         "Names registered by members",
     ),
-    ("fieldgate_journal_bytes", Unit::Bytes, "Bytes of all segments"),
-    (
-        "fieldgate_journal_bytes_max",
-        Unit::Bytes,
-        "Bound on the bytes of all segments",
-    ),
-    ("fieldgate_journal_readings", Unit::Count, "Readings not released"),
-    (
-        "fieldgate_journal_accepting",
-        Unit::Count,
-        "1 if the journal takes readings, else 0",
-    ),
-    (
-        "fieldgate_uplink_up",
-        Unit::Count,
-        "1 if the uplink delivers, else 0",
-    ),
-    (
-        "fieldgate_uplink_waiting_readings",
-        Unit::Count,
-        "Readings committed and not sent",
-    ),
     (
         "fieldgate_sink_reachable",
         Unit::Count,
@@ -279,10 +233,14 @@ const GAUGES: [(&str, Unit, &str); 24] = [
 ];
 
 fn describe() {
-    for (name, unit, meaning) in COUNTERS.into_iter().chain(trust::COUNTERS) {
+    for (name, unit, meaning) in COUNTERS
+        .into_iter()
+        .chain(trust::COUNTERS)
+        .chain(delivery::COUNTERS)
+    {
         describe_counter!(name, unit, meaning);
     }
-    for (name, unit, meaning) in GAUGES.into_iter().chain(trust::GAUGES) {
+    for (name, unit, meaning) in GAUGES.into_iter().chain(trust::GAUGES).chain(delivery::GAUGES) {
         describe_gauge!(name, unit, meaning);
     }
 }
@@ -292,6 +250,7 @@ fn count(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
         COUNTERS
             .iter()
             .chain(&trust::COUNTERS)
+            .chain(&delivery::COUNTERS)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -303,6 +262,7 @@ fn level(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
         GAUGES
             .iter()
             .chain(&trust::GAUGES)
+            .chain(&delivery::GAUGES)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -356,43 +316,7 @@ fn record(status: &NodeStatus) {
         );
     }
     record_network(status);
-    if let Some(journal) = &status.journal {
-        level("fieldgate_journal_bytes", &[], journal.bytes);
-        level("fieldgate_journal_bytes_max", &[], journal.bytes_max);
-        level("fieldgate_journal_readings", &[], journal.readings);
-        level(
-            "fieldgate_journal_accepting",
-            &[],
-            u64::from(journal.state == "ready"),
-        );
-        count("fieldgate_journal_commits_total", &[], journal.commits);
-        count("fieldgate_journal_lost_readings_total", &[], journal.lost);
-        count("fieldgate_journal_committed_sequence", &[], journal.committed);
-    }
-    for uplink in &status.uplinks {
-        let labels = [("uplink", uplink.name.as_str())];
-        level(
-            "fieldgate_uplink_up",
-            &labels,
-            u64::from(uplink.state == "delivering"),
-        );
-        level("fieldgate_uplink_waiting_readings", &labels, uplink.waiting);
-        count("fieldgate_uplink_confirmed_sequence", &labels, uplink.confirmed);
-    }
-    for source in &status.sources {
-        let labels = [
-            ("gateway", source.gateway.as_str()),
-            ("journal", source.journal.as_str()),
-        ];
-        count("fieldgate_source_received_sequence", &labels, source.received);
-        count("fieldgate_source_confirmed_sequence", &labels, source.confirmed);
-        count(
-            "fieldgate_source_duplicate_readings_total",
-            &labels,
-            source.duplicates,
-        );
-        count("fieldgate_source_lost_readings_total", &labels, source.lost);
-    }
+    delivery::record(status);
     for sink in &status.sinks {
         let labels = [("sink", sink.name.as_str())];
         level("fieldgate_sink_reachable", &labels, u64::from(sink.reachable));
@@ -404,6 +328,11 @@ fn record(status: &NodeStatus) {
             sink.duplicates,
         );
         count("fieldgate_sink_errors_total", &labels, sink.errors);
+    }
+    if let Some(ledger) = &status.ledger {
+        level("fieldgate_ledger_bytes", &[], ledger.bytes);
+        count("fieldgate_ledger_unsealed_readings_total", &[], ledger.unsealed);
+        count("fieldgate_ledger_refused_readings_total", &[], ledger.refused);
     }
     if !status.sinks.is_empty() {
         count("fieldgate_delivered_readings_total", &[], status.delivered);
@@ -586,7 +515,9 @@ mod tests {
     use super::*;
     use crate::{
         authority::AuthorityStatus,
-        status::{JournalStatus, ShardStatus, SinkStatus, TrustStatus},
+        status::{
+            JournalStatus, LaneStatus, ShardStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus,
+        },
     };
 
     #[test]
@@ -596,8 +527,21 @@ mod tests {
                 readings: 12,
                 ..ShardStatus::default()
             }],
-            journal: Some(JournalStatus::default()),
+            journal: Some(JournalStatus {
+                lanes: vec![LaneStatus {
+                    class: "bulk".to_owned(),
+                    discarded: 5,
+                    ..LaneStatus::default()
+                }],
+                ..JournalStatus::default()
+            }),
+            uplinks: vec![UplinkStatus::default()],
+            sources: vec![SourceStatus {
+                lost_by: vec![("expired".to_owned(), 7)],
+                ..SourceStatus::default()
+            }],
             sinks: vec![SinkStatus::default()],
+            ledger: Some(crate::status::LedgerStatus::default()),
             trust: Some(TrustStatus {
                 self_revoked: true,
                 ..TrustStatus::default()
@@ -614,6 +558,9 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("fieldgate_trust_self_revoked 1"), "{text}");
+        let discarded = "fieldgate_journal_discarded_readings_total{class=\"bulk\",reason=\"discarded\"} 5";
+        assert!(text.contains(discarded), "{text}");
+        assert!(text.contains("reason=\"expired\"} 7"), "{text}");
         assert!(text.contains("fieldgate_trust_enrolled 0"), "{text}");
         assert!(
             text.contains("fieldgate_authority_requests_total{kind=\"enrol\",outcome=\"done\"} 3"),

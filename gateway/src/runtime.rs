@@ -12,8 +12,9 @@ use fieldgate_io::{Selected, mailbox::MailSender};
 use fieldgate_proto::{
     channel::{ChannelId, LocalIdentity},
     crypto::Signature,
-    identity::Identifier,
+    identity::{ChangeHistory, Identifier},
     node::{AuthorityAnswer, Service, Verdict},
+    seal::SealKey,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,6 +25,7 @@ use crate::{
     status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus, TokenStatus, TpmStatus},
 };
 
+pub(crate) mod accepting;
 pub(crate) mod belonging;
 pub(crate) mod clock;
 pub(crate) mod collector;
@@ -72,6 +74,8 @@ pub(crate) enum ShardMessage {
 pub(crate) enum TrunkMessage {
     /// Prove yourself with this from now on.
     Local(Box<LocalIdentity>),
+    /// The key that seals readings, and the history of the identity that vouches for it.
+    SealKey(Box<(SealKey, ChangeHistory)>),
     /// The address of a neighbour, or why there is none.
     Resolved {
         /// Index of the neighbour.
@@ -208,6 +212,7 @@ impl NodeHandle {
                 status.uplinks = trunk.uplinks;
                 status.sources = trunk.sources;
                 status.sinks = trunk.sinks;
+                status.ledger = trunk.ledger;
                 status.delivered = trunk.delivered;
                 status.trust = trunk.trust;
             }

@@ -13,7 +13,11 @@ use std::{
 };
 
 use fieldgate_adapters::{class::Class, reading::Reading};
-use fieldgate_proto::{identity::Identifier, wire::Reader};
+use fieldgate_proto::{
+    identity::Identifier,
+    seal::{Seal, merkle::Hash},
+    wire::Reader,
+};
 use tokio::sync::mpsc;
 
 use self::gap::Gap;
@@ -22,6 +26,7 @@ pub(crate) mod fanout;
 pub(crate) mod file;
 pub(crate) mod gap;
 pub(crate) mod json;
+pub(crate) mod ledger;
 pub(crate) mod mqtt;
 pub(crate) mod null;
 pub(crate) mod positions;
@@ -75,6 +80,30 @@ pub(crate) struct Batch {
     pub(crate) count: u64,
     /// Each reading behind its variable-length length (PROTOCOL.md §8).
     pub(crate) readings: Vec<u8>,
+    /// The gateway's word for the batch they came in.
+    pub(crate) seal: Option<BatchSeal>,
+}
+
+/// The gateway's word for a batch, of which readings in front may have come in another one before.
+#[derive(Debug)]
+pub(crate) struct BatchSeal {
+    /// The key, as the gateway showed it.
+    pub(crate) key: Arc<ShownKey>,
+    /// The signature.
+    pub(crate) seal: Seal,
+    /// Sequence of the batch's first reading.
+    pub(crate) first: u64,
+    /// Leaves of the readings that had come before.
+    pub(crate) skipped: Vec<Hash>,
+}
+
+/// A sealing key as the gateway showed it. Nobody has verified it yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ShownKey {
+    /// The gateway's change history.
+    pub(crate) history: Vec<u8>,
+    /// Its identity's word for the key.
+    pub(crate) attestation: Vec<u8>,
 }
 
 impl Batch {

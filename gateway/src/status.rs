@@ -5,11 +5,15 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
+    delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
+    ledger::LedgerStatus,
     tpm::TpmStatus,
     trust::{TokenStatus, TrustStatus},
 };
 use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 
+mod delivery;
+mod ledger;
 mod tpm;
 mod trust;
 
@@ -56,6 +60,9 @@ pub(crate) struct NodeStatus {
     pub(crate) sources: Vec<SourceStatus>,
     /// Sinks, on a collector.
     pub(crate) sinks: Vec<SinkStatus>,
+    /// Proofs of where readings came from, where a collector keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ledger: Option<LedgerStatus>,
 }
 
 /// Whether the node does what its file says.
@@ -168,63 +175,6 @@ pub(crate) struct LinkStatus {
     pub(crate) queued_bytes: u64,
 }
 
-/// The journal.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct JournalStatus {
-    /// `ready`, `full`, `failed`.
-    pub(crate) state: String,
-    /// Bytes of all segments.
-    pub(crate) bytes: u64,
-    /// Bound on `bytes`.
-    pub(crate) bytes_max: u64,
-    /// Readings not released.
-    pub(crate) readings: u64,
-    /// Oldest sequence kept.
-    pub(crate) oldest: u64,
-    /// Highest sequence on stable storage.
-    pub(crate) committed: u64,
-    /// Block writes since the start.
-    pub(crate) commits: u64,
-    /// Sequences lost to corruption since the start.
-    pub(crate) lost: u64,
-    /// Whether a reading is on stable storage before its device is acknowledged.
-    pub(crate) durable: bool,
-}
-
-/// One uplink.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct UplinkStatus {
-    /// Name from the file.
-    pub(crate) name: String,
-    /// `connecting`, `attaching`, `securing`, `offering`, `delivering`.
-    pub(crate) state: String,
-    /// Where the way begins: address of relay or collector.
-    pub(crate) via: String,
-    /// Highest sequence confirmed by the collector.
-    pub(crate) confirmed: u64,
-    /// Readings sent and not confirmed.
-    pub(crate) in_flight: u64,
-    /// Readings committed and not sent.
-    pub(crate) waiting: u64,
-}
-
-/// One gateway that delivers here.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct SourceStatus {
-    /// Name from the file.
-    pub(crate) gateway: String,
-    /// Its journal, 32 hexadecimal digits.
-    pub(crate) journal: String,
-    /// Highest sequence received in order.
-    pub(crate) received: u64,
-    /// Highest sequence that every sink confirmed.
-    pub(crate) confirmed: u64,
-    /// Copies dropped.
-    pub(crate) duplicates: u64,
-    /// Sequences that the gateway could not deliver any more.
-    pub(crate) lost: u64,
-}
-
 /// One sink.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct SinkStatus {
@@ -259,25 +209,10 @@ impl NodeStatus {
             reasons.push(format!("authority: {problem}"));
         }
         reasons.extend(self.clock.distrust.iter().map(|why| format!("clock: {why}")));
-        if let Some(journal) = &self.journal {
-            match journal.state.as_str() {
-                "ready" => {}
-                "full" => reasons.push(format!(
-                    "journal full ({} of {} bytes): devices are not acknowledged until the collector has taken some",
-                    journal.bytes, journal.bytes_max
-                )),
-                state => reasons.push(format!("journal {state}: devices are not acknowledged; see the log")),
-            }
-            if journal.lost > 0 {
-                reasons.push(format!("journal: {} readings lost to corruption", journal.lost));
-            }
-        }
-        for uplink in self.uplinks.iter().filter(|uplink| uplink.state != "delivering") {
-            reasons.push(format!(
-                "uplink {}: {} (by {}); {} readings wait in the journal",
-                uplink.name, uplink.state, uplink.via, uplink.waiting
-            ));
-        }
+        reasons.extend(self.journal.iter().flat_map(JournalStatus::reasons));
+        reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
+        reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
+        reasons.extend(self.ledger.iter().filter_map(LedgerStatus::reason));
         for sink in self.sinks.iter().filter(|sink| !sink.reachable) {
             reasons.push(format!(
                 "sink {}: not reachable; gateways keep their readings",
@@ -356,31 +291,14 @@ impl NodeStatus {
             )?;
         }
         if let Some(journal) = &self.journal {
-            writeln!(
-                out,
-                "  journal    {}, {} readings, {} of {}, committed up to {}{}",
-                journal.state,
-                journal.readings,
-                bytes(journal.bytes),
-                bytes(journal.bytes_max),
-                journal.committed,
-                if journal.durable { "" } else { ", NOT DURABLE" }
-            )?;
+            journal.write_text(out)?;
         }
         for uplink in &self.uplinks {
-            writeln!(
-                out,
-                "  uplink     {}: {} by {}, confirmed up to {}, {} on the way, {} waiting",
-                uplink.name, uplink.state, uplink.via, uplink.confirmed, uplink.in_flight, uplink.waiting
-            )?;
+            uplink.write_text(out)?;
         }
         self.write_network(out)?;
         for source in &self.sources {
-            writeln!(
-                out,
-                "  gateway    {}: received up to {}, confirmed up to {}, {} duplicates dropped, {} lost",
-                source.gateway, source.received, source.confirmed, source.duplicates, source.lost
-            )?;
+            source.write_text(out)?;
         }
         for sink in &self.sinks {
             writeln!(
@@ -395,6 +313,9 @@ impl NodeStatus {
                 sink.confirmed,
                 bytes(sink.waiting_bytes)
             )?;
+        }
+        if let Some(ledger) = &self.ledger {
+            ledger.write_text(out)?;
         }
         Ok(())
     }
@@ -471,19 +392,5 @@ mod tests {
         assert_eq!(bytes(1_610_612_736), "1.5 GiB");
         assert_eq!(duration(59), "59 s");
         assert_eq!(duration(86_400 * 3 + 3_600 * 4), "3 d 4 h");
-    }
-
-    #[test]
-    fn a_full_journal_is_a_reason() {
-        let mut status = NodeStatus {
-            journal: Some(JournalStatus {
-                state: "full".to_owned(),
-                ..JournalStatus::default()
-            }),
-            ..NodeStatus::default()
-        };
-        status.judge();
-        assert_eq!(status.health, Health::Degraded);
-        assert!(status.to_text().contains("journal full"));
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod authenticate;
 pub mod class;
+pub mod classify;
 pub mod device;
 pub mod ingest;
 pub mod password;

@@ -49,7 +49,15 @@ pub(super) fn collector(
         .unwrap_or_default()
         .into_iter()
         .map(|raw| sink(raw, &default_client_id));
+    let ledger = match raw.ledger.value {
+        Some(ledger) => Some(settings::Ledger {
+            dir: ledger.dir.value.unwrap_or_else(|| state_dir.join("ledger")),
+            bytes_max: ledger.bytes_max.value?,
+        }),
+        None => None,
+    };
     Some(settings::Collector {
+        ledger,
         state_dir,
         pq: raw.pq.value?,
         registrations: raw

@@ -33,6 +33,7 @@ fn uplink(raw: raw::Uplink) -> Option<settings::Uplink> {
         padding: raw.padding.value?,
         live_proof: raw.live_proof.value?,
         latency: raw.latency_ms.value?,
+        verifiable: raw.verifiable.value?,
     })
 }
 

@@ -87,6 +87,42 @@ fn the_journal_has_room() {
 }
 
 #[test]
+fn the_lanes_share_what_the_journal_has() {
+    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\nbytes_max = '30 MiB'\n[journal.alarm]\nbytes_max = '25 MiB'\n[journal.bulk]\nbytes_max = '5 MiB'")), @r"14:13 error: the lanes of the journal need 31488 KiB, more than 30 MiB (`journal.bytes_max`)");
+    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal.alarm]\nbytes_max = '2 GiB'")), @r"10:13 error: the lanes of the journal need 2098688 KiB, more than 1 GiB (`journal.bytes_max`)");
+    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal.alarm]\nbytes_max = '8 MiB'\nsegment_bytes = '4 MiB'")), @r"11:17 error: three segments of 4 MiB (`journal.alarm.segment_bytes`) are more than 8 MiB, what the lane has");
+    assert_snapshot!(about_gateway(&format!("{LOCAL}[journal.bulk]\nsegment_bytes = 300000\nttl_secs = 59\nwhen_full = 'drop'")), @r#"
+    10:17 error: `journal.bulk.segment_bytes` is not a multiple of 4 KiB
+    11:12 error: `journal.bulk.ttl_secs` is 59, outside 60..=315360000
+    12:13 error: `journal.bulk.when_full` is "drop", not one of "refuse", "drop-oldest"
+    "#);
+    let lanes = |journal: &str| {
+        let file = format!("{IDENTITY}{LOCAL}[journal]\n{journal}");
+        let journal = load(&file)
+            .settings
+            .expect("no errors")
+            .journal
+            .expect("a journal");
+        journal
+            .lanes
+            .map(|lane| (lane.bytes_max >> 10, lane.segment_bytes >> 10))
+    };
+    // In KiB. Nothing is left over, every lane has at least three segments.
+    assert_eq!(
+        lanes(""),
+        [(64 << 10, 2 << 10), (704 << 10, 8 << 10), (256 << 10, 8 << 10)]
+    );
+    assert_eq!(
+        lanes("bytes_max = '6 MiB'\nsegment_bytes = '2 MiB'"),
+        [(768, 256), (3942, 984), (1433, 356)]
+    );
+    assert_eq!(
+        lanes("[journal.normal]\nbytes_max = '1000 MiB'"),
+        [(4915, 1228), (1000 << 10, 8 << 10), (19660, 4912)]
+    );
+}
+
+#[test]
 fn segments_are_whole_blocks() {
     assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\nsegment_bytes = 3000001")), @r"10:17 error: `journal.segment_bytes` is not a multiple of 4 KiB");
     assert_eq!(
@@ -289,7 +325,7 @@ fn settings_hold_what_the_file_says() {
     assert_snapshot!(format!("{:?}", settings.node), @r#"Node { name: "everything", state_dir: "/srv/fieldgate", io: Epoll, shards: Some(4), control_socket: "/run/everything.sock" }"#);
     assert_snapshot!(format!("{:?} {:?}", settings.log, settings.metrics), @r"Log { level: Debug, format: Json } Some(Metrics { listen: [::1]:9465 })");
     assert_snapshot!(format!("{:?}", settings.identity), @r#"Pkcs11 { module: "/usr/lib/softhsm/libsofthsm2.so", uri: "pkcs11:token=fieldgate;object=everything", pin: Credential("fieldgate-pin") }"#);
-    assert_snapshot!(format!("{:?}", settings.journal), @r#"Some(Journal { dir: "/srv/journal", bytes_max: 21474836480, segment_bytes: 2097152, commit_delay: 3ms, tail_bytes_max: 1048576, durable: false })"#);
+    assert_snapshot!(format!("{:?}", settings.journal), @r#"Some(Journal { dir: "/srv/journal", bytes_max: 21474836480, lanes: [JournalLane { bytes_max: 1073741824, segment_bytes: 1048576, ttl: Some(86400s), when_full: DropOldest }, JournalLane { bytes_max: 15032385536, segment_bytes: 2097152, ttl: Some(604800s), when_full: Refuse }, JournalLane { bytes_max: 5368709120, segment_bytes: 1048576, ttl: Some(3600s), when_full: Refuse }], key: Some(Credential("journal-key")), commit_delay: 3ms, tail_bytes_max: 1048576, durable: false })"#);
     let mqtt = settings.mqtt.expect("a listener");
     assert_snapshot!(format!("{mqtt:?}"), @r#"Mqtt { listen: [127.0.0.1:1883, [::1]:1883], tls: Some(MqttTls { listen: [127.0.0.1:8884], certificate: "/etc/fieldgate/tls.pem", key: "/etc/fieldgate/tls.key", clients: Some(ClientCertificates { ca: "/etc/fieldgate/ca.pem", auth: Optional, crl: Some("/etc/fieldgate/ca.crl") }) }), psk: Some(MqttPsk { listen: [127.0.0.1:8885] }), websocket: Some(MqttWebSocket { listen: [127.0.0.1:8084], tls: Some(MqttTls { listen: [127.0.0.1:8444], certificate: "/etc/fieldgate/tls.pem", key: "/etc/fieldgate/tls.key", clients: Some(ClientCertificates { ca: "/etc/fieldgate/ca.pem", auth: Optional, crl: Some("/etc/fieldgate/ca.crl") }) }), path: "/ws", origins: Some(["https://panel.example.net"]) }), anonymous: true, latency: 0ns, clients_max: 1, packet_bytes_max: 1024, receive_max: 1, keep_alive_max: 255s, connect_timeout: 1s, alarm_topics: ["+/alarm/#"], devices: [Device { name: "pump-7", username: "pump", password_hash: Some(PasswordHash(…)), certificate: Some(SubjectCn("pump-7")), psk: Some(DevicePsk { identity: "pump-7", key: File("/etc/fieldgate/pump-7.psk") }), publish: ["pump/+/out", "common"] }, Device { name: "pump-8", username: "pump-8", password_hash: None, certificate: Some(SanDns("pump-8.example")), psk: None, publish: ["pump-8/#"] }, Device { name: "pump-9", username: "pump-9", password_hash: None, certificate: Some(Sha256([0, 17, 34, 51, 68, 85, 102, 119, 136, 153, 170, 187, 204, 221, 238, 255, 0, 17, 34, 51, 68, 85, 102, 119, 136, 153, 170, 187, 204, 221, 238, 255])), psk: None, publish: ["pump-9/#"] }] }"#);
     assert_eq!(

@@ -115,7 +115,7 @@ const EVERY_KEY: &str = include_str!("every_key.toml");
 /// The file with every key, once for each way to write what takes exactly one of several keys.
 fn variants() -> Vec<String> {
     let pin = "pin = { credential = \"fieldgate-pin\" }";
-    let key = "key = { file = \"pump-7.psk\" }";
+    let psk = "key = { file = \"pump-7.psk\" }";
     let password = "password = { env = \"BROKER_PASSWORD\" }";
     let start = EVERY_KEY.find("pkcs11 =").expect("an identity");
     let end = start + EVERY_KEY[start..].find("\n\n").expect("the end of the section");
@@ -125,6 +125,7 @@ fn variants() -> Vec<String> {
             &format!("file = \"identity.key\"\npassphrase = {{ {source} }}"),
         )
     };
+    let key = "key = { credential = \"journal-key\" }";
     let relay = "relay = { address = \"relay.example.net:4433\", identifier = \"$RELAY\" }";
     let via = format!("via = \"authority\"\n{relay}");
     vec![
@@ -137,10 +138,12 @@ fn variants() -> Vec<String> {
         ),
         EVERY_KEY
             .replace(pin, "pin = { file = \"/pin\" }")
-            .replace(key, "key = { credential = \"p\" }")
+            .replace(psk, "key = { credential = \"p\" }")
+            .replace(key, "key = { file = \"/key\" }")
             .replace(password, "password = { credential = \"p\" }"),
         EVERY_KEY
             .replace(pin, "pin = { env = \"PIN\" }")
+            .replace(psk, "key = { env = \"K\" }")
             .replace(key, "key = { env = \"KEY\" }")
             .replace(password, "password = { file = \"/p\" }"),
         with_file("credential = \"p\""),
@@ -178,6 +181,9 @@ const REQUIRED: &[(&str, &str)] = &[
     ("identity", "file = 'k'\npassphrase = { env = 'P' }"),
     ("trust", ""),
     ("journal", ""),
+    ("journal.alarm", ""),
+    ("journal.normal", ""),
+    ("journal.bulk", ""),
     ("mqtt", "dangerous_anonymous = true\nanonymous = true"),
     ("mqtt.tls", "certificate = 'c'\nkey = 'k'\nclient_ca = 'a'"),
     ("mqtt.psk", ""),

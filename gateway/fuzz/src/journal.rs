@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use fieldgate_proto::journal::{
-    Journal, JournalSettings, Output, Recovery, SECTOR, Scanned, SegmentHeader, scan_segment,
+    Journal, JournalSettings, Output, Recovery, SECTOR, Scanned, SegmentHeader, WhenFull, scan_segment,
 };
+use fieldgate_proto::link::Class;
 use fieldgate_proto::node::{Copied, RecordSource as _};
-use fieldgate_proto::time::Instant;
+use fieldgate_proto::time::{Instant, Now, WallTime};
 
 /// Reads the input as a segment, and as one whose checksums are right: the decoders alone, which is fast.
 pub fn run_scan(data: &[u8]) {
@@ -66,7 +67,7 @@ fn scan(bytes: &[u8]) {
 
 /// Makes a journal of the files, and uses it.
 fn recover(cursor: &[u8], mut files: BTreeMap<u64, Vec<u8>>) {
-    let mut recovery = Recovery::new(SETTINGS, JOURNAL);
+    let mut recovery = Recovery::new(SETTINGS, Class::Normal, JOURNAL).uplinks(&[1, 2]);
     recovery.cursor(cursor);
     for (number, bytes) in &files {
         let head = bytes.get(..2 * SECTOR).unwrap_or(bytes);
@@ -86,7 +87,10 @@ fn recover(cursor: &[u8], mut files: BTreeMap<u64, Vec<u8>>) {
     );
     execute(&mut journal, &mut files);
     read_all(&mut journal, &mut files);
-    let Ok(sequence) = journal.append(1, |body| body.extend_from_slice(b"afterwards")) else {
+    let appended = journal.append(0, WallTime::default(), |body| {
+        body.extend_from_slice(b"afterwards");
+    });
+    let Ok(sequence) = appended else {
         // Files of the largest sequences leave nothing to give out.
         return;
     };
@@ -95,8 +99,12 @@ fn recover(cursor: &[u8], mut files: BTreeMap<u64, Vec<u8>>) {
     execute(&mut journal, &mut files);
     assert_eq!(journal.committed(), sequence, "it can be written to again");
     assert_eq!(read_all(&mut journal, &mut files), sequence);
-    journal.handle_released(Instant::START, sequence);
+    for uplink in [0, 1, 2] {
+        journal.handle_confirmed(Instant::START, uplink, sequence);
+    }
+    journal.handle_timeout(Now::default());
     execute(&mut journal, &mut files);
+    assert_eq!((journal.released(), journal.gap_count()), (sequence, 0));
 }
 
 /// Reads from the first available to the last committed record; returns the last that was not lost.
@@ -111,7 +119,7 @@ fn read_all(journal: &mut Journal, files: &mut BTreeMap<u64, Vec<u8>>) -> u64 {
             journal.committed()
         );
         let mut out = Vec::new();
-        match journal.copy_records(next, BYTES_MAX, u64::from(u16::MAX), &mut out) {
+        match journal.copy_records(Class::Normal, next, BYTES_MAX, u64::from(u16::MAX), &mut out) {
             Copied::Records(count) => {
                 assert!(count > 0 && next + count - 1 <= journal.committed());
                 assert!(out.len() <= BYTES_MAX);
@@ -156,6 +164,10 @@ fn execute(journal: &mut Journal, files: &mut BTreeMap<u64, Vec<u8>>) {
             }
             Output::WriteCursor { .. } => journal.handle_cursor_written(Instant::START, Ok(())),
             Output::Delete { segment } => drop(files.remove(&segment)),
+            Output::Shrink { segment, bytes } => {
+                let file = files.get_mut(&segment).expect("it was found");
+                file.truncate(usize::try_from(bytes).expect("segments are small"));
+            }
             Output::Read { segment, offset, len } => {
                 let rest = files.get(&segment).and_then(|file| {
                     let rest = file.get(usize::try_from(offset).ok()?..)?;
@@ -163,7 +175,7 @@ fn execute(journal: &mut Journal, files: &mut BTreeMap<u64, Vec<u8>>) {
                 });
                 journal.handle_read(rest);
             }
-            Output::Committed { .. } | Output::StateChanged(_) => {}
+            Output::Committed { .. } | Output::Discarded { .. } | Output::StateChanged(_) => {}
         }
     }
 }
@@ -175,6 +187,10 @@ fn segment(number: u64, data: &[u8]) -> Vec<u8> {
         journal: JOURNAL,
         number,
         segment_bytes: SETTINGS.segment_bytes,
+        lane: 1,
+        next: 1,
+        released: 0,
+        seal: None,
     };
     let mut file = header.encode();
     for piece in data.chunks(BLOCK_FIELDS) {
@@ -223,11 +239,15 @@ fn block(file: &mut Vec<u8>, fields: &[u8; BLOCK_FIELDS]) {
     } else {
         u32::from(*lie) << 12
     };
-    let mut header = b"FGB1".to_vec();
+    let mut header = b"FGB2".to_vec();
     header.extend_from_slice(&first.to_be_bytes());
     header.extend_from_slice(&count.to_be_bytes());
     header.extend_from_slice(&payload_len.to_be_bytes());
     header.extend_from_slice(&u64::from(*released).to_be_bytes());
+    for time in [small, small + u64::from(*high), u64::from(*lie), 0, u64::MAX] {
+        header.extend_from_slice(&time.to_be_bytes());
+    }
+    header.extend_from_slice(&u32::from(*lie & 3).to_be_bytes());
     let checksum = crc32c::crc32c(&header);
     file.extend_from_slice(&header);
     file.extend_from_slice(&checksum.to_be_bytes());
@@ -235,20 +255,40 @@ fn block(file: &mut Vec<u8>, fields: &[u8; BLOCK_FIELDS]) {
     file.resize(file.len().next_multiple_of(SECTOR), 0);
 }
 
-/// Makes a cursor's file: each nine bytes of the input are a slot with a right checksum.
+/// Makes a cursor's file: each sixteen bytes of the input are a slot with a right checksum. Two of them say what was released,
+/// two each what an uplink has, and two each how long a gap is and why it is there.
 fn slots(data: &[u8]) -> Vec<u8> {
     let mut file = Vec::new();
-    for piece in data.chunks(9).take(2) {
-        let mut released = [0; 8];
-        let value = piece.get(1..).unwrap_or_default();
-        released[8 - value.len()..].copy_from_slice(value);
-        let mut slot = b"FGC1".to_vec();
+    for piece in data.chunks(16).take(2) {
+        let mut fields = [0; 16];
+        fields[..piece.len()].copy_from_slice(piece);
+        let [counter, released, sealed, uplinks, gaps @ ..] = fields;
+        let mut slot = b"FGC2".to_vec();
         slot.extend_from_slice(&JOURNAL);
-        slot.extend_from_slice(&u64::from(piece[0]).to_be_bytes());
-        slot.extend_from_slice(&released);
+        for number in [counter, released, 0, 0, 0, 0] {
+            slot.extend_from_slice(&u64::from(number).to_be_bytes());
+        }
+        let uplinks = uplinks % 10;
+        slot.push(uplinks);
+        for name in 0..uplinks {
+            slot.extend_from_slice(&u64::from(name).to_be_bytes());
+            slot.extend_from_slice(&u64::from(released.wrapping_add(name)).to_be_bytes());
+        }
+        slot.extend_from_slice(&u64::from(sealed).to_be_bytes());
+        let list: Vec<&[u8]> = gaps.chunks(2).take_while(|gap| gap[0] > 0).collect();
+        slot.push(u8::try_from(list.len()).expect("six at the most"));
+        let mut first = u64::from(released) + 1;
+        for gap in list {
+            let last = first + u64::from(gap[0]) - 1;
+            for number in [first, last, u64::from(gap[1]), u64::from(gap[0])] {
+                slot.extend_from_slice(&number.to_be_bytes());
+            }
+            slot.push(gap[1]);
+            first = last + 1;
+        }
+        slot.resize(SECTOR - 4, 0);
         let checksum = crc32c::crc32c(&slot);
         slot.extend_from_slice(&checksum.to_be_bytes());
-        slot.resize(SECTOR, 0);
         file.extend_from_slice(&slot);
     }
     file
@@ -260,6 +300,8 @@ const SETTINGS: JournalSettings = JournalSettings {
     segment_bytes: 1 << 16,
     tail_bytes_max: 4096,
     pending_bytes_max: 4096,
+    ttl: None,
+    when_full: WhenFull::DropOldest,
 };
 /// Bytes of input that describe a block.
 const BLOCK_FIELDS: usize = 24;

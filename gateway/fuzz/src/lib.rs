@@ -18,6 +18,7 @@ pub mod mqtt_packet;
 pub mod mqtt_session;
 pub mod node;
 pub mod pkcs11_uri;
+pub mod proof;
 pub mod reading;
 pub mod record;
 pub mod registrar;
@@ -32,7 +33,7 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 23] = [
     ("channel", channel::run),
     ("config", config::run),
     ("credential", credential::run),
@@ -40,11 +41,13 @@ pub const TARGETS: [Target; 21] = [
     ("identity", identity::run),
     ("journal", journal::run),
     ("journal_scan", journal::run_scan),
+    ("ledger", proof::run_ledger),
     ("link", link::run),
     ("mqtt_packet", mqtt_packet::run),
     ("mqtt_session", mqtt_session::run),
     ("node", node::run),
     ("pkcs11_uri", pkcs11_uri::run),
+    ("proof", proof::run),
     ("reading", reading::run),
     ("record", record::run),
     ("registrar", registrar::run),

@@ -146,6 +146,13 @@ pub enum Task {
         /// Its name.
         name: String,
     },
+    /// Cut a file off: [`Directory::shrink`].
+    Shrink {
+        /// Its name.
+        name: String,
+        /// Bytes that stay.
+        length: u64,
+    },
     /// List the files: [`Directory::list`].
     List,
 }
@@ -159,6 +166,8 @@ pub enum Outcome {
     Opened(FileRef),
     /// The file is gone, for good.
     Deleted,
+    /// The file is not longer than it should be.
+    Shrunk,
     /// The bytes are on stable storage. Here they are, to be used again.
     Written(Vec<u8>),
     /// The bytes read; fewer than asked for if the file ends there.
@@ -178,32 +187,49 @@ pub struct Reply {
     pub result: Result<Outcome, StorageError>,
 }
 
-/// A thread that works in one [`Directory`], one task after the other, in order.
+/// A task for the thread.
+#[derive(Debug)]
+struct Order {
+    token: u64,
+    /// Place of the directory among those the thread was given.
+    directory: usize,
+    task: Task,
+}
+
+/// A thread that works in some [`Directory`]s, one task after the other, in order.
 ///
 /// Dropping it lets the thread finish what it was given, and waits for that.
 #[derive(Debug)]
 pub struct Storage {
     /// `None` only while it is dropped.
-    tasks: Option<SyncSender<(u64, Task)>>,
+    tasks: Option<SyncSender<Order>>,
+    /// How many directories there are.
+    directories: usize,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Storage {
-    /// Starts the thread. At most `capacity` tasks wait; replies go to the mailbox, whose `waker` is used for each.
+    /// Starts the thread for `directories`, which tasks name by their place. At most `capacity` tasks wait; replies go to the
+    /// mailbox, whose `waker` is used for each.
     ///
     /// # Errors
     /// The thread cannot be made.
     pub fn spawn(
-        directory: Directory,
+        directories: Vec<Directory>,
         waker: Waker,
         capacity: usize,
     ) -> io::Result<(Self, MailReceiver<Reply>)> {
         let capacity = capacity.max(1);
-        let (tasks, inbox) = sync_channel::<(u64, Task)>(capacity);
+        let count = directories.len();
+        let (tasks, inbox) = sync_channel::<Order>(capacity);
         let (replies, receiver): (MailSender<Reply>, _) = mailbox(capacity, waker);
         let thread = thread::spawn("fg-storage", None, move || {
-            for (token, task) in inbox {
-                let result = execute(&directory, task);
+            for order in inbox {
+                let token = order.token;
+                let Some(directory) = directories.get(order.directory) else {
+                    continue;
+                };
+                let result = execute(directory, order.task);
                 // Waits if the replies are not taken. If nobody will, the work is still done.
                 let _ = replies.send(Reply { token, result });
             }
@@ -211,22 +237,28 @@ impl Storage {
         Ok((
             Self {
                 tasks: Some(tasks),
+                directories: count,
                 thread: Some(thread),
             },
             receiver,
         ))
     }
 
-    /// Hands a task to the thread; `token` comes back with the reply.
+    /// Hands a task in a directory to the thread; `token` comes back with the reply.
     ///
     /// # Errors
-    /// Gives the task back when too many wait.
-    pub fn submit(&self, token: u64, task: Task) -> Result<(), Task> {
-        let Some(tasks) = &self.tasks else {
+    /// Gives the task back when too many wait, or there is no such directory.
+    pub fn submit(&self, token: u64, directory: usize, task: Task) -> Result<(), Task> {
+        let Some(tasks) = self.tasks.as_ref().filter(|_| directory < self.directories) else {
             return Err(task);
         };
-        tasks.try_send((token, task)).map_err(|error| match error {
-            TrySendError::Full((_, task)) | TrySendError::Disconnected((_, task)) => task,
+        let order = Order {
+            token,
+            directory,
+            task,
+        };
+        tasks.try_send(order).map_err(|error| match error {
+            TrySendError::Full(order) | TrySendError::Disconnected(order) => order.task,
         })
     }
 }
@@ -253,6 +285,7 @@ fn execute(directory: &Directory, task: Task) -> Result<Outcome, StorageError> {
             .map(|()| Outcome::Written(bytes)),
         Task::Read { name, offset, length } => directory.read(&name, offset, length).map(Outcome::Read),
         Task::Quarantine { name } => directory.quarantine(&name).map(Outcome::Quarantined),
+        Task::Shrink { name, length } => directory.shrink(&name, length).map(|()| Outcome::Shrunk),
         Task::List => directory.list().map(Outcome::Listed),
     }
 }

@@ -16,6 +16,7 @@ mod connection;
 mod incoming;
 mod neighbour;
 mod output;
+mod proving;
 mod settings;
 mod trust;
 mod uplink;
@@ -23,7 +24,7 @@ mod uplink;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use access::{Access, AccessPolicy, ChannelFacts, Verdict};
-pub use collect::{SourceIndex, SourceInfo, SourceView};
+pub use collect::{SourceIndex, SourceInfo, SourceView, Trouble};
 pub use connection::ConnectionView;
 pub use neighbour::{NeighbourState, NeighbourView};
 pub use output::{Event, Output};
@@ -33,10 +34,10 @@ pub use uplink::{UplinkState, UplinkView};
 
 use crate::{
     channel::{ChannelId, Channels, ChannelsStats, CloseCode, LocalIdentity, PathId},
-    delivery::Batch,
+    delivery::{Batch, Lost, LostReason, ShownKey},
     entropy::Entropy,
     identity::Identifier,
-    link::LinkSettings,
+    link::{Class, LinkSettings},
     route::{FlowId, LinkId, LinkWriter, Router, RouterStats},
     time::{Instant, Now},
     trust::Trust,
@@ -61,6 +62,18 @@ pub trait ReadingSink {
     ///
     /// Returns `false` if it holds too much already; the node then asks for them again later.
     fn accept(&mut self, source: &SourceInfo, batch: Batch<'_>) -> bool;
+
+    /// Takes the news that readings of a source that follow what it took before cannot be had any more. It is confirmed like
+    /// readings, by its last sequence.
+    ///
+    /// Returns `false` if it holds too much already; the node then asks for the news again later.
+    fn gap(&mut self, source: &SourceInfo, lost: &Lost) -> bool;
+
+    /// Learns the key with which a gateway seals batches from now on; batches sealed with the one before may still come. Nobody
+    /// has verified it. Who keeps no proofs does nothing.
+    fn seal_key(&mut self, gateway: &Identifier, key: ShownKey<'_>) {
+        let _ = (gateway, key);
+    }
 }
 
 /// What a node without a collector does with readings.
@@ -71,13 +84,24 @@ impl ReadingSink for NoSink {
     fn accept(&mut self, _source: &SourceInfo, _batch: Batch<'_>) -> bool {
         false
     }
+
+    fn gap(&mut self, _source: &SourceInfo, _lost: &Lost) -> bool {
+        false
+    }
 }
 
 /// The journal as uplinks see it.
 pub trait RecordSource {
-    /// Copies records from `from` on in the form of a Batch frame (PROTOCOL.md §8) to the end of `out`: at most `bytes_max`
-    /// bytes and `count_max` records.
-    fn copy_records(&mut self, from: u64, bytes_max: usize, count_max: u64, out: &mut Vec<u8>) -> Copied;
+    /// Copies records of a lane from `from` on in the form of a Batch frame (PROTOCOL.md §8) to the end of `out`: at most
+    /// `bytes_max` bytes and `count_max` records.
+    fn copy_records(
+        &mut self,
+        lane: Class,
+        from: u64,
+        bytes_max: usize,
+        count_max: u64,
+        out: &mut Vec<u8>,
+    ) -> Copied;
 }
 
 /// What [`RecordSource::copy_records`] did.
@@ -92,7 +116,9 @@ pub enum Copied {
         /// The last sequence that is lost.
         last: u64,
         /// Why.
-        reason: crate::delivery::LostReason,
+        reason: LostReason,
+        /// Their earliest and latest capture time in milliseconds since 1970, where that is known.
+        captured: Option<(u64, u64)>,
     },
 }
 
@@ -105,9 +131,9 @@ enum Use {
     Uplink { uplink: usize },
     /// From a node to this relay's registrar, straight over a link.
     Member { link: LinkId },
-    /// From a gateway to this collector; the source is known once the journal was offered. `order` grows with each channel
-    /// that is established.
-    Gateway { source: Option<SourceIndex>, order: u64 },
+    /// From a gateway to this collector; its place is known once a lane was offered. `order` grows with each channel that is
+    /// established.
+    Gateway { gateway: Option<usize>, order: u64 },
     /// From this node to its authority.
     Authority,
     /// From a node to this authority.
@@ -167,6 +193,7 @@ pub struct Node {
     neighbours: Vec<neighbour::Neighbour>,
     uplinks: Vec<uplink::Uplink>,
     collector: Option<collect::Collector>,
+    proving: proving::Proving,
     accesses: access::Accesses,
     /// Peers of channels, from the end of the handshake on.
     known: BTreeMap<ChannelId, access::Known>,
@@ -231,6 +258,7 @@ impl Node {
                 .map(|settings| uplink::Uplink::new(now.instant, settings))
                 .collect(),
             collector: settings.collect.map(collect::Collector::new),
+            proving: proving::Proving::default(),
             accesses: access::Accesses::new(settings.access),
             known: BTreeMap::new(),
             trust: None,
@@ -343,11 +371,22 @@ impl Node {
         // A flow that is gone was or will be reported; the channel repeats what matters over the next.
         let _ = self
             .router
-            .send(now.instant, flow, crate::link::Class::Normal, message, &mut links);
+            .send(now.instant, flow, Class::Normal, message, &mut links);
     }
 
     /// Seals `frames` as one record of `channel` and appends it to the link of its flow.
     fn send_frames(&mut self, now: Now, channel: ChannelId, frames: &[u8], wire: &mut dyn Wire) {
+        self.send_frames_of(now, (channel, Class::Normal), frames, wire);
+    }
+
+    /// The same, in a class.
+    fn send_frames_of(
+        &mut self,
+        now: Now,
+        (channel, class): (ChannelId, Class),
+        frames: &[u8],
+        wire: &mut dyn Wire,
+    ) {
         let Some(entry) = self.by_channel.get(&channel).copied() else {
             return;
         };
@@ -359,10 +398,7 @@ impl Node {
             return;
         };
         let Some(out) = links.buffer(link) else { return };
-        let Ok(mark) = self
-            .router
-            .begin(now.instant, entry.flow, crate::link::Class::Normal, out)
-        else {
+        let Ok(mark) = self.router.begin(now.instant, entry.flow, class, out) else {
             return;
         };
         let sealed = self.channels.begin(channel, out).and_then(|start| {

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fieldgate_proto::{
     channel::ChannelId,
+    delivery::PerLane,
+    link::Class,
     node::{
         Access, AuthorityAnswer, AuthorityRequest, ConnectionKey, Event, NoSink, Node, NodeSettings, Output,
         RecordSource, SourceIndex, Verdict, Wire,
@@ -172,14 +174,10 @@ impl Host {
         let mut sink = None;
         match &mut self.role {
             Role::Gateway(files) => {
-                let mut fresh_id = [0; 16];
-                fieldgate_proto::entropy::Entropy::fill(&mut self.dice, &mut fresh_id);
-                let identity = (self.member.identifier(), fresh_id);
-                let host = JournalHost::recover(files, scenario.journal, identity, model);
-                for uplink in &mut settings.uplinks {
-                    uplink.journal = *host.journal.id();
-                    uplink.first = host.journal.first_available();
-                    uplink.available = host.journal.committed();
+                let identity = (self.member.identifier(), settings.uplinks.len(), &mut self.dice);
+                let host = JournalHost::recover(files, &scenario.journal, identity, model);
+                for (index, uplink) in settings.uplinks.iter_mut().enumerate() {
+                    uplink.lanes = host.lane_settings(index);
                 }
                 journal = Some(host);
             }
@@ -187,7 +185,7 @@ impl Host {
                 if let Some(collect) = &mut settings.collect {
                     collect.positions = store.clone();
                 }
-                model.collector_started();
+                model.collector_started(self.number);
                 sink = Some(Sink::new(scenario.sink.clone()));
             }
             Role::Authority(authority) => authority.start(&mut self.member, &mut self.dice, true_secs(at)),
@@ -239,7 +237,11 @@ impl Host {
         let (node, buffers) = (&mut machine.node, &mut machine.buffers);
         match &mut machine.sink {
             Some(sink) => {
-                let mut port = SinkPort { sink, model };
+                let mut port = SinkPort {
+                    sink,
+                    collector: self.number,
+                    model,
+                };
                 node.handle_verdict(now, &mut self.dice, attempt, verdict, buffers, &mut port);
             }
             None => node.handle_verdict(now, &mut self.dice, attempt, verdict, buffers, &mut NoSink),
@@ -348,7 +350,11 @@ impl Host {
         let (node, buffers) = (&mut machine.node, &mut machine.buffers);
         match (&self.role, &mut machine.sink) {
             (Role::Collector(_), Some(sink)) => {
-                let mut port = SinkPort { sink, model };
+                let mut port = SinkPort {
+                    sink,
+                    collector: self.number,
+                    model,
+                };
                 node.handle_bytes(now, &mut self.dice, key, bytes, buffers, &mut port);
             }
             (Role::Impostor, _) => {
@@ -362,12 +368,7 @@ impl Host {
     /// Takes the sink's word for a source.
     pub(crate) fn handle_confirmed(&mut self, source: SourceIndex, up_to: u64) {
         let Some(machine) = &mut self.machine else { return };
-        let Some(sink) = &mut machine.sink else { return };
-        sink.confirmed();
         machine.node.handle_sinks_committed(source, up_to);
-        if sink.is_idle() {
-            machine.node.handle_sinks_idle();
-        }
     }
 
     /// Does what is due and what waits, until the next deadline lies ahead.
@@ -420,23 +421,25 @@ impl Host {
             && sink.told_accepting != sink.accepts()
         {
             sink.told_accepting = sink.accepts();
-            node.set_sinks_accepting(sink.told_accepting);
+            for lane in Class::ALL {
+                node.set_sinks_accepting(lane, sink.told_accepting);
+            }
         }
-        drain(node, now.instant, journal.as_mut(), model, wishes);
+        drain(node, now.instant, (self.number, journal.as_mut()), model, wishes);
         match (&mut self.role, journal) {
             (Role::Gateway(files), Some(journal)) => {
                 run_journal(node, now, journal, files, model);
                 node.flush(now, &mut self.dice, buffers, Some(&mut journal.journal));
-                drain(node, now.instant, Some(journal), model, wishes);
+                drain(node, now.instant, (self.number, Some(journal)), model, wishes);
                 run_journal(node, now, journal, files, model);
             }
             (Role::Impostor, _) => {
                 node.flush(now, &mut self.dice, buffers, Some(&mut Forged));
-                drain(node, now.instant, None, model, wishes);
+                drain(node, now.instant, (self.number, None), model, wishes);
             }
             _ => {
                 node.flush(now, &mut self.dice, buffers, None);
-                drain(node, now.instant, None, model, wishes);
+                drain(node, now.instant, (self.number, None), model, wishes);
             }
         }
     }
@@ -473,8 +476,10 @@ impl Host {
             hosts,
         ));
         if let (Role::Gateway(files), Some(journal)) = (&self.role, &machine.journal) {
-            let on_disk = files.disk.bytes();
-            model.note(model::check_journal(&self.name, &journal.journal, on_disk));
+            for (lane, journal) in journal.journal.iter() {
+                let on_disk = files.disk.bytes(lane);
+                model.note(model::check_journal(&self.name, journal, on_disk));
+            }
         }
     }
 
@@ -511,12 +516,17 @@ impl Host {
         }
         if let Some(journal) = &machine.journal {
             report.refused += journal.refused;
+            report.discarded += journal.discarded;
         }
     }
 
-    /// Returns the key of the journal, if the host is a running gateway.
-    pub(crate) fn journal_key(&self) -> Option<SourceKey> {
-        self.machine.as_ref()?.journal.as_ref().map(|journal| journal.key)
+    /// Returns the keys of the lanes, if the host is a running gateway.
+    pub(crate) fn journal_keys(&self) -> Option<PerLane<SourceKey>> {
+        self.machine
+            .as_ref()?
+            .journal
+            .as_ref()
+            .map(|journal| journal.keys)
     }
 }
 
@@ -534,8 +544,12 @@ fn run_journal(
     files: &mut GatewayDisk,
     model: &mut Model,
 ) {
-    if let Some(committed) = journal.execute(now.instant, files, model) {
-        node.handle_available(now, journal.journal.first_available(), committed);
+    let committed = journal.execute(now, files, model);
+    for (lane, committed) in committed.iter() {
+        if let Some(committed) = committed {
+            let first = journal.journal.lane(lane).first_available();
+            node.handle_available(now, lane, first, *committed);
+        }
     }
 }
 
@@ -543,7 +557,7 @@ fn run_journal(
 fn drain(
     node: &mut Node,
     now: Instant,
-    mut journal: Option<&mut JournalHost>,
+    (host, mut journal): (usize, Option<&mut JournalHost>),
     model: &mut Model,
     wishes: &mut Wishes,
 ) {
@@ -551,14 +565,14 @@ fn drain(
         match output {
             Output::Dial { neighbour } => wishes.dials.push(neighbour),
             Output::CloseConnection { connection } => wishes.closes.push(connection),
-            Output::Released { up_to } => {
+            Output::Released { uplink, lane, up_to } => {
                 if let Some(journal) = &mut journal {
-                    model.released(journal.key, up_to);
-                    journal.journal.handle_released(now, up_to);
+                    model.released(uplink, journal.keys[lane], up_to);
+                    journal.journal.handle_released(now, lane, uplink, up_to);
                 }
             }
             Output::Event(event) => {
-                check_event(node, &event, model);
+                check_event(host, &event, model);
                 wishes.events.push(event);
             }
             Output::Authorise(access) => wishes.accesses.push(*access),
@@ -573,15 +587,24 @@ fn drain(
 }
 
 /// Compares what an operator would be told with what can have happened.
-fn check_event(node: &Node, event: &Event, model: &mut Model) {
-    if let Event::SetBack { committed, .. } = event {
-        model.set_back(&format!("collector has {committed}"));
+fn check_event(host: usize, event: &Event, model: &mut Model) {
+    if let Event::SetBack { lane, committed, .. } = event {
+        model.set_back(&format!("collector has {committed} of {}", lane.name()));
     } else if let Event::SourceSetBack { source } = event {
         model.set_back(&format!("source {}", source.0));
-    } else if let Event::ReadingsMissing { source, first, last } = event
-        && let Some(view) = node.sources().find(|view| view.info.index == *source)
+    } else if let Event::Forgotten {
+        confirmed, received, ..
+    } = event
     {
-        model.missing((view.info.gateway, view.info.journal), *first, *last);
+        model.forgotten(host, *confirmed, *received);
+    } else if let Event::CollectorSetBack {
+        uplink,
+        confirmed,
+        committed,
+        ..
+    } = event
+    {
+        model.told_of_restore(*uplink, *confirmed, *committed);
     }
 }
 
@@ -591,6 +614,7 @@ struct Forged;
 impl RecordSource for Forged {
     fn copy_records(
         &mut self,
+        _lane: Class,
         _from: u64,
         _bytes_max: usize,
         _count_max: u64,

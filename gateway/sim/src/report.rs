@@ -19,8 +19,16 @@ pub struct Report {
     pub refused: u64,
     /// Readings that reached the sink's store, those nobody was promised included.
     pub delivered: u64,
-    /// Sequences that damage to a disk excused from arriving, and that did not.
-    pub excused: u64,
+    /// Readings in gap records of the first collector's store.
+    pub lost: u64,
+    /// Readings in gap records of all collectors, by reason.
+    pub lost_by: BTreeMap<&'static str, u64>,
+    /// Readings that journals discarded before every collector had them.
+    pub discarded: u64,
+    /// Collectors restored from backups, and how often somebody noticed, lane by lane.
+    pub restored: u64,
+    /// See `restored`.
+    pub restores_noticed: u64,
     /// Starts after a stop: of gateways, relays, collectors.
     pub restarts: [u64; 3],
     /// Connections cut with both ends running.
@@ -132,7 +140,13 @@ impl Report {
         self.acknowledged += other.acknowledged;
         self.refused += other.refused;
         self.delivered += other.delivered;
-        self.excused += other.excused;
+        self.lost += other.lost;
+        for (reason, count) in &other.lost_by {
+            *self.lost_by.entry(reason).or_default() += count;
+        }
+        self.discarded += other.discarded;
+        self.restored += other.restored;
+        self.restores_noticed += other.restores_noticed;
         let restarts = self.restarts.iter_mut().zip(other.restarts);
         let refused = self.records_refused.iter_mut().zip(other.records_refused);
         restarts.chain(refused).for_each(|(sum, part)| *sum += part);

@@ -6,7 +6,9 @@ use std::{ops::Range, time::Duration};
 
 use fieldgate_proto::{
     channel::{ChannelSettings, Padding, PqPolicy, RekeySettings, SuiteOrder},
-    journal::JournalSettings,
+    delivery::PerLane,
+    journal::{JournalSettings, WhenFull},
+    link::Class,
     time::{ClockQuality, WallTime},
 };
 
@@ -29,13 +31,15 @@ pub const SETTLE_MAX_TRUSTING: Duration = Duration::from_secs(1_800);
 
 /// A network, what devices do, and what goes wrong.
 ///
-/// Hosts are numbered: gateways from 0, then relays, then the collector, then the authority and the impostor if there are any.
+/// Hosts are numbered: gateways from 0, then relays, then collectors, then the authority and the impostor if there are any.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// Where everything random comes from that is not said below.
     pub seed: u64,
     /// Gateways, 1 to 3.
     pub gateways: usize,
+    /// Collectors that every gateway delivers to, 1 or 2.
+    pub collectors: usize,
     /// Relays, 0 to 3; without one, `direct` has to be set.
     pub relays: usize,
     /// Whether gateways can dial the collector as well, as their last way.
@@ -50,8 +54,8 @@ pub struct Scenario {
     pub bytes_per_sec: Range<u64>,
     /// What devices do.
     pub devices: Devices,
-    /// Bounds of the gateways' journals.
-    pub journal: JournalSettings,
+    /// Bounds and policies of the lanes of the gateways' journals.
+    pub journal: PerLane<JournalSettings>,
     /// Time of a disk operation, in milliseconds.
     pub disk_millis: Range<u64>,
     /// What the collector's sink is like.
@@ -85,6 +89,26 @@ pub struct Devices {
     pub long_one_in: u64,
     /// Bytes of payload of long readings.
     pub payload_long: u64,
+    /// How many of them are of each class.
+    pub classes: Classes,
+}
+
+/// Weights of the classes, alarms first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classes(pub [u64; 3]);
+
+impl Classes {
+    pub(crate) fn pick(self, dice: &mut Dice) -> Class {
+        let [alarm, normal, bulk] = self.0;
+        let drawn = dice.below(alarm + normal + bulk);
+        if drawn < alarm {
+            Class::Alarm
+        } else if drawn < alarm + normal {
+            Class::Normal
+        } else {
+            Class::Bulk
+        }
+    }
 }
 
 /// The collector's sink.
@@ -174,6 +198,15 @@ pub enum Fault {
         /// Which host.
         host: usize,
     },
+    /// A collector stops, and starts with the store of a backup.
+    Restore {
+        /// Which collector.
+        host: usize,
+        /// How old the backup is.
+        age: Duration,
+        /// For how long it is away.
+        lasting: Duration,
+    },
     /// A host's clock is days wrong and it believes it.
     WrongClock {
         /// Which host.
@@ -225,6 +258,7 @@ impl Scenario {
         Self {
             seed,
             gateways: 1,
+            collectors: 1,
             relays: 1,
             direct: false,
             direct_first: false,
@@ -237,13 +271,18 @@ impl Scenario {
                 payload: 20..200,
                 long_one_in: 0,
                 payload_long: 0,
+                classes: Classes([1, 1, 1]),
             },
-            journal: JournalSettings {
-                bytes_max: 8 * SEGMENT_BYTES,
-                segment_bytes: SEGMENT_BYTES,
-                tail_bytes_max: 16 << 10,
-                pending_bytes_max: 16 << 10,
-            },
+            journal: PerLane(
+                [JournalSettings {
+                    bytes_max: 8 * SEGMENT_BYTES,
+                    segment_bytes: SEGMENT_BYTES,
+                    tail_bytes_max: 16 << 10,
+                    pending_bytes_max: 16 << 10,
+                    ttl: None,
+                    when_full: WhenFull::Refuse,
+                }; 3],
+            ),
             disk_millis: 1..8,
             sink: SinkPlan {
                 store_millis: 1..20,
@@ -285,6 +324,7 @@ impl Scenario {
         let mut dice = Dice::new(seed ^ 0x6669_656c_6467_6174);
         let mut scenario = Self::quiet(seed);
         scenario.gateways = dice.pick(&[1, 1, 2, 3]);
+        scenario.collectors = dice.pick(&[1, 1, 1, 2]);
         scenario.relays = dice.pick(&[1, 1, 2, 3]);
         scenario.direct = dice.one_in(4);
         scenario.direct_first = scenario.direct && dice.one_in(2);
@@ -304,16 +344,22 @@ impl Scenario {
         self.gateways
     }
 
-    /// Returns the number of the collector.
+    /// Returns the number of the first collector.
     #[must_use]
     pub const fn collector(&self) -> usize {
         self.gateways + self.relays
     }
 
+    /// Returns the numbers of all collectors, in the order of the gateways' uplinks.
+    #[must_use]
+    pub const fn all_collectors(&self) -> Range<usize> {
+        self.collector()..self.collector() + self.collectors
+    }
+
     /// Returns how many hosts there are without authority and impostor.
     #[must_use]
     pub const fn hosts(&self) -> usize {
-        self.collector() + 1
+        self.collector() + self.collectors
     }
 
     /// Returns the number of the authority, if there is one.
@@ -373,13 +419,22 @@ impl Scenario {
             },
             _ => self.devices.clone(),
         };
-        if self.devices.long_one_in > 0 {
-            self.journal.segment_bytes = 2 * SEGMENT_BYTES;
-            self.journal.bytes_max = 12 * SEGMENT_BYTES;
-        }
-        if dice.one_in(4) {
-            // Full soon.
-            self.journal.bytes_max = 3 * self.journal.segment_bytes;
+        self.devices.classes = dice.pick(&[Classes([1, 1, 1]), Classes([1, 20, 4]), Classes([8, 1, 1])]);
+        for lane in &mut self.journal.0 {
+            if self.devices.long_one_in > 0 {
+                lane.segment_bytes = 2 * SEGMENT_BYTES;
+                lane.bytes_max = 12 * SEGMENT_BYTES;
+            }
+            if dice.one_in(4) {
+                // Full soon.
+                lane.bytes_max = 3 * lane.segment_bytes;
+            }
+            if dice.one_in(3) {
+                lane.when_full = WhenFull::DropOldest;
+            }
+            if dice.one_in(5) {
+                lane.ttl = Some(Duration::from_secs(dice.between(5, 60)));
+            }
         }
         self.sink = SinkPlan {
             store_millis: dice.pick(&[0..1, 1..20, 20..300]),
@@ -445,11 +500,12 @@ impl Scenario {
     fn draw_fault(&self, dice: &mut Dice, kind: u64) -> Fault {
         let host = dice.index(self.hosts());
         let gateway = dice.index(self.gateways);
+        let collector = self.collector() + dice.index(self.collectors);
         let lasting = dice.millis(1, 20_000);
         let long = dice.millis(1000, 70_000);
         let between = (
             self.first_relay() + dice.index(self.relays),
-            dice.pick(&[gateway, self.collector()]),
+            dice.pick(&[gateway, collector]),
         );
         match kind {
             0 => Fault::Stop {
@@ -463,7 +519,7 @@ impl Scenario {
                 how: dice.pick(&[Stop::Kill, Stop::PowerCut]),
             },
             2 => Fault::Stop {
-                host: self.collector(),
+                host: collector,
                 lasting,
                 how: dice.pick(&[Stop::Kill, Stop::PowerCut]),
             },
@@ -480,6 +536,11 @@ impl Scenario {
             6 => Fault::Rot { host: gateway },
             7 => Fault::SinkStops { lasting: long },
             8 => Fault::Renew { host },
+            9 => Fault::Restore {
+                host: collector,
+                age: dice.millis(500, 20_000),
+                lasting,
+            },
             _ => Fault::WrongClock { host, lasting: long },
         }
     }
@@ -510,6 +571,6 @@ impl Scenario {
 }
 
 /// Kinds of faults that [`Scenario::draw_fault`] knows.
-const FAULT_KINDS: u64 = 10;
+const FAULT_KINDS: u64 = 11;
 /// Small, so that a journal of some hundred readings has several.
 const SEGMENT_BYTES: u64 = 64 << 10;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fieldgate_proto::{
-    delivery::{Batch, JournalId},
+    delivery::{Batch, JournalId, Lost},
     identity::Identifier,
     node::{ReadingSink, SourceIndex, SourceInfo},
 };
@@ -31,8 +31,6 @@ pub(crate) struct Sink {
     plan: SinkPlan,
     taken: VecDeque<Taken>,
     held_bytes: usize,
-    /// Stored, and not said yet.
-    unconfirmed: u64,
     /// It takes and stores nothing.
     pub(crate) stopped: bool,
     /// An end of storing is scheduled.
@@ -48,7 +46,6 @@ impl Sink {
             plan,
             taken: VecDeque::new(),
             held_bytes: 0,
-            unconfirmed: 0,
             stopped: false,
             storing: false,
             told_accepting: true,
@@ -65,17 +62,12 @@ impl Sink {
         !self.stopped && !self.taken.is_empty()
     }
 
-    /// Returns whether nothing that it took is unconfirmed.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.taken.is_empty() && self.unconfirmed == 0
-    }
-
     /// Stores the oldest batches, and returns what is to be confirmed: source and last sequence.
     pub(crate) fn store(
         &mut self,
         batches: u64,
         store: &mut Store,
-        model: &mut Model,
+        (collector, model): (usize, &mut Model),
     ) -> BTreeMap<SourceIndex, u64> {
         let mut confirmations = BTreeMap::new();
         for _ in 0..batches.min(self.plan.batches_at_once) {
@@ -84,16 +76,10 @@ impl Sink {
             };
             self.held_bytes -= taken.bytes;
             store.insert(taken.key, taken.last);
-            model.stored(taken.key, taken.last);
+            model.stored(collector, taken.key, taken.last);
             confirmations.insert(taken.source, taken.last);
         }
-        self.unconfirmed += confirmations.len() as u64;
         confirmations
-    }
-
-    /// Notes that a confirmation was given to the node.
-    pub(crate) const fn confirmed(&mut self) {
-        self.unconfirmed -= 1;
     }
 
     /// Returns the plan.
@@ -105,7 +91,21 @@ impl Sink {
 /// The sink as the node sees it during one call.
 pub(crate) struct SinkPort<'a> {
     pub(crate) sink: &'a mut Sink,
+    /// Number of the collector's host.
+    pub(crate) collector: usize,
     pub(crate) model: &'a mut Model,
+}
+
+impl SinkPort<'_> {
+    fn take(&mut self, source: &SourceInfo, last: u64, bytes: usize) {
+        self.sink.held_bytes += bytes;
+        self.sink.taken.push_back(Taken {
+            source: source.index,
+            key: (source.gateway, source.journal),
+            last,
+            bytes,
+        });
+    }
 }
 
 impl ReadingSink for SinkPort<'_> {
@@ -115,15 +115,19 @@ impl ReadingSink for SinkPort<'_> {
             return false;
         }
         let key = (source.gateway, source.journal);
-        self.model.handed(key, &batch);
-        let bytes = batch.readings.len();
-        self.sink.held_bytes += bytes;
-        self.sink.taken.push_back(Taken {
-            source: source.index,
-            key,
-            last: batch.first + batch.count - 1,
-            bytes,
-        });
+        self.model.handed(self.collector, key, &batch);
+        self.take(source, batch.first + batch.count - 1, batch.readings.len());
+        true
+    }
+
+    fn gap(&mut self, source: &SourceInfo, lost: &Lost) -> bool {
+        if !self.sink.accepts() {
+            self.sink.held_back += 1;
+            return false;
+        }
+        let key = (source.gateway, source.journal);
+        self.model.gap(self.collector, key, lost);
+        self.take(source, lost.last, GAP_BYTES);
         true
     }
 }
@@ -133,7 +137,15 @@ pub(crate) struct ForbiddenSink<'a>(pub(crate) &'a mut Model);
 
 impl ReadingSink for ForbiddenSink<'_> {
     fn accept(&mut self, source: &SourceInfo, batch: Batch<'_>) -> bool {
-        self.0.reached_impostor(source, &batch);
+        self.0.reached_impostor(source, batch.count);
+        false
+    }
+
+    fn gap(&mut self, source: &SourceInfo, lost: &Lost) -> bool {
+        self.0.reached_impostor(source, lost.count());
         false
     }
 }
+
+/// What a gap record takes.
+const GAP_BYTES: usize = 100;

@@ -19,12 +19,13 @@ use fieldgate_proto::{
 use crate::{
     attacker::Attacker,
     dice::Dice,
-    disk::Lane,
+    disk::Hand,
     host::{Host, Role, Wishes},
     model::{Broken, Model, Violation, ensure},
     pipe::{Pipe, Side},
     report::{Report, Trace},
     scenario::{Scenario, Stop},
+    sink::Store,
 };
 
 /// Something that happens at a moment.
@@ -43,11 +44,12 @@ enum Event {
         neighbour: usize,
     },
     /// The end of a disk operation.
-    DiskDone { host: usize, life: u32, lane: Lane },
+    DiskDone { host: usize, life: u32, hand: Hand },
     /// The sink has put some of what it took into its store.
-    SinkStores { life: u32 },
+    SinkStores { host: usize, life: u32 },
     /// The sink says so.
     SinkConfirms {
+        host: usize,
         life: u32,
         source: SourceIndex,
         up_to: u64,
@@ -90,6 +92,8 @@ enum Event {
     Revoke { gateway: usize, revoked: bool },
     /// A host comes back with what it had kept long before.
     RollBack { host: usize },
+    /// Somebody copies the store of a collector.
+    BackUp { host: usize },
     /// Everything works from now on.
     Heal,
 }
@@ -121,6 +125,8 @@ pub(crate) struct World<'a, 't> {
     down: BTreeSet<usize>,
     /// Gateways that will stop in the middle of their next write.
     doomed: BTreeMap<usize, (Stop, Duration)>,
+    /// Copies of collectors' stores.
+    backups: BTreeMap<usize, Store>,
     model: Model,
     report: Report,
     healed_at: Option<u64>,
@@ -194,9 +200,15 @@ impl World<'_, '_> {
                 life,
                 neighbour,
             } => self.dialled(host, life, neighbour),
-            Event::DiskDone { host, life, lane } => self.disk_done(host, life, lane),
-            Event::SinkStores { life } => self.sink_stores(life),
-            Event::SinkConfirms { life, source, up_to } => self.sink_confirms(life, source, up_to),
+            Event::DiskDone { host, life, hand } => self.disk_done(host, life, hand),
+            Event::SinkStores { host, life } => self.sink_stores(host, life),
+            Event::SinkConfirms {
+                host,
+                life,
+                source,
+                up_to,
+            } => self.sink_confirms(host, life, source, up_to),
+            Event::BackUp { host } => self.back_up(host),
             Event::Publish { gateway } => self.publish(gateway),
             Event::Begin { fault } => self.begin_fault(fault),
             Event::End { fault } => self.end_fault(fault),
@@ -278,20 +290,20 @@ impl World<'_, '_> {
         let Some(journal) = machine.and_then(|machine| machine.journal.as_mut()) else {
             return;
         };
-        for lane in std::mem::take(&mut journal.begun) {
+        for hand in std::mem::take(&mut journal.begun) {
             let mut takes = self.dice.millis(millis.start, millis.end);
             if slow {
                 takes += Duration::from_secs(1);
             }
-            let at = match lane {
-                Lane::Write => self.now + nanos(takes),
-                Lane::Storage => {
+            let at = match hand {
+                Hand::Write(_) => self.now + nanos(takes),
+                Hand::Storage => {
                     let busy_until = self.disk_busy_until.entry(index).or_default();
                     *busy_until = self.now.max(*busy_until) + nanos(takes);
                     *busy_until
                 }
             };
-            if lane == Lane::Write
+            if matches!(hand, Hand::Write(_))
                 && let Some((how, lasting)) = self.doomed.remove(&index)
             {
                 let stop = Event::Stop {
@@ -307,13 +319,13 @@ impl World<'_, '_> {
                 Event::DiskDone {
                     host: index,
                     life,
-                    lane,
+                    hand,
                 },
             );
         }
     }
 
-    fn disk_done(&mut self, index: usize, life: u32, lane: Lane) {
+    fn disk_done(&mut self, index: usize, life: u32, hand: Hand) {
         let now = self.now;
         let Some(host) = self.hosts.get_mut(index).filter(|host| host.life == life) else {
             return;
@@ -326,8 +338,7 @@ impl World<'_, '_> {
         let Some(journal) = machine.and_then(|machine| machine.journal.as_mut()) else {
             return;
         };
-        let done = files.disk.end(lane, &mut self.dice);
-        journal.handle_done(instant, done);
+        journal.handle_done(instant, files.disk.end(hand, &mut self.dice));
         self.turn(index);
     }
 
@@ -340,11 +351,10 @@ impl World<'_, '_> {
         sink.storing = true;
         let range = sink.plan().store_millis.clone();
         let takes = self.dice.millis(range.start, range.end);
-        self.schedule(takes, Event::SinkStores { life });
+        self.schedule(takes, Event::SinkStores { host: index, life });
     }
 
-    fn sink_stores(&mut self, life: u32) {
-        let index = self.scenario.collector();
+    fn sink_stores(&mut self, index: usize, life: u32) {
         let batches = self.dice.between(1, 8);
         let Some(host) = self.hosts.get_mut(index).filter(|host| host.life == life) else {
             return;
@@ -360,17 +370,22 @@ impl World<'_, '_> {
             return;
         }
         let range = sink.plan().confirm_millis.clone();
-        let confirmations = sink.store(batches, store, &mut self.model);
+        let confirmations = sink.store(batches, store, (index, &mut self.model));
         // One delay for all, so that confirmations of a source come in their order.
         let takes = self.dice.millis(range.start, range.end);
         for (source, up_to) in confirmations {
-            self.schedule(takes, Event::SinkConfirms { life, source, up_to });
+            let confirms = Event::SinkConfirms {
+                host: index,
+                life,
+                source,
+                up_to,
+            };
+            self.schedule(takes, confirms);
         }
         self.turn(index);
     }
 
-    fn sink_confirms(&mut self, life: u32, source: SourceIndex, up_to: u64) {
-        let index = self.scenario.collector();
+    fn sink_confirms(&mut self, index: usize, life: u32, source: SourceIndex, up_to: u64) {
         let Some(host) = self.hosts.get_mut(index).filter(|host| host.life == life) else {
             return;
         };
@@ -420,9 +435,12 @@ impl World<'_, '_> {
                 let machine = host.machine.as_ref();
                 let journal = machine.and_then(|machine| machine.journal.as_ref());
                 journal.is_some_and(|journal| {
-                    self.model.is_settled(journal.key)
-                        && journal.journal.pending_bytes() == 0
-                        && journal.journal.released() == journal.journal.committed()
+                    let lanes = journal.journal.iter();
+                    journal.journal.pending_bytes() == 0
+                        && journal.keys.0.iter().all(|key| self.model.is_settled(*key))
+                        && lanes
+                            .map(|(_, lane)| lane)
+                            .all(|lane| lane.released() == lane.committed())
                 })
             })
     }
@@ -438,11 +456,9 @@ impl World<'_, '_> {
             }
             host.stop(&mut self.report);
         }
-        (
-            self.report.acknowledged,
-            self.report.delivered,
-            self.report.excused,
-        ) = self.model.totals();
+        (self.report.acknowledged, self.report.delivered, self.report.lost) = self.model.totals();
+        self.report.lost_by = self.model.lost_by();
+        self.report.restores_noticed = self.model.restores_noticed;
         self.report.tapped = self.model.tapped;
         if let Some(attacker) = self.attacker {
             self.report.attacks = attacker.done;
@@ -472,13 +488,19 @@ impl World<'_, '_> {
                 continue;
             };
             if let Some(journal) = &machine.journal {
+                for (lane, journal) in journal.journal.iter() {
+                    text.push_str(&format!(
+                        "{} {}: {:?}, {} bytes pending, committed {}, released {}; ",
+                        host.name,
+                        lane.name(),
+                        journal.state(),
+                        journal.pending_bytes(),
+                        journal.committed(),
+                        journal.released(),
+                    ));
+                }
                 text.push_str(&format!(
-                    "{}: journal {:?}, {} bytes pending, committed {}, released {}, {:?}, {:?}; ",
-                    host.name,
-                    journal.journal.state(),
-                    journal.journal.pending_bytes(),
-                    journal.journal.committed(),
-                    journal.journal.released(),
+                    "{:?}, {:?}; ",
                     machine.node.uplinks().collect::<Vec<_>>(),
                     machine
                         .node

@@ -1,249 +1,161 @@
-//! `fieldgate journal status|verify|dump`: a look at the files, while the node runs or not.
+//! `fieldgate journal status|verify|dump|export`: a look at the files, while the node runs or not.
 
 use std::path::PathBuf;
 
-use fieldgate_adapters::reading::Reading;
 use fieldgate_io::storage::{Directory, StorageError};
-use fieldgate_proto::journal::{Damage, JournalSettings, Scanned, scan_segment};
-use serde::Serialize;
+use fieldgate_proto::{
+    journal::{JournalKey, JournalSettings, RecordOpener, SegmentHeader, WhenFull},
+    link::Class,
+};
 
-use super::{Failure, check, print, print_json};
+use super::{Failure, check};
 use crate::{
     cli::{JournalArgs, JournalCommand},
     runtime::journal,
-    sinks::json,
-    status::bytes,
 };
+
+mod dump;
+mod export;
+mod status;
+mod verify;
 
 pub(super) fn run(command: JournalCommand) -> Result<(), Failure> {
     match command {
-        JournalCommand::Status(args) => status(&args),
-        JournalCommand::Verify(args) => verify(&args),
-        JournalCommand::Dump { journal, from, limit } => dump(&journal, from, limit),
+        JournalCommand::Status(args) => status::run(&args),
+        JournalCommand::Verify(args) => verify::run(&args),
+        JournalCommand::Dump { journal, filter } => dump::run(&journal, &filter),
+        JournalCommand::Export {
+            journal,
+            filter,
+            file,
+        } => export::run(&journal, &filter, &file),
     }
 }
 
-/// The journal's directory and bounds.
-fn open(args: &JournalArgs) -> Result<(Directory, JournalSettings), Failure> {
-    let (dir, settings): (PathBuf, JournalSettings) = match &args.dir {
-        Some(dir) => (dir.clone(), JournalSettings::default()),
-        None => {
-            let settings = check::settings(&args.config)?.journal.ok_or_else(|| {
-                Failure::input("the file describes no journal")
-                    .hint("a node has one if it has [mqtt] or an [[uplink]]")
-            })?;
-            (settings.dir.clone(), journal::settings(&settings))
+/// A journal that is looked at.
+struct Files {
+    dir: PathBuf,
+    /// Name of the node, if its file was given.
+    node: Option<String>,
+    /// Alarms first.
+    lanes: Vec<Lane>,
+    key: Option<JournalKey>,
+    /// Why there is no key, although the node's file names one.
+    no_key: Option<String>,
+}
+
+/// A lane's files and bounds.
+struct Lane {
+    class: Class,
+    directory: Directory,
+    settings: JournalSettings,
+    /// The bounds are those of the node's file.
+    is_configured: bool,
+}
+
+/// One segment.
+struct Segment {
+    /// With the lane before it.
+    name: String,
+    header: Option<SegmentHeader>,
+    bytes: Vec<u8>,
+}
+
+impl Files {
+    /// Opens the lanes of the journal.
+    fn open(args: &JournalArgs) -> Result<Self, Failure> {
+        let (dir, config, node) = match &args.dir {
+            Some(dir) => (dir.clone(), None, None),
+            None => {
+                let settings = check::settings(&args.config)?;
+                let config = settings.journal.ok_or_else(|| {
+                    Failure::input("the file describes no journal")
+                        .hint("a node has one if it has [mqtt] or an [[uplink]]")
+                })?;
+                (config.dir.clone(), Some(config), Some(settings.node.name))
+            }
+        };
+        let lanes = Class::ALL.into_iter().map(|class| {
+            let settings = config.as_ref().map_or_else(JournalSettings::default, |config| {
+                journal::settings(config, class)
+            });
+            Ok(Lane {
+                class,
+                directory: Directory::open_read_only(&journal::lane_dir(&dir, class)).map_err(storage)?,
+                // Who only looks discards nothing.
+                settings: JournalSettings {
+                    ttl: None,
+                    when_full: WhenFull::Refuse,
+                    ..settings
+                },
+                is_configured: config.is_some(),
+            })
+        });
+        let lanes = lanes.collect::<Result<_, Failure>>()?;
+        let opened = config
+            .as_ref()
+            .and_then(|config| config.key.as_ref())
+            .map(|source| journal::key::open(&dir, source));
+        let (key, no_key) = match opened {
+            None => (None, None),
+            Some(Ok(key)) => (Some(key), None),
+            Some(Err(error)) => (None, Some(error.to_string())),
+        };
+        Ok(Self {
+            dir,
+            node,
+            lanes,
+            key,
+            no_key,
+        })
+    }
+
+    /// Gives every segment to `look`, lane by lane and in order, until it says that is enough.
+    fn for_each_segment(
+        &self,
+        mut look: impl FnMut(&Lane, &Segment) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        for lane in &self.lanes {
+            for entry in lane.directory.list().map_err(storage)? {
+                if journal::segment_number(&entry.name).is_none() {
+                    continue;
+                }
+                let name = format!("{}/{}", lane.class.name(), entry.name);
+                let length = usize::try_from(entry.length).map_err(|error| Failure::chain(&name, &error))?;
+                let bytes = match lane.directory.read(&entry.name, 0, length) {
+                    Ok(bytes) => bytes,
+                    // The node has deleted it meanwhile.
+                    Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(storage(error)),
+                };
+                let header = SegmentHeader::decode(&bytes);
+                let segment = Segment { name, header, bytes };
+                if !look(lane, &segment)? {
+                    return Ok(());
+                }
+            }
         }
-    };
-    let directory = Directory::open_read_only(&dir).map_err(storage)?;
-    Ok((directory, settings))
+        Ok(())
+    }
+
+    /// Returns what opens the records of a segment: `Ok(None)` if they stand there in clear.
+    fn opener(&self, segment: &Segment) -> Result<Option<RecordOpener>, Failure> {
+        let Some(header) = segment.header.filter(|header| header.seal.is_some()) else {
+            return Ok(None);
+        };
+        let opener = self.key.as_ref().and_then(|key| key.opener(&header));
+        opener.map(Some).ok_or_else(|| {
+            let why = match (&self.no_key, &self.key) {
+                (Some(why), _) => why.clone(),
+                (None, Some(_)) => "it was encrypted with another key".to_owned(),
+                (None, None) => "there is no key".to_owned(),
+            };
+            Failure::new(format!("{} cannot be decrypted: {why}", segment.name))
+                .hint("give the node's file with --config, whose journal.key names the secret")
+        })
+    }
 }
 
 fn storage(error: StorageError) -> Failure {
     Failure::new(journal::describe(&error)).hint(error.hint())
 }
-
-#[derive(Serialize)]
-struct Status {
-    dir: PathBuf,
-    segments: u64,
-    bytes: u64,
-    oldest: u64,
-    next: u64,
-    waiting: u64,
-    torn: u64,
-    set_aside: Vec<String>,
-}
-
-fn status(args: &JournalArgs) -> Result<(), Failure> {
-    let (directory, settings) = open(args)?;
-    let (_, report) = journal::recover(&directory, settings).map_err(storage)?;
-    let entries = directory.list().map_err(storage)?;
-    let segments = entries
-        .iter()
-        .filter(|entry| journal::segment_number(&entry.name).is_some());
-    let mut set_aside: Vec<String> = entries
-        .iter()
-        .filter(|entry| entry.name.contains(".bad"))
-        .map(|entry| entry.name.clone())
-        .collect();
-    set_aside.extend(
-        report
-            .quarantined
-            .iter()
-            .map(|number| journal::segment_name(*number)),
-    );
-    let status = Status {
-        dir: directory.path().to_owned(),
-        segments: segments.clone().count() as u64,
-        bytes: segments.map(|entry| entry.length).sum(),
-        oldest: report.first,
-        next: report.next,
-        waiting: report.next - report.first,
-        torn: report.torn,
-        set_aside,
-    };
-    if args.json {
-        return print_json(&status);
-    }
-    let mut text = format!(
-        "{}\n  {} readings wait, from {} up to before {}\n  {} segments, {}\n",
-        status.dir.display(),
-        status.waiting,
-        status.oldest,
-        status.next,
-        status.segments,
-        bytes(status.bytes)
-    );
-    for name in &status.set_aside {
-        text.push_str(&format!("  ! {name} cannot be read and is set aside\n"));
-    }
-    print(&text)
-}
-
-/// What `verify` says about one piece of damage.
-#[derive(Serialize)]
-struct Found {
-    segment: String,
-    offset: u64,
-    damage: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last: Option<u64>,
-}
-
-#[derive(Default, Serialize)]
-struct Summary {
-    segments: u64,
-    blocks: u64,
-    readings: u64,
-    damaged: u64,
-}
-
-fn verify(args: &JournalArgs) -> Result<(), Failure> {
-    let (directory, _) = open(args)?;
-    let mut summary = Summary::default();
-    let mut found = Vec::new();
-    let mut expected = None;
-    for_each_segment(&directory, |name, bytes| {
-        summary.segments += 1;
-        let mut report = |scanned: Scanned<'_>| match scanned {
-            Scanned::Block { offset, header } => {
-                summary.blocks += 1;
-                let gap = expected.filter(|expected| header.first > *expected);
-                if let Some(first) = gap {
-                    let last = Some(header.first - 1);
-                    found.push(Found {
-                        segment: name.to_owned(),
-                        offset,
-                        damage: "readings missing before",
-                        first: Some(first),
-                        last,
-                    });
-                }
-                expected = Some(header.last() + 1);
-            }
-            Scanned::Record { .. } => summary.readings += 1,
-            Scanned::Damage(damage) => found.push(describe(name, &damage)),
-        };
-        scan_segment(bytes, &mut report);
-        Ok(true)
-    })?;
-    // A torn write at the very end was never acknowledged: it is what a power cut leaves, and no loss.
-    summary.damaged = found.iter().filter(|found| found.damage != TORN).count() as u64;
-    for found in &found {
-        if args.json {
-            print_json(found)?;
-        } else {
-            let range = match (found.first, found.last) {
-                (Some(first), Some(last)) => format!(", readings {first} to {last}"),
-                _ => String::new(),
-            };
-            print(&format!(
-                "{} at byte {}: {}{range}\n",
-                found.segment, found.offset, found.damage
-            ))?;
-        }
-    }
-    if args.json {
-        print_json(&summary)?;
-    } else {
-        print(&format!(
-            "{} segments, {} blocks, {} readings intact; {} damaged places\n",
-            summary.segments, summary.blocks, summary.readings, summary.damaged
-        ))?;
-    }
-    if summary.damaged == 0 {
-        Ok(())
-    } else {
-        Err(Failure::silent(1))
-    }
-}
-
-fn describe(segment: &str, damage: &Damage) -> Found {
-    let found = |offset, damage| Found {
-        segment: segment.to_owned(),
-        offset,
-        damage,
-        first: None,
-        last: None,
-    };
-    match damage {
-        Damage::SegmentHeader => found(0, "not a segment of a journal"),
-        Damage::Records { offset, first, last } => Found {
-            first: Some(*first),
-            last: Some(*last),
-            ..found(*offset, "readings do not verify")
-        },
-        Damage::Block { offset, .. } => found(*offset, "a block does not verify"),
-        Damage::Tail { offset } => found(*offset, TORN),
-    }
-}
-
-fn dump(args: &JournalArgs, from: u64, limit: Option<u64>) -> Result<(), Failure> {
-    let (directory, _) = open(args)?;
-    let mut left = limit.unwrap_or(u64::MAX);
-    for_each_segment(&directory, |_, bytes| {
-        let mut text = Vec::new();
-        scan_segment(bytes, &mut |scanned| {
-            let Scanned::Record { sequence, body, .. } = scanned else {
-                return;
-            };
-            if sequence < from || left == 0 {
-                return;
-            }
-            left -= 1;
-            match (Reading::decode(body), args.json) {
-                (Ok(reading), true) => json::journal_line(&mut text, sequence, &reading),
-                (Ok(reading), false) => json::journal_text(&mut text, sequence, &reading),
-                (Err(error), _) => {
-                    text.extend_from_slice(format!("{sequence}: not a reading: {error}\n").as_bytes())
-                }
-            }
-        });
-        print(&String::from_utf8_lossy(&text))?;
-        Ok(left > 0)
-    })
-}
-
-/// Gives every segment to `look`, in order, until it says that is enough.
-fn for_each_segment(
-    directory: &Directory,
-    mut look: impl FnMut(&str, &[u8]) -> Result<bool, Failure>,
-) -> Result<(), Failure> {
-    for entry in directory.list().map_err(storage)? {
-        if journal::segment_number(&entry.name).is_none() {
-            continue;
-        }
-        let length = usize::try_from(entry.length).map_err(|error| Failure::chain(&entry.name, &error))?;
-        let bytes = directory.read(&entry.name, 0, length).map_err(storage)?;
-        if !look(&entry.name, &bytes)? {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// What a power cut leaves behind the last block.
-const TORN: &str = "the rest of a write that was never acknowledged";

@@ -1,16 +1,29 @@
 //! The collector's part of the trunk: sources, and the way of their readings to the sinks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use fieldgate_adapters::class::Class;
 use fieldgate_proto::{
-    delivery,
+    crypto::sha256,
+    delivery::{self, KeyTag, Lost, LostCounts, LostReason},
     identity::Identifier,
-    node::{Node, ReadingSink, SourceIndex, SourceInfo, SourceView},
+    link,
+    node::{Node, ReadingSink, SourceIndex, SourceInfo, SourceView, Trouble},
+    seal::reading_leaf,
+    wire::Reader,
 };
 
 use crate::{
-    sinks::{Batch, JournalText, Source, fanout::Fanout, json::class as class_word},
+    sinks::{
+        Batch, BatchSeal, JournalText, ShownKey, Source,
+        fanout::Fanout,
+        gap::{Gap, GapReason},
+        json::class as class_word,
+        ledger::LedgerStats,
+    },
     status::SourceStatus,
 };
 
@@ -24,20 +37,27 @@ pub(crate) struct Collecting {
     /// Names of the gateways.
     pub(crate) gateways: BTreeMap<Identifier, String>,
     sources: Vec<Arc<Source>>,
+    /// Keys that gateways showed, with their tags: the newest and the one before.
+    keys: BTreeMap<Identifier, VecDeque<(KeyTag, Arc<ShownKey>)>>,
+    /// What the ledger shows, if there is one.
+    pub(crate) ledger: Option<Arc<LedgerStats>>,
 }
 
 impl Collecting {
     /// Makes a collector's part, without sources yet.
-    pub(crate) const fn new(
+    pub(crate) fn new(
         fanout: Fanout,
         own_name: String,
         gateways: BTreeMap<Identifier, String>,
+        ledger: Option<Arc<LedgerStats>>,
     ) -> Self {
         Self {
             fanout: Some(fanout),
             own_name,
             gateways,
             sources: Vec::new(),
+            keys: BTreeMap::new(),
+            ledger,
         }
     }
 
@@ -58,7 +78,7 @@ impl Collecting {
             gateway: info.gateway,
             name,
             journal: info.journal,
-            class: Class::Normal,
+            class: class_of(info.lane),
             path,
         });
         tracing::info!(gateway = source.name, journal = %JournalText(&info.journal), class = class_word(source.class), from = view.received + 1, "gateway delivers");
@@ -73,22 +93,54 @@ impl Collecting {
         self.sources.push(source);
     }
 
-    /// Returns the name of a source's gateway.
-    pub(crate) fn name(&self, source: SourceIndex) -> &str {
-        self.sources
-            .get(source.0 as usize)
-            .map_or("", |source| source.name.as_str())
+    /// Returns a batch's seal for the ledger, with the key it names; `None` without a ledger.
+    fn seal(&self, info: &SourceInfo, batch: &delivery::Batch<'_>) -> Option<BatchSeal> {
+        self.ledger.as_ref()?;
+        let sealed = batch.seal?;
+        let (_, key) = self
+            .keys
+            .get(&info.gateway)?
+            .iter()
+            .find(|(tag, _)| *tag == sealed.key_tag)?;
+        let mut reader = Reader::new(sealed.skipped);
+        let skipped = (sealed.first..batch.first).map_while(|sequence| {
+            let reading = reader.bytes_varint("reading").ok()?;
+            Some(reading_leaf(&info.journal, sequence, reading))
+        });
+        Some(BatchSeal {
+            key: Arc::clone(key),
+            seal: sealed.seal,
+            first: sealed.first,
+            skipped: skipped.collect(),
+        })
+    }
+
+    /// Returns the name of a source's gateway, and the class of its readings.
+    pub(crate) fn name_and_class(&self, source: SourceIndex) -> (&str, &'static str) {
+        self.sources.get(source.0 as usize).map_or(("", ""), |source| {
+            (source.name.as_str(), class_word(source.class))
+        })
+    }
+
+    fn name(&self, source: SourceIndex) -> &str {
+        self.name_and_class(source).0
     }
 
     /// Returns what is shown of the sources.
     pub(crate) fn source_status(&self, node: &Node) -> Vec<SourceStatus> {
         let status = node.sources().map(|view| SourceStatus {
             gateway: self.name(view.info.index).to_owned(),
+            class: view.info.lane.name().to_owned(),
             journal: JournalText(&view.info.journal).to_string(),
+            connected: view.connected,
             received: view.received,
             confirmed: view.committed,
             duplicates: view.stats.duplicates,
-            lost: view.stats.lost,
+            lost: view.stats.lost.total(),
+            lost_by: lost_by(&view.stats.lost),
+            gaps: view.stats.gaps,
+            trouble: view.trouble.map(describe),
+            stopped: view.trouble == Some(Trouble::GatewaySetBack),
         });
         status.collect()
     }
@@ -96,6 +148,7 @@ impl Collecting {
 
 impl ReadingSink for Collecting {
     fn accept(&mut self, info: &SourceInfo, batch: delivery::Batch<'_>) -> bool {
+        let seal = self.seal(info, &batch);
         let (Some(fanout), Some(source)) = (&mut self.fanout, self.sources.get(info.index.0 as usize)) else {
             return false;
         };
@@ -107,7 +160,90 @@ impl ReadingSink for Collecting {
             first: batch.first,
             count: batch.count,
             readings: batch.readings.to_vec(),
+            seal,
+        }));
+        true
+    }
+
+    fn seal_key(&mut self, gateway: &Identifier, key: delivery::ShownKey<'_>) {
+        if self.ledger.is_none() {
+            return;
+        }
+        let keys = self.keys.entry(*gateway).or_default();
+        if keys
+            .back()
+            .is_some_and(|(_, known)| known.attestation == key.attestation)
+        {
+            return;
+        }
+        if keys.len() >= KEYS_PER_GATEWAY {
+            keys.pop_front();
+        }
+        let tag = delivery::key_tag(&sha256(&[key.attestation]));
+        let shown = ShownKey {
+            history: key.history.to_vec(),
+            attestation: key.attestation.to_vec(),
+        };
+        keys.push_back((tag, Arc::new(shown)));
+    }
+
+    fn gap(&mut self, info: &SourceInfo, lost: &Lost) -> bool {
+        let (Some(fanout), Some(source)) = (&mut self.fanout, self.sources.get(info.index.0 as usize)) else {
+            return false;
+        };
+        if !fanout.accepts() {
+            return false;
+        }
+        fanout.offer_gap(&Arc::new(Gap {
+            source: Arc::clone(source),
+            first: lost.first,
+            last: lost.last,
+            reason: match lost.reason {
+                LostReason::Corrupt => GapReason::Corrupt,
+                LostReason::Discarded => GapReason::Discarded,
+                LostReason::Expired => GapReason::Expired,
+                LostReason::Released => GapReason::Released,
+            },
+            class: source.class,
+            captured: lost.captured,
         }));
         true
     }
 }
+
+const fn class_of(lane: link::Class) -> Class {
+    match lane {
+        link::Class::Alarm => Class::Alarm,
+        link::Class::Normal => Class::Normal,
+        link::Class::Bulk => Class::Bulk,
+    }
+}
+
+/// Returns the reasons for which readings were lost, and how many for each.
+fn lost_by(lost: &LostCounts) -> Vec<(String, u64)> {
+    let counts = [
+        (LostReason::Corrupt, lost.corrupt),
+        (LostReason::Discarded, lost.discarded),
+        (LostReason::Expired, lost.expired),
+        (LostReason::Released, lost.released),
+    ];
+    let happened = counts.into_iter().filter(|(_, count)| *count > 0);
+    happened
+        .map(|(reason, count)| (reason.name().to_owned(), count))
+        .collect()
+}
+
+fn describe(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::GatewaySetBack => {
+            "the gateway's journal is older than what was received of it; it sends nothing".to_owned()
+        }
+        Trouble::Forgotten { confirmed, received } => format!(
+            "this collector had confirmed up to {confirmed} and knew of {received} only: it was set back; what the gateway still had \
+             came again, the rest is recorded as released"
+        ),
+    }
+}
+
+/// A key that is renewed is in use until what was sealed with it has come.
+const KEYS_PER_GATEWAY: usize = 2;

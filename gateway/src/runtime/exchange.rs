@@ -29,8 +29,9 @@ use fieldgate_mqtt::{
     packet::Qos,
 };
 use fieldgate_proto::{
-    journal::{AppendError, Journal},
-    time::{Instant, Now},
+    journal::{AppendError, Lanes},
+    link,
+    time::{Instant, Now, WallTime},
 };
 
 use self::{
@@ -116,7 +117,7 @@ impl Exchange {
     pub(crate) fn publish(
         &mut self,
         now: Now,
-        journal: Option<&mut Journal>,
+        journal: Option<&mut Lanes>,
         connection: u64,
         publication: &Publication<'_>,
     ) -> Result<u64, Refused> {
@@ -129,7 +130,7 @@ impl Exchange {
             _ if envelope.is_local => 0,
             None => return Err(Refused::NotNow),
             Some(journal) => journal
-                .append(reading.class.code(), |out| {
+                .append(lane(reading.class), reading.captured_at, |out| {
                     // The length was just found, so the reading can be encoded.
                     let _ = reading.encode(out);
                 })
@@ -164,12 +165,7 @@ impl Exchange {
     }
 
     /// Takes messages and requests of another shard.
-    pub(crate) fn handle_batch(
-        &mut self,
-        now: Now,
-        mut journal: Option<&mut Journal>,
-        mut batch: FieldBatch,
-    ) {
+    pub(crate) fn handle_batch(&mut self, now: Now, mut journal: Option<&mut Lanes>, mut batch: FieldBatch) {
         let (shard, ticket) = (batch.shard, batch.last_ticket);
         let mut receipt = Receipt {
             ticket,
@@ -187,10 +183,13 @@ impl Exchange {
             };
             has_messages = true;
             if !message.envelope.is_local {
-                let parked = &mut self.parked[usize::from(message.class).min(2)];
+                let lane = link::Class::from_bits(message.class).unwrap_or(link::Class::Normal);
+                let parked = &mut self.parked[usize::from(lane.bits()).min(2)];
                 let appended = match &mut journal {
                     Some(journal) if parked.is_empty() => {
-                        journal.append(message.class, |out| out.extend_from_slice(message.reading))
+                        journal.append(lane, captured_at(message.reading), |out| {
+                            out.extend_from_slice(message.reading);
+                        })
                     }
                     _ => Err(AppendError::Busy),
                 };
@@ -227,10 +226,12 @@ impl Exchange {
     }
 
     /// Puts parked messages into the journal, as far as it takes them.
-    fn unpark(&mut self, journal: &mut Journal) {
-        for (class, parked) in (0_u8..).zip(&mut self.parked) {
+    fn unpark(&mut self, journal: &mut Lanes) {
+        for (lane, parked) in link::Class::ALL.into_iter().zip(&mut self.parked) {
             while let Some(waiting) = parked.front() {
-                let appended = journal.append(class, |out| out.extend_from_slice(&waiting.reading));
+                let appended = journal.append(lane, captured_at(&waiting.reading), |out| {
+                    out.extend_from_slice(&waiting.reading);
+                });
                 let given = match appended {
                     Ok(given) => given,
                     Err(AppendError::TooLong { .. }) => 0,
@@ -273,7 +274,7 @@ impl Exchange {
     }
 
     /// Does what is due, and hands over what the other shards are to know.
-    pub(crate) fn run(&mut self, now: Now, mut journal: Option<&mut Journal>) {
+    pub(crate) fn run(&mut self, now: Now, mut journal: Option<&mut Lanes>) {
         self.is_same_turn = false;
         if let Some(journal) = &mut journal
             && self.parked.iter().any(|parked| !parked.is_empty())
@@ -294,7 +295,7 @@ impl Exchange {
     }
 
     /// Distributes what the broker has to say.
-    fn drain(&mut self, now: Now, mut journal: Option<&mut Journal>) {
+    fn drain(&mut self, now: Now, mut journal: Option<&mut Lanes>) {
         while let Some(output) = self.broker.poll_output() {
             match output {
                 Output::Answer { to, answer } => {
@@ -387,7 +388,7 @@ impl Exchange {
 }
 
 /// Puts a will into the journal; says whether it was taken.
-fn keep(now: Now, will: &Will, journal: &mut Journal) -> bool {
+fn keep(now: Now, will: &Will, journal: &mut Lanes) -> bool {
     let like = Reading {
         device: "",
         resource: "",
@@ -404,9 +405,23 @@ fn keep(now: Now, will: &Will, journal: &mut Journal) -> bool {
         let mut bytes = Vec::with_capacity(len);
         reading.encode(&mut bytes).is_ok()
             && journal
-                .append(Class::code(will.class), |out| out.extend_from_slice(&bytes))
+                .append(lane(will.class), now.wall, |out| out.extend_from_slice(&bytes))
                 .is_ok()
     })
+}
+
+/// Returns the lane of the journal that readings of a class go into.
+pub(crate) const fn lane(class: Class) -> link::Class {
+    match class {
+        Class::Alarm => link::Class::Alarm,
+        Class::Normal => link::Class::Normal,
+        Class::Bulk => link::Class::Bulk,
+    }
+}
+
+/// Returns when an encoded reading was captured.
+fn captured_at(body: &[u8]) -> WallTime {
+    Reading::decode(body).map_or_else(|_| WallTime::default(), |reading| reading.captured_at)
 }
 
 const fn refused(error: AppendError) -> Refused {

@@ -1,6 +1,11 @@
-//! The journal's files: recovery at the start, and the execution of what the journal asks for.
+//! The journal's files: the execution of what the lanes ask for.
+//!
+//! ```text
+//! <journal>/LOCK, key, alarm/, normal/, bulk/: each LOCK, cursor, <number, 20 digits>.fgj
+//! ```
+//! One thread creates, deletes and reads; durable writes go through the shard's driver, one for each lane at a time.
 
-use std::{collections::BTreeMap, fs, io, os::unix::fs::FileExt as _};
+use std::{collections::BTreeMap, io, os::unix::fs::FileExt as _};
 
 use fieldgate_config::settings::Journal as JournalConfig;
 use fieldgate_io::{
@@ -9,181 +14,136 @@ use fieldgate_io::{
     storage::{Directory, FileRef, Outcome, Reply, Storage, StorageError, Task, is_full},
 };
 use fieldgate_proto::{
-    entropy::Entropy as _,
-    journal::{Journal, JournalSettings, JournalState, Output, Recovery, RecoveryReport, WriteFailed},
-    time::Instant,
+    journal::{JournalState, Lanes, LanesOutput, Output, WriteFailed},
+    link::Class,
+    time::{Instant, Now},
 };
 
-use super::{StartError, entropy::SystemEntropy};
+use super::StartError;
 
-/// Returns the name of a segment's file.
-pub(crate) fn segment_name(number: u64) -> String {
-    format!("{number:020}.fgj")
-}
+pub(crate) mod key;
+mod open;
 
-/// Returns the number in the name of a segment's file.
-pub(crate) fn segment_number(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".fgj")?;
-    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
-}
-
-/// Turns the file's words into the journal's.
-pub(crate) fn settings(config: &JournalConfig) -> JournalSettings {
-    JournalSettings {
-        bytes_max: config.bytes_max,
-        segment_bytes: config.segment_bytes,
-        tail_bytes_max: usize::try_from(config.tail_bytes_max).unwrap_or(usize::MAX),
-        ..JournalSettings::default()
-    }
-}
-
-/// Reads what is in a directory and makes the journal. Segments that cannot be used are named in the report.
-///
-/// # Errors
-/// If the directory or a file cannot be read.
-pub(crate) fn recover(
-    directory: &Directory,
-    settings: JournalSettings,
-) -> Result<(Journal, RecoveryReport), StorageError> {
-    let mut fresh_id = [0; 16];
-    SystemEntropy.fill(&mut fresh_id);
-    let mut recovery = Recovery::new(settings, fresh_id);
-    let mut lengths = BTreeMap::new();
-    for entry in directory.list()? {
-        if entry.name == CURSOR {
-            recovery.cursor(&directory.read(CURSOR, 0, CURSOR_LEN)?);
-        } else if let Some(number) = segment_number(&entry.name) {
-            recovery.head(number, &directory.read(&entry.name, 0, HEAD_LEN)?, entry.length);
-            lengths.insert(number, entry.length);
-        }
-    }
-    while let Some(number) = recovery.wanted() {
-        let length = lengths.get(&number).copied().unwrap_or(0);
-        let length = usize::try_from(length.min(SEGMENT_BYTES_READ_MAX)).unwrap_or(usize::MAX);
-        recovery.whole(number, &directory.read(&segment_name(number), 0, length)?);
-    }
-    Ok(recovery.finish())
-}
+pub(crate) use open::{CURSOR, lane_dir, recover, segment_name, segment_number, settings, uplink_name};
 
 /// A journal with its files.
 pub(crate) struct JournalFiles {
-    pub(crate) journal: Journal,
+    pub(crate) lanes: Lanes,
     storage: Storage,
     replies: MailReceiver<Reply>,
-    open: BTreeMap<u64, FileRef>,
+    open: BTreeMap<(Class, u64), FileRef>,
     durable: bool,
-    /// A buffered write that was done, when the journal is not durable.
-    done: Option<(Vec<u8>, Result<(), WriteFailed>)>,
-    busy: bool,
+    /// Writes that ended at once: the journal is not durable, or there was no file to write to.
+    done: Vec<Written>,
+    /// Lanes that are being written to.
+    writing: [bool; 3],
+    /// Holds the directory as a whole.
+    _lock: Directory,
+}
+
+/// The end of a write.
+struct Written {
+    lane: Class,
+    buffer: Vec<u8>,
+    result: Result<(), WriteFailed>,
 }
 
 /// What became known while the journal's wishes were carried out.
-#[derive(Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
-    /// The journal promises everything up to here.
+    /// The journal promises everything up to this ticket.
     pub(crate) committed: Option<u64>,
-    /// Whether it takes readings has changed.
-    pub(crate) state: Option<JournalState>,
+    /// Lanes, by the number of their class, that have more on stable storage, or less than before since they discarded some.
+    pub(crate) moved: [bool; 3],
+    /// Lanes whose readings are taken, or are not any more.
+    pub(crate) states: [Option<JournalState>; 3],
 }
 
 impl JournalFiles {
-    /// Locks the directory, recovers what is in it, and starts the thread for its files.
+    /// Locks the directories, recovers what is in them, and starts the thread for their files. `uplinks` are stable names
+    /// ([`uplink_name`]) in the order in which uplinks are numbered.
     ///
     /// # Errors
-    /// [`StartError`] if the directory is used by another process or cannot be read.
-    pub(crate) fn open(config: &JournalConfig, waker: Waker) -> Result<Self, StartError> {
-        fs::create_dir_all(&config.dir).map_err(|error| StartError::file(&config.dir, &error))?;
-        let broken = |error: StorageError| StartError::new(describe(&error)).hint(error.hint());
-        let directory = Directory::lock(&config.dir).map_err(broken)?;
-        let (journal, report) = recover(&directory, settings(config)).map_err(broken)?;
-        for number in &report.quarantined {
-            let name = segment_name(*number);
-            let set_aside = directory.quarantine(&name).map_err(broken)?;
-            tracing::warn!(
-                segment = name,
-                set_aside,
-                "segment cannot be read and is set aside; `fieldgate journal verify` says more"
-            );
-        }
-        if !directory
-            .list()
-            .map_err(broken)?
-            .iter()
-            .any(|entry| entry.name == CURSOR)
-        {
-            directory.create(CURSOR, CURSOR_LEN as u64, &[]).map_err(broken)?;
-        }
-        tracing::info!(
-            dir = %config.dir.display(),
-            segments = report.segments,
-            waiting = report.next - report.first,
-            torn = report.torn,
-            new = report.is_new,
-            "journal opened"
-        );
-        let (storage, replies) = Storage::spawn(directory, waker, STORAGE_TASKS_MAX)
+    /// [`StartError`] if a directory is used by another process or cannot be read.
+    pub(crate) fn open(config: &JournalConfig, uplinks: &[u64], waker: Waker) -> Result<Self, StartError> {
+        let opened = open::open(config, uplinks)?;
+        let (storage, replies) = Storage::spawn(opened.directories, waker, STORAGE_TASKS_MAX)
             .map_err(|error| StartError::new(format!("journal: {error}")))?;
         Ok(Self {
-            journal,
+            lanes: opened.lanes,
             storage,
             replies,
-            open: BTreeMap::new(),
+            open: opened.files,
             durable: config.durable,
-            done: None,
-            busy: false,
+            done: Vec::new(),
+            writing: [false; 3],
+            _lock: opened.lock,
         })
     }
 
     /// Takes the answers of the storage thread.
     pub(crate) fn handle_replies(&mut self, now: Instant) {
         while let Some(Reply { token, result }) = self.replies.try_receive() {
-            let number = token & NUMBER_MASK;
+            let Some((lane, kind, number)) = taken_apart(token) else {
+                continue;
+            };
             if let Err(error) = &result {
                 tracing::warn!(
+                    lane = lane.name(),
                     error = describe(error),
                     hint = error.hint(),
                     "journal: a file operation failed"
                 );
             }
-            let failed = result.as_ref().err().map(|error| {
-                if error.is_full() {
-                    WriteFailed::NoRoom
-                } else {
-                    WriteFailed::Broken
+            let ended = match &result {
+                Ok(_) => Ok(()),
+                Err(error) => Err(failure(error.is_full())),
+            };
+            match (kind, result) {
+                (Kind::Create, Ok(Outcome::Created(file))) => {
+                    self.open.insert((lane, number), file);
+                    self.lanes.handle_created(now, lane, number, Ok(()));
                 }
-            });
-            match (token >> KIND_SHIFT, result) {
-                (KIND_CREATE, Ok(Outcome::Created(file))) => {
-                    self.open.insert(number, file);
-                    self.journal.handle_created(now, number, Ok(()));
+                (Kind::Create, _) => {
+                    let ended = ended.and(Err(WriteFailed::Broken));
+                    self.lanes.handle_created(now, lane, number, ended);
                 }
-                (KIND_CREATE, _) => {
-                    self.journal
-                        .handle_created(now, number, Err(failed.unwrap_or(WriteFailed::Broken)));
-                }
-                (KIND_CURSOR, _) => self
-                    .journal
-                    .handle_cursor_written(now, failed.map_or(Ok(()), Err)),
-                (KIND_READ, Ok(Outcome::Read(bytes))) => self.journal.handle_read(Some(bytes)),
-                (KIND_READ, _) => self.journal.handle_read(None),
-                // A file that could not be deleted costs its space until the next start.
-                (_, _) => {}
+                (Kind::Cursor, _) => self.lanes.handle_cursor_written(now, lane, ended),
+                (Kind::Read, Ok(Outcome::Read(bytes))) => self.lanes.handle_read(lane, Some(bytes)),
+                (Kind::Read, _) => self.lanes.handle_read(lane, None),
+                // A file that could not be deleted or cut off costs its space until the next start.
+                (Kind::Remove, _) => {}
             }
         }
     }
 
-    /// Takes the end of a durable write.
-    pub(crate) fn handle_written(&mut self, now: Instant, buffer: Vec<u8>, result: io::Result<()>) {
+    /// Takes the end of the durable write that was given `token`.
+    pub(crate) fn handle_written(
+        &mut self,
+        now: Instant,
+        token: u64,
+        buffer: Vec<u8>,
+        result: io::Result<()>,
+    ) {
+        let Some((lane, _, segment)) = taken_apart(token) else {
+            return;
+        };
         let result = result.map_err(|error| {
-            tracing::warn!(%error, "journal: a write failed; its segment is not used any more");
-            if is_full(&error) {
-                WriteFailed::NoRoom
-            } else {
-                WriteFailed::Broken
-            }
+            tracing::warn!(
+                lane = lane.name(),
+                segment,
+                %error,
+                "journal: a write failed; its segment is not used any more"
+            );
+            failure(is_full(&error))
         });
-        self.busy = false;
-        self.journal.handle_written(now, buffer, result);
+        self.writing[place(lane)] = false;
+        self.lanes.handle_written(now, lane, buffer, result);
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Now) {
+        self.lanes.handle_timeout(now);
     }
 
     /// Returns whether a reading is on stable storage before it is promised.
@@ -193,105 +153,178 @@ impl JournalFiles {
 
     /// Returns whether nothing is pending and nothing is being written.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.busy && self.journal.pending_bytes() == 0
+        self.writing == [false; 3] && self.lanes.pending_bytes() == 0
     }
 
     /// Carries out what the journal wants.
     pub(crate) fn execute(&mut self, now: Instant, io: &mut Io) -> Progress {
         let mut progress = Progress::default();
         loop {
-            while let Some(output) = self.journal.poll_output() {
-                self.execute_one(io, output, &mut progress);
+            while let Some(output) = self.lanes.poll_output() {
+                match output {
+                    LanesOutput::Lane { lane, output } => {
+                        self.execute_one(io, lane, output, &mut progress);
+                    }
+                    LanesOutput::Committed { up_to } => progress.committed = Some(up_to),
+                }
             }
-            let Some((buffer, result)) = self.done.take() else {
+            let Some(written) = self.done.pop() else {
                 return progress;
             };
-            self.busy = false;
-            self.journal.handle_written(now, buffer, result);
+            self.writing[place(written.lane)] = false;
+            self.lanes
+                .handle_written(now, written.lane, written.buffer, written.result);
         }
     }
 
-    fn execute_one(&mut self, io: &mut Io, output: Output, progress: &mut Progress) {
+    fn execute_one(&mut self, io: &mut Io, lane: Class, output: Output, progress: &mut Progress) {
         match output {
             Output::Write {
                 segment,
                 offset,
                 bytes,
-            } => self.write(io, segment, offset, bytes),
+            } => self.write(io, (lane, segment), offset, bytes),
             Output::Create {
                 segment,
                 segment_bytes,
                 header,
-            } => {
-                let task = Task::Create {
+            } => self.submit(
+                lane,
+                Kind::Create,
+                segment,
+                Task::Create {
                     name: segment_name(segment),
                     length: segment_bytes,
                     header,
-                };
-                self.submit(KIND_CREATE, segment, task);
-            }
-            Output::WriteCursor { offset, bytes } => {
-                self.submit(
-                    KIND_CURSOR,
-                    0,
-                    Task::Write {
-                        name: CURSOR.to_owned(),
-                        offset,
-                        bytes,
-                    },
-                );
-            }
+                },
+            ),
+            Output::WriteCursor { offset, bytes } => self.submit(
+                lane,
+                Kind::Cursor,
+                0,
+                Task::Write {
+                    name: CURSOR.to_owned(),
+                    offset,
+                    bytes,
+                },
+            ),
             Output::Delete { segment } => {
-                self.open.remove(&segment);
-                self.submit(
-                    KIND_DELETE,
-                    segment,
-                    Task::Delete {
-                        name: segment_name(segment),
-                    },
+                self.open.remove(&(lane, segment));
+                let name = segment_name(segment);
+                self.submit(lane, Kind::Remove, segment, Task::Delete { name });
+            }
+            Output::Shrink { segment, bytes } => self.submit(
+                lane,
+                Kind::Remove,
+                segment,
+                Task::Shrink {
+                    name: segment_name(segment),
+                    length: bytes,
+                },
+            ),
+            Output::Read { segment, offset, len } => self.submit(
+                lane,
+                Kind::Read,
+                segment,
+                Task::Read {
+                    name: segment_name(segment),
+                    offset,
+                    length: len,
+                },
+            ),
+            Output::Committed { .. } => progress.moved[place(lane)] = true,
+            Output::Discarded { count, expired } => {
+                progress.moved[place(lane)] = true;
+                tracing::warn!(
+                    lane = lane.name(),
+                    readings = count,
+                    reason = if expired { "too old" } else { "no room" },
+                    "journal: readings discarded before every collector had them"
                 );
             }
-            Output::Read { segment, offset, len } => {
-                self.submit(
-                    KIND_READ,
-                    segment,
-                    Task::Read {
-                        name: segment_name(segment),
-                        offset,
-                        length: len,
-                    },
-                );
+            Output::StateChanged(state) => {
+                progress.states[place(lane)] = Some(state);
+                let lane = lane.name();
+                match state {
+                    JournalState::Ready => tracing::info!(lane, "journal takes readings again"),
+                    JournalState::Full => {
+                        tracing::warn!(lane, "journal is full: devices are not acknowledged");
+                    }
+                    JournalState::Failed => {
+                        tracing::warn!(lane, "journal's disk fails: devices are not acknowledged");
+                    }
+                }
             }
-            Output::Committed { up_to } => progress.committed = Some(up_to),
-            Output::StateChanged(state) => progress.state = Some(state),
         }
     }
 
-    fn write(&mut self, io: &mut Io, segment: u64, offset: u64, bytes: Vec<u8>) {
-        self.busy = true;
-        let Some(file) = self.open.get(&segment) else {
-            self.done = Some((bytes, Err(WriteFailed::Broken)));
-            return;
+    fn write(&mut self, io: &mut Io, (lane, segment): (Class, u64), offset: u64, bytes: Vec<u8>) {
+        self.writing[place(lane)] = true;
+        let ended = match self.open.get(&(lane, segment)) {
+            None => (bytes, Err(WriteFailed::Broken)),
+            Some(file) if self.durable => {
+                let token = put_together(lane, Kind::Create, segment);
+                match io.write_durable(file, offset, bytes, token) {
+                    Ok(()) => return,
+                    Err(bytes) => (bytes, Err(WriteFailed::Broken)),
+                }
+            }
+            Some(file) => {
+                let result = file.file().write_all_at(&bytes, offset);
+                (bytes, result.map_err(|error| failure(is_full(&error))))
+            }
         };
-        if self.durable {
-            if let Err(bytes) = io.write_durable(file, offset, bytes, segment) {
-                self.done = Some((bytes, Err(WriteFailed::Broken)));
-            }
-        } else {
-            let result = file
-                .file()
-                .write_all_at(&bytes, offset)
-                .map_err(|_| WriteFailed::Broken);
-            self.done = Some((bytes, result));
-        }
+        let (buffer, result) = ended;
+        self.done.push(Written { lane, buffer, result });
     }
 
-    fn submit(&mut self, kind: u64, number: u64, task: Task) {
-        // The journal has at most one creation, one cursor write and one read under way, and deletes what it created, so there
+    fn submit(&mut self, lane: Class, kind: Kind, number: u64, task: Task) {
+        // A lane has at most one creation, one cursor write and one read under way, and deletes what it created, so there
         // is always room for its tasks; a delete that found none would be repeated at the next start.
-        if self.storage.submit(kind << KIND_SHIFT | number, task).is_err() {
-            tracing::warn!("journal: the storage thread is behind");
+        let token = put_together(lane, kind, number);
+        if self.storage.submit(token, place(lane), task).is_err() {
+            tracing::warn!(lane = lane.name(), "journal: the storage thread is behind");
         }
+    }
+}
+
+/// What a task of the storage thread is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Create = 0,
+    Cursor = 1,
+    Remove = 2,
+    Read = 3,
+}
+
+/// Puts lane, kind and a segment's number into one token.
+fn put_together(lane: Class, kind: Kind, number: u64) -> u64 {
+    u64::from(lane.bits()) << LANE_SHIFT | (kind as u64) << KIND_SHIFT | (number & NUMBER_MASK)
+}
+
+fn taken_apart(token: u64) -> Option<(Class, Kind, u64)> {
+    let lane = u8::try_from(token >> LANE_SHIFT)
+        .ok()
+        .and_then(Class::from_bits)?;
+    let kind = match token >> KIND_SHIFT & KIND_MASK {
+        0 => Kind::Create,
+        1 => Kind::Cursor,
+        2 => Kind::Remove,
+        _ => Kind::Read,
+    };
+    Some((lane, kind, token & NUMBER_MASK))
+}
+
+/// Returns the place of a lane among the three.
+const fn place(lane: Class) -> usize {
+    lane.bits() as usize
+}
+
+const fn failure(is_full: bool) -> WriteFailed {
+    if is_full {
+        WriteFailed::NoRoom
+    } else {
+        WriteFailed::Broken
     }
 }
 
@@ -300,18 +333,27 @@ pub(crate) fn describe(error: &StorageError) -> String {
     format!("{error}: {}", error.source)
 }
 
-const CURSOR: &str = "cursor";
-/// Two sectors.
-const CURSOR_LEN: usize = 1024;
-/// Segment header and first block header.
-const HEAD_LEN: usize = 1024;
-/// The largest segment that the configuration allows.
-const SEGMENT_BYTES_READ_MAX: u64 = 64 << 20;
 /// Tasks for the storage thread: more segments than are ever deleted at once.
 const STORAGE_TASKS_MAX: usize = 4096;
+const LANE_SHIFT: u32 = 62;
 const KIND_SHIFT: u32 = 60;
+const KIND_MASK: u64 = 3;
 const NUMBER_MASK: u64 = (1 << KIND_SHIFT) - 1;
-const KIND_CREATE: u64 = 1;
-const KIND_CURSOR: u64 = 2;
-const KIND_DELETE: u64 = 3;
-const KIND_READ: u64 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_taken_apart_as_they_were_put_together() {
+        for lane in Class::ALL {
+            for kind in [Kind::Create, Kind::Cursor, Kind::Remove, Kind::Read] {
+                for number in [0, 1, NUMBER_MASK] {
+                    let token = put_together(lane, kind, number);
+                    assert_eq!(taken_apart(token), Some((lane, kind, number)));
+                }
+            }
+        }
+        assert_eq!(taken_apart(u64::MAX), None);
+    }
+}

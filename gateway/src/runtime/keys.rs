@@ -20,6 +20,7 @@ use fieldgate_proto::{
     identity::{
         AttestationDraft, ChangeDraft, ChangeHistory, KeyAlgorithm, LIFETIME_SECS_MAX, PublicKey, SKEW_SECS,
     },
+    seal::{SealKey, SealKeyDraft},
     time::{ClockQuality, WallTime},
 };
 
@@ -201,6 +202,28 @@ impl Identity {
             Err(error) => health.problem = Some(error.to_string()),
         }
         result.map(|(local, _)| local)
+    }
+
+    /// Draws a key that seals readings and has the identity key attest it for [`LIFETIME_SECS_MAX`] seconds from `wall` on.
+    ///
+    /// # Errors
+    /// As for [`Identity::attest`].
+    pub(crate) async fn attest_seals(&mut self, wall: WallTime) -> Result<SealKey, StartError> {
+        let now = wall.unix_secs();
+        let sequence = self.sequence.next(now)?;
+        let broken = |error: fieldgate_proto::identity::IdentityError| {
+            StartError::new(format!("attestation of the key for seals: {error}")).hint(error.hint())
+        };
+        let draft = SealKeyDraft::new(
+            &mut SystemEntropy,
+            &self.history,
+            now,
+            LIFETIME_SECS_MAX,
+            sequence,
+        )
+        .map_err(broken)?;
+        let signature = self.signer.sign(Priority::Renewal, draft.message()).await?;
+        draft.finish(signature, &self.history).map_err(broken)
     }
 
     async fn try_attest(&mut self, wall: WallTime) -> Result<(LocalIdentity, u64), StartError> {

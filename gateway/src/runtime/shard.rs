@@ -57,7 +57,7 @@ macro_rules! with_field {
             let journal = $shard.trunk.as_mut().and_then(|trunk| trunk.journal.as_mut());
             let $intake = &mut match &mut $shard.exchange {
                 Some(exchange) => Intake::Own {
-                    journal: journal.map(|files| &mut files.journal),
+                    journal: journal.map(|files| &mut files.lanes),
                     exchange,
                 },
                 None => Intake::Batch(&mut $shard.outgoing),
@@ -132,7 +132,7 @@ impl Shard {
             ShardMessage::Field(batch) => {
                 if let Some(exchange) = &mut self.exchange {
                     let journal = self.trunk.as_mut().and_then(|trunk| trunk.journal.as_mut());
-                    exchange.handle_batch(now, journal.map(|files| &mut files.journal), batch);
+                    exchange.handle_batch(now, journal.map(|files| &mut files.lanes), batch);
                 }
             }
         }
@@ -164,7 +164,7 @@ impl Shard {
                 return;
             };
             let journal = self.trunk.as_mut().and_then(|trunk| trunk.journal.as_mut());
-            exchange.run(now, journal.map(|files| &mut files.journal));
+            exchange.run(now, journal.map(|files| &mut files.lanes));
             let (answers, due) = (exchange.take_answers(), exchange.take_due());
             if answers.is_empty() && due.is_none() {
                 return;
@@ -241,12 +241,12 @@ impl Handler for Shard {
         }
     }
 
-    fn written(&mut self, io: &mut Io, _token: u64, buffer: Vec<u8>, result: io::Result<()>) {
+    fn written(&mut self, io: &mut Io, token: u64, buffer: Vec<u8>, result: io::Result<()>) {
         let now = self.now(io);
         let committed = self
             .trunk
             .as_mut()
-            .and_then(|trunk| trunk.handle_written(io, now, buffer, result));
+            .and_then(|trunk| trunk.handle_written(io, now, (token, buffer), result));
         self.note_committed(committed);
     }
 

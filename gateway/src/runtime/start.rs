@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     rc::Rc,
-    sync::{Arc, RwLock, atomic::AtomicBool},
+    sync::{Arc, RwLock},
     thread::JoinHandle,
     time::Duration,
 };
@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     MAILBOX_MAX, NodeHandle, Rotation, ShardMessage, StartError, TrunkMessage,
+    accepting::Accepting,
     belonging::{Belonging, TrustFiles},
     clock::{Clock, TurnClock},
     collector::Collecting,
@@ -28,7 +29,7 @@ use super::{
     doorkeeper::{self, Doorkeeper},
     entropy::SystemEntropy,
     governing::Governing,
-    journal::JournalFiles,
+    journal::{self, JournalFiles},
     keys::{self, Identity},
     threads::{self, ShardPlan},
     translate::node_settings,
@@ -39,6 +40,7 @@ use crate::sinks::{
     Confirm, SinkHandle,
     fanout::Fanout,
     file::{self, Style},
+    ledger::{self, LedgerStats},
     mqtt, null,
     positions::{self, Positions, SourceKey},
 };
@@ -102,6 +104,11 @@ pub(crate) async fn start(
     let backend = selected.backend;
     let clock = options.clock.clone();
     let local = identity.attest(clock.wall()).await?;
+    let seal_key = if seals(settings) {
+        Some(identity.attest_seals(clock.wall()).await?)
+    } else {
+        None
+    };
     let shard_count = shard_count(settings);
     let mut mailboxes = Vec::with_capacity(shard_count);
     for _ in 0..shard_count {
@@ -115,9 +122,16 @@ pub(crate) async fn start(
     let (resolve, resolve_requests) = mpsc::channel(64);
     let (desk_sender, desk_requests) = mpsc::channel(DESK_MAX);
     let (rotation_sender, rotations) = mpsc::channel(1);
-    let accepting = Arc::new(AtomicBool::new(true));
+    let accepting = Arc::new(Accepting::new());
     let journal = match &settings.journal {
-        Some(config) => Some(JournalFiles::open(config, mailboxes[0].1.clone())?),
+        Some(config) => {
+            let uplinks: Vec<u64> = settings
+                .uplinks
+                .iter()
+                .map(|uplink| journal::uplink_name(&uplink.collector, &uplink.name))
+                .collect();
+            Some(JournalFiles::open(config, &uplinks, mailboxes[0].1.clone())?)
+        }
         None => None,
     };
     let (collecting, positions) = collecting(settings, backend, &senders[0], &options)?;
@@ -126,6 +140,9 @@ pub(crate) async fn start(
     let mut node = Node::new(now, &mut SystemEntropy, node_settings, local);
     if let Some(trust) = control.trust {
         node = node.trusting(trust);
+    }
+    if let Some(key) = seal_key {
+        node.set_seal_key(now, key, identity.history());
     }
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
@@ -304,7 +321,7 @@ fn collecting(
     backend: Backend,
     trunk: &MailSender<ShardMessage>,
     options: &Options,
-) -> Result<(Collecting, BTreeMap<SourceKey, u64>), StartError> {
+) -> Result<(Collecting, Option<BTreeMap<SourceKey, u64>>), StartError> {
     let Some(collector) = &settings.collector else {
         return Ok(Default::default());
     };
@@ -319,6 +336,16 @@ fn collecting(
         handles.push(handle);
         kept.extend(positions);
     }
+    let mut ledger_stats = None;
+    if let Some(ledger) = &collector.ledger {
+        let (handle, known, stats) = spawn_ledger(collector, ledger, &kept, trunk).map_err(|error| {
+            StartError::new(format!("ledger {}: {error}", ledger.dir.display()))
+                .hint("see [collector.ledger]")
+        })?;
+        handles.push(handle);
+        kept.push(known);
+        ledger_stats = Some(stats);
+    }
     let gateways = collector
         .gateways
         .iter()
@@ -327,8 +354,42 @@ fn collecting(
         Fanout::new(handles),
         settings.node.name.clone(),
         gateways.collect(),
+        ledger_stats,
     );
-    Ok((collecting, positions::common(&kept)))
+    // Sinks that remember nothing begin with what gateways have.
+    let known = (!kept.is_empty()).then(|| positions::common(&kept));
+    Ok((collecting, known))
+}
+
+/// Starts the ledger, which comes behind the sinks of the file; returns how far it is with each source.
+fn spawn_ledger(
+    collector: &Collector,
+    settings: &fieldgate_config::settings::Ledger,
+    others: &[BTreeMap<SourceKey, u64>],
+    trunk: &MailSender<ShardMessage>,
+) -> std::io::Result<(SinkHandle, BTreeMap<SourceKey, u64>, Arc<LedgerStats>)> {
+    let file = collector.state_dir.join("ledger.positions");
+    let is_new = !file.exists();
+    let mut positions = Positions::load(file)?;
+    if is_new {
+        // What the sinks had before there was a ledger does not come again.
+        for (key, sequence) in positions::common(others) {
+            positions.advance_key(key, sequence);
+        }
+        positions.save()?;
+    }
+    let known = positions.all().clone();
+    let trunk = trunk.clone();
+    let confirm: Confirm =
+        Box::new(move |confirmation| drop(trunk.send(ShardMessage::Confirmed(confirmation))));
+    let (handle, stats) = ledger::spawn(
+        collector.sinks.len(),
+        &settings.dir,
+        settings.bytes_max,
+        positions,
+        confirm,
+    )?;
+    Ok((handle, known, stats))
 }
 
 /// Starts a sink; returns how far it is with each source, if it keeps that over restarts.
@@ -405,6 +466,11 @@ async fn resolve_names(mut requests: mpsc::Receiver<Resolve>, trunk: MailSender<
     }
 }
 
+/// Returns whether this node seals readings.
+fn seals(settings: &Settings) -> bool {
+    settings.journal.is_some() && settings.uplinks.iter().any(|uplink| uplink.verifiable)
+}
+
 /// Renews the attestation at half its life, and keeps trying while the key does not sign; takes the new key when the identity
 /// was rotated.
 async fn renew(
@@ -443,6 +509,19 @@ async fn renew(
             Ok(local) => {
                 tracing::info!(keys = identity.history().changes().count(), "attestation renewed");
                 node.desk.tell(TrunkMessage::Local(Box::new(local))).await;
+                if seals(&settings) {
+                    match identity.attest_seals(node.clock.wall()).await {
+                        Ok(key) => {
+                            let history = identity.history().clone();
+                            node.desk
+                                .tell(TrunkMessage::SealKey(Box::new((key, history))))
+                                .await;
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "no new key for seals; when the one in use ends readings cannot be proved");
+                        }
+                    }
+                }
                 if let (Some(_), Some(authority)) = (&rotation, &node.authority) {
                     authority.handle_history(identity.history().clone());
                 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool, mpsc as blocking},
+    sync::{Arc, mpsc as blocking},
     thread::JoinHandle,
     time::Duration,
 };
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 
 use super::{
     ShardMessage, StartError,
+    accepting::Accepting,
     clock::{Clock, TurnClock},
     entropy::SystemEntropy,
     exchange::{
@@ -48,7 +49,7 @@ pub(super) struct ShardPlan {
     clock: Clock,
     backend: Backend,
     senders: Arc<[MailSender<ShardMessage>]>,
-    accepting: Arc<AtomicBool>,
+    accepting: Arc<Accepting>,
     io: fieldgate_io::Settings,
     mqtt: Vec<Listener>,
     links: Vec<SocketAddr>,
@@ -80,7 +81,7 @@ impl ShardPlan {
         clock: Clock,
         backend: Backend,
         senders: Arc<[MailSender<ShardMessage>]>,
-        accepting: Arc<AtomicBool>,
+        accepting: Arc<Accepting>,
     ) -> Result<Self, StartError> {
         let (field, mqtt) = match &settings.mqtt {
             Some(mqtt) => {

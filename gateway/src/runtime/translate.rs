@@ -8,6 +8,7 @@ use fieldgate_config::{
 };
 use fieldgate_proto::{
     channel::{ChannelSettings, Padding, PqPolicy},
+    delivery::{LaneSettings, PerLane, ReceiverSettings, Shares},
     identity::Identifier,
     node::{
         AccessPolicy, CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings,
@@ -81,12 +82,12 @@ pub(super) fn node_settings(
     settings: &Settings,
     belonging: &Belonging,
     journal: Option<&JournalFiles>,
-    positions: BTreeMap<SourceKey, u64>,
+    positions: Option<BTreeMap<SourceKey, u64>>,
 ) -> (NodeSettings, Names) {
     let mut node = NodeSettings::new(concat!("fieldgate ", env!("CARGO_PKG_VERSION")));
     node.access = AccessPolicy::Ask;
     let mut neighbours = Neighbours::default();
-    for uplink in &settings.uplinks {
+    for (index, uplink) in settings.uplinks.iter().enumerate() {
         let pq = pq_policy(uplink.pq);
         let ways = neighbours.ways(&uplink.path, pq);
         let Some(files) = journal else { continue };
@@ -96,9 +97,17 @@ pub(super) fn node_settings(
             pq,
             ways,
             latency: uplink.latency,
-            journal: *files.journal.id(),
-            first: files.journal.first_available(),
-            available: files.journal.committed(),
+            verifiable: uplink.verifiable,
+            lanes: PerLane::from_fn(|lane| {
+                let journal = files.lanes.lane(lane);
+                LaneSettings {
+                    journal: *journal.id(),
+                    first: journal.first_available(),
+                    available: journal.committed(),
+                    confirmed: journal.confirmed(index).unwrap_or(0),
+                }
+            }),
+            shares: Shares::default(),
         });
     }
     let padding = settings.uplinks.iter().any(|uplink| uplink.padding);
@@ -115,7 +124,11 @@ pub(super) fn node_settings(
         pq = pq_policy(collector.pq);
         neighbours.register(&collector.registrations, pq);
         node.collect = Some(CollectSettings {
-            positions,
+            receiver: ReceiverSettings {
+                remembers: positions.is_some(),
+                ..ReceiverSettings::default()
+            },
+            positions: positions.unwrap_or_default(),
             ..CollectSettings::default()
         });
     }

@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,16 +11,19 @@ use fieldgate_config::address::HostPort;
 use fieldgate_io::{ConnectOptions, ConnectionId, Io};
 use fieldgate_proto::{
     journal::JournalState,
+    link::Class,
     node::{ConnectionKey, Node, Output, RecordSource, Verdict, Wire},
     time::{Instant, Now},
 };
 use tokio::sync::mpsc;
 
 use super::{
-    Question, TrunkMessage, clock::Clock, collector::Collecting, desk::DeskRequest, entropy::SystemEntropy,
-    journal::JournalFiles,
+    Question, TrunkMessage, accepting::Accepting, clock::Clock, collector::Collecting, desk::DeskRequest,
+    entropy::SystemEntropy, journal::JournalFiles,
 };
-use crate::status::{JournalStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus};
+use crate::status::{
+    JournalStatus, LedgerStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus,
+};
 
 mod complaints;
 mod events;
@@ -50,6 +50,10 @@ pub(crate) struct Trunk {
     commit_delay: Duration,
     /// Since when records wait to be flushed.
     pending_since: Option<Instant>,
+    /// Lanes of which uplinks have not been told how far they are, by the number of their class.
+    untold: [bool; 3],
+    /// What happened to uplinks that an operator should know of, by uplink and lane.
+    uplink_notes: BTreeMap<(usize, Class), String>,
     collecting: Collecting,
     names: Names,
     resolve: mpsc::Sender<Resolve>,
@@ -66,8 +70,8 @@ pub(crate) struct Trunk {
     dialling: BTreeMap<ConnectionId, usize>,
     /// Addresses of connections, for status and log.
     peers: BTreeMap<ConnectionKey, String>,
-    /// For the other shards: whether the journal takes readings.
-    accepting: Arc<AtomicBool>,
+    /// For the other shards: which readings the journal takes.
+    accepting: Arc<Accepting>,
 }
 
 /// The trunk's part of the status.
@@ -78,6 +82,7 @@ pub(crate) struct TrunkReport {
     pub(crate) uplinks: Vec<UplinkStatus>,
     pub(crate) sources: Vec<SourceStatus>,
     pub(crate) sinks: Vec<SinkStatus>,
+    pub(crate) ledger: Option<LedgerStatus>,
     pub(crate) delivered: u64,
     pub(crate) trust: Option<TrustStatus>,
 }
@@ -94,7 +99,7 @@ pub(crate) struct Parts {
     pub(crate) belongs: bool,
     pub(crate) is_authority: bool,
     pub(crate) clock: Clock,
-    pub(crate) accepting: Arc<AtomicBool>,
+    pub(crate) accepting: Arc<Accepting>,
 }
 
 /// The driver's send buffers as the node wants them.
@@ -117,6 +122,8 @@ impl Trunk {
             journal: parts.journal,
             commit_delay: parts.commit_delay,
             pending_since: None,
+            untold: [true; 3],
+            uplink_notes: BTreeMap::new(),
             collecting: parts.collecting,
             complaints: complaints::Complaints::default(),
             names: parts.names,
@@ -263,10 +270,9 @@ impl Trunk {
         if let Some((source, up_to)) = fanout.confirm(confirmation) {
             self.node
                 .handle_sinks_committed(fieldgate_proto::node::SourceIndex(source), up_to);
-            if fanout.is_idle() {
-                self.node.handle_sinks_idle();
+            for lane in Class::ALL {
+                self.node.set_sinks_accepting(lane, fanout.accepts());
             }
-            self.node.set_sinks_accepting(fanout.accepts());
         }
     }
 
@@ -286,7 +292,7 @@ impl Trunk {
         let journal = self
             .journal
             .as_mut()
-            .map(|files| &mut files.journal as &mut dyn RecordSource);
+            .map(|files| &mut files.lanes as &mut dyn RecordSource);
         self.node.flush(now, &mut SystemEntropy, &mut IoWire(io), journal);
         self.drain(io, now);
         // What was released, or has to be read from disk.
@@ -299,32 +305,36 @@ impl Trunk {
         let files = self.journal.as_mut()?;
         files.handle_replies(now.instant);
         if files
-            .journal
+            .lanes
             .poll_timeout()
             .is_some_and(|deadline| now.instant >= deadline)
         {
-            files.journal.handle_timeout(now.instant);
+            files.handle_timeout(now);
         }
-        if files.journal.pending_bytes() > 0 {
+        if files.lanes.pending_bytes() > 0 {
             let since = *self.pending_since.get_or_insert(now.instant);
             if now.instant >= since + self.commit_delay {
-                files.journal.flush();
+                files.lanes.flush();
                 self.pending_since = None;
             }
         }
         let progress = files.execute(now.instant, io);
-        if let Some(state) = progress.state {
-            self.accepting
-                .store(state == JournalState::Ready, Ordering::Relaxed);
-            match state {
-                JournalState::Ready => tracing::info!("journal takes readings again"),
-                JournalState::Full => tracing::warn!("journal is full: devices are not acknowledged"),
-                JournalState::Failed => tracing::warn!("journal's disk fails: devices are not acknowledged"),
+        for (lane, state) in Class::ALL.into_iter().zip(progress.states) {
+            if let Some(state) = state {
+                self.accepting.set(lane, state == JournalState::Ready);
+            }
+        }
+        for ((lane, journal), (moved, untold)) in files
+            .lanes
+            .iter()
+            .zip(progress.moved.into_iter().zip(&mut self.untold))
+        {
+            if moved || std::mem::take(untold) {
+                self.node
+                    .handle_available(now, lane, journal.first_available(), journal.committed());
             }
         }
         let committed = progress.committed?;
-        let first = files.journal.first_available();
-        self.node.handle_available(now, first, committed);
         Some(committed)
     }
 
@@ -333,10 +343,11 @@ impl Trunk {
         &mut self,
         io: &mut Io,
         now: Now,
-        buffer: Vec<u8>,
+        (token, buffer): (u64, Vec<u8>),
         result: std::io::Result<()>,
     ) -> Option<u64> {
-        self.journal.as_mut()?.handle_written(now.instant, buffer, result);
+        let files = self.journal.as_mut()?;
+        files.handle_written(now.instant, token, buffer, result);
         self.run_journal(io, now)
     }
 
@@ -350,9 +361,9 @@ impl Trunk {
                     self.peers.remove(&connection);
                     io.close(id);
                 }
-                Output::Released { up_to } => {
+                Output::Released { uplink, lane, up_to } => {
                     if let Some(files) = &mut self.journal {
-                        files.journal.handle_released(now.instant, up_to);
+                        files.lanes.handle_released(now.instant, lane, uplink, up_to);
                     }
                 }
                 Output::Authorise(access) => {
@@ -403,6 +414,7 @@ impl Trunk {
         let wire = &mut IoWire(io);
         match message {
             TrunkMessage::Local(local) => self.node.set_local(*local),
+            TrunkMessage::SealKey(sealing) => self.node.set_seal_key(now, sealing.0, &sealing.1),
             TrunkMessage::Resolved { neighbour, addresses } => {
                 return self.handle_resolved(io, now, neighbour, addresses);
             }
@@ -480,10 +492,7 @@ impl Trunk {
 
     /// Returns when [`Trunk::end_turn`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let journal = self
-            .journal
-            .as_ref()
-            .and_then(|files| files.journal.poll_timeout());
+        let journal = self.journal.as_ref().and_then(|files| files.lanes.poll_timeout());
         let flush = self.pending_since.map(|since| since + self.commit_delay);
         [self.node.poll_timeout(), journal, flush]
             .into_iter()

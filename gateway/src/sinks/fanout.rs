@@ -66,6 +66,7 @@ impl Fanout {
     }
 
     /// Returns whether every sink has confirmed everything it was given.
+    #[cfg(test)]
     pub(crate) const fn is_idle(&self) -> bool {
         self.held_bytes == 0
     }
@@ -104,10 +105,6 @@ impl Fanout {
 
     /// Hands the news of missing readings to every sink, behind what was offered before. The caller has asked
     /// [`Fanout::accepts`]. It is confirmed like a batch: when every sink has a record of it.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "gaps reach the sinks with the delivery of lanes")
-    )]
     pub(crate) fn offer_gap(&mut self, gap: &Arc<Gap>) {
         self.hand_out(&Delivery::Gap(Arc::clone(gap)), gap.count());
     }
@@ -242,6 +239,7 @@ mod tests {
             first,
             count,
             readings: vec![0; bytes],
+            seal: None,
         })
     }
 

@@ -392,6 +392,7 @@ mod tests {
             first,
             count,
             readings,
+            seal: None,
         }))
     }
 

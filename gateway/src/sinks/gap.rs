@@ -34,10 +34,6 @@ impl Gap {
 }
 
 /// Why readings will not come.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "gaps reach the sinks with the delivery of lanes")
-)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GapReason {
     /// The journal's storage gave back something else than was put there.

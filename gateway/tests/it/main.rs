@@ -22,6 +22,7 @@ mod journal_faults;
 mod listeners;
 mod namespaces;
 mod paho;
+mod proofs;
 mod rotation;
 mod secrets;
 mod spy;

@@ -59,5 +59,5 @@ fn deliver(site: &Site, count: usize) {
 
 const STARTS: usize = 2;
 const RECONNECTS: u32 = 6;
-/// One tries the key when it is opened, one attests the channel key.
-const SIGNATURES_PER_START: usize = 2;
+/// One tries the key when it is opened, one attests the channel key, one the key that seals readings.
+const SIGNATURES_PER_START: usize = 3;

@@ -167,6 +167,23 @@ impl Directory {
             .map_err(|source| StorageError::new("delete", &path, source))
     }
 
+    /// Cuts a file off behind `length` bytes, durably; a file that is not longer stays as it is.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidInput` for a name that is not plain, or the kernel's.
+    pub fn shrink(&self, name: &str, length: u64) -> Result<(), StorageError> {
+        let path = self.writable(name)?;
+        let shrink = || {
+            let file = OpenOptions::new().write(true).open(&path)?;
+            if file.metadata()?.len() <= length {
+                return Ok(());
+            }
+            file.set_len(length)?;
+            file.sync_all()
+        };
+        shrink().map_err(|source| StorageError::new("shrink", &path, source))
+    }
+
     /// Writes `bytes` at `offset` of an existing file, durably; for slots that are smaller than a disk's sector.
     ///
     /// # Errors

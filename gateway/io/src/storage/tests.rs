@@ -174,7 +174,7 @@ fn a_reader_without_the_lock_cannot_change_anything() {
 #[test]
 fn the_thread_answers_every_task_in_order() {
     let (parent, directory) = directory();
-    let (storage, replies) = Storage::spawn(directory, Waker::none(), 16).expect("a thread");
+    let (storage, replies) = Storage::spawn(vec![directory], Waker::none(), 16).expect("a thread");
     let name = || "1.fgj".to_owned();
     let tasks = [
         Task::Create {
@@ -201,7 +201,7 @@ fn the_thread_answers_every_task_in_order() {
         },
     ];
     for (token, task) in (0..).zip(tasks) {
-        storage.submit(token, task).expect("room for sixteen");
+        storage.submit(token, 0, task).expect("room for sixteen");
     }
     let mut results = (0..8).map(|token| {
         let reply = replies.receive().expect("the thread lives");
@@ -231,9 +231,43 @@ fn the_thread_answers_every_task_in_order() {
 #[test]
 fn a_full_thread_gives_the_task_back() {
     let (_parent, directory) = directory();
-    let (storage, replies) = Storage::spawn(directory, Waker::none(), 1).expect("a thread");
+    let (storage, replies) = Storage::spawn(vec![directory], Waker::none(), 1).expect("a thread");
     // One in the queue, one at work, one waiting for its reply to be taken: the fourth or an earlier one finds no room.
-    let refused = (0..5).find_map(|token| storage.submit(token, Task::List).err());
+    let refused = (0..5).find_map(|token| storage.submit(token, 0, Task::List).err());
     assert_eq!(refused, Some(Task::List));
     drop(replies);
+}
+
+#[test]
+fn one_thread_works_in_several_directories() {
+    let (_first_parent, first) = directory();
+    let (second_parent, second) = directory();
+    let (storage, replies) = Storage::spawn(vec![first, second], Waker::none(), 4).expect("a thread");
+    let task = Task::Create {
+        name: "file".to_owned(),
+        length: 10,
+        header: Vec::new(),
+    };
+    assert!(storage.submit(0, 2, task.clone()).is_err(), "there is no third");
+    storage.submit(1, 1, task).expect("room for four");
+    storage.submit(2, 0, Task::List).expect("room for four");
+    drop(storage);
+    let made = replies.try_receive().expect("it was done");
+    assert!(matches!(made.result, Ok(Outcome::Created(_))));
+    let listed = replies.try_receive().expect("it was done");
+    assert!(matches!(listed.result, Ok(Outcome::Listed(files)) if files.is_empty()));
+    assert!(second_parent.path().join("journal/file").exists());
+}
+
+#[test]
+fn a_file_is_cut_off_and_never_made_longer() {
+    let (_parent, directory) = directory();
+    directory.create("file", 10_000, b"header").expect("it is new");
+    for (length, left) in [(20_000, 10_000), (100, 100), (200, 100)] {
+        directory.shrink("file", length).expect("it is there");
+        let files = directory.list().expect("readable");
+        assert_eq!(files[0].length, left, "shrunk to {length}");
+    }
+    assert_eq!(directory.read("file", 0, 6).expect("it exists"), b"header");
+    assert!(directory.shrink("none", 1).is_err());
 }

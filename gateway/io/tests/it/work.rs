@@ -177,13 +177,13 @@ fn storage_answers_a_shard(backend: Backend) {
     let mut driver = Driver::new(backend, Settings::default(), &waker).expect("the backend works");
     let directory = tempfile::tempdir().expect("room for a directory");
     let journal = Directory::lock(&directory.path().join("journal")).expect("nobody else has it");
-    let (storage, replies) = Storage::spawn(journal, waker, 8).expect("a thread");
+    let (storage, replies) = Storage::spawn(vec![journal], waker, 8).expect("a thread");
     let task = Task::Create {
         name: "1.fgj".to_owned(),
         length: 4096,
         header: b"head".to_vec(),
     };
-    storage.submit(7, task).expect("room for eight");
+    storage.submit(7, 0, task).expect("room for eight");
     // The life of a segment: made by the storage thread, written by the shard.
     let give_up = clock::monotonic() + 30_000_000_000;
     let mut script = Script::new(move |io: &mut Io, seen: &Seen| match seen {

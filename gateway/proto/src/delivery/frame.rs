@@ -1,12 +1,15 @@
 //! The frames of delivery and their codecs.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use super::sealed::{BatchSeal, KeyTag, SEALED_BATCH};
 use crate::{
-    channel::{FrameMark, begin_frame, finish_frame, put_frame},
+    channel::{FrameMark, begin_frame, finish_frame},
+    link::Class,
+    seal::Seal,
     wire::{Reader, WireError},
 };
 
-/// Which journal: random, drawn when the journal was created.
+/// Which lane of which journal: random, drawn when the lane was created.
 pub type JournalId = [u8; 16];
 
 /// Kind of [`Offer`].
@@ -61,48 +64,75 @@ impl DeliveryError {
     }
 }
 
-/// What a gateway has.
+/// Returns the lane that the body of a frame is about.
+///
+/// # Errors
+/// [`DeliveryError::Wire`] if it names none.
+pub fn lane_of(body: &[u8]) -> Result<Class, DeliveryError> {
+    Ok(read_lane(&mut Reader::new(body))?)
+}
+
+fn read_lane(reader: &mut Reader<'_>) -> Result<Class, WireError> {
+    let bits = reader.u8("lane")?;
+    Class::from_bits(bits).ok_or_else(|| WireError::Value {
+        field: "lane",
+        value: u64::from(bits),
+    })
+}
+
+/// What a gateway has in a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// Which journal.
+    /// Which lane.
+    pub lane: Class,
+    /// Its journal.
     pub journal: JournalId,
-    /// Oldest sequence it still has, or `next` if it has none.
+    /// Where a collector begins that never had anything of it: the oldest sequence that some collector still has to hear of.
     pub first: u64,
     /// The sequence that the next reading will get.
     pub next: u64,
+    /// The highest sequence that this collector has ever confirmed as far as the gateway knows, 0 if none.
+    pub confirmed: u64,
 }
 
 impl Offer {
     /// Reads the body of an Offer.
     ///
     /// # Errors
-    /// [`DeliveryError::Wire`], or [`DeliveryError::Range`] if `first` is 0 or after `next`.
+    /// [`DeliveryError::Wire`], or [`DeliveryError::Range`] if `first` is 0 or after `next`, or a number is too large.
     pub fn decode(body: &[u8]) -> Result<Self, DeliveryError> {
         let mut reader = Reader::new(body);
         let offer = Self {
+            lane: read_lane(&mut reader)?,
             journal: reader.array("journal id")?,
             first: reader.u64("first available sequence")?,
             next: reader.u64("next sequence")?,
+            confirmed: reader.u64("confirmed")?,
         };
         reader.finish()?;
         within("next sequence", offer.next, 1, SEQUENCE_MAX)?;
         within("first available sequence", offer.first, 1, offer.next)?;
+        within("confirmed", offer.confirmed, 0, SEQUENCE_MAX)?;
         Ok(offer)
     }
 
     /// Appends the frame.
     pub fn put(&self, out: &mut Vec<u8>) {
         let mark = begin_frame(out, OFFER);
+        out.push(self.lane.bits());
         out.extend_from_slice(&self.journal);
-        out.extend_from_slice(&self.first.to_be_bytes());
-        out.extend_from_slice(&self.next.to_be_bytes());
+        for number in [self.first, self.next, self.confirmed] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
         finish_frame(out, mark);
     }
 }
 
-/// How far a collector has come.
+/// How far a collector has come with a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
+    /// Which lane.
+    pub lane: Class,
     /// The collector holds everything up to here.
     pub received: u64,
     /// Its sinks confirmed everything up to here.
@@ -118,13 +148,15 @@ impl Ack {
     /// [`DeliveryError::Wire`], or [`DeliveryError::Range`] if `committed` is after `received`.
     pub fn decode(body: &[u8]) -> Result<Self, DeliveryError> {
         let mut reader = Reader::new(body);
-        let ack = Self::read(&mut reader)?;
+        let lane = read_lane(&mut reader)?;
+        let ack = Self::read(lane, &mut reader)?;
         reader.finish()?;
         Ok(ack)
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DeliveryError> {
+    fn read(lane: Class, reader: &mut Reader<'_>) -> Result<Self, DeliveryError> {
         let ack = Self {
+            lane,
             received: reader.u64("received")?,
             committed: reader.u64("committed")?,
             credit: reader.u64("credit")?,
@@ -134,20 +166,18 @@ impl Ack {
         Ok(ack)
     }
 
-    fn body(&self) -> [u8; 24] {
-        let mut body = [0; 24];
-        for (place, value) in body
-            .chunks_exact_mut(8)
-            .zip([self.received, self.committed, self.credit])
-        {
-            place.copy_from_slice(&value.to_be_bytes());
+    fn put_numbers(&self, out: &mut Vec<u8>) {
+        for number in [self.received, self.committed, self.credit] {
+            out.extend_from_slice(&number.to_be_bytes());
         }
-        body
     }
 
     /// Appends the frame.
     pub fn put(&self, out: &mut Vec<u8>) {
-        put_frame(out, ACK, &self.body());
+        let mark = begin_frame(out, ACK);
+        out.push(self.lane.bits());
+        self.put_numbers(out);
+        finish_frame(out, mark);
     }
 }
 
@@ -167,9 +197,10 @@ impl Resume {
     /// As for [`Ack::decode`].
     pub fn decode(body: &[u8]) -> Result<Self, DeliveryError> {
         let mut reader = Reader::new(body);
+        let lane = read_lane(&mut reader)?;
         let resume = Self {
             journal: reader.array("journal id")?,
-            ack: Ack::read(&mut reader)?,
+            ack: Ack::read(lane, &mut reader)?,
         };
         reader.finish()?;
         Ok(resume)
@@ -178,8 +209,9 @@ impl Resume {
     /// Appends the frame.
     pub fn put(&self, out: &mut Vec<u8>) {
         let mark = begin_frame(out, RESUME);
+        out.push(self.ack.lane.bits());
         out.extend_from_slice(&self.journal);
-        out.extend_from_slice(&self.ack.body());
+        self.ack.put_numbers(out);
         finish_frame(out, mark);
     }
 }
@@ -190,55 +222,120 @@ impl Resume {
 pub enum LostReason {
     /// Their checksum is wrong.
     Corrupt = 1,
-    /// Policy discarded them.
+    /// The lane was full and its policy discarded them, oldest first.
     Discarded = 2,
+    /// They were older than the lane's time to live.
+    Expired = 3,
+    /// The collector had confirmed them before, so the gateway has let go of them. A collector that was set back asks for them.
+    Released = 4,
+}
+
+impl LostReason {
+    /// Returns the reason with the number `code`, if there is one.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Corrupt),
+            2 => Some(Self::Discarded),
+            3 => Some(Self::Expired),
+            4 => Some(Self::Released),
+            _ => None,
+        }
+    }
+
+    /// Returns the number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Returns the word for logs, metrics and gap records.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Corrupt => "corrupt",
+            Self::Discarded => "discarded",
+            Self::Expired => "expired",
+            Self::Released => "released",
+        }
+    }
 }
 
 /// Readings that cannot be had any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost {
+    /// Of which lane.
+    pub lane: Class,
     /// First sequence.
     pub first: u64,
     /// Last sequence.
     pub last: u64,
     /// Why.
     pub reason: LostReason,
+    /// Their earliest and latest capture time in milliseconds since 1970, where that is known.
+    pub captured: Option<(u64, u64)>,
 }
 
 impl Lost {
+    /// Returns how many readings are lost.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.last.saturating_sub(self.first).saturating_add(1)
+    }
+
+    /// Returns the part from `first` on, `None` if nothing is left.
+    #[must_use]
+    pub fn from(self, first: u64) -> Option<Self> {
+        (first <= self.last).then(|| Self {
+            first: self.first.max(first),
+            ..self
+        })
+    }
+
     /// Reads the body of a Lost.
     ///
     /// # Errors
-    /// [`DeliveryError::Wire`], or [`DeliveryError::Range`] for an empty range or unknown reason.
+    /// [`DeliveryError::Wire`], also for an unknown reason, or [`DeliveryError::Range`] for an empty range or times in the wrong
+    /// order.
     pub fn decode(body: &[u8]) -> Result<Self, DeliveryError> {
         let mut reader = Reader::new(body);
+        let lane = read_lane(&mut reader)?;
         let (first, last) = (
             reader.u64("first lost sequence")?,
             reader.u64("last lost sequence")?,
         );
-        let reason = match reader.u8("reason")? {
-            1 => LostReason::Corrupt,
-            2 => LostReason::Discarded,
-            value => {
-                return Err(WireError::Value {
-                    field: "reason",
-                    value: u64::from(value),
-                }
-                .into());
-            }
-        };
+        let code = reader.u8("reason")?;
+        let reason = LostReason::from_code(code).ok_or_else(|| WireError::Value {
+            field: "reason",
+            value: u64::from(code),
+        })?;
+        let (earliest, latest) = (
+            reader.u64("earliest capture time")?,
+            reader.u64("latest capture time")?,
+        );
         reader.finish()?;
         within("last lost sequence", last, 1, SEQUENCE_MAX)?;
         within("first lost sequence", first, 1, last)?;
-        Ok(Self { first, last, reason })
+        within("earliest capture time", earliest, 0, latest)?;
+        Ok(Self {
+            lane,
+            first,
+            last,
+            reason,
+            captured: (latest > 0).then_some((earliest, latest)),
+        })
     }
 
     /// Appends the frame.
     pub fn put(&self, out: &mut Vec<u8>) {
         let mark = begin_frame(out, LOST);
+        out.push(self.lane.bits());
         out.extend_from_slice(&self.first.to_be_bytes());
         out.extend_from_slice(&self.last.to_be_bytes());
-        out.push(self.reason as u8);
+        out.push(self.reason.code());
+        let (earliest, latest) = self.captured.unwrap_or((0, 0));
+        out.extend_from_slice(&earliest.to_be_bytes());
+        out.extend_from_slice(&latest.to_be_bytes());
         finish_frame(out, mark);
     }
 }
@@ -246,12 +343,16 @@ impl Lost {
 /// Consecutive readings, as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch<'a> {
+    /// Of which lane.
+    pub lane: Class,
     /// Sequence of the first.
     pub first: u64,
     /// How many.
     pub count: u64,
     /// Each behind its variable-length length.
     pub readings: &'a [u8],
+    /// The gateway's word for them, if it gives one.
+    pub seal: Option<BatchSeal<'a>>,
 }
 
 impl<'a> Batch<'a> {
@@ -260,20 +361,48 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// [`DeliveryError::Wire`], or [`DeliveryError::Range`] for numbers that cannot be.
     pub fn decode(body: &'a [u8]) -> Result<Self, DeliveryError> {
+        Self::read(body, false)
+    }
+
+    /// Reads the body of a Batch with a seal, as [`Batch::decode`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decode_sealed(body: &'a [u8]) -> Result<Self, DeliveryError> {
+        Self::read(body, true)
+    }
+
+    fn read(body: &'a [u8], sealed: bool) -> Result<Self, DeliveryError> {
         let mut reader = Reader::new(body);
+        let lane = read_lane(&mut reader)?;
         let first = reader.u64("first sequence")?;
         let count = u64::from(reader.u16("number of readings")?);
         within("number of readings", count, 1, u64::from(u16::MAX))?;
         within("first sequence", first, 1, SEQUENCE_MAX)?;
+        let seal = if sealed {
+            Some(BatchSeal {
+                key_tag: reader.array("key tag")?,
+                seal: Seal {
+                    sealed_at: reader.u64("sealed at")?,
+                    signature: reader.array("signature")?,
+                },
+                first,
+                skipped: &[],
+            })
+        } else {
+            None
+        };
         let readings = reader.rest();
         for _ in 0..count {
             reader.bytes_varint("reading")?;
         }
         reader.finish()?;
         Ok(Self {
+            lane,
             first,
             count,
             readings,
+            seal,
         })
     }
 
@@ -285,10 +414,21 @@ impl<'a> Batch<'a> {
         for _ in 0..skipped {
             reader.bytes_varint("reading").ok()?;
         }
+        let readings = reader.rest();
+        let seal = self.seal.map(|seal| BatchSeal {
+            // Nothing is taken off twice.
+            skipped: self
+                .readings
+                .get(..self.readings.len().saturating_sub(readings.len()))
+                .unwrap_or_default(),
+            ..seal
+        });
         Some(Self {
+            lane: self.lane,
             first: self.first.saturating_add(skipped),
             count,
-            readings: reader.rest(),
+            readings,
+            seal,
         })
     }
 }
@@ -299,19 +439,67 @@ impl<'a> Batch<'a> {
 pub struct BatchWriter {
     mark: FrameMark,
     count_at: usize,
+    readings_at: usize,
 }
 
 impl BatchWriter {
     /// Bytes that the frame takes beside its readings.
-    pub const OVERHEAD: usize = 3 + 8 + 2;
+    pub const OVERHEAD: usize = 3 + 1 + 8 + 2;
+    /// The same with a seal.
+    pub const OVERHEAD_SEALED: usize = Self::OVERHEAD + SEAL_LEN;
 
     /// Begins the frame; the caller appends readings, each behind its variable-length length.
-    pub fn begin(out: &mut Vec<u8>, first: u64) -> Self {
+    pub fn begin(out: &mut Vec<u8>, lane: Class, first: u64) -> Self {
         let mark = begin_frame(out, BATCH);
+        out.push(lane.bits());
         out.extend_from_slice(&first.to_be_bytes());
         let count_at = out.len();
         out.extend_from_slice(&[0, 0]);
-        Self { mark, count_at }
+        Self {
+            mark,
+            count_at,
+            readings_at: out.len(),
+        }
+    }
+
+    /// Begins a frame with a seal, which [`BatchWriter::finish_sealed`] writes.
+    pub fn begin_sealed(out: &mut Vec<u8>, lane: Class, first: u64) -> Self {
+        let mark = begin_frame(out, SEALED_BATCH);
+        out.push(lane.bits());
+        out.extend_from_slice(&first.to_be_bytes());
+        let count_at = out.len();
+        out.extend_from_slice(&[0; 2 + SEAL_LEN]);
+        Self {
+            mark,
+            count_at,
+            readings_at: out.len(),
+        }
+    }
+
+    /// Returns the readings appended so far.
+    #[must_use]
+    pub fn readings<'a>(&self, out: &'a [u8]) -> &'a [u8] {
+        out.get(self.readings_at..).unwrap_or_default()
+    }
+
+    /// Ends a frame that was begun with [`BatchWriter::begin_sealed`].
+    ///
+    /// # Panics
+    /// If `out` was shortened since.
+    pub fn finish_sealed(self, out: &mut [u8], count: u16, key_tag: KeyTag, seal: &Seal) {
+        let place = out
+            .get_mut(self.count_at.saturating_add(2)..)
+            .and_then(|rest| rest.first_chunk_mut::<SEAL_LEN>());
+        let place = place.expect("the buffer only grows while a frame is written");
+        let fields = key_tag
+            .into_iter()
+            .chain(seal.sealed_at.to_be_bytes())
+            .chain(seal.signature);
+        place
+            .iter_mut()
+            .zip(fields)
+            .for_each(|(place, byte)| *place = byte);
+        self.finish(out, count);
     }
 
     /// Ends the frame with the number of readings appended.
@@ -340,5 +528,7 @@ fn within(what: &'static str, value: u64, min: u64, max: u64) -> Result<(), Deli
     }
 }
 
+/// Bytes of a seal in a frame: key tag, time, signature.
+const SEAL_LEN: usize = 4 + 8 + 64;
 /// Largest sequence: far beyond what any journal reaches, and far from overflow.
 const SEQUENCE_MAX: u64 = 1 << 62;

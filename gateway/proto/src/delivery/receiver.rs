@@ -2,21 +2,27 @@
 
 use std::time::Duration;
 
-use super::frame::{Ack, BATCH, Batch, DeliveryError, JournalId, LOST, Lost, OFFER, Offer, Resume};
-use crate::time::Instant;
+use super::frame::{
+    Ack, BATCH, Batch, DeliveryError, JournalId, LOST, Lost, LostReason, OFFER, Offer, Resume,
+};
+use super::sealed::SEALED_BATCH;
+use crate::{link::Class, time::Instant};
 
-/// Takes the readings of one journal in order, each once.
+/// Takes the readings of one lane in order, each once, and the gaps between them.
 ///
 /// ```text
-///  Waiting ──Offer──▶ Open ──Batch (next expected)──▶ accepted: received moves
-///     ▲                │  └──Batch (older)──────────▶ duplicate: dropped, acknowledged
-///     └──handle_down───┘  └──Batch (newer)──────────▶ gap in transit: dropped, acknowledged
+///  Waiting ──Offer──▶ Open ──Batch, Lost (next expected)──▶ handed on and taken: received moves
+///     ▲                │  └──Batch, Lost (older)──────────▶ duplicate: dropped, acknowledged
+///     └──handle_down───┘  └──Batch, Lost (newer)──────────▶ gap in transit: dropped, acknowledged
 /// ```
+///
+/// A gap is handed on in its place, and confirmed like readings: what is committed is safe, or known to be lost where it matters.
 ///
 /// Invariant: `committed ≤ received`. It outlives channels: what was received and not yet confirmed is not asked for again.
 #[derive(Debug)]
 pub struct Receiver {
     settings: ReceiverSettings,
+    lane: Class,
     journal: JournalId,
     received: u64,
     committed: u64,
@@ -35,12 +41,16 @@ pub struct Receiver {
 pub struct ReceiverSettings {
     /// Readings a gateway may send beyond what was received, 1 to [`IN_FLIGHT_MAX`](super::IN_FLIGHT_MAX).
     pub window: u64,
+    /// Whether a journal that is not known means that this collector was set back, if the gateway says that it has confirmed some
+    /// of it. A collector whose sinks remember nothing begins with what there is instead.
+    pub remembers: bool,
 }
 
 impl Default for ReceiverSettings {
     fn default() -> Self {
         Self {
             window: super::IN_FLIGHT_MAX / 2,
+            remembers: true,
         }
     }
 }
@@ -50,15 +60,56 @@ impl Default for ReceiverSettings {
 pub enum Offered {
     /// It goes on where it stopped, or begins.
     Continues,
-    /// The gateway does not have these sequences any more: this collector was set back, or the gateway lost them.
-    Missing {
-        /// First sequence missing.
-        first: u64,
-        /// Last sequence missing.
-        last: u64,
+    /// This collector has confirmed more than it knows of: it was set back to an older state. What the gateway still has comes
+    /// again, the rest as a gap.
+    Forgotten {
+        /// What it has confirmed.
+        confirmed: u64,
+        /// What it knows of.
+        received: u64,
     },
     /// The journal has not reached what was received of it: the gateway's disk was set back. It will be told and not send.
     SetBack,
+}
+
+/// What comes in its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival<'a> {
+    /// Readings.
+    Readings(Batch<'a>),
+    /// Readings that cannot be had any more, in their place.
+    Gap(Lost),
+}
+
+/// Readings that were lost, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostCounts {
+    /// [`LostReason::Corrupt`].
+    pub corrupt: u64,
+    /// [`LostReason::Discarded`].
+    pub discarded: u64,
+    /// [`LostReason::Expired`].
+    pub expired: u64,
+    /// [`LostReason::Released`].
+    pub released: u64,
+}
+
+impl LostCounts {
+    const fn add(&mut self, lost: &Lost) {
+        let place = match lost.reason {
+            LostReason::Corrupt => &mut self.corrupt,
+            LostReason::Discarded => &mut self.discarded,
+            LostReason::Expired => &mut self.expired,
+            LostReason::Released => &mut self.released,
+        };
+        *place += lost.count();
+    }
+
+    /// Returns all of them together.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.corrupt + self.discarded + self.expired + self.released
+    }
 }
 
 /// What a [`Receiver`] has seen since it was made.
@@ -72,16 +123,19 @@ pub struct ReceiverStats {
     pub out_of_order: u64,
     /// Readings dropped because the sinks were behind.
     pub refused: u64,
-    /// Sequences that the gateway could not deliver any more.
-    pub lost: u64,
+    /// Readings that the gateway could not deliver any more.
+    pub lost: LostCounts,
+    /// Gaps that they came in.
+    pub gaps: u64,
 }
 
 impl Receiver {
-    /// Makes a receiver for a journal of which everything up to `committed` is known to be safe (0: nothing).
+    /// Makes a receiver for a lane's journal of which everything up to `committed` is known to be safe (0: nothing).
     #[must_use]
-    pub const fn new(settings: ReceiverSettings, journal: JournalId, committed: u64) -> Self {
+    pub fn new(settings: ReceiverSettings, lane: Class, journal: JournalId, committed: u64) -> Self {
         Self {
             settings,
+            lane,
             journal,
             received: committed,
             committed,
@@ -90,22 +144,16 @@ impl Receiver {
             resume_waits: false,
             ack_waits: false,
             ack_deadline: None,
-            stats: ReceiverStats {
-                accepted: 0,
-                duplicates: 0,
-                out_of_order: 0,
-                refused: 0,
-                lost: 0,
-            },
+            stats: ReceiverStats::default(),
         }
     }
 
     /// Takes the gateway's Offer in a channel.
     ///
     /// # Errors
-    /// [`DeliveryError::Journal`] if it is about another journal; nothing has changed then.
+    /// [`DeliveryError::Journal`] if it is about another journal or lane; nothing has changed then.
     pub fn handle_offer(&mut self, offer: &Offer) -> Result<Offered, DeliveryError> {
-        if offer.journal != self.journal {
+        if (offer.journal, offer.lane) != (self.journal, self.lane) {
             return Err(DeliveryError::Journal);
         }
         let repeated = std::mem::replace(&mut self.open, true);
@@ -118,24 +166,22 @@ impl Receiver {
                 Offered::SetBack
             });
         }
-        if offer.first <= self.received + 1 {
-            return Ok(Offered::Continues);
+        let has_confirmed = offer.confirmed > 0 && self.settings.remembers;
+        if self.received == 0 && !has_confirmed {
+            // A journal never seen begins where it begins: what was before went to other collectors.
+            self.received = offer.first - 1;
+            self.committed = self.received;
+        } else if has_confirmed && offer.confirmed > self.received && !repeated {
+            return Ok(Offered::Forgotten {
+                confirmed: offer.confirmed,
+                received: self.received,
+            });
         }
-        let (before, last) = (self.received, offer.first - 1);
-        self.skip(last);
-        if before == 0 {
-            // A journal never seen begins where it begins: what was before went to another collector.
-            return Ok(Offered::Continues);
-        }
-        self.stats.lost += last - before;
-        Ok(Offered::Missing {
-            first: before + 1,
-            last,
-        })
+        Ok(Offered::Continues)
     }
 
-    /// Takes a Batch or Lost frame. `accept` gets the batch without what was received before and says whether it takes it;
-    /// it must take all of it or nothing.
+    /// Takes a Batch or Lost frame. `accept` gets what was not received before and says whether it takes it; it must take
+    /// all of it or nothing.
     ///
     /// # Errors
     /// [`DeliveryError`] for a frame that is malformed or out of place; nothing has changed then.
@@ -144,14 +190,26 @@ impl Receiver {
         now: Instant,
         kind: u8,
         body: &[u8],
-        accept: impl FnOnce(Batch<'_>) -> bool,
+        accept: impl FnOnce(Arrival<'_>) -> bool,
     ) -> Result<(), DeliveryError> {
         if !self.open {
             return Err(DeliveryError::OutOfPlace { kind });
         }
         match kind {
-            BATCH => self.handle_batch(now, Batch::decode(body)?, accept),
-            LOST => self.handle_lost(now, Lost::decode(body)?),
+            BATCH | SEALED_BATCH => {
+                let batch = if kind == BATCH {
+                    Batch::decode(body)?
+                } else {
+                    Batch::decode_sealed(body)?
+                };
+                self.check_lane(batch.lane)?;
+                self.handle_batch(now, batch, accept);
+            }
+            LOST => {
+                let lost = Lost::decode(body)?;
+                self.check_lane(lost.lane)?;
+                self.handle_lost(now, lost, accept);
+            }
             OFFER => {
                 self.handle_offer(&Offer::decode(body)?)?;
             }
@@ -160,7 +218,15 @@ impl Receiver {
         Ok(())
     }
 
-    fn handle_batch(&mut self, now: Instant, batch: Batch<'_>, accept: impl FnOnce(Batch<'_>) -> bool) {
+    fn check_lane(&self, lane: Class) -> Result<(), DeliveryError> {
+        if lane == self.lane {
+            Ok(())
+        } else {
+            Err(DeliveryError::Journal)
+        }
+    }
+
+    fn handle_batch(&mut self, now: Instant, batch: Batch<'_>, accept: impl FnOnce(Arrival<'_>) -> bool) {
         let expected = self.received + 1;
         if batch.first > expected {
             self.stats.out_of_order += batch.count;
@@ -173,7 +239,7 @@ impl Receiver {
             self.ack_waits = true;
             return;
         };
-        if !self.accepting || !accept(fresh) {
+        if !self.accepting || !accept(Arrival::Readings(fresh)) {
             self.stats.refused += fresh.count;
             self.ack_waits = true;
             return;
@@ -183,20 +249,18 @@ impl Receiver {
         self.ack_soon(now);
     }
 
-    fn handle_lost(&mut self, now: Instant, lost: Lost) {
-        if lost.first <= self.received + 1 && lost.last > self.received {
-            self.stats.lost += lost.last - self.received;
-            self.skip(lost.last);
-        }
+    fn handle_lost(&mut self, now: Instant, lost: Lost, accept: impl FnOnce(Arrival<'_>) -> bool) {
+        let expected = self.received + 1;
+        // Of a gap that was taken in part, the rest is another gap: nothing is counted in two.
+        let fresh = lost.from(expected).filter(|fresh| fresh.first == expected);
+        let Some(fresh) = fresh.filter(|fresh| self.accepting && accept(Arrival::Gap(*fresh))) else {
+            self.ack_waits = true;
+            return;
+        };
+        self.received = fresh.last;
+        self.stats.lost.add(&fresh);
+        self.stats.gaps += 1;
         self.ack_soon(now);
-    }
-
-    /// Goes on behind `last`. If nothing unconfirmed lies before, it counts as confirmed: there is nothing to confirm.
-    const fn skip(&mut self, last: u64) {
-        if self.committed == self.received {
-            self.committed = last;
-        }
-        self.received = last;
     }
 
     /// Takes the sinks' word that everything they were given up to `up_to` is safe.
@@ -206,11 +270,6 @@ impl Receiver {
             self.committed = up_to;
             self.ack_waits = true;
         }
-    }
-
-    /// Takes the news that everything handed to the sinks has been confirmed: what was lost behind it is settled as well.
-    pub fn handle_all_committed(&mut self) {
-        self.handle_committed(self.received);
     }
 
     /// Says whether the sinks take more at the moment. Closed, the gateway's credit shrinks to what was received.
@@ -256,6 +315,7 @@ impl Receiver {
         }
         let window = if self.accepting { self.settings.window } else { 0 };
         let ack = Ack {
+            lane: self.lane,
             received: self.received,
             committed: self.committed,
             credit: self.received + window,
@@ -272,6 +332,12 @@ impl Receiver {
         self.resume_waits = false;
         self.ack_waits = false;
         self.ack_deadline = None;
+    }
+
+    /// Returns the lane.
+    #[must_use]
+    pub const fn lane(&self) -> Class {
+        self.lane
     }
 
     /// Returns the journal.

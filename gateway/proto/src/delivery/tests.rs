@@ -1,11 +1,15 @@
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::{channel::frames, time::Instant, wire::put_bytes_varint};
+use crate::{channel::frames, link::Class, node::Copied, time::Instant, wire::put_bytes_varint};
+
+mod pair;
 
 const JOURNAL: JournalId = [9; 16];
+const LANE: Class = Class::Normal;
+const NOBODY_ABSENT: PerLane<bool> = PerLane([false; 3]);
 
 fn frames_of(write: impl FnOnce(&mut Vec<u8>)) -> Vec<(u8, Vec<u8>)> {
     let mut plaintext = Vec::new();
@@ -17,8 +21,12 @@ fn frames_of(write: impl FnOnce(&mut Vec<u8>)) -> Vec<(u8, Vec<u8>)> {
 }
 
 fn batch(first: u64, readings: &[u64]) -> Vec<u8> {
+    batch_of(LANE, first, readings)
+}
+
+fn batch_of(lane: Class, first: u64, readings: &[u64]) -> Vec<u8> {
     let frames = frames_of(|out| {
-        let writer = BatchWriter::begin(out, first);
+        let writer = BatchWriter::begin(out, lane, first);
         for reading in readings {
             put_bytes_varint(out, &reading.to_be_bytes());
         }
@@ -34,38 +42,110 @@ fn readings(batch: &Batch<'_>) -> Vec<u64> {
         .collect()
 }
 
+fn offer(first: u64, next: u64, confirmed: u64) -> Offer {
+    Offer {
+        lane: LANE,
+        journal: JOURNAL,
+        first,
+        next,
+        confirmed,
+    }
+}
+
+fn receiver(committed: u64) -> Receiver {
+    Receiver::new(ReceiverSettings::default(), LANE, JOURNAL, committed)
+}
+
+/// A receiver that has committed as much, and was offered a journal by a gateway that knows it.
 fn open(committed: u64, first: u64, next: u64) -> (Receiver, Offered) {
-    let mut receiver = Receiver::new(ReceiverSettings::default(), JOURNAL, committed);
-    let offered = receiver
-        .handle_offer(&Offer {
-            journal: JOURNAL,
-            first,
-            next,
-        })
-        .unwrap();
+    let mut receiver = receiver(committed);
+    let offered = receiver.handle_offer(&offer(first, next, committed)).unwrap();
     (receiver, offered)
+}
+
+/// A sender whose lanes have nothing but this one, which has the sequences from `first` to `available`.
+fn sender(first: u64, available: u64, confirmed: u64) -> Sender {
+    let mut lanes = PerLane::from_fn(|lane| LaneSettings {
+        journal: [lane.bits(); 16],
+        first: 1,
+        available: 0,
+        confirmed: 0,
+    });
+    lanes[LANE] = LaneSettings {
+        journal: JOURNAL,
+        first,
+        available,
+        confirmed,
+    };
+    Sender::new(&lanes, Shares::default())
+}
+
+fn ack(received: u64, committed: u64, credit: u64) -> Ack {
+    Ack {
+        lane: LANE,
+        received,
+        committed,
+        credit,
+    }
+}
+
+/// The body of a Resume with these numbers.
+fn resume(ack: Ack) -> Vec<u8> {
+    let journal = if ack.lane == LANE {
+        JOURNAL
+    } else {
+        [ack.lane.bits(); 16]
+    };
+    frames_of(|out| Resume { journal, ack }.put(out)).remove(0).1
+}
+
+fn next_range(sender: &Sender) -> Option<(u64, u64)> {
+    let next = sender.next(&NOBODY_ABSENT)?;
+    assert_eq!(next.lane, LANE);
+    Some((next.first, next.count))
+}
+
+fn gap(first: u64, last: u64, reason: LostReason) -> Lost {
+    Lost {
+        lane: LANE,
+        first,
+        last,
+        reason,
+        captured: None,
+    }
+}
+
+/// What a journal says of what every collector had confirmed.
+fn released(last: u64) -> Copied {
+    Copied::Lost {
+        last,
+        reason: LostReason::Released,
+        captured: None,
+    }
+}
+
+fn body_of(lost: &Lost) -> Vec<u8> {
+    frames_of(|out| lost.put(out)).remove(0).1
+}
+
+fn sent_gaps(sender: &mut Sender) -> Vec<Lost> {
+    let frames = frames_of(|out| sender.write_frames(LANE, out));
+    let lost = frames.iter().filter(|(kind, _)| *kind == LOST);
+    lost.map(|(_, body)| Lost::decode(body).unwrap()).collect()
 }
 
 #[test]
 fn frames_come_back() {
-    let offer = Offer {
-        journal: JOURNAL,
-        first: 3,
-        next: 9,
-    };
-    let ack = Ack {
-        received: 9,
-        committed: 7,
-        credit: 100,
-    };
+    let offer = offer(3, 9, 2);
+    let ack = ack(9, 7, 100);
     let resume = Resume {
         journal: JOURNAL,
         ack,
     };
     let lost = Lost {
-        first: 4,
-        last: 8,
-        reason: LostReason::Corrupt,
+        lane: Class::Bulk,
+        captured: Some((1_767_225_600_000, 1_767_225_700_000)),
+        ..gap(4, 8, LostReason::Expired)
     };
     let frames = frames_of(|out| {
         offer.put(out);
@@ -81,35 +161,38 @@ fn frames_come_back() {
     assert_eq!(Resume::decode(&frames[1].1), Ok(resume));
     assert_eq!(Ack::decode(&frames[2].1), Ok(ack));
     assert_eq!(Lost::decode(&frames[3].1), Ok(lost));
+    let lanes: Vec<_> = frames.iter().map(|(_, body)| lane_of(body).unwrap()).collect();
+    assert_eq!(lanes, [LANE, LANE, LANE, Class::Bulk]);
     let body = batch(5, &[50, 60]);
     let decoded = Batch::decode(&body).unwrap();
-    assert_eq!((decoded.first, readings(&decoded)), (5, vec![50, 60]));
+    assert_eq!(
+        (decoded.lane, decoded.first, readings(&decoded)),
+        (LANE, 5, vec![50, 60])
+    );
     assert_eq!(readings(&decoded.without_first(1).unwrap()), [60]);
     assert_eq!(decoded.without_first(2), None);
 }
 
 #[test]
 fn contradictory_numbers_are_refused() {
-    let mut out = Vec::new();
-    Offer {
-        journal: JOURNAL,
-        first: 9,
-        next: 3,
-    }
-    .put(&mut out);
-    assert!(matches!(
-        Offer::decode(&out[3..]),
-        Err(DeliveryError::Range { .. })
-    ));
-    out.clear();
-    Ack {
-        received: 3,
-        committed: 4,
-        credit: 0,
-    }
-    .put(&mut out);
-    assert!(matches!(Ack::decode(&out[3..]), Err(DeliveryError::Range { .. })));
-    assert!(Batch::decode(&[0; 10]).is_err());
+    let refused = |write: &dyn Fn(&mut Vec<u8>), decode: &dyn Fn(&[u8]) -> Option<DeliveryError>| {
+        let body = frames_of(|out| write(out)).remove(0).1;
+        assert!(matches!(decode(&body), Some(DeliveryError::Range { .. })));
+    };
+    refused(&|out| offer(9, 3, 0).put(out), &|body| Offer::decode(body).err());
+    refused(&|out| ack(3, 4, 0).put(out), &|body| Ack::decode(body).err());
+    refused(
+        &|out| {
+            Lost {
+                captured: Some((9, 3)),
+                ..gap(1, 2, LostReason::Corrupt)
+            }
+            .put(out);
+        },
+        &|body| Lost::decode(body).err(),
+    );
+    assert!(Batch::decode(&[0; 11]).is_err());
+    assert!(Offer::decode(&[3; 41]).is_err(), "there is no fourth lane");
 }
 
 #[test]
@@ -120,8 +203,10 @@ fn a_receiver_takes_only_the_next_reading() {
     for (first, sent) in [(1, vec![1, 2]), (4, vec![4]), (1, vec![1, 2, 3]), (3, vec![3])] {
         let body = batch(first, &sent);
         receiver
-            .handle_frame(Instant::START, BATCH, &body, |batch| {
-                taken.extend(readings(&batch));
+            .handle_frame(Instant::START, BATCH, &body, |arrival| {
+                if let Arrival::Readings(batch) = arrival {
+                    taken.extend(readings(&batch));
+                }
                 true
             })
             .unwrap();
@@ -145,22 +230,171 @@ fn a_receiver_that_is_not_accepting_keeps_its_position_and_closes_the_credit() {
 }
 
 #[test]
-fn a_collector_restored_from_an_old_backup_reports_what_is_missing_and_goes_on() {
-    let (receiver, offered) = open(10, 51, 60);
-    assert_eq!(offered, Offered::Missing { first: 11, last: 50 });
+fn a_gap_is_handed_on_in_its_place_and_confirmed_like_readings() {
+    let (mut receiver, _) = open(0, 1, 100);
+    let mut arrived = Vec::new();
+    let lost = |first, last| body_of(&gap(first, last, LostReason::Discarded));
+    let frames = [
+        (BATCH, batch(1, &[1, 2])),
+        // Before its turn, in its turn, again, and grown by what was discarded since.
+        (LOST, lost(5, 9)),
+        (LOST, lost(3, 9)),
+        (LOST, lost(3, 9)),
+        (LOST, lost(3, 12)),
+        (BATCH, batch(13, &[13])),
+    ];
+    for (kind, body) in &frames {
+        receiver
+            .handle_frame(Instant::START, *kind, body, |arrival| {
+                arrived.push(match arrival {
+                    Arrival::Readings(batch) => (batch.first, batch.first + batch.count - 1),
+                    Arrival::Gap(lost) => (lost.first, lost.last),
+                });
+                true
+            })
+            .unwrap();
+    }
+    assert_eq!(arrived, [(1, 2), (3, 9), (10, 12), (13, 13)]);
+    let stats = receiver.stats();
+    assert_eq!((stats.accepted, stats.lost.discarded, stats.gaps), (3, 10, 2));
+    assert_eq!((receiver.received(), receiver.committed()), (13, 0));
+    receiver.handle_committed(9);
+    assert_eq!(receiver.committed(), 9, "the gap's record is safe");
+}
+
+#[test]
+fn a_gap_that_the_sinks_have_no_room_for_is_told_again() {
+    let (mut receiver, _) = open(0, 1, 100);
+    let body = body_of(&gap(1, 9, LostReason::Expired));
+    for room in [false, true] {
+        receiver
+            .handle_frame(Instant::START, LOST, &body, |_| room)
+            .unwrap();
+        assert_eq!(receiver.received(), if room { 9 } else { 0 });
+    }
+    assert_eq!(receiver.stats().lost.expired, 9, "counted once");
+}
+
+#[test]
+fn a_frame_of_another_lane_changes_nothing() {
+    let (mut receiver, _) = open(0, 1, 100);
+    let alarm = batch_of(Class::Alarm, 1, &[1]);
+    let refused = receiver.handle_frame(Instant::START, BATCH, &alarm, |_| true);
+    assert_eq!(refused, Err(DeliveryError::Journal));
+    let alarm = Offer {
+        lane: Class::Alarm,
+        ..offer(1, 2, 0)
+    };
+    assert_eq!(receiver.handle_offer(&alarm), Err(DeliveryError::Journal));
+    assert_eq!(receiver.received(), 0);
+}
+
+#[test]
+fn a_collector_restored_from_an_old_backup_is_told_what_it_had_and_what_is_gone() {
+    let mut receiver = receiver(10);
     assert_eq!(
-        (receiver.received(), receiver.committed(), receiver.stats().lost),
-        (50, 50, 40)
+        receiver.handle_offer(&offer(51, 60, 55)),
+        Ok(Offered::Forgotten {
+            confirmed: 55,
+            received: 10
+        })
+    );
+    let mut sender = sender(51, 59, 55);
+    sender.handle_up(Instant::START);
+    let frames = frames_of(|out| receiver.write_frames(out));
+    let event = sender.handle_frame(Instant::START, RESUME, &frames[0].1).unwrap();
+    assert_eq!(
+        event,
+        SenderEvent::CollectorSetBack {
+            lane: LANE,
+            confirmed: 55,
+            committed: 10
+        }
+    );
+    assert_eq!(
+        next_range(&sender),
+        Some((11, 49)),
+        "whatever the journal has of it"
+    );
+    sender.handle_lost(Instant::START, LANE, released(50));
+    assert_eq!(sent_gaps(&mut sender), [gap(11, 50, LostReason::Released)]);
+    assert_eq!(next_range(&sender), Some((51, 9)), "what is there is sent again");
+    let gap = body_of(&gap(11, 50, LostReason::Released));
+    receiver
+        .handle_frame(Instant::START, LOST, &gap, |_| true)
+        .unwrap();
+    assert_eq!((receiver.received(), receiver.stats().lost.released), (50, 40));
+    // It is not told twice what it knows by now.
+    sender.handle_down();
+    sender.handle_up(Instant::START);
+    let event = sender.handle_frame(Instant::START, RESUME, &frames[0].1).unwrap();
+    assert_eq!(
+        event,
+        SenderEvent::Released {
+            lane: LANE,
+            up_to: 10
+        }
     );
 }
 
 #[test]
+fn a_gap_that_was_lost_on_the_way_is_told_again_and_counted_once() {
+    let mut sender = sender(11, 59, 55);
+    sender.handle_up(Instant::START);
+    sender
+        .handle_frame(Instant::START, RESUME, &resume(ack(10, 10, 1_000)))
+        .unwrap();
+    for _ in 0..2 {
+        sender.handle_lost(Instant::START, LANE, released(40));
+        assert_eq!(sent_gaps(&mut sender), [gap(11, 40, LostReason::Released)]);
+        assert_eq!(next_range(&sender), Some((41, 19)));
+        let deadline = deadline(&mut sender);
+        sender.handle_timeout(deadline);
+        assert_eq!(next_range(&sender), Some((11, 49)));
+    }
+    assert_eq!(sender.lanes()[LANE].stats.lost, 30);
+}
+
+#[test]
+fn a_collector_that_was_set_back_is_not_taken_for_a_new_one_before_it_was_told() {
+    // It had confirmed 2 of 2 and lost both; the first channel ends before it is told of the gap.
+    let mut receiver = receiver(0);
+    let mut sender = sender(3, 2, 2);
+    for _ in 0..2 {
+        sender.handle_up(Instant::START);
+        let offers = frames_of(|out| sender.write_frames(LANE, out));
+        let offer = Offer::decode(&offers[0].1).unwrap();
+        let offered = receiver.handle_offer(&offer).unwrap();
+        assert_eq!(
+            offered,
+            Offered::Forgotten {
+                confirmed: 2,
+                received: 0
+            }
+        );
+        let frames = frames_of(|out| receiver.write_frames(out));
+        sender.handle_frame(Instant::START, RESUME, &frames[0].1).unwrap();
+        sender.handle_down();
+        receiver.handle_down();
+    }
+}
+
+#[test]
 fn a_journal_never_seen_begins_where_it_begins() {
-    let (receiver, offered) = open(0, 51, 60);
-    assert_eq!(
-        (offered, receiver.stats().lost, receiver.received()),
-        (Offered::Continues, 0, 50)
-    );
+    let mut receiver = receiver(0);
+    assert_eq!(receiver.handle_offer(&offer(51, 60, 0)), Ok(Offered::Continues));
+    assert_eq!((receiver.stats().lost.total(), receiver.received()), (0, 50));
+}
+
+#[test]
+fn a_collector_that_remembers_nothing_begins_with_what_there_is() {
+    let settings = ReceiverSettings {
+        remembers: false,
+        ..ReceiverSettings::default()
+    };
+    let mut receiver = Receiver::new(settings, LANE, JOURNAL, 0);
+    assert_eq!(receiver.handle_offer(&offer(51, 60, 50)), Ok(Offered::Continues));
+    assert_eq!(receiver.received(), 50);
 }
 
 #[test]
@@ -170,11 +404,7 @@ fn an_offer_that_readings_have_overtaken_is_no_set_back() {
     receiver
         .handle_frame(Instant::START, BATCH, &body, |_| true)
         .unwrap();
-    let old = Offer {
-        journal: JOURNAL,
-        first: 1,
-        next: 3,
-    };
+    let old = offer(1, 3, 0);
     assert_eq!(receiver.handle_offer(&old), Ok(Offered::Continues));
     assert_eq!(receiver.received(), 4);
     // The same words in a new channel mean what they say.
@@ -186,36 +416,61 @@ fn an_offer_that_readings_have_overtaken_is_no_set_back() {
 fn a_gateway_whose_disk_was_set_back_sends_nothing() {
     let (mut receiver, offered) = open(100, 1, 51);
     assert_eq!(offered, Offered::SetBack);
-    let mut sender = Sender::new(JOURNAL, 1, 50);
+    let mut sender = sender(1, 50, 0);
     sender.handle_up(Instant::START);
     let frames = frames_of(|out| receiver.write_frames(out));
     let event = sender.handle_frame(Instant::START, RESUME, &frames[0].1).unwrap();
-    assert_eq!(event, SenderEvent::SetBack { committed: 100 });
-    assert_eq!(sender.next_range(), None);
+    assert_eq!(
+        event,
+        SenderEvent::SetBack {
+            lane: LANE,
+            committed: 100
+        }
+    );
+    assert_eq!(next_range(&sender), None);
+}
+
+/// A sender whose collector has nothing of the lane yet.
+fn delivering(available: u64) -> Sender {
+    let mut sender = sender(1, available, 0);
+    sender.handle_up(Instant::START);
+    sender
+        .handle_frame(Instant::START, RESUME, &resume(ack(0, 0, 1_000)))
+        .unwrap();
+    sender
+}
+
+/// The body of an Ack that confirms nothing.
+fn received(received: u64) -> Vec<u8> {
+    frames_of(|out| ack(received, 0, 1_000).put(out)).remove(0).1
+}
+
+/// Returns when the lane wants to be called; the others wait for an answer to their Offers.
+fn deadline(sender: &mut Sender) -> Instant {
+    for lane in [Class::Alarm, Class::Bulk] {
+        let nothing = Ack {
+            lane,
+            ..ack(0, 0, 1_000)
+        };
+        if sender.lanes()[lane].state == SenderState::Offering {
+            sender
+                .handle_frame(Instant::START, RESUME, &resume(nothing))
+                .unwrap();
+        }
+    }
+    sender.poll_timeout().unwrap()
 }
 
 #[test]
 fn a_sender_goes_back_when_nothing_moves_and_waits_longer_each_time() {
-    let mut sender = Sender::new(JOURNAL, 1, 10);
-    sender.handle_up(Instant::START);
-    let mut out = Vec::new();
-    Resume {
-        journal: JOURNAL,
-        ack: Ack {
-            received: 0,
-            committed: 0,
-            credit: 100,
-        },
-    }
-    .put(&mut out);
-    sender.handle_frame(Instant::START, RESUME, &out[3..]).unwrap();
+    let mut sender = delivering(10);
     let mut now = Instant::START;
     let mut waits = Vec::new();
     for _ in 0..7 {
-        assert_eq!(sender.next_range(), Some((1, 10)));
-        sender.handle_sent(now, 10, 1000);
-        assert_eq!(sender.next_range(), None);
-        let deadline = sender.poll_timeout().unwrap();
+        assert_eq!(next_range(&sender), Some((1, 10)));
+        sender.handle_sent(now, LANE, 10, 1000);
+        assert_eq!(next_range(&sender), None);
+        let deadline = deadline(&mut sender);
         waits.push((deadline - now).as_secs());
         now = deadline;
         sender.handle_timeout(now);
@@ -223,40 +478,18 @@ fn a_sender_goes_back_when_nothing_moves_and_waits_longer_each_time() {
     assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
 }
 
-/// A sender whose collector has nothing yet, and the frame with which it acknowledges.
-fn delivering(available: u64) -> (Sender, impl Fn(u64) -> Vec<u8>) {
-    let ack = |received| Ack {
-        received,
-        committed: 0,
-        credit: 1_000,
-    };
-    let mut sender = Sender::new(JOURNAL, 1, available);
-    sender.handle_up(Instant::START);
-    let resume = frames_of(|out| {
-        Resume {
-            journal: JOURNAL,
-            ack: ack(0),
-        }
-        .put(out);
-    });
-    sender.handle_frame(Instant::START, RESUME, &resume[0].1).unwrap();
-    (sender, move |received| {
-        frames_of(|out| ack(received).put(out))[0].1.clone()
-    })
-}
-
 #[test]
 fn a_slow_way_makes_the_sender_patient() {
-    let (mut sender, ack) = delivering(100);
+    let mut sender = delivering(100);
     let mut now = Instant::START;
     // Each reading takes 900 ms to be acknowledged, which is nearly too long.
     for sequence in 1..=10 {
-        sender.handle_sent(now, 1, 1000);
+        sender.handle_sent(now, LANE, 1, 1000);
         now = now + Duration::from_millis(900);
-        sender.handle_frame(now, ACK, &ack(sequence)).unwrap();
+        sender.handle_frame(now, ACK, &received(sequence)).unwrap();
     }
-    sender.handle_sent(now, 1, 1000);
-    let patience = sender.poll_timeout().unwrap() - now;
+    sender.handle_sent(now, LANE, 1, 1000);
+    let patience = deadline(&mut sender) - now;
     assert!(
         patience > Duration::from_millis(1_000) && patience < Duration::from_secs(3),
         "{patience:?}"
@@ -265,269 +498,201 @@ fn a_slow_way_makes_the_sender_patient() {
 
 #[test]
 fn what_was_sent_twice_does_not_make_the_sender_impatient() {
-    let (mut sender, ack) = delivering(100);
+    let mut sender = delivering(100);
     let mut now = Instant::START;
-    sender.handle_sent(now, 10, 1000);
+    sender.handle_sent(now, LANE, 10, 1000);
     for _ in 0..3 {
-        now = sender.poll_timeout().unwrap();
+        now = deadline(&mut sender);
         sender.handle_timeout(now);
-        sender.handle_sent(now, 10, 1000);
+        sender.handle_sent(now, LANE, 10, 1000);
     }
     // The first copy's acknowledgement, 7 s late, just behind the fourth copy.
     now = now + Duration::from_millis(1);
-    sender.handle_frame(now, ACK, &ack(5)).unwrap();
-    assert_eq!(sender.poll_timeout().unwrap() - now, Duration::from_secs(8));
+    sender.handle_frame(now, ACK, &received(5)).unwrap();
+    assert_eq!(deadline(&mut sender) - now, Duration::from_secs(8));
     // Something sent once tells how long the way takes.
-    sender.handle_frame(now, ACK, &ack(10)).unwrap();
-    sender.handle_sent(now, 10, 1000);
+    sender.handle_frame(now, ACK, &received(10)).unwrap();
+    sender.handle_sent(now, LANE, 10, 1000);
     now = now + Duration::from_millis(20);
-    sender.handle_frame(now, ACK, &ack(20)).unwrap();
-    sender.handle_sent(now, 10, 1000);
-    assert_eq!(sender.poll_timeout().unwrap() - now, Duration::from_secs(1));
+    sender.handle_frame(now, ACK, &received(20)).unwrap();
+    sender.handle_sent(now, LANE, 10, 1000);
+    assert_eq!(deadline(&mut sender) - now, Duration::from_secs(1));
 }
 
 #[test]
 fn a_new_channel_begins_with_an_empty_window() {
-    let (mut sender, _) = delivering(100);
-    while sender.next_range().is_some() {
-        sender.handle_sent(Instant::START, 1, 64 << 10);
+    let mut sender = delivering(100);
+    while next_range(&sender).is_some() {
+        sender.handle_sent(Instant::START, LANE, 1, 64 << 10);
     }
     sender.handle_down();
     sender.handle_up(Instant::START);
-    let resume = frames_of(|out| {
-        Resume {
-            journal: JOURNAL,
-            ack: Ack {
-                received: 0,
-                committed: 0,
-                credit: 1_000,
-            },
-        }
-        .put(out);
-    });
-    sender.handle_frame(Instant::START, RESUME, &resume[0].1).unwrap();
-    assert_eq!(sender.next_range(), Some((1, 100)));
+    sender
+        .handle_frame(Instant::START, RESUME, &resume(ack(0, 0, 1_000)))
+        .unwrap();
+    assert_eq!(next_range(&sender), Some((1, 100)));
 }
 
 #[test]
 fn frames_out_of_place_change_nothing() {
-    let mut sender = Sender::new(JOURNAL, 1, 10);
+    let mut sender = sender(1, 10, 0);
     assert_eq!(
-        sender.handle_frame(Instant::START, ACK, &[0; 24]),
+        sender.handle_frame(Instant::START, ACK, &received(0)),
         Err(DeliveryError::OutOfPlace { kind: ACK })
     );
-    sender.handle_up(Instant::START);
-    let mut out = Vec::new();
-    Resume {
-        journal: [1; 16],
-        ack: Ack {
-            received: 0,
-            committed: 0,
-            credit: 1,
-        },
-    }
-    .put(&mut out);
     assert_eq!(
-        sender.handle_frame(Instant::START, RESUME, &out[3..]),
+        sender.handle_frame(Instant::START, RESUME, &resume(ack(0, 0, 1))),
+        Err(DeliveryError::OutOfPlace { kind: RESUME })
+    );
+    sender.handle_up(Instant::START);
+    let other = frames_of(|out| {
+        Resume {
+            journal: [1; 16],
+            ack: ack(0, 0, 1),
+        }
+        .put(out);
+    });
+    assert_eq!(
+        sender.handle_frame(Instant::START, RESUME, &other[0].1),
         Err(DeliveryError::Journal)
     );
-    assert_eq!(sender.state(), SenderState::Offering);
-    let mut receiver = Receiver::new(ReceiverSettings::default(), JOURNAL, 0);
-    let refused = receiver.handle_frame(Instant::START, BATCH, &batch(1, &[1]), |_| true);
+    assert_eq!(sender.lanes()[LANE].state, SenderState::Offering);
+    let refused = receiver(0).handle_frame(Instant::START, BATCH, &batch(1, &[1]), |_| true);
     assert_eq!(refused, Err(DeliveryError::OutOfPlace { kind: BATCH }));
 }
 
-/// What can happen between two steps of the pair below.
-#[derive(Clone, Debug)]
-enum Step {
-    /// The gateway's journal commits so many readings.
-    Commit(u8),
-    /// A frame is lost, doubled or overtaken on the way to the other side.
-    Disturb { to_collector: bool, how: u8 },
-    /// Time passes.
-    Wait(u16),
-    /// The sink makes everything it holds safe.
-    SinkCommits,
-    /// The sink closes or opens.
-    Accept(bool),
-    /// The channel breaks; both sides keep their memory.
-    ChannelBreaks,
-    /// The gateway restarts with what is on its disk.
-    GatewayRestarts,
-    /// The collector restarts with what its sink made safe.
-    CollectorRestarts,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (1..40_u8).prop_map(Step::Commit),
-        4 => (any::<bool>(), 0..3_u8).prop_map(|(to_collector, how)| Step::Disturb { to_collector, how }),
-        4 => (0..3_000_u16).prop_map(Step::Wait),
-        3 => Just(Step::SinkCommits),
-        1 => any::<bool>().prop_map(Step::Accept),
-        1 => Just(Step::ChannelBreaks),
-        1 => Just(Step::GatewayRestarts),
-        1 => Just(Step::CollectorRestarts),
-    ]
-}
-
-/// A gateway and a collector with a bad pipe between them. Reading number n has the sequence n.
-struct Pair {
-    now: Instant,
-    sender: Sender,
-    receiver: Receiver,
-    released: u64,
-    available: u64,
-    to_collector: VecDeque<(u8, Vec<u8>)>,
-    to_gateway: VecDeque<(u8, Vec<u8>)>,
-    /// What the sink holds, and how much of it is safe.
-    sink: Vec<u64>,
-    safe: usize,
-}
-
-impl Pair {
-    fn new() -> Self {
-        let mut pair = Self {
-            now: Instant::START,
-            sender: Sender::new(JOURNAL, 1, 0),
-            receiver: Receiver::new(ReceiverSettings { window: 64 }, JOURNAL, 0),
-            released: 0,
-            available: 0,
-            to_collector: VecDeque::new(),
-            to_gateway: VecDeque::new(),
-            sink: Vec::new(),
-            safe: 0,
+/// A sender whose lanes have so many readings each, and whose collector takes anything.
+fn of_three(available: PerLane<u64>) -> Sender {
+    let lanes = PerLane::from_fn(|lane| LaneSettings {
+        journal: if lane == LANE { JOURNAL } else { [lane.bits(); 16] },
+        first: 1,
+        available: available[lane],
+        confirmed: 0,
+    });
+    let mut sender = Sender::new(&lanes, Shares::default());
+    sender.handle_up(Instant::START);
+    for lane in Class::ALL {
+        let ack = Ack {
+            lane,
+            ..ack(0, 0, 60_000)
         };
-        pair.sender.handle_up(pair.now);
-        pair
+        sender.handle_frame(Instant::START, RESUME, &resume(ack)).unwrap();
     }
+    sender
+}
 
-    fn channel_breaks(&mut self) {
-        self.to_collector.clear();
-        self.to_gateway.clear();
-        self.sender.handle_down();
-        self.receiver.handle_down();
-        self.sender.handle_up(self.now);
+#[test]
+fn an_alarm_overtakes_a_backlog_though_the_window_is_full_of_it() {
+    let mut sender = of_three(PerLane([0, 50_000, 50_000]));
+    let mut sent = 0;
+    while let Some(next) = sender.next(&NOBODY_ABSENT) {
+        assert_eq!(next.lane, Class::Normal);
+        sender.handle_sent(Instant::START, next.lane, 500, 64 << 10);
+        sent += 1;
     }
+    assert_eq!(sent, 4, "a window");
+    sender.handle_available(Instant::START, Class::Alarm, 1, 1);
+    let next = sender.next(&NOBODY_ABSENT);
+    assert_eq!(
+        next,
+        Some(Allowed {
+            lane: Class::Alarm,
+            first: 1,
+            count: 1
+        })
+    );
+}
 
-    fn apply(&mut self, step: &Step) {
-        match step {
-            Step::Commit(count) => {
-                self.available += u64::from(*count);
-                self.sender
-                    .handle_available(self.now, self.released + 1, self.available);
-            }
-            Step::Disturb { to_collector, how } => {
-                let queue = if *to_collector {
-                    &mut self.to_collector
-                } else {
-                    &mut self.to_gateway
-                };
-                match (how, queue.front().cloned()) {
-                    (0, _) => drop(queue.pop_front()),
-                    (1, Some(frame)) => queue.push_back(frame),
-                    (_, Some(frame)) => {
-                        queue.pop_front();
-                        queue.push_back(frame);
-                    }
-                    (_, None) => {}
-                }
-            }
-            Step::Wait(millis) => {
-                self.now = self.now + Duration::from_millis(u64::from(*millis));
-                self.sender.handle_timeout(self.now);
-                self.receiver.handle_timeout(self.now);
-            }
-            Step::SinkCommits => {
-                self.safe = self.sink.len();
-                self.receiver.handle_committed(self.safe as u64);
-            }
-            Step::Accept(accepting) => self.receiver.set_accepting(*accepting),
-            Step::ChannelBreaks => self.channel_breaks(),
-            Step::GatewayRestarts => {
-                self.sender = Sender::new(JOURNAL, self.released + 1, self.available);
-                self.channel_breaks();
-            }
-            Step::CollectorRestarts => {
-                self.sink.truncate(self.safe);
-                self.receiver = Receiver::new(ReceiverSettings { window: 64 }, JOURNAL, self.safe as u64);
-                self.channel_breaks();
-            }
-        }
-    }
+#[test]
+fn a_lane_that_waits_for_its_disk_holds_back_no_other() {
+    let sender = of_three(PerLane([5, 5, 5]));
+    let absent = PerLane([true, false, false]);
+    assert_eq!(sender.next(&absent).map(|next| next.lane), Some(Class::Normal));
+    assert_eq!(sender.next(&PerLane([true; 3])), None);
+}
 
-    /// Sends what may be sent and delivers one frame each way.
-    fn run(&mut self) {
-        if let Some((first, count)) = self.sender.next_range() {
-            let count = count.min(7);
-            let sent: Vec<u64> = (first..first + count).collect();
-            self.to_collector.push_back((BATCH, batch(first, &sent)));
-            self.sender.handle_sent(self.now, count, 1000);
-        }
-        self.to_collector
-            .extend(frames_of(|out| self.sender.write_frames(out)));
-        if let Some((kind, body)) = self.to_collector.pop_front() {
-            if kind == OFFER {
-                let offered = self
-                    .receiver
-                    .handle_offer(&Offer::decode(&body).unwrap())
-                    .unwrap();
-                assert_eq!(
-                    offered,
-                    Offered::Continues,
-                    "nothing is lost and no disk is set back"
-                );
-            } else {
-                // A batch from before the channel broke meets a receiver without an offer: refused.
-                let sink = &mut self.sink;
-                let _ = self.receiver.handle_frame(self.now, kind, &body, |batch| {
-                    sink.extend(readings(&batch));
-                    true
-                });
-            }
-        }
-        self.to_gateway
-            .extend(frames_of(|out| self.receiver.write_frames(out)));
-        if let Some((kind, body)) = self.to_gateway.pop_front()
-            && let Ok(SenderEvent::Released { up_to }) = self.sender.handle_frame(self.now, kind, &body)
-        {
-            assert!(up_to <= self.safe as u64, "released before the sink made it safe");
-            self.released = self.released.max(up_to);
-        }
-        let expected: Vec<u64> = (1..=self.sink.len() as u64).collect();
-        assert_eq!(self.sink, expected, "each reading once and in order");
+#[test]
+fn a_flood_of_alarms_starves_nobody() {
+    let mut sender = of_three(PerLane([50_000; 3]));
+    let mut now = Instant::START;
+    let mut bytes = PerLane::<usize>::default();
+    let mut at = PerLane::<u64>::default();
+    for _ in 0..500 {
+        let next = sender.next(&NOBODY_ABSENT).expect("there is always room");
+        let lane = next.lane;
+        sender.handle_sent(now, lane, 50, 16 << 10);
+        bytes[lane] += 16 << 10;
+        at[lane] += 50;
+        now = now + Duration::from_millis(5);
+        let ack = Ack {
+            lane,
+            ..ack(at[lane], at[lane], 60_000)
+        };
+        let body = frames_of(|out| ack.put(out)).remove(0).1;
+        sender.handle_frame(now, ACK, &body).unwrap();
     }
+    let all: usize = bytes.0.iter().sum();
+    assert!(bytes[Class::Alarm] > all * 3 / 4, "{bytes:?}");
+    assert!(bytes[Class::Normal] + (128 << 10) > all / 8, "{bytes:?}");
+    assert!(bytes[Class::Bulk] + (128 << 10) > all / 16, "{bytes:?}");
+}
+
+#[test]
+fn a_lane_set_back_leaves_the_others_alone() {
+    let mut sender = of_three(PerLane([5, 5, 5]));
+    sender.handle_down();
+    sender.handle_up(Instant::START);
+    for (lane, received) in [(Class::Alarm, 0), (Class::Normal, 9), (Class::Bulk, 2)] {
+        let ack = Ack {
+            lane,
+            ..ack(received, received, 100)
+        };
+        sender.handle_frame(Instant::START, RESUME, &resume(ack)).unwrap();
+    }
+    let states = sender.lanes().map(|lane| lane.state);
+    assert_eq!(
+        states.0,
+        [
+            SenderState::Delivering,
+            SenderState::SetBack,
+            SenderState::Delivering
+        ]
+    );
+    assert_eq!(
+        sender.next(&NOBODY_ABSENT).map(|next| next.lane),
+        Some(Class::Alarm)
+    );
 }
 
 proptest! {
-    #[test]
-    fn every_committed_reading_arrives_once_and_in_order(steps in prop::collection::vec((step(), 0..6_u8), 1..120)) {
-        let mut pair = Pair::new();
-        for (step, runs) in &steps {
-            pair.apply(step);
-            for _ in 0..*runs {
-                pair.run();
-            }
-        }
-        // The network heals: everything must come through in bounded time.
-        pair.apply(&Step::Accept(true));
-        for _ in 0..2_000 {
-            pair.apply(&Step::Wait(500));
-            pair.run();
-            pair.apply(&Step::SinkCommits);
-            if pair.released == pair.available {
-                break;
-            }
-        }
-        prop_assert_eq!(pair.released, pair.available);
-        prop_assert_eq!(pair.sink.len() as u64, pair.available);
-    }
-
     #[test]
     fn any_bytes_are_decoded_or_refused(body: Vec<u8>) {
         let _ = (Offer::decode(&body), Resume::decode(&body), Ack::decode(&body), Lost::decode(&body));
         if let Ok(batch) = Batch::decode(&body) {
             prop_assert!(batch.without_first(batch.count).is_none());
         }
+    }
+
+    #[test]
+    fn any_frame_comes_back(lane in 0..3_u8, journal: [u8; 16], numbers in prop::array::uniform3(1..1_u64 << 60), code in 1..=4_u8) {
+        let lane = Class::from_bits(lane).unwrap();
+        let mut sorted = numbers;
+        sorted.sort_unstable();
+        let [low, middle, high] = sorted;
+        let offer = Offer { lane, journal, first: low, next: high, confirmed: middle };
+        let ack = Ack { lane, received: high, committed: low, credit: middle };
+        let resume = Resume { journal, ack };
+        let reason = LostReason::from_code(code).unwrap();
+        let lost = Lost { lane, first: low, last: high, reason, captured: Some((low, middle)) };
+        let frames = frames_of(|out| {
+            offer.put(out);
+            ack.put(out);
+            resume.put(out);
+            lost.put(out);
+        });
+        prop_assert_eq!(Offer::decode(&frames[0].1), Ok(offer));
+        prop_assert_eq!(Ack::decode(&frames[1].1), Ok(ack));
+        prop_assert_eq!(Resume::decode(&frames[2].1), Ok(resume));
+        prop_assert_eq!(Lost::decode(&frames[3].1), Ok(lost));
     }
 }

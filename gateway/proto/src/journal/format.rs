@@ -1,7 +1,8 @@
 //! The bytes of segments, blocks and records.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use crate::wire::Reader;
+use super::{capture::Captured, sealing::SegmentSeal};
+use crate::{crypto::TAG_LEN, wire::Reader};
 
 /// What blocks and slots are aligned to: the smallest unit a disk writes.
 pub const SECTOR: usize = 512;
@@ -13,12 +14,16 @@ pub const BLOCK_BYTES_MAX: usize = 1 << 20;
 /// Largest sequence: the next must have a place in an Offer (PROTOCOL.md §8). At a million readings a second it lasts for
 /// 146,000 years, so that a larger one on a disk is damage.
 pub(super) const SEQUENCE_MAX: u64 = (1 << 62) - 1;
-pub(super) const BLOCK_HEADER_LEN: usize = 32;
+pub(super) const BLOCK_HEADER_LEN: usize = 76;
 pub(super) const RECORD_HEADER_LEN: usize = 13;
+/// Longest body as it stands in a segment.
+const SEALED_BODY_MAX: usize = RECORD_BODY_MAX + TAG_LEN;
+/// Largest number of a class.
+const LANE_MAX: u8 = 2;
 
 const SEGMENT_MAGIC: &[u8; 4] = b"FGJ1";
-const BLOCK_MAGIC: &[u8; 4] = b"FGB1";
-const VERSION: u32 = 1;
+const BLOCK_MAGIC: &[u8; 4] = b"FGB2";
+const VERSION: u32 = 2;
 
 /// The first sector of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +32,16 @@ pub struct SegmentHeader {
     pub journal: [u8; 16],
     /// Number of the segment, growing by one.
     pub number: u64,
-    /// Size of the file in bytes.
+    /// Size of the file in bytes when it was made.
     pub segment_bytes: u64,
+    /// Number of the lane's class.
+    pub lane: u8,
+    /// One more than the highest sequence on stable storage when it was made.
+    pub next: u64,
+    /// Highest sequence that was released when it was made.
+    pub released: u64,
+    /// How its records are encrypted, if they are.
+    pub seal: Option<SegmentSeal>,
 }
 
 impl SegmentHeader {
@@ -41,6 +54,14 @@ impl SegmentHeader {
         out.extend_from_slice(&self.journal);
         out.extend_from_slice(&self.number.to_be_bytes());
         out.extend_from_slice(&self.segment_bytes.to_be_bytes());
+        out.extend_from_slice(&self.next.to_be_bytes());
+        out.extend_from_slice(&self.released.to_be_bytes());
+        out.push(self.lane);
+        out.push(u8::from(self.seal.is_some()));
+        if let Some(seal) = &self.seal {
+            out.extend_from_slice(&seal.salt);
+            out.extend_from_slice(&seal.key_id);
+        }
         out.resize(SECTOR.saturating_sub(4), 0);
         let checksum = crc32c::crc32c(&out);
         out.extend_from_slice(&checksum.to_be_bytes());
@@ -58,11 +79,24 @@ impl SegmentHeader {
         let mut reader = Reader::new(content);
         let known = reader.bytes("magic", 4).ok()? == SEGMENT_MAGIC && reader.u32("version").ok()? == VERSION;
         known.then_some(())?;
-        Some(Self {
+        let header = Self {
             journal: reader.array("journal id").ok()?,
             number: reader.u64("number").ok()?,
             segment_bytes: reader.u64("segment bytes").ok()?,
-        })
+            next: reader.u64("next").ok()?,
+            released: reader.u64("released").ok()?,
+            lane: reader.u8("lane").ok()?,
+            seal: match reader.u8("encryption").ok()? {
+                0 => None,
+                1 => Some(SegmentSeal {
+                    salt: reader.array("salt").ok()?,
+                    key_id: reader.array("key").ok()?,
+                }),
+                _ => return None,
+            },
+        };
+        let sound = header.lane <= LANE_MAX && header.next <= SEQUENCE_MAX && header.released <= SEQUENCE_MAX;
+        sound.then_some(header)
     }
 }
 
@@ -77,23 +111,40 @@ pub struct BlockHeader {
     pub payload_len: u32,
     /// Highest sequence that was released when the block was written.
     pub released: u64,
+    /// When its records were captured.
+    pub captured: Captured,
+    /// Number of the segment that was written before this one, 0 if there was none.
+    pub previous: u64,
+    /// When the records of that segment were captured: it is told so late since only then it is known.
+    pub previous_captured: Captured,
 }
 
 impl BlockHeader {
     /// Writes the header into the first bytes of a block.
     pub(super) fn put(&self, block: &mut [u8]) {
-        let mut header = Vec::with_capacity(BLOCK_HEADER_LEN);
-        header.extend_from_slice(BLOCK_MAGIC);
-        header.extend_from_slice(&self.first.to_be_bytes());
-        header.extend_from_slice(&self.count.to_be_bytes());
-        header.extend_from_slice(&self.payload_len.to_be_bytes());
-        header.extend_from_slice(&self.released.to_be_bytes());
-        let checksum = crc32c::crc32c(&header);
-        header.extend_from_slice(&checksum.to_be_bytes());
-        block
+        let vouched = u32::from(self.captured.vouched) | (u32::from(self.previous_captured.vouched) << 1);
+        let fields = BLOCK_MAGIC
+            .iter()
+            .copied()
+            .chain(self.first.to_be_bytes())
+            .chain(self.count.to_be_bytes())
+            .chain(self.payload_len.to_be_bytes())
+            .chain(self.released.to_be_bytes())
+            .chain(self.captured.earliest.to_be_bytes())
+            .chain(self.captured.latest.to_be_bytes())
+            .chain(self.previous.to_be_bytes())
+            .chain(self.previous_captured.earliest.to_be_bytes())
+            .chain(self.previous_captured.latest.to_be_bytes())
+            .chain(vouched.to_be_bytes());
+        let Some((header, _)) = block.split_first_chunk_mut::<BLOCK_HEADER_LEN>() else {
+            return;
+        };
+        let (content, checksum) = header.split_at_mut(BLOCK_HEADER_LEN.saturating_sub(4));
+        content
             .iter_mut()
-            .zip(header)
+            .zip(fields)
             .for_each(|(place, byte)| *place = byte);
+        checksum.copy_from_slice(&crc32c::crc32c(content).to_be_bytes());
     }
 
     /// Reads the header at the beginning of `bytes`; `None` if it is not one.
@@ -108,12 +159,18 @@ impl BlockHeader {
             return None;
         }
         let mut reader = Reader::new(content.get(4..)?);
-        let header = Self {
+        let mut header = Self {
             first: reader.u64("first").ok()?,
             count: reader.u32("count").ok()?,
             payload_len: reader.u32("payload").ok()?,
             released: reader.u64("released").ok()?,
+            captured: times(&mut reader)?,
+            previous: reader.u64("previous").ok()?,
+            previous_captured: times(&mut reader)?,
         };
+        let vouched = reader.u32("vouched").ok()?;
+        header.captured.vouched = vouched & 1 != 0;
+        header.previous_captured.vouched = vouched & 2 != 0;
         let sound = header.first > 0
             && header.count > 0
             && header.last() <= SEQUENCE_MAX
@@ -134,6 +191,14 @@ impl BlockHeader {
     }
 }
 
+fn times(reader: &mut Reader<'_>) -> Option<Captured> {
+    Some(Captured {
+        earliest: reader.u64("earliest").ok()?,
+        latest: reader.u64("latest").ok()?,
+        vouched: false,
+    })
+}
+
 /// Returns `len` rounded up to whole sectors.
 pub(super) const fn aligned(len: usize) -> usize {
     match len.checked_next_multiple_of(SECTOR) {
@@ -142,7 +207,7 @@ pub(super) const fn aligned(len: usize) -> usize {
     }
 }
 
-/// One record of a block.
+/// One record of a block; its body as it stands there, so it may be encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     pub(super) sequence: u64,
@@ -152,6 +217,16 @@ pub(super) struct Record<'a> {
 
 /// Writes the header of a record whose body stands at the end of `block`, from `start` + header on.
 pub(super) fn seal_record(block: &mut [u8], start: usize, sequence: u64, index: u32, class: u8) {
+    let body = block
+        .get(start.saturating_add(RECORD_HEADER_LEN)..)
+        .unwrap_or_default();
+    let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let checksum = record_checksum(sequence, class, len, body);
+    put_record_header(block, start, checksum, index, class);
+}
+
+/// As [`seal_record`], with a checksum that is known, or not needed.
+pub(super) fn put_record_header(block: &mut [u8], start: usize, checksum: u32, index: u32, class: u8) {
     let Some((header, body)) = block
         .get_mut(start..)
         .and_then(|record| record.split_at_mut_checked(RECORD_HEADER_LEN))
@@ -159,7 +234,6 @@ pub(super) fn seal_record(block: &mut [u8], start: usize, sequence: u64, index: 
         return;
     };
     let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    let checksum = record_checksum(sequence, class, len, body);
     let fields = len
         .to_be_bytes()
         .into_iter()
@@ -246,7 +320,7 @@ impl<'a> Iterator for Records<'a> {
             let found = peek_record(rest, self.first).filter(|(record, checksum, _)| {
                 // The cheap checks first: at a wrong place they fail nearly always.
                 (self.next..=self.last).contains(&record.sequence)
-                    && record.body.len() <= RECORD_BODY_MAX
+                    && record.body.len() <= SEALED_BODY_MAX
                     && *checksum
                         == record_checksum(
                             record.sequence,

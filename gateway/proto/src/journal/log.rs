@@ -1,169 +1,33 @@
-//! The journal itself.
+//! One lane of the journal: taking records and writing them.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    cursor::Cursor,
+    AppendError, JournalSettings, JournalState, Output, WriteFailed,
+    capture::Captured,
+    cursor::{Cursor, Position, Totals},
+    forecast::Forecast,
     format::{
         BLOCK_BYTES_MAX, BLOCK_HEADER_LEN, BlockHeader, RECORD_BODY_MAX, RECORD_HEADER_LEN, SECTOR,
-        SEQUENCE_MAX, SegmentHeader, aligned, seal_record,
+        SEQUENCE_MAX, SegmentHeader, aligned, put_record_header, seal_record,
     },
-    replay::{Replay, Replayed},
+    gaps::Gaps,
+    replay::Replay,
+    sealing::{JournalKey, SegmentKey, SegmentSeal},
+    settings::PENDING_BYTES_MAX,
     tail::Tail,
 };
 use crate::{
-    delivery::LostReason,
-    node::{Copied, RecordSource},
-    time::Instant,
+    crypto::TAG_LEN,
+    link::Class,
+    time::{Instant, WallTime},
 };
 
-/// Bounds of a journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JournalSettings {
-    /// Bytes of all segments together; at least three segments.
-    pub bytes_max: u64,
-    /// Bytes of one segment, a multiple of 4,096, at least twice the longest block.
-    pub segment_bytes: u64,
-    /// Bytes of committed records kept in memory.
-    pub tail_bytes_max: usize,
-    /// Bytes of records that wait for the write in flight, at the most, one record more; 1 to 900 KiB.
-    pub pending_bytes_max: usize,
-}
+mod segments;
+mod source;
+mod view;
 
-impl Default for JournalSettings {
-    fn default() -> Self {
-        Self {
-            bytes_max: 1 << 30,
-            segment_bytes: 8 << 20,
-            tail_bytes_max: 4 << 20,
-            pending_bytes_max: PENDING_BYTES_MAX,
-        }
-    }
-}
-
-/// An effect that somebody else has to bring about, in the order given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Write `bytes` to stable storage and report with [`Journal::handle_written`]. At most one is under way.
-    Write {
-        /// Number of the segment.
-        segment: u64,
-        /// Where in it.
-        offset: u64,
-        /// What; the buffer comes back in the report.
-        bytes: Vec<u8>,
-    },
-    /// Create a segment, reserve its space, write its first sector, sync file and directory; report with
-    /// [`Journal::handle_created`].
-    Create {
-        /// Its number.
-        segment: u64,
-        /// Bytes to reserve.
-        segment_bytes: u64,
-        /// Its first sector.
-        header: Vec<u8>,
-    },
-    /// Write a slot of the cursor to stable storage; report with [`Journal::handle_cursor_written`].
-    WriteCursor {
-        /// Where in the file.
-        offset: u64,
-        /// The slot.
-        bytes: Vec<u8>,
-    },
-    /// Delete a segment and sync the directory. A failure costs its space until the next start only.
-    Delete {
-        /// Its number.
-        segment: u64,
-    },
-    /// Read from a segment; report with [`Journal::handle_read`].
-    Read {
-        /// Its number.
-        segment: u64,
-        /// From where.
-        offset: u64,
-        /// How many bytes; fewer only where the file ends.
-        len: usize,
-    },
-    /// Everything up to here is on stable storage.
-    Committed {
-        /// The highest such sequence.
-        up_to: u64,
-    },
-    /// Whether readings are taken has changed.
-    StateChanged(JournalState),
-}
-
-/// Whether readings are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JournalState {
-    /// Yes.
-    Ready,
-    /// No: its own bound or the disk leaves no room. It goes on by itself when there is some.
-    Full,
-    /// No: the disk fails. It is tried again every few seconds.
-    Failed,
-}
-
-/// Why a record was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// There is no room; see [`JournalState::Full`].
-    #[error("the journal is full")]
-    Full,
-    /// Too much waits for the disk at the moment.
-    #[error("the disk does not keep up")]
-    Busy,
-    /// The disk fails.
-    #[error("the journal's disk fails")]
-    Failed,
-    /// The record can never be taken; in bytes.
-    #[error("record of {len} bytes exceeds {max}")]
-    TooLong {
-        /// Its length.
-        len: usize,
-        /// The limit.
-        max: usize,
-    },
-}
-
-impl AppendError {
-    /// Returns what an operator can do about it.
-    #[must_use]
-    pub const fn hint(&self) -> &'static str {
-        match self {
-            Self::Full => "restore the uplink, or give the journal more bytes",
-            Self::Busy => "wait, or use a faster disk",
-            Self::Failed => "look at the system's log for errors of the disk",
-            Self::TooLong { .. } => "let the device send smaller messages",
-        }
-    }
-}
-
-/// What a journal has done since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JournalStats {
-    /// Blocks written.
-    pub commits: u64,
-    /// Records committed.
-    pub records: u64,
-    /// Bytes of bodies committed.
-    pub body_bytes: u64,
-    /// Bytes given to the disk: blocks, segment headers, cursor slots.
-    pub written_bytes: u64,
-    /// Writes that failed.
-    pub write_errors: u64,
-    /// Records refused.
-    pub refused: u64,
-    /// Records read back from disk.
-    pub replayed: u64,
-    /// Sequences found to be lost.
-    pub lost: u64,
-    /// Largest block in records.
-    pub block_records_max: u64,
-}
+pub use view::{JournalStats, LaneView};
 
 /// A segment that holds records, or will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,8 +38,16 @@ pub(super) struct Segment {
     pub(super) last: u64,
     /// Offset behind the last committed block.
     pub(super) end: u64,
+    /// Bytes it takes on the disk.
+    pub(super) size: u64,
     /// Nothing may be written to it any more.
     pub(super) sealed: bool,
+    /// When its records were captured, as far as that is known.
+    pub(super) captured: Captured,
+    /// How it is encrypted, if it is.
+    pub(super) seal: Option<SegmentSeal>,
+    /// When the first and the last of its records were seen in this life of the node.
+    pub(super) seen: Option<(Instant, Instant)>,
 }
 
 impl Segment {
@@ -185,72 +57,142 @@ impl Segment {
 }
 
 /// The block that is being written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct InFlight {
     segment: u64,
     /// Offset behind the block.
     end: u64,
-    first: u64,
-    last: u64,
-    body_bytes: u64,
+    /// What it holds; its buffer is the one being written if that is not encrypted.
+    block: Pending,
 }
 
 /// A block that waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
+    /// In clear.
     block: Vec<u8>,
+    /// Bytes of it up to the end of its records, while it is being written.
+    len: usize,
     first: u64,
     count: u32,
     body_bytes: u64,
+    /// Ticket of its first record.
+    ticket: u64,
+    captured: Captured,
 }
 
-/// The durable queue; see the [module](super).
+impl Pending {
+    const fn new(block: Vec<u8>) -> Self {
+        Self {
+            block,
+            len: 0,
+            first: 0,
+            count: 0,
+            body_bytes: 0,
+            ticket: 0,
+            captured: Captured::NOTHING,
+        }
+    }
+
+    const fn last(&self) -> u64 {
+        self.first.saturating_add(self.count as u64).saturating_sub(1)
+    }
+
+    /// Returns the bytes it takes in a segment.
+    const fn written_len(&self, tag_len: usize) -> usize {
+        aligned(
+            self.block
+                .len()
+                .saturating_add(tag_len.saturating_mul(self.count as usize)),
+        )
+    }
+}
+
+/// The cursor write under way: what will be on stable storage after it.
+#[derive(Clone, Copy, Debug)]
+struct CursorWrite {
+    released: u64,
+    gone: u64,
+    sealed: u64,
+}
+
+/// The durable queue of one class; see the [module](super).
 ///
-/// Invariants: sequences are given out without gaps; `released ≤ committed < next`; at most one write, one creation and one
-/// read are under way.
+/// Invariants: sequences are given out without gaps; `released ≤ committed < next`; at most one write, one creation, one
+/// cursor write and one read are under way; what `gone_safe` does not cover is not deleted.
 #[derive(Debug)]
 pub struct Journal {
     settings: JournalSettings,
+    class: Class,
     id: [u8; 16],
     segments: BTreeMap<u64, Segment>,
     /// Where blocks go.
     current: Option<u64>,
+    /// The segment that was written before the current one.
+    previous: (u64, Captured),
     /// Created ahead of need.
     spare: Option<u64>,
     creating: Option<u64>,
+    /// How the last creation failed, until one succeeds.
+    create_failed: Option<WriteFailed>,
     next_segment: u64,
     pending: Pending,
     /// A failed block, which has to be written before anything else.
-    retry: Option<(Pending, u64)>,
+    retry: Option<Pending>,
     in_flight: Option<InFlight>,
     flush: bool,
     next: u64,
     committed: u64,
     released: u64,
+    /// How far each uplink's collector is, in the order the uplinks were given.
+    positions: Vec<Position>,
+    gaps: Gaps,
     cursor: Cursor,
-    /// What the cursor on disk says at least: segments up to here may be deleted.
-    cursor_safe: u64,
-    /// The value being written, and whether another is wanted.
-    cursor_writing: Option<u64>,
+    /// Up to here the cursor on disk says that nothing is needed: segments up to here may be deleted.
+    gone_safe: u64,
+    /// Up to here the cursor on disk says that gaps are fixed: collectors may be told of them.
+    sealed_safe: u64,
+    cursor_writing: Option<CursorWrite>,
     cursor_due: Option<Instant>,
     tail: Tail,
     replay: Replay,
     state: JournalState,
     retry_at: Option<Instant>,
+    expire_at: Option<Instant>,
+    /// What time it was when something last happened.
+    clock: Instant,
+    /// Reads that failed in a row, and when it is tried again.
+    read_failures: u32,
+    reread_at: Option<Instant>,
     outputs: VecDeque<Output>,
+    key: Option<(JournalKey, SegmentSeal)>,
+    /// The key of the segment last written to.
+    sealer: Option<(u64, SegmentKey)>,
+    /// For blocks as they are written, encrypted.
+    sealed_buffer: Vec<u8>,
     stats: JournalStats,
+    totals: Totals,
+    forecast: Forecast,
 }
 
 /// What recovery found, for the journal to go on with.
 pub(super) struct Recovered {
+    pub(super) class: Class,
     pub(super) id: [u8; 16],
     pub(super) segments: BTreeMap<u64, Segment>,
     pub(super) next_segment: u64,
     pub(super) next: u64,
+    /// What is known to be released, by the cursor or by blocks.
     pub(super) released: u64,
+    /// Names of the uplinks there are now.
+    pub(super) uplinks: Vec<u64>,
     /// As it is on disk.
     pub(super) cursor: Cursor,
+    /// Empty segments.
     pub(super) surplus: Vec<u64>,
+    /// Segments with space behind their last block.
+    pub(super) unfinished: Vec<u64>,
+    pub(super) key: Option<(JournalKey, SegmentSeal)>,
 }
 
 impl Journal {
@@ -260,64 +202,83 @@ impl Journal {
             pending_bytes_max,
             ..settings
         };
+        let newest = recovered.segments.iter().max_by_key(|(_, segment)| segment.last);
+        let previous = newest.map_or((0, Captured::NOTHING), |(number, segment)| {
+            (*number, segment.captured)
+        });
+        let stored = &recovered.cursor.content;
         let mut journal = Self {
             settings,
+            class: recovered.class,
             id: recovered.id,
-            segments: recovered.segments,
             current: None,
+            previous,
             spare: None,
             creating: None,
+            create_failed: None,
             next_segment: recovered.next_segment,
-            pending: Pending::default(),
+            pending: Pending::new(Vec::new()),
             retry: None,
             in_flight: None,
             flush: false,
             next: recovered.next,
             committed: recovered.next.saturating_sub(1),
             released: recovered.released,
-            cursor: recovered.cursor,
-            cursor_safe: recovered.cursor.released,
+            positions: Vec::new(),
+            gaps: stored.gaps.clone(),
+            gone_safe: stored.gone(),
+            sealed_safe: stored.gaps.sealed(),
+            totals: stored.totals,
             cursor_writing: None,
             cursor_due: None,
             tail: Tail::new(settings.tail_bytes_max),
             replay: Replay::default(),
             state: JournalState::Ready,
             retry_at: None,
+            expire_at: settings.ttl.map(|_| Instant::START),
+            clock: Instant::START,
+            read_failures: 0,
+            reread_at: None,
             outputs: recovered
                 .surplus
                 .into_iter()
                 .map(|segment| Output::Delete { segment })
                 .collect(),
+            segments: recovered.segments,
+            cursor: recovered.cursor,
+            key: recovered.key,
+            sealer: None,
+            sealed_buffer: Vec::new(),
             stats: JournalStats::default(),
+            forecast: Forecast::default(),
         };
-        if journal.released > journal.cursor.released {
-            // Blocks say more than the cursor: before they are deleted it has to be told.
-            journal.write_cursor();
-        } else {
-            journal.delete_freed();
-        }
-        journal.create_ahead();
+        journal.begin(&recovered.uplinks, &recovered.unfinished);
         journal
     }
 
-    /// Appends a record of `class` (0 to 2) whose body `fill` writes to the end of the buffer it is given, and returns its
-    /// sequence. It is on stable storage when [`Output::Committed`] says so.
+    /// Appends a record that was captured at `captured` and whose body `fill` writes to the end of the buffer it is given, and
+    /// returns its sequence. It is on stable storage when [`Output::Committed`] says so. `ticket` is the caller's number.
     ///
     /// # Errors
     /// [`AppendError`]: nothing was taken.
-    pub fn append(&mut self, class: u8, fill: impl FnOnce(&mut Vec<u8>)) -> Result<u64, AppendError> {
+    pub fn append(
+        &mut self,
+        ticket: u64,
+        captured: WallTime,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<u64, AppendError> {
         match self.state {
             JournalState::Ready => {}
             JournalState::Full => return Err(self.refuse(AppendError::Full)),
             JournalState::Failed => return Err(self.refuse(AppendError::Failed)),
         }
-        if self.pending.block.is_empty() {
+        let tag_len = self.tag_len();
+        if self.pending.count == 0 {
             self.pending.block.resize(BLOCK_HEADER_LEN, 0);
             self.pending.first = self.next;
-            self.pending.count = 0;
             self.pending.body_bytes = 0;
-        }
-        if self.pending.block.len() >= self.settings.pending_bytes_max {
+            self.pending.captured = Captured::NOTHING;
+        } else if self.pending.written_len(tag_len) >= self.settings.pending_bytes_max {
             return Err(self.refuse(AppendError::Busy));
         }
         let start = self.pending.block.len();
@@ -325,30 +286,66 @@ impl Journal {
         self.pending.block.resize(body_start, 0);
         fill(&mut self.pending.block);
         let body_len = self.pending.block.len().saturating_sub(body_start);
-        if body_len > RECORD_BODY_MAX {
+        if let Some(error) = self.cannot_take(body_len) {
             self.pending.block.truncate(start);
-            return Err(self.refuse(AppendError::TooLong {
-                len: body_len,
-                max: RECORD_BODY_MAX,
-            }));
-        }
-        if self.next > SEQUENCE_MAX || !self.fits(self.pending.block.len()) {
-            self.pending.block.truncate(start);
-            self.change_state(JournalState::Full);
-            return Err(self.refuse(AppendError::Full));
+            return Err(self.refuse(error));
         }
         let sequence = self.next;
-        seal_record(
-            &mut self.pending.block,
-            start,
-            sequence,
-            self.pending.count,
-            class,
-        );
+        if self.pending.count == 0 {
+            self.pending.ticket = ticket;
+        }
+        let (block, index, class) = (&mut self.pending.block, self.pending.count, self.class.bits());
+        if tag_len == 0 {
+            seal_record(block, start, sequence, index, class);
+        } else {
+            // Its checksum is over the ciphertext, which there is when it is known where it goes.
+            put_record_header(block, start, 0, index, class);
+        }
         self.pending.count = self.pending.count.saturating_add(1);
         self.pending.body_bytes = self.pending.body_bytes.saturating_add(body_len as u64);
+        self.pending.captured.include(captured);
         self.next = sequence.saturating_add(1);
         Ok(sequence)
+    }
+
+    /// Returns why the record of `body_len` bytes that was put behind the pending ones has to go again, if it has.
+    fn cannot_take(&mut self, body_len: usize) -> Option<AppendError> {
+        let alone_max = usize::try_from(self.settings.segment_bytes)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(2 * SECTOR + BLOCK_HEADER_LEN + RECORD_HEADER_LEN + TAG_LEN);
+        let max = RECORD_BODY_MAX.min(alone_max);
+        if body_len > max {
+            return Some(AppendError::TooLong { len: body_len, max });
+        }
+        let len = aligned(
+            self.pending
+                .block
+                .len()
+                .saturating_add(self.tag_len().saturating_mul(self.pending.count as usize + 1)),
+        );
+        let segment_bytes = self.settings.segment_bytes.saturating_sub(SECTOR as u64);
+        // A block that failed and the one behind it fit one segment together.
+        if self.pending.count > 0 && len as u64 > segment_bytes / 2 {
+            return Some(AppendError::Busy);
+        }
+        if self.next > SEQUENCE_MAX {
+            self.change_state(JournalState::Full);
+            return Some(AppendError::Full);
+        }
+        // Only space that is there counts: a segment that is still being made may fail to be, and what was taken for it would
+        // hold up the acknowledgements of all lanes.
+        if self.room() >= len as u64 || self.spare.is_some() {
+            return None;
+        }
+        if self.creating.is_some() || self.is_making_room() {
+            return Some(AppendError::Busy);
+        }
+        let state = self.create_failed.map_or(JournalState::Full, WriteFailed::state);
+        self.change_state(state);
+        Some(match state {
+            JournalState::Ready | JournalState::Full => AppendError::Full,
+            JournalState::Failed => AppendError::Failed,
+        })
     }
 
     /// Writes what is pending as soon as no write is under way.
@@ -357,221 +354,172 @@ impl Journal {
         self.write_next();
     }
 
-    /// Takes the end of the write under way, and its buffer. `no_room` tells a full disk from a broken one.
+    /// Takes the end of the write under way, and its buffer.
     pub fn handle_written(&mut self, now: Instant, bytes: Vec<u8>, result: Result<(), WriteFailed>) {
+        self.clock = now;
         let Some(written) = self.in_flight.take() else {
             return;
         };
+        let mut block = written.block;
+        let written_bytes = bytes.len() as u64;
+        if block.block.is_empty() {
+            block.block = bytes;
+        } else {
+            self.sealed_buffer = bytes;
+        }
         let Some(segment) = self.segments.get_mut(&written.segment) else {
             return;
         };
         match result {
             Ok(()) => {
+                let last = block.last();
                 if segment.first == 0 {
-                    segment.first = written.first;
+                    segment.first = block.first;
                 }
-                segment.last = written.last;
+                segment.last = last;
                 segment.end = written.end;
-                let count = written.last.saturating_sub(written.first).saturating_add(1);
+                segment.captured.merge(&block.captured);
+                segment.seen = Some((segment.seen.map_or(now, |(first, _)| first), now));
                 self.stats.commits = self.stats.commits.saturating_add(1);
-                self.stats.records = self.stats.records.saturating_add(count);
-                self.stats.body_bytes = self.stats.body_bytes.saturating_add(written.body_bytes);
-                self.stats.written_bytes = self.stats.written_bytes.saturating_add(bytes.len() as u64);
-                self.stats.block_records_max = self.stats.block_records_max.max(count);
-                self.committed = written.last;
-                self.tail.push(written.first, written.last, bytes);
-                self.outputs.push_back(Output::Committed { up_to: written.last });
+                self.stats.records = self.stats.records.saturating_add(u64::from(block.count));
+                self.stats.body_bytes = self.stats.body_bytes.saturating_add(block.body_bytes);
+                self.stats.block_records_max = self.stats.block_records_max.max(u64::from(block.count));
+                self.totals.body_bytes = self.totals.body_bytes.saturating_add(block.body_bytes);
+                self.count_written(written_bytes);
+                self.committed = last;
+                self.tail.push(block.first, last, block.captured, block.block);
+                self.outputs.push_back(Output::Committed { up_to: last });
                 if self.state == JournalState::Failed {
                     self.change_state(JournalState::Ready);
                 }
+                self.observe(now);
             }
             Err(failed) => {
                 // What the disk holds now is unknown: nothing more is written there, and nothing there is overwritten.
-                segment.sealed = true;
-                self.current = None;
                 self.stats.write_errors = self.stats.write_errors.saturating_add(1);
-                let count = u32::try_from(written.last.saturating_sub(written.first).saturating_add(1))
-                    .unwrap_or(u32::MAX);
-                let block = Pending {
-                    block: bytes,
-                    first: written.first,
-                    count,
-                    body_bytes: written.body_bytes,
-                };
-                self.retry = Some((block, written.last));
+                block.block.truncate(block.len);
+                self.retry = Some(block);
                 self.retry_at = Some(now + RETRY_INTERVAL);
-                self.change_state(match failed {
-                    WriteFailed::NoRoom => JournalState::Full,
-                    WriteFailed::Broken => JournalState::Failed,
-                });
+                self.leave_current();
+                self.change_state(failed.state());
             }
         }
         self.create_ahead();
         self.write_next();
     }
 
-    /// Takes the end of a creation.
-    pub fn handle_created(&mut self, now: Instant, segment: u64, result: Result<(), WriteFailed>) {
-        if self.creating != Some(segment) {
+    /// Gives out the next write, if there is something to write and a place to write it to.
+    fn write_next(&mut self) {
+        if self.in_flight.is_some() || (self.retry.is_none() && (!self.flush || self.pending.count == 0)) {
             return;
         }
-        self.creating = None;
-        match result {
-            Ok(()) => {
-                self.stats.written_bytes = self.stats.written_bytes.saturating_add(SECTOR as u64);
-                let empty = Segment {
-                    first: 0,
-                    last: 0,
-                    end: SECTOR as u64,
-                    sealed: false,
-                };
-                self.segments.insert(segment, empty);
-                self.spare = Some(segment);
-                if self.state == JournalState::Full {
-                    self.change_state(JournalState::Ready);
+        let waiting = self.retry.as_ref().unwrap_or(&self.pending);
+        let len = waiting.written_len(self.tag_len()) as u64;
+        if self.room() < len {
+            self.leave_current();
+            self.current = self.spare.take();
+            self.create_ahead();
+            if self.current.is_none() {
+                if self.creating.is_none() && self.retry_at.is_none() && !self.is_making_room() {
+                    self.change_state(self.create_failed.map_or(JournalState::Full, WriteFailed::state));
                 }
-                self.write_next();
-            }
-            Err(failed) => {
-                self.stats.write_errors = self.stats.write_errors.saturating_add(1);
-                self.retry_at = Some(now + RETRY_INTERVAL);
-                // While the current segment has room nothing is lost yet; the next append that does not fit says Full.
-                if self.current.is_none() {
-                    self.change_state(match failed {
-                        WriteFailed::NoRoom => JournalState::Full,
-                        WriteFailed::Broken => JournalState::Failed,
-                    });
-                }
+                return;
             }
         }
-    }
-
-    /// Takes the end of a cursor write.
-    pub fn handle_cursor_written(&mut self, now: Instant, result: Result<(), WriteFailed>) {
-        let Some(released) = self.cursor_writing.take() else {
-            return;
+        let Some(number) = self.current else { return };
+        let block = match self.retry.take() {
+            Some(block) => block,
+            None => {
+                self.flush = false;
+                let buffer = self.tail.buffer();
+                std::mem::replace(&mut self.pending, Pending::new(buffer))
+            }
         };
-        if result.is_ok() {
-            self.stats.written_bytes = self.stats.written_bytes.saturating_add(SECTOR as u64);
-            self.cursor_safe = self.cursor_safe.max(released);
-            self.delete_freed();
-            self.create_ahead();
-        } else {
-            self.stats.write_errors = self.stats.write_errors.saturating_add(1);
-        }
-        if self.released > released || result.is_err() {
-            self.cursor_due = Some(now + CURSOR_INTERVAL);
-        }
+        self.write_block(number, block);
     }
 
-    /// Takes the bytes of the read under way, `None` if it failed.
-    pub fn handle_read(&mut self, bytes: Option<Vec<u8>>) {
-        self.replay.handle_read(bytes, &self.segments);
-    }
-
-    /// Takes the word that every collector has everything up to `up_to`.
-    pub fn handle_released(&mut self, now: Instant, up_to: u64) {
-        let up_to = up_to.min(self.committed);
-        if up_to <= self.released {
-            return;
-        }
-        self.released = up_to;
-        self.tail.release(up_to);
-        let frees = self
+    /// Gives out a block as it goes into a segment.
+    fn write_block(&mut self, number: u64, mut block: Pending) {
+        let offset = self
             .segments
-            .iter()
-            .any(|(number, segment)| self.is_free(*number, segment, up_to));
-        if frees && self.cursor_writing.is_none() {
-            self.write_cursor();
-        } else if self.cursor_due.is_none() {
-            self.cursor_due = Some(now + CURSOR_INTERVAL);
-        }
-    }
-
-    /// Writes the cursor or tries again what failed, whatever is due at `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if self.cursor_due.is_some_and(|due| now >= due) {
-            self.cursor_due = None;
-            if self.cursor_writing.is_none() && self.released > self.cursor.released {
-                self.write_cursor();
+            .get(&number)
+            .map_or(SECTOR as u64, |segment| segment.end);
+        block.len = block.block.len();
+        let mut bytes = if self.sealer_of(number) {
+            let mut sealed = std::mem::take(&mut self.sealed_buffer);
+            if let Some((_, key)) = &self.sealer {
+                key.seal_block(&block.block, block.first, &mut sealed);
             }
-        }
-        if self.retry_at.is_some_and(|at| now >= at) {
-            self.retry_at = None;
-            self.create_ahead();
-            self.write_next();
-        }
-    }
-
-    /// Returns when [`Journal::handle_timeout`] wants to be called.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.cursor_due, self.retry_at].into_iter().flatten().min()
-    }
-
-    /// Returns the next effect; drain it to `None` after every call.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
-    }
-
-    /// Returns which journal this is.
-    #[must_use]
-    pub const fn id(&self) -> &[u8; 16] {
-        &self.id
-    }
-
-    /// Returns whether readings are taken.
-    #[must_use]
-    pub const fn state(&self) -> JournalState {
-        self.state
-    }
-
-    /// Returns the highest sequence on stable storage.
-    #[must_use]
-    pub const fn committed(&self) -> u64 {
-        self.committed
-    }
-
-    /// Returns the highest sequence that every collector has.
-    #[must_use]
-    pub const fn released(&self) -> u64 {
-        self.released
-    }
-
-    /// Returns the oldest sequence that is still needed.
-    #[must_use]
-    pub const fn first_available(&self) -> u64 {
-        self.released.saturating_add(1)
-    }
-
-    /// Returns the bytes of records that wait to be written.
-    #[must_use]
-    pub fn pending_bytes(&self) -> usize {
-        // A record that was refused leaves the room for a block's header behind, and nothing to write.
-        if self.pending.count == 0 {
-            0
+            sealed
         } else {
-            self.pending.block.len()
+            std::mem::take(&mut block.block)
+        };
+        let (previous, previous_captured) = self.previous;
+        let records = bytes.len().saturating_sub(BLOCK_HEADER_LEN);
+        let header = BlockHeader {
+            first: block.first,
+            count: block.count,
+            payload_len: u32::try_from(records).unwrap_or(u32::MAX),
+            released: self.released,
+            captured: block.captured,
+            previous,
+            previous_captured,
+        };
+        debug_assert!(
+            header.block_len() <= BLOCK_BYTES_MAX,
+            "pending records are bounded"
+        );
+        header.put(&mut bytes);
+        bytes.resize(header.block_len(), 0);
+        self.in_flight = Some(InFlight {
+            segment: number,
+            end: offset.saturating_add(bytes.len() as u64),
+            block,
+        });
+        self.outputs.push_back(Output::Write {
+            segment: number,
+            offset,
+            bytes,
+        });
+    }
+
+    /// Makes the key of a segment the one at hand; false if it is not encrypted.
+    fn sealer_of(&mut self, number: u64) -> bool {
+        let Some((key, seal)) = &self.key else {
+            return false;
+        };
+        if self.sealer.as_ref().is_none_or(|(of, _)| *of != number) {
+            let header = self.header_of(number, Some(*seal));
+            self.sealer = Some((number, key.segment(&header, &seal.salt)));
+        }
+        true
+    }
+
+    /// Returns the header of a segment as far as it names it.
+    fn header_of(&self, number: u64, seal: Option<SegmentSeal>) -> SegmentHeader {
+        SegmentHeader {
+            journal: self.id,
+            number,
+            segment_bytes: self.settings.segment_bytes,
+            lane: self.class.bits(),
+            next: self.committed.saturating_add(1),
+            released: self.released,
+            seal,
         }
     }
 
-    /// Returns the bytes of all segments, and their bound.
-    #[must_use]
-    pub fn bytes(&self) -> (u64, u64) {
-        let count = self.segments.len() as u64;
-        (
-            count.saturating_mul(self.settings.segment_bytes),
-            self.settings.bytes_max,
-        )
+    /// Returns the bytes that encryption adds to each record.
+    const fn tag_len(&self) -> usize {
+        if self.key.is_some() { TAG_LEN } else { 0 }
     }
 
-    /// Returns the counters.
-    #[must_use]
-    pub const fn stats(&self) -> JournalStats {
-        JournalStats {
-            replayed: self.replay.records,
-            ..self.stats
-        }
+    /// Returns the bytes left in the current segment, behind the write in flight.
+    fn room(&self) -> u64 {
+        let Some(segment) = self.current.and_then(|current| self.segments.get(&current)) else {
+            return 0;
+        };
+        let end = self.in_flight.as_ref().map_or(segment.end, |written| written.end);
+        self.settings.segment_bytes.saturating_sub(end)
     }
 
     fn refuse(&mut self, error: AppendError) -> AppendError {
@@ -586,214 +534,24 @@ impl Journal {
         }
     }
 
-    /// Returns whether a pending block of `len` bytes has a place to go.
-    fn fits(&self, len: usize) -> bool {
-        self.room() >= aligned(len) as u64 || self.spare.is_some() || self.creating.is_some()
+    fn count_written(&mut self, bytes: u64) {
+        self.stats.written_bytes = self.stats.written_bytes.saturating_add(bytes);
+        self.totals.written_bytes = self.totals.written_bytes.saturating_add(bytes);
     }
 
-    /// Returns the bytes left in the current segment, behind the write in flight.
-    fn room(&self) -> u64 {
-        let Some(segment) = self.current.and_then(|current| self.segments.get(&current)) else {
-            return 0;
-        };
-        let end = self.in_flight.map_or(segment.end, |written| written.end);
-        self.settings.segment_bytes.saturating_sub(end)
+    /// Returns the next effect; drain it to `None` after every call.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
     }
 
-    /// Gives out the next write, if there is something to write and a place to write it to.
-    fn write_next(&mut self) {
-        if self.in_flight.is_some() || (self.retry.is_none() && (!self.flush || self.pending.count == 0)) {
-            return;
-        }
-        let waiting = self.retry.as_ref().map_or(&self.pending, |(block, _)| block);
-        let len = aligned(waiting.block.len()) as u64;
-        if self.room() < len {
-            if let Some(current) = self.current.and_then(|current| self.segments.get_mut(&current)) {
-                current.sealed = true;
-            }
-            self.current = self.spare.take();
-            self.create_ahead();
-            if self.current.is_none() {
-                if self.creating.is_none() && self.retry_at.is_none() {
-                    self.change_state(JournalState::Full);
-                }
-                return;
-            }
-        }
-        let Some(number) = self.current else { return };
-        let offset = self
-            .segments
-            .get(&number)
-            .map_or(SECTOR as u64, |segment| segment.end);
-        let buffer = self.tail.buffer();
-        let (mut block, is_retry) = match self.retry.take() {
-            Some((block, _)) => (block, true),
-            None => {
-                self.flush = false;
-                (
-                    std::mem::replace(
-                        &mut self.pending,
-                        Pending {
-                            block: buffer,
-                            ..Pending::default()
-                        },
-                    ),
-                    false,
-                )
-            }
-        };
-        if !is_retry {
-            let payload_len = block.block.len().saturating_sub(BLOCK_HEADER_LEN);
-            let header = BlockHeader {
-                first: block.first,
-                count: block.count,
-                payload_len: u32::try_from(payload_len).unwrap_or(u32::MAX),
-                released: self.released,
-            };
-            debug_assert!(
-                header.block_len() <= BLOCK_BYTES_MAX,
-                "pending records are bounded"
-            );
-            header.put(&mut block.block);
-            block.block.resize(header.block_len(), 0);
-        }
-        let last = block
-            .first
-            .saturating_add(u64::from(block.count))
-            .saturating_sub(1);
-        self.in_flight = Some(InFlight {
-            segment: number,
-            end: offset.saturating_add(block.block.len() as u64),
-            first: block.first,
-            last,
-            body_bytes: block.body_bytes,
-        });
-        self.outputs.push_back(Output::Write {
-            segment: number,
-            offset,
-            bytes: block.block,
-        });
-    }
-
-    /// Has a segment created if none is spare and the bound allows it.
-    fn create_ahead(&mut self) {
-        if self.spare.is_some() || self.creating.is_some() || self.retry_at.is_some() {
-            return;
-        }
-        if !self.has_room_for_segment() {
-            // A segment that was in use when its records were released, and is not any more.
-            self.delete_freed();
-            if !self.has_room_for_segment() {
-                return;
-            }
-        }
-        let number = self.next_segment;
-        self.next_segment = number.saturating_add(1);
-        self.creating = Some(number);
-        let header = SegmentHeader {
-            journal: self.id,
-            number,
-            segment_bytes: self.settings.segment_bytes,
-        };
-        self.outputs.push_back(Output::Create {
-            segment: number,
-            segment_bytes: self.settings.segment_bytes,
-            header: header.encode(),
-        });
-    }
-
-    fn write_cursor(&mut self) {
-        let (offset, bytes) = self.cursor.advance(self.released);
-        self.cursor_writing = Some(self.released);
-        self.cursor_due = None;
-        self.outputs.push_back(Output::WriteCursor { offset, bytes });
-    }
-
-    /// Returns whether a segment holds nothing after `released` and nothing will be written to it.
-    fn is_free(&self, number: u64, segment: &Segment, released: u64) -> bool {
-        let in_use = self.current == Some(number)
-            || self.spare == Some(number)
-            || self.in_flight.is_some_and(|written| written.segment == number);
-        !in_use && segment.last <= released
-    }
-
-    fn has_room_for_segment(&self) -> bool {
-        let (bytes, bytes_max) = self.bytes();
-        bytes.saturating_add(self.settings.segment_bytes) <= bytes_max
-    }
-
-    /// Deletes segments that the cursor on disk frees.
-    fn delete_freed(&mut self) {
-        let free: Vec<u64> = self
-            .segments
-            .iter()
-            .filter(|(number, segment)| self.is_free(**number, segment, self.cursor_safe))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in free {
-            self.segments.remove(&number);
-            self.replay.forget(number);
-            self.outputs.push_back(Output::Delete { segment: number });
-        }
+    /// Returns the ticket of the oldest record that is not on stable storage.
+    pub(super) fn first_open_ticket(&self) -> Option<u64> {
+        let in_flight = self.in_flight.as_ref().map(|written| written.block.ticket);
+        let retry = self.retry.as_ref().map(|block| block.ticket);
+        let pending = (self.pending.count > 0).then_some(self.pending.ticket);
+        in_flight.or(retry).or(pending)
     }
 }
 
-impl RecordSource for Journal {
-    fn copy_records(&mut self, from: u64, bytes_max: usize, count_max: u64, out: &mut Vec<u8>) -> Copied {
-        if from > self.committed {
-            return Copied::NotYet;
-        }
-        let in_memory = self.tail.first().is_some_and(|first| from >= first);
-        if in_memory {
-            self.replay.rest();
-            let copied = self.tail.copy(from, bytes_max, count_max, out);
-            return if copied > 0 {
-                Copied::Records(copied)
-            } else {
-                Copied::NotYet
-            };
-        }
-        match self
-            .replay
-            .copy(from, (bytes_max, count_max), &self.segments, out)
-        {
-            Replayed::Records(0) | Replayed::Waiting => Copied::NotYet,
-            Replayed::Records(count) => Copied::Records(count),
-            Replayed::Lost { last } => {
-                let last = last.min(self.committed);
-                self.stats.lost = self
-                    .stats
-                    .lost
-                    .saturating_add(last.saturating_add(1).saturating_sub(from));
-                Copied::Lost {
-                    last,
-                    reason: LostReason::Corrupt,
-                }
-            }
-            Replayed::Read(wanted) => {
-                self.outputs.push_back(Output::Read {
-                    segment: wanted.segment,
-                    offset: wanted.offset,
-                    len: wanted.len,
-                });
-                Copied::NotYet
-            }
-        }
-    }
-}
-
-/// How a write failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteFailed {
-    /// The disk is full, or a quota is reached.
-    NoRoom,
-    /// Anything else.
-    Broken,
-}
-
-/// Bytes of records that may wait: with one record more they are still a block.
-const PENDING_BYTES_MAX: usize = 900 << 10;
 /// How long after a failure it is tried again.
-const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-/// How long the cursor may lag behind when it frees nothing.
-const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);

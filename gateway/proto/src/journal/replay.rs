@@ -4,11 +4,15 @@
 use std::collections::BTreeMap;
 
 use super::{
-    format::{BLOCK_BYTES_MAX, BlockHeader, Records, SECTOR},
+    format::{BLOCK_BYTES_MAX, BlockHeader, Record, Records, SECTOR},
     log::Segment,
     scan::{next_block, payload},
+    sealing::SegmentKey,
 };
-use crate::wire::put_bytes_varint;
+use crate::{
+    crypto::TAG_LEN,
+    wire::{put_bytes_varint, put_varint},
+};
 
 /// One position on disk that moves forward as records are copied.
 ///
@@ -18,12 +22,16 @@ use crate::wire::put_bytes_varint;
 pub(super) struct Replay {
     /// Segment and offset that the next chunk begins at, and the sequence expected there.
     next: Option<Position>,
+    /// What was read, and from which segment.
     chunk: Vec<u8>,
+    chunk_of: u64,
     blocks: Vec<Found>,
     /// The read under way, and how many bytes were asked for.
     waiting: Option<(Position, usize)>,
     /// The chunk did not help because a block header is damaged: read the rest of the segment at once.
     whole: bool,
+    /// Opens the records of an encrypted segment.
+    opener: Option<(u64, SegmentKey)>,
     /// Records copied from disk.
     pub(super) records: u64,
 }
@@ -64,6 +72,21 @@ pub(super) enum Replayed {
 }
 
 impl Replay {
+    /// Returns the segment that was read from, if it is encrypted and its key is not at hand.
+    pub(super) fn sealed_segment(&self, segments: &BTreeMap<u64, Segment>) -> Option<u64> {
+        let number = self.chunk_of;
+        let is_sealed = segments
+            .get(&number)
+            .is_some_and(|segment| segment.seal.is_some());
+        let is_ready = self.opener.as_ref().is_some_and(|(of, _)| *of == number);
+        (is_sealed && !is_ready).then_some(number)
+    }
+
+    /// Takes the key of a segment.
+    pub(super) fn set_opener(&mut self, number: u64, key: SegmentKey) {
+        self.opener = Some((number, key));
+    }
+
     /// Copies records from `from` on, or says what keeps it from that.
     pub(super) fn copy(
         &mut self,
@@ -77,7 +100,10 @@ impl Replay {
             .iter()
             .position(|block| (block.first..=block.last).contains(&from))
         {
-            return self.copy_from(index, from, bytes_max, count_max, out);
+            let is_sealed = segments
+                .get(&self.chunk_of)
+                .is_some_and(|segment| segment.seal.is_some());
+            return self.copy_from(index, (from, is_sealed), (bytes_max, count_max), out);
         }
         if self.waiting.is_some() {
             return Replayed::Waiting;
@@ -119,11 +145,11 @@ impl Replay {
     fn copy_from(
         &mut self,
         index: usize,
-        from: u64,
-        bytes_max: usize,
-        count_max: u64,
+        (from, is_sealed): (u64, bool),
+        (bytes_max, count_max): (usize, u64),
         out: &mut Vec<u8>,
     ) -> Replayed {
+        let opener = self.opener.as_ref().map(|(_, key)| key).filter(|_| is_sealed);
         let limit = out.len().saturating_add(bytes_max);
         let mut copied = 0_u64;
         let mut wanted = from;
@@ -157,7 +183,16 @@ impl Replay {
                     block.next = wanted;
                     return self.copied(copied);
                 }
-                put_bytes_varint(out, record.body);
+                if !put_body(out, &record, is_sealed, opener) {
+                    block.at = block.at.saturating_add(before);
+                    block.next = wanted;
+                    if copied > 0 {
+                        return self.copied(copied);
+                    }
+                    return Replayed::Lost {
+                        last: record.sequence,
+                    };
+                }
                 copied = copied.saturating_add(1);
                 wanted = wanted.saturating_add(1);
                 before = records.at();
@@ -177,6 +212,11 @@ impl Replay {
     const fn copied(&mut self, count: u64) -> Replayed {
         self.records = self.records.saturating_add(count);
         Replayed::Records(count)
+    }
+
+    /// Forgets the read under way: it will be asked for again.
+    pub(super) const fn cancel_read(&mut self) {
+        self.waiting = None;
     }
 
     /// Takes the bytes that were read, or none if reading failed: what should have been there is lost then.
@@ -202,6 +242,7 @@ impl Replay {
             return;
         };
         let chunk = bytes;
+        self.chunk_of = position.segment;
         // A file that is shorter than its blocks say has ended as well.
         let at_end = chunk.len() < len || position.offset.saturating_add(chunk.len() as u64) >= segment.end;
         self.whole = false;
@@ -280,7 +321,7 @@ impl Replay {
 
     /// Forgets what was read from a segment that is deleted.
     pub(super) fn forget(&mut self, segment: u64) {
-        if self.next.is_some_and(|next| next.segment == segment) {
+        if self.chunk_of == segment || self.next.is_some_and(|next| next.segment == segment) {
             self.next = None;
             self.blocks.clear();
             self.chunk = Vec::new();
@@ -296,6 +337,27 @@ impl Replay {
             };
         }
     }
+}
+
+/// Appends a body behind its length; false if it is encrypted and does not verify.
+fn put_body(out: &mut Vec<u8>, record: &Record<'_>, is_sealed: bool, opener: Option<&SegmentKey>) -> bool {
+    if !is_sealed {
+        put_bytes_varint(out, record.body);
+        return true;
+    }
+    let before = out.len();
+    let len = record.body.len().saturating_sub(TAG_LEN);
+    put_varint(out, len as u64);
+    let start = out.len();
+    out.extend_from_slice(record.body);
+    let sealed = out.get_mut(start..).unwrap_or_default();
+    let is_open = opener.is_some_and(|opener| opener.open(record.sequence, record.class, sealed).is_some());
+    out.truncate(if is_open {
+        start.saturating_add(len)
+    } else {
+        before
+    });
+    is_open
 }
 
 /// Bytes read at a time: holds at least one block of any length.

@@ -1,9 +1,12 @@
-//! The newest committed records in memory, in the buffers they were written from.
+//! The newest committed records in memory, in clear, in the buffers they were gathered in.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::VecDeque;
 
-use super::format::{BLOCK_HEADER_LEN, peek_record};
+use super::{
+    capture::Captured,
+    format::{BLOCK_HEADER_LEN, peek_record},
+};
 use crate::wire::put_bytes_varint;
 
 /// Blocks in memory, oldest first, without gaps between them.
@@ -23,6 +26,7 @@ pub(super) struct Tail {
 struct TailBlock {
     first: u64,
     last: u64,
+    captured: Captured,
     block: Vec<u8>,
 }
 
@@ -49,10 +53,22 @@ impl Tail {
         self.blocks.front().map(|block| block.first)
     }
 
+    /// Returns when the records of the block were captured that holds `sequence`, if that is in memory.
+    pub(super) fn captured(&self, sequence: u64) -> Option<Captured> {
+        let index = self.blocks.partition_point(|block| block.last < sequence);
+        let block = self.blocks.get(index).filter(|block| block.first <= sequence)?;
+        Some(block.captured)
+    }
+
     /// Takes a block that was written.
-    pub(super) fn push(&mut self, first: u64, last: u64, block: Vec<u8>) {
+    pub(super) fn push(&mut self, first: u64, last: u64, captured: Captured, block: Vec<u8>) {
         self.bytes = self.bytes.saturating_add(block.len());
-        self.blocks.push_back(TailBlock { first, last, block });
+        self.blocks.push_back(TailBlock {
+            first,
+            last,
+            captured,
+            block,
+        });
         while self.bytes > self.bytes_max && self.blocks.len() > 1 {
             self.pop();
         }

@@ -400,7 +400,7 @@ impl Node {
             Service::Uplink => {
                 let order = self.collector.as_mut().map(super::collect::Collector::admit);
                 order.is_some_and(|order| {
-                    self.set_use(channel, Use::Gateway { source: None, order });
+                    self.set_use(channel, Use::Gateway { gateway: None, order });
                     true
                 })
             }

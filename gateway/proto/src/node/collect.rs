@@ -1,16 +1,17 @@
-//! The collector: gateways' journals and how far each has come.
+//! The collector: gateways, the lanes of their journals, and how far each has come.
 
 use std::collections::BTreeMap;
 
 use super::{CollectSettings, Event, Node, ReadingSink, Use, Wire};
 use crate::{
     channel::{ChannelId, CloseCode},
-    delivery::{JournalId, OFFER, Offer, Offered, Receiver, ReceiverStats},
+    delivery::{Arrival, JournalId, OFFER, Offer, Offered, PerLane, Receiver, ReceiverStats, lane_of},
     identity::Identifier,
+    link::Class,
     time::{Instant, Now},
 };
 
-/// A source within this node: one journal of one gateway, numbered from 0.
+/// A source within this node: one lane of one gateway's journal, numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceIndex(pub u32);
 
@@ -21,6 +22,8 @@ pub struct SourceInfo {
     pub index: SourceIndex,
     /// Whose readings.
     pub gateway: Identifier,
+    /// Of which class.
+    pub lane: Class,
     /// Which of the gateway's journals.
     pub journal: JournalId,
     /// Index of the neighbour its channel comes by; `None` if the gateway dialled this node.
@@ -32,32 +35,65 @@ pub struct SourceInfo {
 pub struct SourceView {
     /// Whose journal.
     pub info: SourceInfo,
-    /// Whether a channel is up.
+    /// Whether a channel is up, and it was offered there.
     pub connected: bool,
     /// Highest sequence received in order.
     pub received: u64,
     /// Highest sequence every sink confirmed.
     pub committed: u64,
+    /// What is not as it should be.
+    pub trouble: Option<Trouble>,
     /// Counters.
     pub stats: ReceiverStats,
 }
 
-/// One journal and its channel.
+/// A position that does not fit what the other side says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The gateway's journal is older than what was received of it: its disk was set back. It sends nothing.
+    GatewaySetBack,
+    /// This collector had confirmed more than it knew of when the gateway offered: it was set back. What the gateway still had
+    /// came again.
+    Forgotten {
+        /// What it had confirmed.
+        confirmed: u64,
+        /// What it knew of.
+        received: u64,
+    },
+}
+
+/// One lane of a journal.
 #[derive(Debug)]
 struct Source {
     info: SourceInfo,
+    /// Its gateway's place.
+    gateway: usize,
     receiver: Receiver,
-    /// The channel it is delivered in, with its order among all.
+    trouble: Option<Trouble>,
+}
+
+/// A gateway and its channel.
+#[derive(Debug)]
+struct Gateway {
+    /// The channel it delivers in, with its order among all.
     channel: Option<(ChannelId, u64)>,
+    /// What was offered in it.
+    lanes: PerLane<Option<SourceIndex>>,
+    /// Journals of it that are known.
+    sources: u32,
 }
 
 #[derive(Debug)]
 pub(super) struct Collector {
     settings: CollectSettings,
     sources: Vec<Source>,
+    gateways: Vec<Gateway>,
+    by_gateway: BTreeMap<Identifier, usize>,
     by_journal: BTreeMap<(Identifier, JournalId), SourceIndex>,
     /// Sources with frames to write, so that a turn costs nothing for the others.
     pending: Vec<SourceIndex>,
+    /// What the sinks said last.
+    accepting: PerLane<bool>,
     /// Channels of gateways established so far.
     admitted: u64,
 }
@@ -67,8 +103,11 @@ impl Collector {
         Self {
             settings,
             sources: Vec::new(),
+            gateways: Vec::new(),
+            by_gateway: BTreeMap::new(),
             by_journal: BTreeMap::new(),
             pending: Vec::new(),
+            accepting: PerLane([true; 3]),
             admitted: 0,
         }
     }
@@ -104,41 +143,80 @@ impl Collector {
         self.sources.get_mut(index.0 as usize)
     }
 
-    /// Returns the source of a journal, making it if it is new; `None` if there are too many.
-    fn open(
-        &mut self,
-        gateway: Identifier,
-        journal: JournalId,
-        neighbour: Option<usize>,
-    ) -> Option<(SourceIndex, bool)> {
-        if let Some(index) = self.by_journal.get(&(gateway, journal)) {
-            return Some((*index, false));
+    /// Returns the channel that a source is delivered in.
+    fn channel_of(&self, source: &Source) -> Option<ChannelId> {
+        let gateway = self.gateways.get(source.gateway)?;
+        let (channel, _) = gateway.channel?;
+        (gateway.lanes[source.info.lane] == Some(source.info.index)).then_some(channel)
+    }
+
+    /// Returns a gateway's place, making it one if it is new.
+    fn gateway(&mut self, identifier: Identifier) -> usize {
+        *self.by_gateway.entry(identifier).or_insert_with(|| {
+            self.gateways.push(Gateway {
+                channel: None,
+                lanes: PerLane::default(),
+                sources: 0,
+            });
+            self.gateways.len() - 1
+        })
+    }
+
+    /// Returns the source of a lane, making it if it is new; `None` if there are too many, or the journal is another lane's.
+    fn open(&mut self, gateway: usize, identifier: Identifier, offer: &Offer) -> Option<(SourceIndex, bool)> {
+        let key = (identifier, offer.journal);
+        if let Some(index) = self.by_journal.get(&key).copied() {
+            let source = self.source_mut(index)?;
+            return (source.info.lane == offer.lane).then_some((index, false));
         }
-        let index = SourceIndex(
-            u32::try_from(self.sources.len())
-                .ok()
-                .filter(|len| *len < SOURCES_MAX)?,
-        );
-        let committed = self
-            .settings
-            .positions
-            .get(&(gateway, journal))
-            .copied()
-            .unwrap_or(0);
-        let receiver = Receiver::new(self.settings.receiver, journal, committed);
-        let info = SourceInfo {
-            index,
-            gateway,
-            journal,
-            neighbour,
-        };
+        let count = u32::try_from(self.sources.len()).ok()?;
+        let of_gateway = self.gateways.get_mut(gateway)?;
+        if count >= SOURCES_MAX || of_gateway.sources >= SOURCES_PER_GATEWAY_MAX {
+            return None;
+        }
+        of_gateway.sources += 1;
+        let index = SourceIndex(count);
+        let committed = self.settings.positions.get(&key).copied().unwrap_or(0);
+        let mut receiver = Receiver::new(self.settings.receiver, offer.lane, offer.journal, committed);
+        receiver.set_accepting(self.accepting[offer.lane]);
         self.sources.push(Source {
-            info,
+            info: SourceInfo {
+                index,
+                gateway: identifier,
+                lane: offer.lane,
+                journal: offer.journal,
+                neighbour: None,
+            },
+            gateway,
             receiver,
-            channel: None,
+            trouble: None,
         });
-        self.by_journal.insert((gateway, journal), index);
+        self.by_journal.insert(key, index);
         Some((index, true))
+    }
+
+    /// Gives a gateway's lanes to a channel that was established later than the one in use; returns that one.
+    fn take_over(&mut self, gateway: usize, channel: (ChannelId, u64)) -> Option<ChannelId> {
+        let entry = self.gateways.get_mut(gateway)?;
+        let before = entry.channel.filter(|before| *before != channel);
+        entry.channel = Some(channel);
+        if before.is_some() {
+            self.close_lanes(gateway);
+        }
+        before.map(|(before, _)| before)
+    }
+
+    /// Notes that nothing of a gateway is offered any more.
+    fn close_lanes(&mut self, gateway: usize) {
+        let Some(entry) = self.gateways.get_mut(gateway) else {
+            return;
+        };
+        let lanes = std::mem::take(&mut entry.lanes);
+        for index in lanes.0.into_iter().flatten() {
+            if let Some(source) = self.source_mut(index) {
+                source.receiver.handle_down();
+            }
+        }
     }
 }
 
@@ -157,26 +235,16 @@ impl Node {
         }
     }
 
-    /// Takes the word of the sinks that nothing handed to them is unconfirmed: sequences that were lost behind the last
-    /// reading are settled with it.
-    pub fn handle_sinks_idle(&mut self) {
+    /// Says whether the sinks take more of a lane at the moment. Closed, no gateway gets new credit for it.
+    pub fn set_sinks_accepting(&mut self, lane: Class, accepting: bool) {
         let Some(collector) = &mut self.collector else {
             return;
         };
-        for source in &mut collector.sources {
-            source.receiver.handle_all_committed();
-            if source.receiver.has_frames() {
-                collector.pending.push(source.info.index);
-            }
+        if std::mem::replace(&mut collector.accepting[lane], accepting) == accepting {
+            return;
         }
-    }
-
-    /// Says whether the sinks take more at the moment. Closed, no gateway gets new credit.
-    pub fn set_sinks_accepting(&mut self, accepting: bool) {
-        let Some(collector) = &mut self.collector else {
-            return;
-        };
-        for source in &mut collector.sources {
+        let sources = &mut collector.sources;
+        for source in sources.iter_mut().filter(|source| source.info.lane == lane) {
             source.receiver.set_accepting(accepting);
             if source.receiver.has_frames() {
                 collector.pending.push(source.info.index);
@@ -189,7 +257,7 @@ impl Node {
         &mut self,
         now: Now,
         channel: ChannelId,
-        (source, order): (Option<SourceIndex>, u64),
+        (gateway, order): (Option<usize>, u64),
         (kind, body): (u8, &[u8]),
         sink: &mut dyn ReadingSink,
     ) -> bool {
@@ -199,21 +267,38 @@ impl Node {
         let Some(collector) = &mut self.collector else {
             return false;
         };
-        let Some(index) = source else { return false };
-        let Some(entry) = collector.source_mut(index) else {
+        let Some(entry) = gateway.and_then(|gateway| collector.gateways.get(gateway)) else {
             return false;
         };
         if entry.channel != Some((channel, order)) {
             // The gateway has opened another channel since; this one's readings come again there.
             return true;
         }
-        let info = entry.info;
-        let taken = entry
+        let index = lane_of(body).ok().and_then(|lane| entry.lanes[lane]);
+        let Some(source) = index.and_then(|index| collector.source_mut(index)) else {
+            return false;
+        };
+        let info = source.info;
+        let mut told = None;
+        let taken = source
             .receiver
-            .handle_frame(now.instant, kind, body, |batch| sink.accept(&info, batch))
+            .handle_frame(now.instant, kind, body, |arrival| match arrival {
+                Arrival::Readings(batch) => sink.accept(&info, batch),
+                Arrival::Gap(lost) => {
+                    let taken = sink.gap(&info, &lost);
+                    told = taken.then_some(lost);
+                    taken
+                }
+            })
             .is_ok();
-        if entry.receiver.has_frames() {
-            collector.pending.push(index);
+        if source.receiver.has_frames() {
+            collector.pending.push(info.index);
+        }
+        if let Some(lost) = told {
+            self.event(Event::ReadingsLost {
+                source: info.index,
+                lost,
+            });
         }
         taken
     }
@@ -229,108 +314,122 @@ impl Node {
         let Ok(offer) = Offer::decode(body) else {
             return false;
         };
-        let Some((index, new)) = collector.open(peer, offer.journal, neighbour) else {
-            return false;
-        };
-        let Some(source) = collector.source_mut(index) else {
-            return false;
-        };
-        let before = source.channel.filter(|(before, _)| *before != channel);
-        if before.is_some_and(|(_, before)| before > order) {
+        let gateway = collector.gateway(peer);
+        let in_use = collector.gateways.get(gateway).and_then(|entry| entry.channel);
+        if in_use.is_some_and(|(_, in_use)| in_use > order) {
             // What was on its way in a channel that the gateway has given up; the one it opened since stays in use.
             return true;
         }
-        if before.is_some() {
-            source.receiver.handle_down();
+        let Some((index, new)) = collector.open(gateway, peer, &offer) else {
+            return false;
+        };
+        let before = collector.take_over(gateway, (channel, order));
+        if let Some(entry) = collector.gateways.get_mut(gateway) {
+            let other = entry.lanes[offer.lane]
+                .replace(index)
+                .filter(|other| *other != index);
+            if let Some(other) = other.and_then(|other| collector.source_mut(other)) {
+                other.receiver.handle_down();
+            }
         }
+        let Some(source) = collector.source_mut(index) else {
+            return false;
+        };
         source.info.neighbour = neighbour;
-        source.channel = Some((channel, order));
         let offered = source.receiver.handle_offer(&offer);
+        let event = match offered {
+            Ok(Offered::SetBack) => {
+                source.trouble = Some(Trouble::GatewaySetBack);
+                Some(Event::SourceSetBack { source: index })
+            }
+            // It is so in every channel until it has caught up, and told once.
+            Ok(Offered::Forgotten { confirmed, received })
+                if !matches!(source.trouble, Some(Trouble::Forgotten { .. })) =>
+            {
+                source.trouble = Some(Trouble::Forgotten { confirmed, received });
+                Some(Event::Forgotten {
+                    source: index,
+                    confirmed,
+                    received,
+                })
+            }
+            Ok(Offered::Continues | Offered::Forgotten { .. }) | Err(_) => None,
+        };
         collector.pending.push(index);
-        if let Some(entry) = self.by_channel.get_mut(&channel) {
-            entry.used_for = Use::Gateway {
-                source: Some(index),
+        self.set_use(
+            channel,
+            Use::Gateway {
+                gateway: Some(gateway),
                 order,
-            };
-        }
-        if let Some((before, _)) = before {
+            },
+        );
+        if let Some(before) = before {
             // The gateway has one channel only: it could not say any more that it closed this one.
             self.close_channel(before, CloseCode::REPLACED);
         }
         if new {
             self.event(Event::SourceOpened { source: index });
         }
-        match offered {
-            Ok(Offered::Continues) => true,
-            Ok(Offered::Missing { first, last }) => {
-                self.event(Event::ReadingsMissing {
-                    source: index,
-                    first,
-                    last,
-                });
-                true
-            }
-            Ok(Offered::SetBack) => {
-                self.event(Event::SourceSetBack { source: index });
-                true
-            }
-            Err(_) => false,
+        if let Some(event) = event {
+            self.event(event);
         }
+        offered.is_ok()
     }
 
     /// Notes that a gateway's channel is gone.
-    pub(super) fn gateway_closed(&mut self, channel: ChannelId, source: SourceIndex) {
-        let Some(entry) = self
-            .collector
-            .as_mut()
-            .and_then(|collector| collector.source_mut(source))
-        else {
+    pub(super) fn gateway_closed(&mut self, channel: ChannelId, gateway: usize) {
+        let Some(collector) = &mut self.collector else {
+            return;
+        };
+        let Some(entry) = collector.gateways.get_mut(gateway) else {
             return;
         };
         if entry.channel.is_some_and(|(current, _)| current == channel) {
             entry.channel = None;
-            entry.receiver.handle_down();
+            collector.close_lanes(gateway);
         }
     }
 
-    /// Seals acknowledgements that wait.
+    /// Seals acknowledgements that wait, each in the class of its lane.
     pub(super) fn flush_sources(&mut self, now: Now, wire: &mut dyn Wire) {
         while let Some((index, collector)) = self
             .collector
             .as_mut()
             .and_then(|collector| Some((collector.pending.pop()?, collector)))
         {
-            let Some(source) = collector.source_mut(index) else {
-                continue;
-            };
-            let Some((channel, _)) = source.channel else {
+            let source = collector.sources.get(index.0 as usize);
+            let channel = source.and_then(|source| collector.channel_of(source));
+            let (Some(channel), Some(source)) = (channel, collector.source_mut(index)) else {
                 continue;
             };
             if !source.receiver.has_frames() {
                 continue;
             }
+            let lane = source.info.lane;
             let mut frames = std::mem::take(&mut self.scratch);
             frames.clear();
             source.receiver.write_frames(&mut frames);
-            self.send_frames(now, channel, &frames, wire);
+            self.send_frames_of(now, (channel, lane), &frames, wire);
             self.scratch = frames;
         }
     }
 
     /// Returns what can be seen of each source.
     pub fn sources(&self) -> impl Iterator<Item = SourceView> + '_ {
-        self.collector
-            .iter()
-            .flat_map(|collector| &collector.sources)
-            .map(|source| SourceView {
+        self.collector.iter().flat_map(|collector| {
+            collector.sources.iter().map(|source| SourceView {
                 info: source.info,
-                connected: source.channel.is_some(),
+                connected: collector.channel_of(source).is_some(),
                 received: source.receiver.received(),
                 committed: source.receiver.committed(),
+                trouble: source.trouble,
                 stats: source.receiver.stats(),
             })
+        })
     }
 }
 
-/// Journals that a collector knows at the same time: a gateway has one, a few if its disk was replaced.
-const SOURCES_MAX: u32 = 65_536;
+/// Sources that a collector knows at the same time: a gateway has three, some more if its disk was replaced.
+const SOURCES_MAX: u32 = 3 * 65_536;
+/// Journals of one gateway that are known at the same time.
+const SOURCES_PER_GATEWAY_MAX: u32 = 96;

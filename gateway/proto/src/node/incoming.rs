@@ -7,6 +7,7 @@ use super::{
 use crate::{
     channel::{self, ChannelId, CloseCode, CloseReason, FIRST_APPLICATION_KIND, Received, Role, frames},
     crypto::Signature,
+    delivery::SEAL_KEY,
     entropy::Entropy,
     identity::Identifier,
     link::{Frame, LinkInput, PeerHello},
@@ -241,7 +242,13 @@ impl Node {
             Use::Registrar { neighbour } => self.registrar_frame(now, entropy, neighbour, frame, wire),
             Use::Uplink { uplink } => self.uplink_frame(now, uplink, frame.0, frame.1),
             Use::Member { link } => self.member_frame(now, channel, link, frame, wire),
-            Use::Gateway { source, order } => self.gateway_frame(now, channel, (source, order), frame, sink),
+            Use::Gateway { gateway, order } => {
+                if frame.0 == SEAL_KEY {
+                    self.gateway_key(now, channel, frame.1, sink, wire)
+                } else {
+                    self.gateway_frame(now, channel, (gateway, order), frame, sink)
+                }
+            }
             Use::Authority | Use::Asker => false,
             Use::Unknown { .. } => self.keep_frame(channel, frame.0, frame.1),
         }
@@ -427,10 +434,11 @@ impl Node {
                 );
             }
             Use::Gateway {
-                source: Some(source), ..
-            } => self.gateway_closed(channel, source),
+                gateway: Some(gateway),
+                ..
+            } => self.gateway_closed(channel, gateway),
             Use::Authority => self.authority_closed(now, entropy),
-            Use::Gateway { source: None, .. } | Use::Asker | Use::Unknown { .. } => {}
+            Use::Gateway { gateway: None, .. } | Use::Asker | Use::Unknown { .. } => {}
         }
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{Access, Asked, AuthorityRequest, ConnectionKey, SourceIndex};
 use crate::{
     channel::{ChannelId, CloseReason},
+    delivery::Lost,
     identity::Identifier,
-    link::LinkError,
+    link::{Class, LinkError},
     relay::RefusedReason,
     time::WallTime,
     trust::{Freshness, SavedPart, Standing, StatusList, TrustError},
@@ -25,8 +26,12 @@ pub enum Output {
         /// Which one.
         connection: ConnectionKey,
     },
-    /// The journal may forget everything up to here: every uplink's collector has it.
+    /// An uplink's collector has everything of a lane up to here; the journal may forget what every uplink's has.
     Released {
+        /// Index of the uplink.
+        uplink: usize,
+        /// Which lane.
+        lane: Class,
         /// The highest such sequence.
         up_to: u64,
     },
@@ -127,7 +132,20 @@ pub enum Event {
     SetBack {
         /// Index of the uplink.
         uplink: usize,
+        /// Which lane.
+        lane: Class,
         /// What the collector has confirmed.
+        committed: u64,
+    },
+    /// An uplink's collector has less than it had confirmed: it was set back. What the gateway still has is sent again.
+    CollectorSetBack {
+        /// Index of the uplink.
+        uplink: usize,
+        /// Which lane.
+        lane: Class,
+        /// What it had confirmed.
+        confirmed: u64,
+        /// What it has.
         committed: u64,
     },
     /// A member is attached to this relay.
@@ -156,14 +174,21 @@ pub enum Event {
         /// Its index from now on.
         source: SourceIndex,
     },
-    /// A gateway lacks readings that this collector has not confirmed.
-    ReadingsMissing {
+    /// A gateway cannot deliver readings any more; the sinks were told.
+    ReadingsLost {
         /// Which source.
         source: SourceIndex,
-        /// First sequence missing.
-        first: u64,
-        /// Last sequence missing.
-        last: u64,
+        /// Which, and why.
+        lost: Lost,
+    },
+    /// This collector knows of less than it has confirmed to a gateway: it was set back to an older state.
+    Forgotten {
+        /// Which source.
+        source: SourceIndex,
+        /// What it has confirmed.
+        confirmed: u64,
+        /// What it knows of.
+        received: u64,
     },
     /// A gateway's journal is older than what was received of it.
     SourceSetBack {

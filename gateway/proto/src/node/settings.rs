@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::AccessPolicy;
 use crate::{
     channel::{ChannelSettings, PqPolicy},
-    delivery::{JournalId, ReceiverSettings},
+    delivery::{JournalId, LaneSettings, PerLane, ReceiverSettings, Shares},
     identity::Identifier,
     relay::RelaySettings,
     route::RouterSettings,
@@ -123,12 +123,12 @@ pub struct UplinkSettings {
     pub ways: Vec<(usize, Option<String>)>,
     /// How long committed readings may wait for company before a record is sealed.
     pub latency: std::time::Duration,
-    /// Which journal.
-    pub journal: JournalId,
-    /// Oldest sequence the journal has.
-    pub first: u64,
-    /// Newest sequence on stable storage.
-    pub available: u64,
+    /// What each lane of the journal has.
+    pub lanes: PerLane<LaneSettings>,
+    /// What lanes that wait are sure of.
+    pub shares: Shares,
+    /// Whether batches carry a seal, once there is a key for it ([`Node::set_seal_key`](super::Node::set_seal_key)).
+    pub verifiable: bool,
 }
 
 /// What a collector takes.
@@ -138,7 +138,7 @@ pub struct CollectSettings {
     pub gateways: BTreeSet<Identifier>,
     /// How far the sinks are with the journals they know.
     pub positions: BTreeMap<(Identifier, JournalId), u64>,
-    /// Bounds of each source.
+    /// How each source is received.
     pub receiver: ReceiverSettings,
 }
 

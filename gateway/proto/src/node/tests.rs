@@ -4,11 +4,12 @@ mod access;
 mod fleet;
 mod flood;
 mod net;
+mod proving;
 mod trust;
 
 use std::time::Duration;
 
-use net::{COLLECTOR, GATEWAY, Net, RELAY};
+use net::{COLLECTOR, GATEWAY, Net, RELAY, lanes};
 
 use super::*;
 use crate::identity::Identifier;
@@ -106,14 +107,16 @@ fn a_collector_with_another_identity_gets_nothing() {
 
 #[test]
 fn delivery_goes_on_after_each_link_was_cut() {
-    let mut net = Net::new(300, |gateway, _, _| gateway.uplinks[0].available = 100);
+    let mut net = Net::new(300, |gateway, _, _| gateway.uplinks[0].lanes = lanes(100));
     net.pass(2);
     assert_eq!(net.delivered(), 100);
     for (round, host) in [(2, GATEWAY), (3, COLLECTOR)] {
         let key = net.pipes.keys().find(|(index, _)| *index == host).unwrap().1;
         net.disconnect(host, key);
         let available = round * 100;
-        net.hosts[GATEWAY].node.handle_available(net.now, 1, available);
+        net.hosts[GATEWAY]
+            .node
+            .handle_available(net.now, Class::Normal, 1, available);
         net.pass(10);
         assert_eq!(
             net.delivered() as u64,
@@ -126,7 +129,7 @@ fn delivery_goes_on_after_each_link_was_cut() {
 
 #[test]
 fn a_relay_that_changes_bits_stops_delivery_and_changes_nothing() {
-    let mut net = Net::new(100, |gateway, _, _| gateway.uplinks[0].available = 10);
+    let mut net = Net::new(100, |gateway, _, _| gateway.uplinks[0].lanes = lanes(10));
     net.pass(2);
     assert_eq!(net.delivered(), 10);
     // Flips a bit in the last byte of whatever leaves the relay: payloads of Data frames, for records the tag.
@@ -135,7 +138,9 @@ fn a_relay_that_changes_bits_stops_delivery_and_changes_nothing() {
             *last ^= 1;
         }
     });
-    net.hosts[GATEWAY].node.handle_available(net.now, 1, 100);
+    net.hosts[GATEWAY]
+        .node
+        .handle_available(net.now, Class::Normal, 1, 100);
     net.pass(20);
     assert_eq!(net.delivered(), 10, "a forged record is not taken");
     assert!(net.hosts[COLLECTOR].node.channel_stats().records_forged > 0);
@@ -177,7 +182,7 @@ fn a_link_that_sends_garbage_is_closed_and_others_go_on() {
 struct Slow;
 
 impl RecordSource for Slow {
-    fn copy_records(&mut self, _: u64, _: usize, _: u64, _: &mut Vec<u8>) -> Copied {
+    fn copy_records(&mut self, _: Class, _: u64, _: usize, _: u64, _: &mut Vec<u8>) -> Copied {
         Copied::NotYet
     }
 }
@@ -205,12 +210,14 @@ fn a_connection_that_is_gone_before_it_is_noted_is_dialled_again() {
 #[test]
 fn readings_that_wait_for_the_disk_leave_no_deadline_in_the_past() {
     let mut net = Net::new(100, |gateway, _, _| {
-        gateway.uplinks[0].available = 10;
+        gateway.uplinks[0].lanes = lanes(10);
         gateway.uplinks[0].latency = Duration::from_millis(2);
     });
     net.pass(5);
     assert_eq!(net.delivered(), 10);
-    net.hosts[GATEWAY].node.handle_available(net.now, 1, 100);
+    net.hosts[GATEWAY]
+        .node
+        .handle_available(net.now, Class::Normal, 1, 100);
     let gateway = &mut net.hosts[GATEWAY];
     for millis in [0, 2, 4] {
         let mut now = net.now;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     channel::{ChannelId, PLAINTEXT_LEN_MAX},
-    delivery::{BatchWriter, Sender, SenderEvent, SenderState},
+    delivery::{Allowed, BatchWriter, LaneView, PerLane, SEAL_KEY_SEEN, Sender, SenderEvent},
     entropy::Entropy,
     link::{Backoff, BackoffSettings, Class},
     route::{Address, FlowId, LinkWriter as _, Route},
@@ -31,6 +31,8 @@ pub(super) struct Uplink {
     backoff: Backoff,
     retry_at: Option<Instant>,
     company: Company,
+    /// Whether the collector has said in this channel that it has the key that batches are sealed with.
+    pub(super) key_seen: bool,
 }
 
 /// Whether readings that may be sent wait for more to come.
@@ -61,23 +63,15 @@ pub enum UplinkState {
 pub struct UplinkView {
     /// Where it stands.
     pub state: UplinkState,
-    /// Where delivery stands.
-    pub delivery: SenderState,
     /// Index of the neighbour it goes by, or would next.
     pub neighbour: usize,
-    /// Highest sequence the collector has confirmed.
-    pub committed: u64,
-    /// Readings sent and not confirmed.
-    pub in_flight: u64,
-    /// Readings on stable storage and not sent.
-    pub waiting: u64,
-    /// Readings sent, repetitions included.
-    pub sent: u64,
+    /// What can be seen of each lane.
+    pub lanes: PerLane<LaneView>,
 }
 
 impl Uplink {
     pub(super) fn new(now: Instant, settings: UplinkSettings) -> Self {
-        let sender = Sender::new(settings.journal, settings.first, settings.available);
+        let sender = Sender::new(&settings.lanes, settings.shares);
         Self {
             settings,
             state: UplinkState::Waiting,
@@ -87,6 +81,7 @@ impl Uplink {
             backoff: Backoff::new(BACKOFF),
             retry_at: Some(now),
             company: Company::Nobody,
+            key_seen: false,
         }
     }
 
@@ -113,11 +108,14 @@ impl Uplink {
 
     /// Returns whether a record should be sealed now rather than wait for more.
     fn is_ripe(&mut self, now: Instant) -> bool {
-        let Some((_, count)) = self.sender.next_range() else {
+        let count: u64 = Class::ALL.into_iter().map(|lane| self.sender.ready(lane)).sum();
+        if count == 0 {
             self.company = Company::Nobody;
             return false;
-        };
+        }
+        // Alarms wait for nobody, and what is there goes with them.
         let enough = count >= COMPANY
+            || self.sender.ready(Class::Alarm) > 0
             || match self.company {
                 Company::Nobody => self.settings.latency.is_zero(),
                 Company::Awaited(since) => now >= since + self.settings.latency,
@@ -133,10 +131,13 @@ impl Uplink {
 }
 
 impl Node {
-    /// Takes the news that the journal has everything from `first` up to `available` on stable storage.
-    pub fn handle_available(&mut self, now: Now, first: u64, available: u64) {
+    /// Takes the news that a lane of the journal has records up to `available` on stable storage, and that `first` is the oldest
+    /// sequence that some collector still has to hear of.
+    pub fn handle_available(&mut self, now: Now, lane: Class, first: u64, available: u64) {
         for uplink in &mut self.uplinks {
-            uplink.sender.handle_available(now.instant, first, available);
+            uplink
+                .sender
+                .handle_available(now.instant, lane, first, available);
         }
     }
 
@@ -228,6 +229,7 @@ impl Node {
         uplink.state = UplinkState::Up;
         uplink.backoff.handle_success(now.instant);
         uplink.sender.handle_up(now.instant);
+        uplink.key_seen = false;
         let neighbour = uplink.settings.ways[uplink.way].0;
         self.event(Event::UplinkUp {
             uplink: index,
@@ -245,20 +247,29 @@ impl Node {
 
     /// Takes a frame of the collector; false if it is bad.
     pub(super) fn uplink_frame(&mut self, now: Now, index: usize, kind: u8, body: &[u8]) -> bool {
+        if kind == SEAL_KEY_SEEN {
+            return self.key_seen(index, body);
+        }
         match self.uplinks[index].sender.handle_frame(now.instant, kind, body) {
             Ok(SenderEvent::None) => {}
-            Ok(SenderEvent::Released { .. }) => {
-                // With several uplinks the journal keeps what the slowest still needs.
-                let up_to = self
-                    .uplinks
-                    .iter()
-                    .map(|uplink| uplink.sender.committed())
-                    .min()
-                    .unwrap_or(0);
-                self.outputs.push_back(Output::Released { up_to });
-            }
-            Ok(SenderEvent::SetBack { committed }) => self.event(Event::SetBack {
+            Ok(SenderEvent::Released { lane, up_to }) => self.outputs.push_back(Output::Released {
                 uplink: index,
+                lane,
+                up_to,
+            }),
+            Ok(SenderEvent::SetBack { lane, committed }) => self.event(Event::SetBack {
+                uplink: index,
+                lane,
+                committed,
+            }),
+            Ok(SenderEvent::CollectorSetBack {
+                lane,
+                confirmed,
+                committed,
+            }) => self.event(Event::CollectorSetBack {
+                uplink: index,
+                lane,
+                confirmed,
                 committed,
             }),
             Err(_) => return false,
@@ -275,33 +286,51 @@ impl Node {
             if self.uplinks[index].state != UplinkState::Up {
                 continue;
             }
-            if self.uplinks[index].sender.has_frames() {
-                let mut frames = std::mem::take(&mut self.scratch);
-                frames.clear();
-                self.uplinks[index].sender.write_frames(&mut frames);
-                self.send_frames(now, channel, &frames, wire);
-                self.scratch = frames;
+            for lane in Class::ALL {
+                self.flush_frames(now, index, (channel, lane), wire);
             }
             if !self.uplinks[index].is_ripe(now.instant) {
                 continue;
             }
-            while self.flush_batch(now, index, channel, flow, wire, journal) {}
+            // Lanes whose records have to be read from disk first.
+            let mut absent = PerLane::default();
+            while self.flush_batch(now, index, (channel, flow), &mut absent, wire, journal) {}
         }
     }
 
-    /// Seals one record of readings; false if there is nothing more to do for now.
+    /// Seals what a lane has to say beside readings.
+    fn flush_frames(
+        &mut self,
+        now: Now,
+        index: usize,
+        (channel, lane): (ChannelId, Class),
+        wire: &mut dyn Wire,
+    ) {
+        if !self.uplinks[index].sender.has_frames(lane) {
+            return;
+        }
+        let mut frames = std::mem::take(&mut self.scratch);
+        frames.clear();
+        self.uplinks[index].sender.write_frames(lane, &mut frames);
+        self.send_frames_of(now, (channel, lane), &frames, wire);
+        self.scratch = frames;
+    }
+
+    /// Seals one record of readings, in the class of their lane; false if there is nothing more to do for now.
     fn flush_batch(
         &mut self,
         now: Now,
         index: usize,
-        channel: ChannelId,
-        flow: FlowId,
+        (channel, flow): (ChannelId, FlowId),
+        absent: &mut PerLane<bool>,
         wire: &mut dyn Wire,
         journal: &mut dyn RecordSource,
     ) -> bool {
         let uplink = &mut self.uplinks[index];
-        let Some((first, count)) = uplink.sender.next_range() else {
-            uplink.company = Company::Nobody;
+        let Some(Allowed { lane, first, count }) = uplink.sender.next(absent) else {
+            if !absent.0.contains(&true) {
+                uplink.company = Company::Nobody;
+            }
             return false;
         };
         let mut links = Links {
@@ -311,26 +340,54 @@ impl Node {
         let Some(link) = self.router.link_of(flow) else {
             return false;
         };
-        if links.queued_bytes(link) >= LINK_BYTES_MAX {
+        if links.queued_bytes(link) >= link_bytes_max(lane) {
             return false;
         }
         let Some(out) = links.buffer(link) else {
             return false;
         };
         let before = out.len();
-        let Ok(mark) = self.router.begin(now.instant, flow, Class::Normal, out) else {
+        let Ok(mark) = self.router.begin(now.instant, flow, lane, out) else {
             return false;
         };
         let Ok(start) = self.channels.begin(channel, out) else {
             self.router.abandon(out, mark);
             return false;
         };
-        let writer = BatchWriter::begin(out, first);
-        let room = PLAINTEXT_LEN_MAX - BatchWriter::OVERHEAD;
-        match journal.copy_records(first, room, count.min(u64::from(u16::MAX)), out) {
+        let sealed = uplink.settings.verifiable && self.proving.is_usable(now.instant);
+        let (writer, room) = if sealed {
+            let shown = if uplink.key_seen {
+                &[]
+            } else {
+                self.proving.shown()
+            };
+            out.extend_from_slice(shown);
+            (
+                BatchWriter::begin_sealed(out, lane, first),
+                PLAINTEXT_LEN_MAX - BatchWriter::OVERHEAD_SEALED - shown.len(),
+            )
+        } else {
+            (
+                BatchWriter::begin(out, lane, first),
+                PLAINTEXT_LEN_MAX - BatchWriter::OVERHEAD,
+            )
+        };
+        match journal.copy_records(lane, first, room, count.min(u64::from(u16::MAX)), out) {
             Copied::Records(copied) => {
                 let count = u16::try_from(copied).expect("no more were asked for");
-                writer.finish(out, count);
+                if sealed {
+                    let journal = uplink.settings.lanes[lane].journal;
+                    let readings = writer.readings(out);
+                    let Some((key_tag, seal)) =
+                        self.proving.seal(now.instant, journal, (first, copied), readings)
+                    else {
+                        self.router.abandon(out, mark);
+                        return false;
+                    };
+                    writer.finish_sealed(out, count, key_tag, &seal);
+                } else {
+                    writer.finish(out, count);
+                }
                 if self.channels.finish(now.instant, channel, out, start).is_err() {
                     self.router.abandon(out, mark);
                     return false;
@@ -339,19 +396,18 @@ impl Node {
                 if self.router.finish(flow, out, mark).is_err() {
                     return false;
                 }
-                uplink.sender.handle_sent(now.instant, copied, bytes);
+                uplink.sender.handle_sent(now.instant, lane, copied, bytes);
                 true
             }
             Copied::NotYet => {
                 self.router.abandon(out, mark);
-                false
+                absent[lane] = true;
+                true
             }
-            Copied::Lost { last, reason } => {
+            lost @ Copied::Lost { .. } => {
                 self.router.abandon(out, mark);
-                uplink.sender.handle_lost(now.instant, last, reason);
-                let mut frames = Vec::new();
-                uplink.sender.write_frames(&mut frames);
-                self.send_frames(now, channel, &frames, wire);
+                uplink.sender.handle_lost(now.instant, lane, lost);
+                self.flush_frames(now, index, (channel, lane), wire);
                 true
             }
         }
@@ -361,12 +417,8 @@ impl Node {
     pub fn uplinks(&self) -> impl Iterator<Item = UplinkView> + '_ {
         self.uplinks.iter().map(|uplink| UplinkView {
             state: uplink.state,
-            delivery: uplink.sender.state(),
             neighbour: uplink.settings.ways.get(uplink.way).map_or(0, |way| way.0),
-            committed: uplink.sender.committed(),
-            in_flight: uplink.sender.in_flight(),
-            waiting: uplink.sender.waiting(),
-            sent: uplink.sender.stats().sent,
+            lanes: uplink.sender.lanes(),
         })
     }
 }
@@ -379,5 +431,12 @@ pub(super) const BACKOFF: BackoffSettings = BackoffSettings {
 };
 /// Readings that are company enough for a record to be sealed without waiting for more.
 const COMPANY: u64 = 256;
-/// Bytes queued on a link above which no more readings are sealed for it: what is sealed cannot be overtaken any more.
-const LINK_BYTES_MAX: usize = 256 << 10;
+
+/// Returns the bytes queued on a link from which on nothing more of a lane is sealed for it: what is sealed cannot be overtaken any
+/// more. Alarms find some room behind what others may fill.
+const fn link_bytes_max(lane: Class) -> usize {
+    match lane {
+        Class::Alarm => 256 << 10,
+        Class::Normal | Class::Bulk => 192 << 10,
+    }
+}

@@ -2,10 +2,11 @@
 
 use std::ops::RangeInclusive;
 
-use fieldgate_proto::wire::put_bytes_varint;
+use fieldgate_proto::{link::Class, wire::put_bytes_varint};
 
 use super::*;
 
+const COLLECTOR: usize = 3;
 const KEY: SourceKey = (Identifier::from_bytes([1; 32]), [2; 16]);
 
 fn body(sequence: u64) -> Vec<u8> {
@@ -14,7 +15,10 @@ fn body(sequence: u64) -> Vec<u8> {
 
 /// A model of a journal with ten readings, of which eight are promised.
 fn model() -> Model {
-    let mut model = Model::default();
+    let mut model = Model {
+        collectors: (COLLECTOR, 1),
+        ..Model::default()
+    };
     for sequence in 1..=10 {
         model.appended(KEY, sequence, body(sequence));
     }
@@ -30,11 +34,12 @@ fn hand(model: &mut Model, sequences: RangeInclusive<u64>, change: impl FnOnce(&
     }
     change(&mut readings);
     let batch = Batch {
+        lane: Class::Normal,
         first: *sequences.start(),
         count: sequences.count() as u64,
         readings: &readings,
     };
-    model.handed(KEY, &batch);
+    model.handed(COLLECTOR, KEY, &batch);
 }
 
 fn sentence(model: &mut Model) -> Option<&'static str> {
@@ -54,12 +59,12 @@ fn a_run_in_order_breaks_nothing() {
     let mut model = model();
     hand(&mut model, 1..=5, |_| {});
     hand(&mut model, 6..=8, |_| {});
-    model.stored(KEY, 8);
-    model.released(KEY, 8);
-    model.recovered(KEY, &report(9, 10));
+    model.stored(COLLECTOR, KEY, 8);
+    model.released(0, KEY, 8);
+    model.recovered(KEY, &report(9, 10), Policy::default());
     hand(&mut model, 9..=9, |_| {});
-    model.stored(KEY, 9);
-    model.released(KEY, 9);
+    model.stored(COLLECTOR, KEY, 9);
+    model.released(0, KEY, 9);
     model.finish();
     assert_eq!(model.take_broken(), None);
     assert_eq!(model.totals(), (9, 9, 0));
@@ -102,11 +107,12 @@ fn what_was_sent_before_it_was_promised_is_noticed() {
 fn readings_of_a_stranger_are_noticed() {
     let mut model = model();
     let batch = Batch {
+        lane: Class::Normal,
         first: 1,
         count: 0,
         readings: &[],
     };
-    model.handed((Identifier::from_bytes([9; 32]), [2; 16]), &batch);
+    model.handed(COLLECTOR, (Identifier::from_bytes([9; 32]), [2; 16]), &batch);
     assert_eq!(
         sentence(&mut model),
         Some("the sink gets readings of known gateways only")
@@ -117,10 +123,10 @@ fn readings_of_a_stranger_are_noticed() {
 fn a_release_before_the_store_has_it_is_noticed() {
     let mut model = model();
     hand(&mut model, 1..=5, |_| {});
-    model.stored(KEY, 4);
-    model.released(KEY, 4);
+    model.stored(COLLECTOR, KEY, 4);
+    model.released(0, KEY, 4);
     assert_eq!(sentence(&mut model), None);
-    model.released(KEY, 5);
+    model.released(0, KEY, 5);
     assert_eq!(
         sentence(&mut model),
         Some("only what the sink has stored is released")
@@ -131,25 +137,25 @@ fn a_release_before_the_store_has_it_is_noticed() {
 fn what_a_collector_took_and_did_not_store_is_gone_with_it() {
     let mut model = model();
     hand(&mut model, 1..=5, |_| {});
-    model.stored(KEY, 2);
-    model.collector_started();
+    model.stored(COLLECTOR, KEY, 2);
+    model.collector_started(COLLECTOR);
     hand(&mut model, 3..=4, |_| {});
-    model.stored(KEY, 4);
+    model.stored(COLLECTOR, KEY, 4);
     assert_eq!(sentence(&mut model), None);
-    model.released(KEY, 5);
+    model.released(0, KEY, 5);
     assert!(sentence(&mut model).is_some());
 }
 
 #[test]
 fn a_promise_that_a_stop_took_back_is_noticed() {
     let mut short = model();
-    short.recovered(KEY, &report(1, 8));
+    short.recovered(KEY, &report(1, 8), Policy::default());
     assert_eq!(
         sentence(&mut short),
         Some("no promised reading is lost by a stop")
     );
     let mut eager = model();
-    eager.recovered(KEY, &report(3, 9));
+    eager.recovered(KEY, &report(3, 9), Policy::default());
     assert_eq!(sentence(&mut eager), Some("no stop releases a reading"));
 }
 
@@ -162,7 +168,7 @@ fn a_sequence_given_out_twice_is_noticed_unless_a_stop_took_it_back() {
         Some("sequences are given out once and without gaps")
     );
     let mut stopped = model();
-    stopped.recovered(KEY, &report(1, 9));
+    stopped.recovered(KEY, &report(1, 9), Policy::default());
     stopped.appended(KEY, 9, b"another".to_vec());
     assert_eq!(sentence(&mut stopped), None);
 }
@@ -179,29 +185,95 @@ fn a_promise_about_nothing_is_noticed() {
     }
 }
 
-#[test]
-fn a_reading_that_never_arrives_is_noticed_unless_its_disk_was_damaged() {
-    let mut model = model();
-    hand(&mut model, 1..=7, |_| {});
-    model.stored(KEY, 7);
-    model.finish();
-    assert_eq!(sentence(&mut model), Some("every promised reading arrives"));
-    model.damaged(KEY, [8].into());
-    model.finish();
-    assert_eq!(sentence(&mut model), None);
-    assert_eq!(model.totals(), (8, 7, 1));
+fn lose(model: &mut Model, sequences: RangeInclusive<u64>, reason: LostReason) -> Option<&'static str> {
+    let lost = Lost {
+        lane: Class::Normal,
+        first: *sequences.start(),
+        last: *sequences.end(),
+        reason,
+        captured: None,
+    };
+    model.gap(COLLECTOR, KEY, &lost);
+    sentence(model)
 }
 
 #[test]
-fn a_gap_is_allowed_for_what_a_disk_lost_and_for_nothing_else() {
+fn a_reading_that_never_arrives_is_noticed_unless_a_gap_says_so() {
     let mut model = model();
-    model.damaged(KEY, [4, 5].into());
-    hand(&mut model, 1..=3, |_| {});
-    hand(&mut model, 6..=7, |_| {});
-    model.missing(KEY, 4, 5);
+    hand(&mut model, 1..=7, |_| {});
+    model.stored(COLLECTOR, KEY, 7);
+    model.finish();
+    assert_eq!(sentence(&mut model), Some("every promised reading arrives"));
+    model.damaged(KEY, [8].into());
+    assert_eq!(lose(&mut model, 8..=8, LostReason::Corrupt), None);
+    model.finish();
+    assert_eq!(
+        sentence(&mut model),
+        Some("every promised reading arrives"),
+        "the gap is not stored"
+    );
+    model.stored(COLLECTOR, KEY, 8);
+    model.finish();
     assert_eq!(sentence(&mut model), None);
-    model.missing(KEY, 4, 6);
-    assert!(sentence(&mut model).is_some());
+    assert_eq!(model.totals(), (8, 7, 1));
+    assert_eq!(model.lost_by(), BTreeMap::from([("corrupt", 1)]));
+}
+
+#[test]
+fn a_gap_without_its_reason_is_noticed() {
+    let reason = Some("a gap has its reason");
+    let mut damage = model();
+    damage.damaged(KEY, [1, 2].into());
+    assert_eq!(lose(&mut damage, 1..=3, LostReason::Corrupt), reason);
+    let mut policy = model();
+    assert_eq!(lose(&mut policy, 1..=3, LostReason::Discarded), reason);
+    policy = model();
+    policy.recovered(
+        KEY,
+        &report(1, 9),
+        Policy {
+            drops: true,
+            expires: false,
+        },
+    );
+    assert_eq!(lose(&mut policy, 1..=3, LostReason::Discarded), None);
+    assert_eq!(
+        lose(&mut policy, 3..=4, LostReason::Discarded),
+        Some("the sink gets each reading once and in order")
+    );
+    let mut released = model();
+    assert_eq!(lose(&mut released, 1..=3, LostReason::Released), reason);
+    released = model();
+    hand(&mut released, 1..=3, |_| {});
+    released.stored(COLLECTOR, KEY, 3);
+    released.restored(COLLECTOR, &Store::new());
+    released.collector_started(COLLECTOR);
+    assert_eq!(lose(&mut released, 1..=3, LostReason::Released), None);
+}
+
+#[test]
+fn a_collector_that_says_it_was_set_back_and_was_not_is_noticed() {
+    let mut model = model();
+    model.forgotten(COLLECTOR, 5, 3);
+    let said = Some("a collector is said to be set back only if it was");
+    assert_eq!(sentence(&mut model), said);
+    model.restored(COLLECTOR, &Store::new());
+    model.forgotten(COLLECTOR, 5, 3);
+    assert_eq!(sentence(&mut model), None);
+    model.told_of_restore(0, 3, 3);
+    assert_eq!(sentence(&mut model), said);
+}
+
+#[test]
+fn an_acknowledgement_before_stable_storage_is_noticed() {
+    let mut model = model();
+    model.acknowledged(KEY, 8);
+    assert_eq!(sentence(&mut model), None);
+    model.acknowledged(KEY, 9);
+    assert_eq!(
+        sentence(&mut model),
+        Some("what is acknowledged is on stable storage in its lane")
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldgate_proto::{
+    delivery::{LaneSettings, PerLane, Shares},
     identity::Identifier,
     node::{
         AccessPolicy, CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings,
@@ -18,9 +19,9 @@ use crate::{
     dice::Dice,
     gateway::GatewayDisk,
     host::{Host, Role},
-    model::Model,
+    model::{COLLECTORS_MAX, Model},
     report::{Report, Trace},
-    scenario::{EPOCH_SECS, Scenario, TrustPlan},
+    scenario::{EPOCH_SECS, Fault, Scenario, TrustPlan},
     sink::Store,
     trusting::{AUTHORITY_NAME, HostTrust, pattern},
 };
@@ -31,6 +32,7 @@ impl<'a, 't> World<'a, 't> {
         let mut dice = Dice::new(scenario.seed);
         let mut model = Model::default();
         model.trust.begin(scenario.trust.as_ref());
+        model.collectors = (scenario.collector(), scenario.collectors);
         let hosts = hosts(scenario, &mut dice, &mut model);
         let wires = wires(scenario, hosts.len(), &mut dice);
         let attacker = scenario
@@ -55,6 +57,7 @@ impl<'a, 't> World<'a, 't> {
             attacker,
             down: BTreeSet::new(),
             doomed: BTreeMap::new(),
+            backups: BTreeMap::new(),
             model,
             report: Report {
                 seed: scenario.seed,
@@ -79,8 +82,11 @@ impl<'a, 't> World<'a, 't> {
             let after = self.dice.millis(0, 1500);
             self.schedule(after, Event::Publish { gateway });
         }
-        for (fault, (at, _)) in self.scenario.faults.iter().enumerate() {
+        for (fault, (at, what)) in self.scenario.faults.iter().enumerate() {
             self.schedule(*at, Event::Begin { fault });
+            if let Fault::Restore { host, age, .. } = what {
+                self.schedule(at.saturating_sub(*age), Event::BackUp { host: *host });
+            }
         }
         self.plan_trust();
         self.schedule(self.scenario.chaos, Event::Heal);
@@ -95,7 +101,14 @@ fn hosts(scenario: &Scenario, dice: &mut Dice, model: &mut Model) -> Vec<Host> {
     for number in 0..scenario.relays {
         roles.push((format!("relay-{number}"), Role::Relay));
     }
-    roles.push(("collector".to_owned(), Role::Collector(Store::new())));
+    for number in 0..scenario.collectors {
+        let name = if number == 0 {
+            "collector".to_owned()
+        } else {
+            format!("collector-{number}")
+        };
+        roles.push((name, Role::Collector(Store::new())));
+    }
     if let Some(plan) = &scenario.trust {
         let authority = Role::Authority(Box::new(Authority::new(plan)));
         roles.push(("authority".to_owned(), authority));
@@ -144,9 +157,9 @@ fn admit(hosts: &mut [Host], scenario: &Scenario, plan: &TrustPlan, model: &mut 
     };
     for (index, host) in members.iter_mut().enumerate() {
         let (hold, reach): (&[&str], &[&str]) = if index < scenario.gateways {
-            (&[], &[NAME, AUTHORITY_NAME])
-        } else if index == scenario.collector() {
-            (&[NAME], &[AUTHORITY_NAME])
+            (&[], &[NAMES[0], NAMES[1], AUTHORITY_NAME])
+        } else if let Some(name) = name_of(scenario, index) {
+            (&[name], &[AUTHORITY_NAME])
         } else {
             (&[], &[])
         };
@@ -191,23 +204,26 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
     let direct = scenario.direct && matches!(host.role, Role::Gateway(_));
     let settings = match &host.role {
         Role::Gateway(_) => {
-            let mut ways: Vec<(usize, Option<String>)> = (0..scenario.relays)
-                .map(|relay| (relay, Some(NAME.to_owned())))
-                .collect();
-            // Gateways prefer different relays.
-            let preferred = index % ways.len().max(1);
-            ways.rotate_left(preferred);
             let mut neighbours = neighbours(&[]);
-            if direct {
-                neighbours.push(directly(scenario));
-                let at = if scenario.direct_first { 0 } else { ways.len() };
-                ways.insert(at, (scenario.relays, None));
-                dials.push(scenario.collector());
+            let mut uplinks = Vec::new();
+            for (number, collector) in scenario.all_collectors().enumerate() {
+                let mut ways: Vec<(usize, Option<String>)> = (0..scenario.relays)
+                    .map(|relay| (relay, name_of(scenario, collector).map(ToOwned::to_owned)))
+                    .collect();
+                // Gateways prefer different relays.
+                let preferred = index % ways.len().max(1);
+                ways.rotate_left(preferred);
+                if direct {
+                    neighbours.push(directly(scenario));
+                    let at = if scenario.direct_first { 0 } else { ways.len() };
+                    ways.insert(at, (scenario.relays + number, None));
+                    dials.push(collector);
+                }
+                uplinks.push(uplink(scenario, of(collector), ways));
             }
-            let uplink = uplink(scenario, of(scenario.collector()), ways);
             Parts {
                 neighbours,
-                uplinks: vec![uplink],
+                uplinks,
                 ..Parts::default()
             }
         }
@@ -231,7 +247,7 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
             ..Parts::default()
         },
         Role::Collector(_) => Parts {
-            neighbours: neighbours(&[NAME]),
+            neighbours: neighbours(name_of(scenario, index).as_slice()),
             collect: Some(CollectSettings {
                 gateways: gateways.map(of).collect(),
                 ..CollectSettings::default()
@@ -239,11 +255,13 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
             ..Parts::default()
         },
         Role::Impostor => {
-            let ways = (0..scenario.relays).map(|relay| (relay, Some(NAME.to_owned())));
+            let ways = (0..scenario.relays).map(|relay| (relay, Some(NAMES[0].to_owned())));
             let mut forged = uplink(scenario, of(scenario.collector()), ways.collect());
-            forged.available = 3;
+            for lane in &mut forged.lanes.0 {
+                lane.available = 3;
+            }
             Parts {
-                neighbours: neighbours(&[NAME]),
+                neighbours: neighbours(&[NAMES[0]]),
                 uplinks: vec![forged],
                 collect: Some(CollectSettings {
                     gateways: gateways.map(of).collect(),
@@ -309,10 +327,15 @@ fn uplink(scenario: &Scenario, collector: Identifier, ways: Vec<(usize, Option<S
         live_proof: scenario.trust.as_ref().is_some_and(|plan| plan.proofs),
         ways,
         latency: scenario.latency_budget,
+        verifiable: false,
         // A gateway's are told by its journal at every start.
-        journal: [0xee; 16],
-        first: 1,
-        available: 0,
+        lanes: PerLane::from_fn(|lane| LaneSettings {
+            journal: [0xe0 + lane.bits(); 16],
+            first: 1,
+            available: 0,
+            confirmed: 0,
+        }),
+        shares: Shares::default(),
     }
 }
 
@@ -329,9 +352,9 @@ fn relay_settings(scenario: &Scenario, identifiers: &[Identifier]) -> RelaySetti
     };
     let member = |(index, identifier): (usize, &Identifier)| {
         let rights = if index < scenario.gateways {
-            rights(&[], &[NAME])
-        } else if index == scenario.collector() {
-            rights(&[NAME], &[])
+            rights(&[], &NAMES)
+        } else if let Some(name) = name_of(scenario, index) {
+            rights(&[name], &[])
         } else {
             // A relay that means ill lets anybody be anything.
             rights(&["*"], &["*"])
@@ -360,5 +383,13 @@ fn wires(scenario: &Scenario, hosts: usize, dice: &mut Dice) -> BTreeMap<(usize,
     wires
 }
 
-/// The name the collector holds at relays.
-const NAME: &str = "plant";
+/// Returns the name that a collector holds at relays.
+fn name_of(scenario: &Scenario, host: usize) -> Option<&'static str> {
+    let number = scenario
+        .all_collectors()
+        .position(|collector| collector == host)?;
+    NAMES.get(number).copied()
+}
+
+/// The names that collectors hold at relays.
+const NAMES: [&str; COLLECTORS_MAX] = ["plant", "archive"];

@@ -66,6 +66,11 @@ impl World<'_, '_> {
                 }
                 None
             }
+            Fault::Restore { host, lasting, .. } => {
+                self.stop(host, Stop::Kill, lasting);
+                self.restore(host);
+                None
+            }
             Fault::WrongClock { host, lasting } => {
                 let wrong = Clock {
                     ahead_millis: self.dice.pick(&[-1, 1]) * WRONG_MILLIS,
@@ -94,7 +99,11 @@ impl World<'_, '_> {
             Fault::Partition { between, .. } => self.unblock(between),
             Fault::SinkStops { .. } => self.stop_sink(false),
             Fault::WrongClock { host, .. } => self.set_clock(host, Clock::RIGHT),
-            Fault::Stop { .. } | Fault::Reset { .. } | Fault::Rot { .. } | Fault::Renew { .. } => {}
+            Fault::Stop { .. }
+            | Fault::Reset { .. }
+            | Fault::Rot { .. }
+            | Fault::Renew { .. }
+            | Fault::Restore { .. } => {}
         }
     }
 
@@ -150,16 +159,16 @@ impl World<'_, '_> {
             host.start(now, self.scenario, &mut self.model);
         }
         self.tell(|world| {
-            let from = world.hosts.get(index).and_then(Host::journal_key);
+            let from = world.hosts.get(index).and_then(Host::journal_keys);
             format!(
                 "{} starts, journal {:?}",
                 world.name(index),
-                from.map(|key| key.1)
+                from.map(|keys| keys.map(|key| key.1).0)
             )
         });
         self.started_trust(index);
-        if index == self.scenario.collector() && self.sink_is_stopped() {
-            self.stop_sink(true);
+        if self.scenario.all_collectors().contains(&index) && self.sink_is_stopped() {
+            self.stop_sink_of(index, true);
         }
         self.turn(index);
     }
@@ -178,11 +187,36 @@ impl World<'_, '_> {
     }
 
     fn stop_sink(&mut self, stopped: bool) {
-        let collector = self.scenario.collector();
+        for collector in self.scenario.all_collectors() {
+            self.stop_sink_of(collector, stopped);
+        }
+    }
+
+    fn stop_sink_of(&mut self, collector: usize, stopped: bool) {
         if let Some(sink) = self.sink_mut(collector) {
             sink.stopped = stopped;
             self.turn(collector);
         }
+    }
+
+    /// Keeps a copy of a collector's store.
+    pub(super) fn back_up(&mut self, index: usize) {
+        if let Some(Role::Collector(store)) = self.hosts.get(index).map(|host| &host.role) {
+            self.backups.insert(index, store.clone());
+        }
+    }
+
+    /// Puts the copy in the place of a collector's store. It is down.
+    fn restore(&mut self, index: usize) {
+        let backup = self.backups.get(&index).cloned().unwrap_or_default();
+        let Some(Role::Collector(store)) = self.hosts.get_mut(index).map(|host| &mut host.role) else {
+            return;
+        };
+        if *store != backup {
+            self.report.restored += 1;
+        }
+        self.model.restored(index, &backup);
+        *store = backup;
     }
 
     fn set_clock(&mut self, index: usize, clock: Clock) {
@@ -199,12 +233,12 @@ impl World<'_, '_> {
             return;
         };
         // Without a running journal it is not known whose sequences those are.
-        let Some(key) = host.journal_key() else { return };
+        let Some(keys) = host.journal_keys() else { return };
         let Role::Gateway(files) = &mut host.role else {
             return;
         };
-        if let Some(sequences) = files.disk.rot(&mut self.dice) {
-            self.model.damaged(key, sequences);
+        if let Some((lane, sequences)) = files.disk.rot(&mut self.dice) {
+            self.model.damaged(keys[lane], sequences);
             self.report.rot += 1;
         }
     }

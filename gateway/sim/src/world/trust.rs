@@ -257,7 +257,9 @@ impl World<'_, '_> {
             | NodeEvent::NameRegistered { .. }
             | NodeEvent::NotAuthorised { .. }
             | NodeEvent::SourceOpened { .. }
-            | NodeEvent::ReadingsMissing { .. }
+            | NodeEvent::ReadingsLost { .. }
+            | NodeEvent::Forgotten { .. }
+            | NodeEvent::CollectorSetBack { .. }
             | NodeEvent::SourceSetBack { .. }
             | NodeEvent::CredentialRefused { .. }
             | NodeEvent::ListRefused { .. }

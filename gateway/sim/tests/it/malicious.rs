@@ -15,7 +15,7 @@ fn attack(verb: Verb) -> Report {
         let report = play(&scenario, None).unwrap_or_else(|failure| panic!("{verb:?}: {failure}"));
         assert!(report.attacks_of(verb) >= 20, "{report:?}");
         assert_eq!(report.attacks.len(), 1, "it does only that");
-        assert_eq!(report.excused, 0);
+        assert_eq!(report.lost, 0);
         assert!(report.acknowledged > 200, "{report:?}");
         assert_eq!(report.delivered, report.acknowledged);
         total.add(&report);

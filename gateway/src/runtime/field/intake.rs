@@ -1,22 +1,22 @@
 //! Where the messages and requests of a shard's clients go: to journal and broker, or to the shard that has them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use fieldgate_adapters::ingest::Refused;
 use fieldgate_mqtt::exchange::{Exchange as Port, Publication, Request};
-use fieldgate_proto::{journal::Journal, time::Now};
+use fieldgate_proto::{journal::Lanes, time::Now};
 
-use crate::runtime::exchange::{Exchange, batch::FieldBatch};
+use crate::runtime::{
+    accepting::Accepting,
+    exchange::{Exchange, batch::FieldBatch, lane},
+};
 
 /// The way to journal and broker.
 pub(crate) enum Intake<'a> {
     /// This shard owns them.
     Own {
         /// The journal, where the node has one.
-        journal: Option<&'a mut Journal>,
+        journal: Option<&'a mut Lanes>,
         /// The broker and what belongs to it.
         exchange: &'a mut Exchange,
     },
@@ -28,8 +28,8 @@ pub(crate) enum Intake<'a> {
 pub(crate) struct Outgoing {
     pub(crate) ticket: u64,
     pub(crate) batch: FieldBatch,
-    /// Set by the trunk: whether the journal takes readings.
-    pub(crate) accepting: Arc<AtomicBool>,
+    /// Set by the trunk: which readings the journal takes.
+    pub(crate) accepting: Arc<Accepting>,
 }
 
 impl Intake<'_> {
@@ -61,7 +61,9 @@ impl Port for Way<'_, '_> {
                 exchange.publish(self.now, journal.as_deref_mut(), self.connection, publication)
             }
             Intake::Batch(outgoing) => {
-                if !publication.envelope.is_local && !outgoing.accepting.load(Ordering::Relaxed) {
+                if !publication.envelope.is_local
+                    && !outgoing.accepting.takes(lane(publication.reading.class))
+                {
                     return Err(Refused::Full);
                 }
                 if outgoing.batch.bytes() > OUTGOING_BYTES_MAX {

@@ -1,7 +1,9 @@
 //! What the core finds worth telling, in the words of the log.
 
 use fieldgate_proto::{
+    delivery::Lost,
     identity::Identifier,
+    link::Class,
     node::{Event, SourceIndex},
     time::Now,
     trust::Freshness,
@@ -62,8 +64,13 @@ impl Trunk {
                     "uplink down; readings stay in the journal"
                 );
             }
-            Event::SetBack { uplink, committed } => tracing::error!(
+            Event::SetBack {
+                uplink,
+                lane,
+                committed,
+            } => tracing::error!(
                 uplink = self.uplink(uplink),
+                class = lane.name(),
                 committed,
                 "the collector has readings this journal never gave out: the disk was set back. Move the journal's directory away \
                  to begin a new journal"
@@ -75,12 +82,33 @@ impl Trunk {
                 tracing::info!(%member, name, "name registered by member")
             }
             Event::SourceOpened { source } => self.source_opened(source),
-            Event::ReadingsMissing { source, first, last } => self.readings_missing(source, first, last),
+            Event::ReadingsLost { source, lost } => self.readings_lost(source, &lost),
+            Event::CollectorSetBack {
+                uplink,
+                lane,
+                confirmed,
+                committed,
+            } => self.collector_set_back((uplink, lane), confirmed, committed),
             Event::SourceSetBack { source } => {
-                let name = self.collecting.name(source);
+                let (gateway, class) = self.collecting.name_and_class(source);
                 tracing::warn!(
-                    gateway = name,
+                    gateway,
+                    class,
                     "the gateway's journal is older than what was received of it; it sends nothing"
+                );
+            }
+            Event::Forgotten {
+                source,
+                confirmed,
+                received,
+            } => {
+                let (gateway, class) = self.collecting.name_and_class(source);
+                tracing::warn!(
+                    gateway,
+                    class,
+                    confirmed,
+                    received,
+                    "this collector was set back: it had confirmed more than it knows of; what the gateway still has comes again"
                 );
             }
             Event::NotAuthorised { peer, service } => {
@@ -120,14 +148,32 @@ impl Trunk {
         }
     }
 
-    fn readings_missing(&self, source: SourceIndex, first: u64, last: u64) {
-        let name = self.collecting.name(source);
+    fn readings_lost(&self, source: SourceIndex, lost: &Lost) {
+        let (gateway, class) = self.collecting.name_and_class(source);
         tracing::warn!(
-            gateway = name,
-            first,
-            last,
-            "readings are missing: gateway or collector was set back"
+            gateway,
+            class,
+            first = lost.first,
+            last = lost.last,
+            reason = lost.reason.name(),
+            "readings are lost; the sinks record the gap"
         );
+    }
+
+    fn collector_set_back(&mut self, (uplink, lane): (usize, Class), confirmed: u64, committed: u64) {
+        tracing::warn!(
+            uplink = self.uplink(uplink),
+            class = lane.name(),
+            confirmed,
+            committed,
+            "the collector was set back: it has less than it had confirmed; what is still here is sent again"
+        );
+        let note = format!(
+            "the collector was set back: of {} readings it had confirmed up to {confirmed} and has up to {committed}; what is still \
+             here is sent again, the rest is recorded there as released",
+            lane.name()
+        );
+        self.uplink_notes.insert((uplink, lane), note);
     }
 
     /// Has `log` say what comes with every attempt of a peer, and how often it came since it was said last; not every time.
@@ -200,7 +246,9 @@ fn log_trust(event: Event) {
         | Event::CredentialRefused { .. }
         | Event::ListRefused { .. }
         | Event::SourceOpened { .. }
-        | Event::ReadingsMissing { .. }
+        | Event::ReadingsLost { .. }
+        | Event::CollectorSetBack { .. }
+        | Event::Forgotten { .. }
         | Event::SourceSetBack { .. } => {}
     }
 }

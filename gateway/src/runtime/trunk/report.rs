@@ -3,8 +3,9 @@
 use fieldgate_io::{ConnectionId, Io};
 use fieldgate_proto::{
     delivery::SenderState,
-    journal::JournalState,
-    node::{NeighbourState, UplinkState},
+    journal::{JournalState, LaneView},
+    link::Class,
+    node::{NeighbourState, UplinkState, UplinkView},
     route::DropReason,
     time::Now,
 };
@@ -12,7 +13,10 @@ use fieldgate_proto::{
 use super::{Trunk, TrunkReport};
 use crate::{
     runtime::journal::JournalFiles,
-    status::{JournalStatus, LinkStatus, NetworkStatus, TrustStatus, UplinkStatus},
+    status::{
+        GapStatus, JournalStatus, LaneStatus, LedgerStatus, LinkStatus, NetworkStatus, TrustStatus,
+        UplinkLaneStatus, UplinkStatus,
+    },
 };
 
 impl Trunk {
@@ -21,9 +25,10 @@ impl Trunk {
         TrunkReport {
             network: self.network_status(io),
             trust: self.trust_status(now),
-            journal: self.journal.as_ref().map(journal_status),
+            journal: self.journal.as_ref().map(|files| journal_status(files, now)),
             uplinks: self.uplink_status(),
             sources: self.collecting.source_status(&self.node),
+            ledger: self.collecting.ledger.as_deref().map(LedgerStatus::new),
             sinks: self
                 .collecting
                 .fanout
@@ -97,54 +102,113 @@ impl Trunk {
             .neighbours()
             .map(|view| matches!(view.state, NeighbourState::Ready { .. }))
             .collect();
-        let uplinks = self
-            .node
-            .uplinks()
-            .zip(&self.names.uplinks)
-            .map(|(view, name)| UplinkStatus {
+        let uplinks = self.node.uplinks().zip(&self.names.uplinks).enumerate();
+        let uplinks = uplinks.map(|(index, (view, name))| {
+            let lanes: Vec<UplinkLaneStatus> = view.lanes.iter().map(uplink_lane_status).collect();
+            let sum = |value: fn(&UplinkLaneStatus) -> u64| lanes.iter().map(value).sum::<u64>();
+            UplinkStatus {
                 name: name.clone(),
-                state: match (view.state, view.delivery) {
-                    (UplinkState::Up, SenderState::Delivering) => "delivering",
-                    (UplinkState::Up, SenderState::SetBack) => {
-                        "stopped: the collector has readings this journal never gave out"
-                    }
-                    (UplinkState::Up, SenderState::Down | SenderState::Offering) => {
-                        "asking the collector how far it is"
-                    }
-                    (UplinkState::Connecting, _) => "securing the channel to the collector",
-                    (UplinkState::Waiting, _) if ready.get(view.neighbour) == Some(&true) => {
-                        "collector not reached"
-                    }
-                    (UplinkState::Waiting, _) => "not connected",
-                }
-                .to_owned(),
+                state: uplink_state(&view, ready.get(view.neighbour) == Some(&true)).to_owned(),
                 via: self.neighbour(view.neighbour),
-                confirmed: view.committed,
-                in_flight: view.in_flight,
-                waiting: view.waiting,
-            });
+                confirmed: sum(|lane| lane.confirmed),
+                in_flight: sum(|lane| lane.in_flight),
+                waiting: sum(|lane| lane.waiting),
+                notes: self.notes_of(index),
+                lanes,
+            }
+        });
         uplinks.collect()
+    }
+
+    /// Returns what happened to an uplink that an operator should know of.
+    fn notes_of(&self, uplink: usize) -> Vec<String> {
+        let notes = self
+            .uplink_notes
+            .iter()
+            .filter(|((index, _), _)| *index == uplink);
+        notes.map(|(_, note)| note.clone()).collect()
     }
 }
 
-fn journal_status(files: &JournalFiles) -> JournalStatus {
-    let journal = &files.journal;
-    let (bytes, bytes_max) = journal.bytes();
-    let stats = journal.stats();
+/// Says where an uplink stands; what stops a lane comes before all else.
+fn uplink_state(view: &UplinkView, neighbour_ready: bool) -> &'static str {
+    let any = |state| view.lanes.0.iter().any(|lane| lane.state == state);
+    match view.state {
+        UplinkState::Up if any(SenderState::SetBack) => {
+            "stopped: the collector has readings this journal never gave out"
+        }
+        UplinkState::Up if any(SenderState::Down) || any(SenderState::Offering) => {
+            "asking the collector how far it is"
+        }
+        UplinkState::Up => "delivering",
+        UplinkState::Connecting => "securing the channel to the collector",
+        UplinkState::Waiting if neighbour_ready => "collector not reached",
+        UplinkState::Waiting => "not connected",
+    }
+}
+
+fn uplink_lane_status((lane, view): (Class, &fieldgate_proto::delivery::LaneView)) -> UplinkLaneStatus {
+    UplinkLaneStatus {
+        class: lane.name().to_owned(),
+        state: match view.state {
+            SenderState::Down => "down",
+            SenderState::Offering => "offering",
+            SenderState::Delivering => "delivering",
+            SenderState::SetBack => "set-back",
+        }
+        .to_owned(),
+        confirmed: view.committed,
+        in_flight: view.in_flight,
+        waiting: view.waiting,
+        sent: view.stats.sent,
+        lost: view.stats.lost,
+    }
+}
+
+fn journal_status(files: &JournalFiles, now: Now) -> JournalStatus {
+    let lanes: Vec<LaneStatus> = files.lanes.views(now).into_iter().map(lane_status).collect();
+    let sum = |value: fn(&LaneStatus) -> u64| lanes.iter().map(value).sum::<u64>();
+    let worst = ["failed", "full"]
+        .into_iter()
+        .find(|state| lanes.iter().any(|lane| lane.state == *state));
     JournalStatus {
-        state: match journal.state() {
+        state: worst.unwrap_or("ready").to_owned(),
+        bytes: sum(|lane| lane.bytes),
+        bytes_max: sum(|lane| lane.bytes_max),
+        readings: sum(|lane| lane.readings),
+        commits: sum(|lane| lane.commits),
+        lost: sum(|lane| lane.lost),
+        durable: files.is_durable(),
+        lanes,
+    }
+}
+
+fn lane_status((lane, view): (Class, LaneView)) -> LaneStatus {
+    let gaps = view.gaps.iter().map(|gap| GapStatus {
+        first: gap.first,
+        last: gap.last,
+        reason: gap.reason.name().to_owned(),
+    });
+    LaneStatus {
+        class: lane.name().to_owned(),
+        state: match view.state {
             JournalState::Ready => "ready",
             JournalState::Full => "full",
             JournalState::Failed => "failed",
         }
         .to_owned(),
-        bytes,
-        bytes_max,
-        readings: journal.committed() + 1 - journal.first_available().min(journal.committed() + 1),
-        oldest: journal.first_available(),
-        committed: journal.committed(),
-        commits: stats.commits,
-        lost: stats.lost,
-        durable: files.is_durable(),
+        bytes: view.bytes,
+        bytes_max: view.bytes_max,
+        readings: view.waiting,
+        oldest_captured: view.oldest_captured,
+        committed: view.committed,
+        commits: view.stats.commits,
+        lost: view.stats.lost,
+        discarded: view.totals.discarded,
+        expired: view.totals.expired,
+        full_in_secs: view.full_in.map(|left| left.as_secs()),
+        written_per_day: view.written_per_day,
+        write_amplification_milli: view.write_amplification_milli,
+        gaps: gaps.collect(),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{super::*, net::*};
 use crate::{
     channel::PqPolicy,
+    delivery::Shares,
     identity::{ChangeHistory, Identifier, tests::Seeded},
     relay::{MemberRights, NamePattern, RelaySettings},
     trust::{
@@ -240,9 +241,9 @@ fn plan(identifiers: Vec<Identifier>) -> Plan {
         live_proof: false,
         ways: vec![(0, Some("plant".to_owned()))],
         latency: std::time::Duration::ZERO,
-        journal: [4; 16],
-        first: 1,
-        available: 0,
+        lanes: lanes(0),
+        shares: Shares::default(),
+        verifiable: true,
     }];
     settings[RELAY].relay = Some(RelaySettings::default());
     settings[RELAY].neighbours = vec![NeighbourSettings {
@@ -310,7 +311,7 @@ pub(super) fn fleet(adjust: impl FnOnce(&mut Plan)) -> Net {
                 .map(|n| format!("secret reading {n}").into_bytes())
                 .collect();
             for uplink in &mut settings.uplinks {
-                uplink.available = plan.readings as u64;
+                uplink.lanes = lanes(plan.readings);
             }
         }
         let mut node = Node::new(now, &mut entropy, settings, local);

@@ -10,12 +10,14 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use super::{super::*, fleet::TestAuthority};
 use crate::{
     channel::PqPolicy,
-    crypto::X25519Secret,
+    crypto::{X25519Secret, sha256},
+    delivery::{LaneSettings, PerLane, Shares, key_tag},
     identity::{
         AttestationDraft, ChangeDraft, ChangeHistory, Identifier, KeyAlgorithm, PublicKey, SignedAttestation,
         tests::Seeded,
     },
     relay::{MemberRights, RelaySettings},
+    seal::{Extent, SealKey, SealKeyDraft, merkle, reading_leaf},
     time::{ClockQuality, WallTime},
     trust::{Saved, SavedPart},
     wire::{Reader, put_bytes_varint},
@@ -51,6 +53,13 @@ impl Signer {
         let attestation: SignedAttestation = draft.finish(signature, &self.history).unwrap();
         LocalIdentity::new(&self.history, &attestation, secret).unwrap()
     }
+
+    /// Makes a key for seals, good for `lifetime_secs` from the beginning on.
+    pub(super) fn seal_key(&self, entropy: &mut dyn Entropy, lifetime_secs: u64) -> SealKey {
+        let draft = SealKeyDraft::new(entropy, &self.history, EPOCH_SECS, lifetime_secs, 2).unwrap();
+        let signature = sign(&self.key, &draft.message());
+        draft.finish(signature, &self.history).unwrap()
+    }
 }
 
 pub(super) fn sign(key: &EcdsaKeyPair, message: &[u8]) -> [u8; 64] {
@@ -77,7 +86,15 @@ impl Wire for Buffers {
 pub(super) struct Readings(pub(super) Vec<Vec<u8>>);
 
 impl RecordSource for Readings {
-    fn copy_records(&mut self, from: u64, bytes_max: usize, count_max: u64, out: &mut Vec<u8>) -> Copied {
+    fn copy_records(
+        &mut self,
+        lane: Class,
+        from: u64,
+        bytes_max: usize,
+        count_max: u64,
+        out: &mut Vec<u8>,
+    ) -> Copied {
+        assert_eq!(lane, Class::Normal, "the other lanes have nothing");
         let start = out.len();
         let mut copied = 0;
         let first = usize::try_from(from - 1).unwrap();
@@ -98,16 +115,83 @@ impl RecordSource for Readings {
 }
 
 #[derive(Default)]
-pub(super) struct Taken(pub(super) Vec<Vec<u8>>);
+pub(super) struct Taken(pub(super) Vec<Vec<u8>>, pub(super) Seals);
+
+/// What a sink has seen of seals.
+#[derive(Default)]
+pub(super) struct Seals {
+    /// Attestations of the keys shown, in order.
+    pub(super) keys: Vec<Vec<u8>>,
+    /// The gateway's history.
+    pub(super) history: Vec<u8>,
+    /// Readings in batches whose seal holds, by the number of the key.
+    pub(super) proved: BTreeMap<usize, u64>,
+    /// Readings in batches without a seal.
+    pub(super) unsealed: u64,
+}
+
+impl Seals {
+    fn check(&mut self, journal: [u8; 16], batch: &Batch<'_>) {
+        let Some(sealed) = &batch.seal else {
+            self.unsealed += batch.count;
+            return;
+        };
+        let number = self
+            .keys
+            .iter()
+            .position(|key| key_tag(&sha256(&[key])) == sealed.key_tag)
+            .expect("the key was shown before");
+        let attestation = SignedAttestation::decode(&self.keys[number]).unwrap();
+        let history = ChangeHistory::decode(&self.history).unwrap();
+        attestation.verify_readings_key(&history).unwrap();
+        let mut leaves = Vec::new();
+        for readings in [sealed.skipped, batch.readings] {
+            let mut reader = Reader::new(readings);
+            while !reader.is_empty() {
+                let sequence = sealed.first + leaves.len() as u64;
+                leaves.push(reading_leaf(
+                    &journal,
+                    sequence,
+                    reader.bytes_varint("reading").unwrap(),
+                ));
+            }
+        }
+        let extent = Extent {
+            journal,
+            first: sealed.first,
+            count: leaves.len() as u64,
+        };
+        assert_eq!(extent.first + extent.count, batch.first + batch.count);
+        let root = merkle::root(&mut leaves).unwrap();
+        let public = attestation.attestation().public_key;
+        sealed
+            .seal
+            .verify(&public, &attestation.hash(), &extent, &root)
+            .unwrap();
+        *self.proved.entry(number).or_default() += batch.count;
+    }
+}
 
 impl ReadingSink for Taken {
-    fn accept(&mut self, _source: &SourceInfo, batch: Batch<'_>) -> bool {
+    fn accept(&mut self, source: &SourceInfo, batch: Batch<'_>) -> bool {
         assert_eq!(batch.first, self.0.len() as u64 + 1, "in order and each once");
+        self.1.check(source.journal, &batch);
         let mut reader = Reader::new(batch.readings);
         for _ in 0..batch.count {
             self.0.push(reader.bytes_varint("reading").unwrap().to_vec());
         }
         true
+    }
+
+    fn gap(&mut self, _source: &SourceInfo, lost: &Lost) -> bool {
+        panic!("nothing is lost here: {lost:?}");
+    }
+
+    fn seal_key(&mut self, _gateway: &Identifier, key: ShownKey<'_>) {
+        if !self.1.keys.iter().any(|known| known == key.attestation) {
+            self.1.keys.push(key.attestation.to_vec());
+            self.1.history = key.history.to_vec();
+        }
     }
 }
 
@@ -131,6 +215,16 @@ pub(super) struct Host {
     /// Whether its token signs live proofs.
     pub(super) signs: bool,
     pub(super) saved: Saved,
+}
+
+/// Lanes of which the normal one has so many readings.
+pub(super) fn lanes(readings: usize) -> PerLane<LaneSettings> {
+    PerLane::from_fn(|lane| LaneSettings {
+        journal: [4 + lane.bits(); 16],
+        first: 1,
+        available: if lane == Class::Normal { readings as u64 } else { 0 },
+        confirmed: 0,
+    })
 }
 
 /// Decides about a peer; `None`: not yet.
@@ -326,9 +420,9 @@ impl Net {
             live_proof: false,
             ways: vec![(0, Some("plant".to_owned()))],
             latency: Duration::ZERO,
-            journal: [4; 16],
-            first: 1,
-            available: readings as u64,
+            lanes: lanes(readings),
+            shares: Shares::default(),
+            verifiable: true,
         }];
         let mut relay = NodeSettings::new("relay");
         let rights = |hold: &[&str], reach: &[&str]| MemberRights {
@@ -433,7 +527,12 @@ impl Net {
                     match output {
                         Output::Dial { neighbour } => dials.push(neighbour),
                         Output::CloseConnection { connection } => closes.push(connection),
-                        Output::Released { up_to } => host.released = up_to,
+                        Output::Released {
+                            lane: Class::Normal,
+                            up_to,
+                            ..
+                        } => host.released = up_to,
+                        Output::Released { up_to, .. } => assert_eq!(up_to, 0),
                         Output::Event(event) => host.events.push(event),
                         other @ (Output::Authorise(_)
                         | Output::Sign { .. }
@@ -493,8 +592,10 @@ impl Net {
                     &mut host.sink,
                 );
                 let taken = host.sink.0.len() as u64;
-                if taken > 0 {
-                    host.node.handle_sinks_committed(SourceIndex(0), taken);
+                let sources = host.node.sources().map(|view| view.info);
+                let normal = sources.filter(|info| info.lane == Class::Normal).last();
+                if let Some(info) = normal.filter(|_| taken > 0) {
+                    host.node.handle_sinks_committed(info.index, taken);
                 }
             }
             if !moved {
@@ -509,6 +610,18 @@ impl Net {
             self.now = Self::now_of(elapsed);
             self.settle();
         }
+    }
+
+    /// Lets the gateway's devices publish `count` readings more.
+    pub(super) fn add_readings(&mut self, count: usize) {
+        let gateway = &mut self.hosts[GATEWAY];
+        let before = gateway.journal.0.len();
+        let more = (before..before + count).map(|n| format!("secret reading {n}").into_bytes());
+        gateway.journal.0.extend(more);
+        let available = gateway.journal.0.len() as u64;
+        gateway
+            .node
+            .handle_available(self.now, Class::Normal, 1, available);
     }
 
     pub(super) fn delivered(&self) -> usize {

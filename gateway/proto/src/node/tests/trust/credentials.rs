@@ -236,7 +236,9 @@ fn publish_readings(net: &mut Net, count: u64) -> usize {
         gateway.journal.0.push(format!("later reading {n}").into_bytes());
     }
     let available = gateway.journal.0.len();
-    gateway.node.handle_available(now, 1, available as u64);
+    gateway
+        .node
+        .handle_available(now, Class::Normal, 1, available as u64);
     available
 }
 

@@ -70,7 +70,9 @@ fn the_revoked_are_closed_in_the_same_turn_and_not_let_in_again() {
     }
     let now = net.now;
     net.hosts[GATEWAY].journal.0.push(b"secret reading".to_vec());
-    net.hosts[GATEWAY].node.handle_available(now, 1, 101);
+    net.hosts[GATEWAY]
+        .node
+        .handle_available(now, Class::Normal, 1, 101);
     net.pass(300);
     assert_eq!(net.delivered(), 100);
     for host in [COLLECTOR, AUTHORITY] {

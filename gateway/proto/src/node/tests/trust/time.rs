@@ -112,7 +112,9 @@ fn a_relay_in_2100_ends_whom_it_served_and_serves_them_again() {
     let available = net.hosts[GATEWAY].journal.0.len() as u64 + 1;
     net.hosts[GATEWAY].journal.0.push(b"one more".to_vec());
     let now = net.now;
-    net.hosts[GATEWAY].node.handle_available(now, 1, available);
+    net.hosts[GATEWAY]
+        .node
+        .handle_available(now, Class::Normal, 1, available);
     net.pass(30);
     assert_eq!(net.delivered(), 101);
 }

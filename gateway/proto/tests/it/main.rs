@@ -1,0 +1,3 @@
+//! The public API of fieldgate-proto.
+
+mod power_cuts;
