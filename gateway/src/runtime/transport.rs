@@ -81,6 +81,9 @@ impl Stack {
     }
 }
 
+/// Takes plaintext, and the device that the connection has proven to be by then.
+type Take<'t> = dyn FnMut(&[u8], Option<&Arc<Device>>) + 't;
+
 /// What lies between one connection and its session.
 pub(crate) struct Transport {
     security: Security,
@@ -188,7 +191,7 @@ impl Security {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        take: &mut dyn FnMut(&[u8], Option<&Arc<Device>>),
+        take: &mut Take<'_>,
     ) -> Result<(), TransportError> {
         match self {
             Self::None => {

@@ -47,17 +47,13 @@ mod without {
     use fieldgate_adapters::device::Device;
 
     use super::DeviceKey;
-    use crate::runtime::StartError;
+    use crate::runtime::{StartError, transport::Take};
 
     #[derive(Clone)]
     pub(crate) enum Acceptor {}
 
     impl Acceptor {
         /// Says that this binary cannot.
-        #[expect(
-            clippy::needless_pass_by_value,
-            reason = "the signature is that of the other one"
-        )]
         pub(crate) fn new(_keys: Vec<DeviceKey>) -> Result<Self, StartError> {
             Err(
                 StartError::new("[mqtt.psk]: this fieldgate was built without TLS-PSK").hint(
@@ -81,7 +77,7 @@ mod without {
             &mut self,
             _bytes: &[u8],
             _out: &mut Vec<u8>,
-            _take: &mut dyn FnMut(&[u8], Option<&Arc<Device>>),
+            _take: &mut Take<'_>,
         ) -> Result<(), PskError> {
             match *self {}
         }

@@ -19,7 +19,7 @@ use rustls::{
 
 pub(crate) use super::certificate::Directory;
 use super::{
-    TransportError,
+    Take, TransportError,
     certificate::{DeviceVerifier, Voice},
 };
 use crate::runtime::{StartError, clock::Clock};
@@ -231,18 +231,14 @@ impl Tls {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        take: &mut dyn FnMut(&[u8], Option<&Arc<Device>>),
+        take: &mut Take<'_>,
     ) -> Result<(), TransportError> {
         let result = self.take_records(bytes, take);
         self.drain(out);
         result
     }
 
-    fn take_records(
-        &mut self,
-        mut bytes: &[u8],
-        take: &mut dyn FnMut(&[u8], Option<&Arc<Device>>),
-    ) -> Result<(), TransportError> {
+    fn take_records(&mut self, mut bytes: &[u8], take: &mut Take<'_>) -> Result<(), TransportError> {
         let mut plain = Vec::new();
         while !bytes.is_empty() {
             // Reading from memory cannot fail, and rustls takes at least one byte while its buffer is emptied below.

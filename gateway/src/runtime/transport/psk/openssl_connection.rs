@@ -21,7 +21,7 @@ use openssl::{
 use zeroize::Zeroizing;
 
 use super::{DeviceKey, keys::Keys};
-use crate::runtime::{StartError, entropy::SystemEntropy};
+use crate::runtime::{StartError, entropy::SystemEntropy, transport::Take};
 
 /// What the connections of the listener begin with. Copies are the same.
 #[derive(Clone)]
@@ -150,7 +150,7 @@ impl Psk {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        take: &mut dyn FnMut(&[u8], Option<&Arc<Device>>),
+        take: &mut Take<'_>,
     ) -> Result<(), PskError> {
         self.stream.get_mut().receive(bytes);
         let result = self.handshake().and_then(|is_done| match is_done {
@@ -180,7 +180,7 @@ impl Psk {
         }
     }
 
-    fn read(&mut self, take: &mut dyn FnMut(&[u8], Option<&Arc<Device>>)) -> Result<(), PskError> {
+    fn read(&mut self, take: &mut Take<'_>) -> Result<(), PskError> {
         let mut plain = Vec::new();
         loop {
             // Nothing is allocated for what cannot become plaintext.
