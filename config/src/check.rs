@@ -18,6 +18,7 @@ mod collector;
 mod journal;
 mod mqtt;
 mod relay;
+mod sink;
 mod trust;
 mod uplink;
 

@@ -34,6 +34,7 @@ mod spec;
 mod suggest;
 pub mod template;
 mod text;
+pub mod url;
 
 use std::io::Read;
 use std::path::Path;

@@ -15,15 +15,14 @@ use crate::address::HostPort;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
 use crate::settings::{AfterGrace, IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource, WhenFull};
 use crate::shape::{
-    Attributes, Boolean, Choice, FilePath, List, Shape, SinkPath, SinkPathShape, bytes_u32, bytes_u64,
-    count_u16, count_u32, inline, inlines, millis, seconds, section, sections,
+    Attributes, Boolean, Choice, FilePath, List, Shape, bytes_u32, bytes_u64, count_u16, count_u32, inline,
+    inlines, millis, seconds, section, sections,
 };
 use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
-use crate::template::TopicTemplate;
 use crate::text::{
-    CLIENT_ID, CREDENTIAL, DEVICE_NAME, HOST_PORT, IDENTIFIER, LISTEN, LISTEN_LOOPBACK, NAME, NAME_PATTERN,
-    PASSWORD_HASH, PKCS11_URI, RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE, USERNAME, VARIABLE,
+    CREDENTIAL, DEVICE_NAME, HOST_PORT, IDENTIFIER, LISTEN, LISTEN_LOOPBACK, NAME, NAME_PATTERN,
+    PASSWORD_HASH, PKCS11_URI, RELAY_NAME, TOPIC_FILTER, USERNAME, VARIABLE,
 };
 
 /// Declares tables: `/// meaning`, key, type, `=` shape, presence, and `if` when the key means something.
@@ -84,6 +83,7 @@ macro_rules! tables {
 }
 
 mod listeners;
+pub(crate) mod sink;
 
 pub(crate) use listeners::{Certificate, DevicePsk, MqttPsk, MqttTls, MqttWebSocket, MqttWebSocketTls};
 
@@ -111,12 +111,6 @@ const WHEN_FULL: Choice<WhenFull> = Choice(&[
     ("refuse", WhenFull::Refuse),
     ("drop-oldest", WhenFull::DropOldest),
 ]);
-const SINK_KIND: Choice<SinkName> = Choice(&[
-    ("mqtt", SinkName::Mqtt),
-    ("file", SinkName::File),
-    ("null", SinkName::Null),
-]);
-
 const FILE: FilePath = FilePath {
     what: "a path, relative to the directory of this file",
     len_max: PATH_LEN_MAX,
@@ -126,17 +120,6 @@ const SOCKET: FilePath = FilePath {
     len_max: SOCKET_LEN_MAX,
 };
 const SECRET: crate::shape::Secret = crate::shape::Secret;
-const SINK_PATH: SinkPathShape = SinkPathShape(FILE);
-
-const MQTT: When = When::Equals("kind", "mqtt");
-
-/// What the key `kind` of a sink says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SinkName {
-    Mqtt,
-    File,
-    Null,
-}
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -500,7 +483,7 @@ tables! {
         /// Gateways that may deliver, beside members of `[trust]`. Everybody else is refused.
         gateway: Vec<CollectorGateway> = sections::<CollectorGateway>(65_536), Optional("none");
         /// Where readings go.
-        sink: Vec<Sink> = sections::<Sink>(16), Optional("none, which is an error");
+        sink: Vec<sink::Sink> = sections::<sink::Sink>(16), Optional("none, which is an error");
         /// Proofs of where readings came from, for `fieldgate proof`.
         ledger: Ledger = section::<Ledger>(), Optional("off: nothing can be proved later");
     }
@@ -528,28 +511,6 @@ tables! {
         name: String = NAME, Required;
         /// Its identifier.
         identifier: Identifier = IDENTIFIER, Required;
-    }
-
-    /// Where readings go.
-    Sink {
-        /// What it is: an MQTT broker, JSON lines in a file, or nowhere (for measurements).
-        kind: SinkName = SINK_KIND, Required;
-        /// Name in logs, metrics and stored positions.
-        name: String = NAME, Optional("`kind`");
-        /// The broker. The connection is not encrypted.
-        address: HostPort = HOST_PORT, Required, if MQTT;
-        /// MQTT client identifier; no other client of the broker may have it.
-        client_id: String = CLIENT_ID, Optional("`fieldgate-<name of the node>`"), if MQTT;
-        /// User name at the broker.
-        username: String = USERNAME, Optional("no login"), if MQTT;
-        /// Password at the broker; needs `username`.
-        password: SecretSource = SECRET, Optional("no password"), if MQTT;
-        /// Topic of each reading.
-        topic: TopicTemplate = TOPIC_TEMPLATE, Default("\"{gateway}/{device}/{resource}\""), if MQTT;
-        /// Readings that may wait for the broker's acknowledgement at a time.
-        inflight_max: u16 = count_u16(1, 65_535), Default("1000"), if MQTT;
-        /// File that lines are appended to; `"-"` is standard output.
-        path: SinkPath = SINK_PATH, Required, if When::Equals("kind", "file");
     }
 
     /// Metrics in the Prometheus text format, on `/metrics`.

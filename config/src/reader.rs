@@ -237,14 +237,17 @@ impl Reader<'_, '_, '_> {
                 Relevance::Yes
             }
             When::With(_) => Relevance::No,
-            When::Equals(partner, wanted) => {
-                match self.table.get(partner).map(|value| value.get_ref().as_str()) {
-                    Some(Some(value)) if value == wanted => Relevance::Yes,
-                    Some(Some(_)) => Relevance::No,
-                    // The partner is missing or ill-typed, which is a problem of its own.
-                    Some(None) | None => Relevance::Unknown,
-                }
-            }
+            When::Equals(partner, wanted) => self.relevance_of(partner, &[wanted]),
+            When::OneOf(partner, wanted) => self.relevance_of(partner, wanted),
+        }
+    }
+
+    fn relevance_of(&self, partner: &str, wanted: &[&str]) -> Relevance {
+        match self.table.get(partner).map(|value| value.get_ref().as_str()) {
+            Some(Some(value)) if wanted.contains(&value) => Relevance::Yes,
+            Some(Some(_)) => Relevance::No,
+            // The partner is missing or ill-typed, which is a problem of its own.
+            Some(None) | None => Relevance::Unknown,
         }
     }
 
@@ -272,12 +275,17 @@ impl Reader<'_, '_, '_> {
         }
         let condition = when.words().unwrap_or_default();
         let (reason, cure) = match when {
-            When::Equals(partner, wanted) => {
+            When::Equals(partner, _) | When::OneOf(partner, _) => {
                 let actual = self
                     .table
                     .get(partner)
                     .and_then(|value| value.get_ref().as_str())
                     .unwrap_or_default();
+                let wanted = match when {
+                    When::Equals(_, wanted) => wanted.to_owned(),
+                    When::OneOf(_, wanted) => wanted.join("\" or \""),
+                    When::Always | When::With(_) => String::new(),
+                };
                 (
                     format!("not with {}", quote(actual)),
                     format!("write `{partner} = \"{wanted}\"`"),

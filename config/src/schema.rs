@@ -94,6 +94,9 @@ fn condition(key: &Key) -> Option<Value> {
         When::Equals(partner, value) => {
             json!({ "properties": { partner: { "const": value } }, "required": [partner] })
         }
+        When::OneOf(partner, values) => {
+            json!({ "properties": { partner: { "enum": values } }, "required": [partner] })
+        }
     };
     let then = if key.presence == Presence::Required {
         json!({ "required": [key.name] })

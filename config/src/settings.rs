@@ -5,6 +5,8 @@
 //! What cannot be known without looking at the machine (does the file exist, is the port free, is the key in the token)
 //! is found out at start.
 
+pub mod sink;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +16,6 @@ use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
-use crate::template::TopicTemplate;
 
 /// One node: everything its file switches on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -535,7 +536,7 @@ pub struct Collector {
     /// Who may deliver, beside members of the authority; names and identifiers unique.
     pub gateways: Vec<CollectorGateway>,
     /// Where readings go, at least one, names unique. A reading is confirmed when all have it.
-    pub sinks: Vec<Sink>,
+    pub sinks: Vec<sink::Sink>,
     /// Where proofs are kept.
     pub ledger: Option<Ledger>,
 }
@@ -565,52 +566,6 @@ pub struct CollectorGateway {
     pub name: String,
     /// Its identity.
     pub identifier: Identifier,
-}
-
-/// Where a collector puts readings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sink {
-    /// Name in logs, metrics and stored positions: 1 to 63 of `a-z0-9-`.
-    pub name: String,
-    /// What it is.
-    pub kind: SinkKind,
-}
-
-/// What a sink is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SinkKind {
-    /// An MQTT broker.
-    Mqtt(MqttSink),
-    /// JSON lines in a file.
-    File(PathBuf),
-    /// JSON lines on standard output.
-    Stdout,
-    /// Nowhere, for measurements.
-    Null,
-}
-
-/// An MQTT broker as a sink.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MqttSink {
-    /// The broker.
-    pub address: HostPort,
-    /// MQTT client identifier.
-    pub client_id: String,
-    /// Credentials.
-    pub login: Option<MqttLogin>,
-    /// Topic of each reading.
-    pub topic: TopicTemplate,
-    /// Publishes without PUBACK at a time, at least 1.
-    pub inflight_max: u16,
-}
-
-/// Credentials for a broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MqttLogin {
-    /// User Name of CONNECT.
-    pub username: String,
-    /// Where the Password of CONNECT comes from.
-    pub password: Option<SecretSource>,
 }
 
 /// The metrics listener.

@@ -43,6 +43,8 @@ pub(crate) enum When {
     With(&'static [&'static str]),
     /// If this key of the same table has this value.
     Equals(&'static str, &'static str),
+    /// If this key of the same table has one of these values.
+    OneOf(&'static str, &'static [&'static str]),
 }
 
 /// What values a key takes.
@@ -106,6 +108,13 @@ impl When {
                     .join(" or ")
             )),
             Self::Equals(partner, value) => Some(format!("with `{partner} = \"{value}\"`")),
+            Self::OneOf(partner, values) => {
+                let values = values
+                    .iter()
+                    .map(|value| format!("`\"{value}\"`"))
+                    .collect::<Vec<_>>();
+                Some(format!("with `{partner}` {}", values.join(" or ")))
+            }
         }
     }
 }

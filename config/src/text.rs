@@ -8,7 +8,8 @@ use fieldgate_proto::relay::NamePattern;
 use crate::address::{HostPort, HostPortError};
 use crate::settings::PasswordHash;
 use crate::shape::{Refusal, Text};
-use crate::template::{TemplateError, TopicTemplate};
+use crate::template::{TemplateError, TopicPattern, TopicTemplate};
+use crate::url::{HttpUrl, HttpUrlError};
 
 mod listener;
 mod pkcs11;
@@ -240,31 +241,103 @@ fn parse_topic_filter(text: &str) -> Result<String, Refusal> {
     Err(Refusal::new(reason, help))
 }
 
-/// The topic of readings at a broker.
+/// The topic of readings at a sink.
 pub(crate) const TOPIC_TEMPLATE: Text<TopicTemplate> = Text {
-    what: "a topic with the variables `{gateway}`, `{device}`, `{resource}`, at most 1024 bytes",
+    what: "a topic with the variables `{gateway}`, `{device}`, `{resource}`, `{path}`, `{class}`, at most 1024 bytes",
     parse: parse_topic_template,
 };
 
+/// The topic of renamed readings; which variables there are is known only together with the pattern.
+pub(crate) const TOPIC_TO: Text<String> = Text {
+    what: "a topic with the variables of `topic` and the names in `from`, at most 1024 bytes",
+    parse: parse_topic_to,
+};
+
+/// Resources that are renamed.
+pub(crate) const TOPIC_PATTERN: Text<TopicPattern> = Text {
+    what: "a topic filter with `{name}` for `+` and `{name...}` for `#`, at most 1024 bytes",
+    parse: parse_topic_pattern,
+};
+
 fn parse_topic_template(text: &str) -> Result<TopicTemplate, Refusal> {
+    parse_topic_to(text)?
+        .parse()
+        .map_err(|error: TemplateError| Refusal::new(error.to_string(), template_help(&error)))
+}
+
+fn parse_topic_to(text: &str) -> Result<String, Refusal> {
     if text.len() > 1024 {
         return Err(Refusal::new("is longer than 1024 bytes", "choose a shorter one"));
     }
-    text.parse().map_err(|error: TemplateError| {
-        let help = match &error {
-            TemplateError::Variable { name } => {
-                match crate::suggest::nearest(name, &["gateway", "device", "resource"]) {
-                    Some(meant) => format!("did you mean {{{meant}}}?"),
-                    None => "the variables are {gateway}, {device} and {resource}".to_owned(),
-                }
+    Ok(text.to_owned())
+}
+
+fn parse_topic_pattern(text: &str) -> Result<TopicPattern, Refusal> {
+    parse_topic_to(text)?
+        .parse()
+        .map_err(|error: TemplateError| Refusal::new(error.to_string(), template_help(&error)))
+}
+
+/// Returns what can be done about a fault in a template or pattern.
+pub(crate) fn template_help(error: &TemplateError) -> String {
+    match error {
+        TemplateError::Variable { name } => {
+            match crate::suggest::nearest(name, &["gateway", "device", "resource", "path", "class"]) {
+                Some(meant) => format!("did you mean {{{meant}}}?"),
+                None => "the variables are {gateway}, {device}, {resource}, {path} and {class}, and in a rename the names \
+                         in its `from`"
+                    .to_owned(),
             }
-            TemplateError::Empty | TemplateError::Brace => {
-                "write a topic such as \"{gateway}/{device}/{resource}\"".to_owned()
+        }
+        TemplateError::Empty | TemplateError::Brace => {
+            "write a topic such as \"{gateway}/{device}/{resource}\"".to_owned()
+        }
+        TemplateError::Character { .. } => "take it out; + and # are for topic filters".to_owned(),
+        TemplateError::Level { .. } => {
+            "+ and {name} stand for one whole level, # and {name...} for the rest and come last: \"line/{line}/#\"".to_owned()
+        }
+        TemplateError::Name { .. } => {
+            "use 1 to 32 of `a-z0-9_`, each name once, and none of the variables of `topic`".to_owned()
+        }
+    }
+}
+
+/// Where batches are posted.
+pub(crate) const HTTP_URL: Text<HttpUrl> = Text {
+    what: "an `http://` or `https://` URL of at most 1024 bytes",
+    parse: parse_http_url,
+};
+
+fn parse_http_url(text: &str) -> Result<HttpUrl, Refusal> {
+    parse_topic_to(text)?
+        .parse()
+        .map_err(|error: HttpUrlError| match error {
+            HttpUrlError::User => Refusal::secret(error.to_string(), error.hint()),
+            HttpUrlError::Scheme | HttpUrlError::Host | HttpUrlError::Character { .. } => {
+                Refusal::new(error.to_string(), error.hint())
             }
-            TemplateError::Character { .. } => "take it out; + and # are for topic filters".to_owned(),
-        };
-        Refusal::new(error.to_string(), help)
-    })
+        })
+}
+
+/// Name of a JetStream stream.
+pub(crate) const STREAM: Text<String> = Text {
+    what: "a name of 1 to 255 of `A-Z`, `a-z`, `0-9`, `-`, `_`",
+    parse: parse_stream,
+};
+
+fn parse_stream(text: &str) -> Result<String, Refusal> {
+    let fits = (1..=255).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::new(
+            "is not the name of a stream",
+            "use 1 to 255 letters, digits, hyphens and underscores",
+        ))
+    }
 }
 
 /// Stored form of a device's password.

@@ -44,7 +44,7 @@ impl Exposition {
 }
 
 /// Name, unit and meaning of every counter.
-const COUNTERS: [(&str, Unit, &str); 22] = [
+const COUNTERS: [(&str, Unit, &str); 24] = [
     (
         "fieldgate_ledger_unsealed_readings_total",
         Unit::Count,
@@ -147,6 +147,16 @@ const COUNTERS: [(&str, Unit, &str); 22] = [
         "Readings that a sink had already",
     ),
     (
+        "fieldgate_sink_missing_readings_total",
+        Unit::Count,
+        "Sequences that a sink recorded as missing",
+    ),
+    (
+        "fieldgate_sink_set_aside_readings_total",
+        Unit::Count,
+        "Readings that were refused for good and put aside",
+    ),
+    (
         "fieldgate_sink_errors_total",
         Unit::Count,
         "Failures of the thing behind a sink",
@@ -154,7 +164,7 @@ const COUNTERS: [(&str, Unit, &str); 22] = [
 ];
 
 /// Name, unit and meaning of every gauge.
-const GAUGES: [(&str, Unit, &str); 19] = [
+const GAUGES: [(&str, Unit, &str); 20] = [
     (
         "fieldgate_ledger_bytes",
         Unit::Bytes,
@@ -223,7 +233,12 @@ const GAUGES: [(&str, Unit, &str); 19] = [
     (
         "fieldgate_sink_reachable",
         Unit::Count,
-        "1 if the sink can be reached, else 0",
+        "1 if the sink takes readings, else 0",
+    ),
+    (
+        "fieldgate_sink_still_seconds",
+        Unit::Seconds,
+        "Time in which readings waited for a sink and none was confirmed",
     ),
     (
         "fieldgate_sink_waiting_bytes",
@@ -328,6 +343,9 @@ fn record(status: &NodeStatus) {
             sink.duplicates,
         );
         count("fieldgate_sink_errors_total", &labels, sink.errors);
+        count("fieldgate_sink_missing_readings_total", &labels, sink.missing);
+        count("fieldgate_sink_set_aside_readings_total", &labels, sink.set_aside);
+        level("fieldgate_sink_still_seconds", &labels, sink.still_secs);
     }
     if let Some(ledger) = &status.ledger {
         level("fieldgate_ledger_bytes", &[], ledger.bytes);

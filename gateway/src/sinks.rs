@@ -4,13 +4,7 @@
 //! sequence up to which everything is safe where it put it. The lowest confirmation of all sinks is what the gateway is told.
 //! What a gateway lost is told in its place by a [`Gap`], which travels, is recorded and is confirmed like a batch of readings.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use fieldgate_adapters::{class::Class, reading::Reading};
 use fieldgate_proto::{
@@ -20,16 +14,30 @@ use fieldgate_proto::{
 };
 use tokio::sync::mpsc;
 
-use self::gap::Gap;
+use self::{gap::Gap, stats::SinkStats};
 
+mod custody;
 pub(crate) mod fanout;
 pub(crate) mod file;
 pub(crate) mod gap;
+mod http;
+mod item;
 pub(crate) mod json;
 pub(crate) mod ledger;
-pub(crate) mod mqtt;
-pub(crate) mod null;
+mod lines;
+mod mqtt;
+mod nats;
+mod null;
+pub(crate) mod open;
+mod output;
 pub(crate) mod positions;
+mod record;
+mod set_aside;
+pub(crate) mod stats;
+pub(crate) mod stdout;
+#[cfg(test)]
+mod testing;
+mod tls;
 
 /// One lane of one gateway's journal, as the collector knows it.
 #[derive(Debug)]
@@ -112,20 +120,14 @@ impl Batch {
         self.first + self.count - 1
     }
 
-    /// Goes through the readings with their sequences; `None` stands for one that does not decode, which is counted in `stats`.
-    pub(crate) fn iter<'a>(
-        &'a self,
-        stats: &'a SinkStats,
-    ) -> impl Iterator<Item = (u64, Option<Reading<'a>>)> + 'a {
+    /// Goes through the readings with their sequences; `None` stands for one that does not decode.
+    pub(crate) fn readings(&self) -> impl Iterator<Item = (u64, Option<Reading<'_>>)> {
         let mut reader = Reader::new(&self.readings);
         (self.first..self.first + self.count).map(move |sequence| {
             let decoded = reader
                 .bytes_varint("reading")
                 .ok()
                 .and_then(|body| Reading::decode(body).ok());
-            if decoded.is_none() {
-                stats.undecodable.fetch_add(1, Ordering::Relaxed);
-            }
             (sequence, decoded)
         })
     }
@@ -188,23 +190,6 @@ pub(crate) struct Confirmation {
 /// Takes confirmations to the trunk; never blocks for long, never loses one.
 pub(crate) type Confirm = Box<dyn FnMut(Confirmation) + Send>;
 
-/// What a sink shows of itself. Written by the sink, read by status and metrics.
-#[derive(Debug, Default)]
-pub(crate) struct SinkStats {
-    /// Readings confirmed.
-    pub(crate) confirmed: AtomicU64,
-    /// Sequences recorded as missing.
-    pub(crate) missing: AtomicU64,
-    /// Readings left out because the sink had them already.
-    pub(crate) duplicates: AtomicU64,
-    /// Readings that did not decode.
-    pub(crate) undecodable: AtomicU64,
-    /// Failures of the thing behind the sink: connection lost, publish refused, write failed.
-    pub(crate) errors: AtomicU64,
-    /// Whether the thing behind the sink can be reached now.
-    pub(crate) reachable: AtomicBool,
-}
-
 /// The trunk's end of a sink.
 pub(crate) struct SinkHandle {
     /// Name for people: kind and target.
@@ -213,6 +198,14 @@ pub(crate) struct SinkHandle {
     pub(crate) stats: Arc<SinkStats>,
     /// Where readings and gaps go in.
     pub(crate) queue: mpsc::Sender<Delivery>,
+}
+
+impl SinkHandle {
+    /// Gives the sink its name.
+    fn named(mut self, name: String) -> Self {
+        self.name = name;
+        self
+    }
 }
 
 /// How many deliveries a sink's queue holds. Their bytes are bounded by the fan-out.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::{
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     ledger::LedgerStatus,
+    sink::SinkStatus,
     tpm::TpmStatus,
     trust::{TokenStatus, TrustStatus},
 };
@@ -14,6 +15,7 @@ use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 
 mod delivery;
 mod ledger;
+mod sink;
 mod tpm;
 mod trust;
 
@@ -175,23 +177,6 @@ pub(crate) struct LinkStatus {
     pub(crate) queued_bytes: u64,
 }
 
-/// One sink.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct SinkStatus {
-    /// Kind and target.
-    pub(crate) name: String,
-    /// Whether it can be reached.
-    pub(crate) reachable: bool,
-    /// Readings confirmed since the start.
-    pub(crate) confirmed: u64,
-    /// Readings it had already.
-    pub(crate) duplicates: u64,
-    /// Failures since the start.
-    pub(crate) errors: u64,
-    /// Bytes of readings that wait for it.
-    pub(crate) waiting_bytes: u64,
-}
-
 impl NodeStatus {
     /// Derives health and its reasons from the parts.
     pub(crate) fn judge(&mut self) {
@@ -213,12 +198,7 @@ impl NodeStatus {
         reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
         reasons.extend(self.ledger.iter().filter_map(LedgerStatus::reason));
-        for sink in self.sinks.iter().filter(|sink| !sink.reachable) {
-            reasons.push(format!(
-                "sink {}: not reachable; gateways keep their readings",
-                sink.name
-            ));
-        }
+        reasons.extend(self.sinks.iter().flat_map(SinkStatus::reasons));
         self.health = if reasons.is_empty() {
             Health::Healthy
         } else {
@@ -301,18 +281,7 @@ impl NodeStatus {
             source.write_text(out)?;
         }
         for sink in &self.sinks {
-            writeln!(
-                out,
-                "  sink       {}: {}, {} confirmed, {} waiting",
-                sink.name,
-                if sink.reachable {
-                    "reachable"
-                } else {
-                    "NOT REACHABLE"
-                },
-                sink.confirmed,
-                bytes(sink.waiting_bytes)
-            )?;
+            sink.write_text(out)?;
         }
         if let Some(ledger) = &self.ledger {
             ledger.write_text(out)?;

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::Unique;
+use super::sink;
 use super::uplink::relay_address;
 use crate::problem::Findings;
 use crate::raw;
 use crate::reader::RawTable;
 use crate::settings;
-use crate::shape::SinkPath;
 
 /// What the collector has to know of the rest of the file.
 pub(super) struct Surroundings<'s> {
@@ -20,7 +20,7 @@ pub(super) struct Surroundings<'s> {
 }
 
 pub(super) fn collector(
-    raw: raw::Collector,
+    mut raw: raw::Collector,
     surroundings: &Surroundings<'_>,
     findings: &mut Findings,
 ) -> Option<settings::Collector> {
@@ -42,13 +42,7 @@ pub(super) fn collector(
         findings.push(draft.help("give each a directory of its own; the defaults do"));
     }
     let default_client_id = format!("fieldgate-{}", surroundings.node_name);
-    check_sinks(&raw, &default_client_id, findings);
-    let sinks = raw
-        .sink
-        .value
-        .unwrap_or_default()
-        .into_iter()
-        .map(|raw| sink(raw, &default_client_id));
+    let sinks = sink::sinks(&mut raw, &default_client_id, findings);
     let ledger = match raw.ledger.value {
         Some(ledger) => Some(settings::Ledger {
             dir: ledger.dir.value.unwrap_or_else(|| state_dir.join("ledger")),
@@ -74,7 +68,7 @@ pub(super) fn collector(
             .into_iter()
             .map(gateway)
             .collect::<Option<_>>()?,
-        sinks: sinks.collect::<Option<_>>()?,
+        sinks: sinks?,
     })
 }
 
@@ -143,115 +137,4 @@ fn gateway(raw: raw::CollectorGateway) -> Option<settings::CollectorGateway> {
         name: raw.name.value?,
         identifier: raw.identifier.value?,
     })
-}
-
-fn check_sinks(raw: &raw::Collector, default_client_id: &str, findings: &mut Findings) {
-    if !raw.sink.is_given() {
-        let draft = raw
-            .header()
-            .error("`collector` has no `[[collector.sink]]`: readings would go nowhere");
-        findings.push(draft.help(
-            "add [[collector.sink]] with kind = \"mqtt\" and address = \"host:port\", or kind = \"file\" and path",
-        ));
-    }
-    let mut names = Unique::new(
-        "the name of a sink",
-        "give each sink a `name`; without one it is called by its kind",
-    );
-    let mut paths = Unique::new("a file", "give each sink a file of its own");
-    let mut clients = Unique::new(
-        "a client of this broker",
-        "give each sink of one broker a `client_id` of its own, or the broker ends one for the other",
-    );
-    for raw in raw.sink.value.iter().flatten() {
-        check_sink(raw, findings);
-        if let Some(name) = &raw.name.value {
-            names.add(name, raw.name.place(), findings);
-        } else if let Some(kind) = raw.kind.value {
-            names.add(kind_name(kind), raw.kind.place(), findings);
-        }
-        if let Some(path) = &raw.path.value {
-            paths.add(path, raw.path.place(), findings);
-        }
-        if let Some(address) = &raw.address.value {
-            let client_id = raw.client_id.value.as_deref().unwrap_or(default_client_id);
-            let place = if raw.client_id.is_given() {
-                raw.client_id.place()
-            } else {
-                raw.address.place()
-            };
-            clients.add(format!("{client_id} at {address}"), place, findings);
-        }
-    }
-}
-
-fn check_sink(raw: &raw::Sink, findings: &mut Findings) {
-    if raw.kind.value == Some(raw::SinkName::Null) {
-        let draft = raw.header().warning(format!(
-            "`{}` throws readings away and confirms them",
-            raw.header().path
-        ));
-        findings.push(draft.help("take it out, except for measurements"));
-    }
-    if raw.kind.value != Some(raw::SinkName::Mqtt) {
-        return;
-    }
-    if raw.password.is_given() && !raw.username.is_given() {
-        let draft = raw
-            .password
-            .error(format!("`{}` needs `username`", raw.password.path));
-        findings
-            .push(draft.help("add `username`: MQTT 3.1.1 brokers take no password without one (§3.1.2.9)"));
-    }
-    let is_remote = raw
-        .address
-        .value
-        .as_ref()
-        .is_some_and(|address| !address.is_loopback());
-    if raw.password.is_given() && is_remote {
-        let draft = raw.address.warning(format!(
-            "`{}` is another machine: the password and all readings go there unencrypted",
-            raw.address.path
-        ));
-        findings.push(
-            draft.help("run the collector beside the broker, or see to it that nobody listens on the way"),
-        );
-    }
-}
-
-fn sink(raw: raw::Sink, default_client_id: &str) -> Option<settings::Sink> {
-    let kind = raw.kind.value?;
-    let name = match raw.name.value {
-        Some(name) => name,
-        None => kind_name(kind).to_owned(),
-    };
-    let kind = match kind {
-        raw::SinkName::Mqtt => settings::SinkKind::Mqtt(settings::MqttSink {
-            address: raw.address.value?,
-            client_id: raw
-                .client_id
-                .value
-                .unwrap_or_else(|| default_client_id.to_owned()),
-            login: raw.username.value.map(|username| settings::MqttLogin {
-                username,
-                password: raw.password.value,
-            }),
-            topic: raw.topic.value?,
-            inflight_max: raw.inflight_max.value?,
-        }),
-        raw::SinkName::File => match raw.path.value? {
-            SinkPath::Stdout => settings::SinkKind::Stdout,
-            SinkPath::File(path) => settings::SinkKind::File(path),
-        },
-        raw::SinkName::Null => settings::SinkKind::Null,
-    };
-    Some(settings::Sink { name, kind })
-}
-
-fn kind_name(kind: raw::SinkName) -> &'static str {
-    match kind {
-        raw::SinkName::Mqtt => "mqtt",
-        raw::SinkName::File => "file",
-        raw::SinkName::Null => "null",
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fieldgate_config::settings::{Identity, SecretSource, SinkKind, UplinkPath};
+use fieldgate_config::settings::{Identity, SecretSource, UplinkPath, sink::SinkKind};
 use fieldgate_config::{Colour, load};
 use fieldgate_proto::relay::NamePattern;
 

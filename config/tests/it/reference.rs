@@ -90,7 +90,10 @@ fn documented() -> BTreeSet<String> {
 /// Returns the paths of all keys of a file; the names of attributes are the file's own.
 fn used(text: &str) -> BTreeSet<String> {
     fn walk(value: &toml::Value, path: &str, keys: &mut BTreeSet<String>) {
-        if let Some(table) = value.as_table().filter(|_| !path.ends_with(".attributes")) {
+        if let Some(table) = value
+            .as_table()
+            .filter(|_| !path.ends_with(".attributes") && !path.ends_with(".set"))
+        {
             for (name, value) in table {
                 let path = if path.is_empty() {
                     name.clone()
@@ -211,6 +214,16 @@ const REQUIRED: &[(&str, &str)] = &[
     ),
     ("[collector.gateway]", "name = 'g'\nidentifier = '$GATEWAY'"),
     ("[collector.sink]", "kind = 'mqtt'\naddress = 'b:1'"),
+    (
+        "[collector.sink]",
+        "kind = 'nats'\nname = 'n'\naddress = 'b:1'\nstream = 's'",
+    ),
+    ("collector.sink.create", ""),
+    ("[collector.sink]", "kind = 'http'\nname = 'h'\nurl = 'http://b'"),
+    (
+        "[collector.sink]",
+        "kind = 'file'\npath = 'f'\nrotate_bytes = '1 MiB'",
+    ),
     ("metrics", ""),
 ];
 
@@ -219,6 +232,17 @@ fn settings(text: &str) -> Settings {
     loaded
         .settings
         .unwrap_or_else(|| panic!("{text}\n{:?}", loaded.problems))
+}
+
+/// Whether a key goes with the `kind` of a table, where it has one.
+fn fits_kind(row: &Row, lines: &str) -> bool {
+    let kind = lines
+        .strip_prefix("kind = '")
+        .and_then(|rest| rest.split('\'').next());
+    match (kind, row.default.split_once(" (with `kind")) {
+        (Some(kind), Some((_, kinds))) => kinds.contains(&format!("\"{kind}\"")),
+        (Some(_) | None, _) => true,
+    }
 }
 
 /// Writes [`REQUIRED`] with the lines that `more` has for a table.
@@ -242,7 +266,15 @@ fn documented_defaults_are_what_settings_are_without_the_key() {
     let defaults = |header: &str, lines: &str| -> Vec<String> {
         let rows = tables.get(&format!("`[{header}]`")).into_iter().flatten();
         let fixed = |key: &str| lines.lines().any(|line| line.starts_with(&format!("{key} =")));
+        let kind = lines
+            .strip_prefix("kind = '")
+            .and_then(|rest| rest.split('\'').next());
+        let fits = |row: &&Row| match (kind, row.default.split_once(" (with `kind")) {
+            (Some(kind), Some((_, kinds))) => kinds.contains(&format!("\"{kind}\"")),
+            (Some(_) | None, _) => true,
+        };
         rows.filter(|row| !fixed(&row.key))
+            .filter(fits)
             .filter_map(|row| {
                 // "`1000` (with `kind = "mqtt"`)" and "`1000`", but not "`name`" in words.
                 let default = row.default.split(" (with ").next().unwrap_or_default();
@@ -258,8 +290,8 @@ fn documented_defaults_are_what_settings_are_without_the_key() {
     // One by one as well, and with another value the settings differ: the comparison can fail.
     for (header, lines) in REQUIRED {
         for line in defaults(header, lines) {
-            let with = file(|other, _| {
-                if other == *header {
+            let with = file(|other, other_lines| {
+                if (other, other_lines) == (*header, *lines) {
                     line.clone()
                 } else {
                     String::new()
@@ -303,7 +335,7 @@ fn defaults_in_words_are_as_described() {
     let collector = settings.collector.expect("a collector");
     assert_eq!(collector.state_dir, Path::new("/var/lib/fieldgate/collector"));
     let sink = collector.sinks.first().expect("a sink");
-    let fieldgate_config::settings::SinkKind::Mqtt(broker) = &sink.kind else {
+    let fieldgate_config::settings::sink::SinkKind::Mqtt(broker) = &sink.kind else {
         panic!("a broker")
     };
     assert_eq!(
@@ -333,12 +365,15 @@ fn bounds_of_numbers_are_the_documented_ones() {
             let Some(bounds) = row.value.strip_prefix("an integer, ") else {
                 continue;
             };
+            if !fits_kind(row, lines) {
+                continue;
+            }
             let (min, max) = bounds.split_once("..=").expect("two bounds");
             let (min, max): (u64, u64) = (min.parse().expect("a number"), max.parse().expect("a number"));
             let problems = |value: i128| {
                 let line = format!("{} = {value}", row.key);
-                let text = file(|other, _| {
-                    if other == *header {
+                let text = file(|other, other_lines| {
+                    if (other, other_lines) == (*header, *lines) {
                         line.clone()
                     } else {
                         String::new()

@@ -165,7 +165,7 @@ fn what_the_schema_refuses_the_checks_refuse() {
         ),
         format!("{good}[link.tcp]\n[collector]\n[[collector.sink]]\nkind = 'mqtt'"),
         format!("{good}[link.tcp]\n[collector]\n[[collector.sink]]\nkind = 'null'\npath = 'p'"),
-        format!("{good}[link.tcp]\n[collector]\n[[collector.sink]]\nkind = 'nats'"),
+        format!("{good}[link.tcp]\n[collector]\n[[collector.sink]]\nkind = 'kafka'"),
         format!("{good}[trust]\nvia = 'a'"),
         format!("{good}[trust]\nrelay = {{ address = 'r:1', identifier = '$RELAY' }}"),
         format!(

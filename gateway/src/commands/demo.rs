@@ -25,7 +25,7 @@ use crate::{
         keys::Identity,
         start::{self, Options, Running},
     },
-    sinks::file::Style,
+    sinks::stdout::Style,
 };
 
 #[derive(Serialize)]

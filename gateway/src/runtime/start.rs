@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use fieldgate_config::settings::{Collector, IoBackend, Settings, SinkKind};
+use fieldgate_config::settings::{Collector, IoBackend, Settings};
 use fieldgate_io::{
     Backend, BackendChoice, Selected, Waker,
     mailbox::{MailSender, mailbox},
@@ -17,7 +17,6 @@ use fieldgate_io::{
 };
 use fieldgate_proto::{node::Node, trust::Trust};
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
 
 use super::{
     MAILBOX_MAX, NodeHandle, Rotation, ShardMessage, StartError, TrunkMessage,
@@ -30,7 +29,7 @@ use super::{
     entropy::SystemEntropy,
     governing::Governing,
     journal::{self, JournalFiles},
-    keys::{self, Identity},
+    keys::Identity,
     threads::{self, ShardPlan},
     translate::node_settings,
     transport,
@@ -39,10 +38,10 @@ use super::{
 use crate::sinks::{
     Confirm, SinkHandle,
     fanout::Fanout,
-    file::{self, Style},
     ledger::{self, LedgerStats},
-    mqtt, null,
+    open::{self, Place},
     positions::{self, Positions, SourceKey},
+    stdout::Style,
 };
 
 /// A node that runs.
@@ -330,7 +329,17 @@ fn collecting(
     let mut handles = Vec::new();
     let mut kept = Vec::new();
     for (index, sink) in collector.sinks.iter().enumerate() {
-        let (handle, positions) = spawn_sink(collector, index, backend, trunk, options).map_err(|error| {
+        let trunk = trunk.clone();
+        // The trunk empties its mailbox in every turn, so this waits for moments only; it is gone when the node ends.
+        let confirm: Confirm =
+            Box::new(move |confirmation| drop(trunk.send(ShardMessage::Confirmed(confirmation))));
+        let place = Place {
+            index,
+            state_dir: &collector.state_dir,
+            backend,
+            stdout: options.stdout.unwrap_or(Style::Lines),
+        };
+        let (handle, positions) = open::spawn(sink, &place, confirm).map_err(|error| {
             StartError::new(format!("sink {}: {error}", sink.name)).hint("see [[collector.sink]]")
         })?;
         handles.push(handle);
@@ -390,59 +399,6 @@ fn spawn_ledger(
         confirm,
     )?;
     Ok((handle, known, stats))
-}
-
-/// Starts a sink; returns how far it is with each source, if it keeps that over restarts.
-fn spawn_sink(
-    collector: &Collector,
-    index: usize,
-    backend: Backend,
-    trunk: &MailSender<ShardMessage>,
-    options: &Options,
-) -> std::io::Result<(SinkHandle, Option<BTreeMap<SourceKey, u64>>)> {
-    let sink = &collector.sinks[index];
-    let trunk = trunk.clone();
-    // The trunk empties its mailbox in every turn, so this waits for moments only; it is gone when the node ends.
-    let confirm: Confirm =
-        Box::new(move |confirmation| drop(trunk.send(ShardMessage::Confirmed(confirmation))));
-    let positions = || Positions::load(collector.state_dir.join(format!("sink-{}.positions", sink.name)));
-    match &sink.kind {
-        SinkKind::Null => Ok((null::spawn(index, confirm), None)),
-        SinkKind::Stdout => {
-            let style = options.stdout.unwrap_or(Style::Lines);
-            Ok((file::spawn_stdout(index, style, confirm)?, None))
-        }
-        SinkKind::File(path) => {
-            let (handle, known) = file::spawn_file(index, path, backend, positions()?, confirm)?;
-            Ok((handle, Some(known)))
-        }
-        SinkKind::Mqtt(broker) => {
-            let positions = positions()?;
-            let known = positions.all().clone();
-            let login = broker.login.as_ref().map(|login| {
-                let password = login.password.as_ref().map_or_else(
-                    || Ok(Zeroizing::new(String::new())),
-                    |source| {
-                        let secret = keys::secret_source(source)
-                            .read()
-                            .map_err(std::io::Error::other)?;
-                        let text = std::str::from_utf8(secret.expose()).map_err(std::io::Error::other)?;
-                        Ok::<_, std::io::Error>(Zeroizing::new(text.to_owned()))
-                    },
-                )?;
-                Ok::<_, std::io::Error>((login.username.clone(), password))
-            });
-            let settings = mqtt::Settings {
-                host: broker.address.host().to_owned(),
-                port: broker.address.port(),
-                client_id: broker.client_id.clone(),
-                login: login.transpose()?,
-                topic: broker.topic.clone(),
-                inflight_max: broker.inflight_max,
-            };
-            Ok((mqtt::spawn(index, settings, positions, confirm), Some(known)))
-        }
-    }
 }
 
 /// Resolves names for the trunk, which must not wait.

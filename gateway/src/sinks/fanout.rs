@@ -5,9 +5,14 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use fieldgate_io::clock::monotonic;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::{Batch, Confirmation, Delivery, SinkHandle, Source, gap::Gap};
+use super::{
+    Batch, Confirmation, Delivery, SinkHandle, Source,
+    gap::Gap,
+    stats::{Condition, State, Subject},
+};
 use crate::status::SinkStatus;
 
 /// All sinks of a collector, owned by the trunk.
@@ -26,6 +31,9 @@ struct Output {
     overflow: VecDeque<Delivery>,
     /// By [`Source::index`]: the highest sequence confirmed since the start.
     confirmed: Vec<u64>,
+    /// By [`Source::index`]: last sequence and bytes of each delivery that waits for this sink, oldest first.
+    waiting: Vec<VecDeque<(u64, usize)>>,
+    waiting_bytes: usize,
     closed: bool,
 }
 
@@ -50,6 +58,8 @@ impl Fanout {
             handle,
             overflow: VecDeque::new(),
             confirmed: Vec::new(),
+            waiting: Vec::new(),
+            waiting_bytes: 0,
             closed: false,
         });
         Self {
@@ -91,6 +101,7 @@ impl Fanout {
         for sink in &mut self.sinks {
             if sink.confirmed.len() <= index {
                 sink.confirmed.resize(index + 1, 0);
+                sink.waiting.resize_with(index + 1, VecDeque::new);
             }
             if let Some(confirmed) = sink.confirmed.get_mut(index) {
                 *confirmed = position;
@@ -125,6 +136,7 @@ impl Fanout {
         });
         self.held_bytes += bytes;
         for sink in &mut self.sinks {
+            sink.wait_for(delivery, bytes);
             sink.overflow.push_back(delivery.clone());
             sink.pump();
         }
@@ -136,6 +148,7 @@ impl Fanout {
         let sink = self.sinks.get_mut(confirmation.sink)?;
         let confirmed = sink.confirmed.get_mut(index)?;
         *confirmed = (*confirmed).max(confirmation.up_to);
+        sink.settle(index, confirmation.up_to);
         sink.pump();
         let common = self
             .sinks
@@ -159,23 +172,63 @@ impl Fanout {
 
     /// Returns what each sink shows.
     pub(crate) fn status(&self) -> Vec<SinkStatus> {
-        let held = self.held_bytes as u64;
         let sinks = self.sinks.iter().map(|sink| {
+            let condition = sink.handle.stats.condition();
             let stats = &sink.handle.stats;
+            let is_waiting = sink.waiting_bytes > 0;
             SinkStatus {
                 name: sink.handle.name.clone(),
-                reachable: stats.reachable.load(Ordering::Relaxed) && !sink.closed,
+                state: if sink.closed {
+                    "ended"
+                } else {
+                    condition.state.word()
+                }
+                .to_owned(),
+                for_secs: monotonic().saturating_sub(condition.since) / NANOS,
+                reachable: condition.state == State::Taking && !sink.closed,
+                last_error: condition.last_error.clone(),
+                notices: texts(&condition, |subject| !subject.is_grave()),
+                warnings: texts(&condition, Subject::is_grave),
                 confirmed: stats.confirmed.load(Ordering::Relaxed),
+                missing: stats.missing.load(Ordering::Relaxed),
                 duplicates: stats.duplicates.load(Ordering::Relaxed),
+                undecodable: stats.undecodable.load(Ordering::Relaxed),
+                set_aside: stats.set_aside.load(Ordering::Relaxed),
                 errors: stats.errors.load(Ordering::Relaxed),
-                waiting_bytes: held,
+                waiting_bytes: sink.waiting_bytes as u64,
+                still_secs: if is_waiting { stats.still_for() / NANOS } else { 0 },
             }
         });
         sinks.collect()
     }
 }
 
+/// Returns the notices about some subjects.
+fn texts(condition: &Condition, wanted: fn(Subject) -> bool) -> Vec<String> {
+    let notices = condition.notices.iter().filter(|(subject, _)| wanted(**subject));
+    notices.map(|(_, text)| text.clone()).collect()
+}
+
 impl Output {
+    fn wait_for(&mut self, delivery: &Delivery, bytes: usize) {
+        if self.waiting_bytes == 0 {
+            self.handle.stats.moved();
+        }
+        self.waiting_bytes += bytes;
+        if let Some(waiting) = self.waiting.get_mut(delivery.source().index as usize) {
+            waiting.push_back((delivery.last(), bytes));
+        }
+    }
+
+    fn settle(&mut self, source: usize, up_to: u64) {
+        let waiting = self.waiting.get_mut(source).into_iter();
+        for waiting in waiting {
+            while let Some((_, bytes)) = waiting.pop_front_if(|(last, _)| *last <= up_to) {
+                self.waiting_bytes -= bytes;
+            }
+        }
+    }
+
     /// Moves what waits into the sink's queue as far as there is room.
     fn pump(&mut self) {
         while let Some(delivery) = self.overflow.pop_front() {
@@ -196,6 +249,8 @@ impl Output {
     }
 }
 
+/// Nanoseconds of a second.
+const NANOS: u64 = 1_000_000_000;
 /// Bytes of readings that not every sink has confirmed, at the most; one batch of each gateway may exceed it.
 const HELD_BYTES_MAX: usize = 16 << 20;
 /// What a delivery costs beside its readings, in bytes.
@@ -208,14 +263,14 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::sinks::{SinkStats, gap::GapReason};
+    use crate::sinks::{gap::GapReason, stats::SinkStats};
 
     fn sink(name: &str, room: usize) -> (SinkHandle, mpsc::Receiver<Delivery>) {
         let (queue, batches) = mpsc::channel(room);
         (
             SinkHandle {
                 name: name.to_owned(),
-                stats: Arc::new(SinkStats::default()),
+                stats: Arc::new(SinkStats::new()),
                 queue,
             },
             batches,
@@ -269,6 +324,8 @@ mod tests {
             Some((0, 15))
         );
         assert!(!fanout.is_idle());
+        let waiting: Vec<u64> = fanout.status().iter().map(|sink| sink.waiting_bytes).collect();
+        assert_eq!(waiting, [0, 100 + DELIVERY_OVERHEAD as u64]);
         assert_eq!(
             fanout.confirm(Confirmation {
                 sink: 1,

@@ -1,4 +1,4 @@
-//! A reading as one line of JSON, as the file sink and the demo print it.
+//! A reading as one line of JSON for people and tools: as the demo prints it, and as a journal is dumped.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -6,13 +6,12 @@ use fieldgate_adapters::{class::Class, reading::Reading};
 use fieldgate_proto::time::ClockQuality;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{Source, gap::Gap};
+use super::Source;
 
-/// One reading as it stands on a line. The id comes first, so that a reader of the file finds it without parsing the rest.
+/// One reading as an event on a line.
 #[derive(Serialize)]
 struct Line<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<&'static str>,
+    event: &'static str,
     id: String,
     gateway: &'a str,
     device: &'a str,
@@ -30,8 +29,7 @@ struct Line<'a> {
     /// The payload in Base64 (RFC 4648 §4), if it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a [String]>,
+    path: &'a [String],
 }
 
 struct Properties<'a>(&'a Reading<'a>);
@@ -52,34 +50,11 @@ impl Serialize for Properties<'_> {
     }
 }
 
-/// Appends reading `sequence` of `source` as one line.
-pub(crate) fn line(out: &mut Vec<u8>, source: &Source, sequence: u64, reading: &Reading<'_>) {
-    write(out, source, sequence, reading, None, None);
-}
-
 /// Appends the reading as the demo prints it: an event with the path it took.
 pub(crate) fn event(out: &mut Vec<u8>, source: &Source, sequence: u64, reading: &Reading<'_>) {
-    write(
-        out,
-        source,
-        sequence,
-        reading,
-        Some("reading"),
-        Some(&source.path),
-    );
-}
-
-fn write(
-    out: &mut Vec<u8>,
-    source: &Source,
-    sequence: u64,
-    reading: &Reading<'_>,
-    event: Option<&'static str>,
-    path: Option<&[String]>,
-) {
     let text = std::str::from_utf8(reading.payload).ok();
     let line = Line {
-        event,
+        event: "reading",
         id: source.reading_id(sequence),
         gateway: &source.name,
         device: reading.device,
@@ -93,42 +68,7 @@ fn write(
         payload_base64: text
             .is_none()
             .then(|| data_encoding::BASE64.encode(reading.payload)),
-        path,
-    };
-    serde_json::to_writer(&mut *out, &line).expect("writing JSON to memory cannot fail");
-    out.push(b'\n');
-}
-
-/// A record of readings that will not come.
-#[derive(Serialize)]
-struct GapLine<'a> {
-    id: String,
-    event: &'static str,
-    gateway: &'a str,
-    class: &'static str,
-    reason: &'static str,
-    first: u64,
-    last: u64,
-    count: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    captured_from: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    captured_to: Option<String>,
-}
-
-/// Appends the record that `gap` from sequence `first` on is missing as one line; sequences before `first` are known already.
-pub(crate) fn gap_line(out: &mut Vec<u8>, gap: &Gap, first: u64) {
-    let line = GapLine {
-        id: gap.source.gap_id(first, gap.last),
-        event: "gap",
-        gateway: &gap.source.name,
-        class: class(gap.class),
-        reason: gap.reason.word(),
-        first,
-        last: gap.last,
-        count: gap.last - first + 1,
-        captured_from: gap.captured.map(|(from, _)| rfc3339(from)),
-        captured_to: gap.captured.map(|(_, to)| rfc3339(to)),
+        path: &source.path,
     };
     serde_json::to_writer(&mut *out, &line).expect("writing JSON to memory cannot fail");
     out.push(b'\n');
@@ -184,18 +124,6 @@ pub(crate) fn journal_text(out: &mut Vec<u8>, sequence: u64, reading: &Reading<'
         reading.device, reading.resource
     );
     out.extend_from_slice(line.as_bytes());
-}
-
-/// Returns the source and the last sequence of a line that [`line()`] or [`gap_line()`] wrote, from its id.
-pub(crate) fn id_of(line: &[u8]) -> Option<(super::positions::SourceKey, u64)> {
-    let id = line.strip_prefix(b"{\"id\":\"")?;
-    let id = std::str::from_utf8(id.split(|byte| *byte == b'"').next()?).ok()?;
-    let mut parts = id.split('/');
-    let key = super::positions::parse_key(parts.next()?, parts.next()?)?;
-    let sequences = parts.next()?;
-    let last = sequences.rsplit('-').next()?;
-    let sequence = last.parse().ok()?;
-    Some((key, sequence))
 }
 
 /// Writes milliseconds since 1970 as RFC 3339 text in UTC.

@@ -21,7 +21,8 @@ use fieldgate_proto::{
 use tokio::sync::mpsc;
 
 use super::{
-    Batch, Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle, SinkStats, positions::Positions,
+    Batch, Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle, positions::Positions,
+    stats::SinkStats,
 };
 use crate::ledger::{Ledger, LedgerError};
 
@@ -49,8 +50,8 @@ pub(crate) fn spawn(
 ) -> io::Result<(SinkHandle, Arc<LedgerStats>)> {
     let ledger = Ledger::open(dir, bytes_max)?;
     let (queue, deliveries) = mpsc::channel(QUEUE_DELIVERIES);
-    let stats = Arc::new(SinkStats::default());
-    stats.reachable.store(true, Ordering::Relaxed);
+    let stats = Arc::new(SinkStats::new());
+    stats.taking();
     let shown = Arc::new(LedgerStats::default());
     shown.bytes.store(ledger.bytes(), Ordering::Relaxed);
     let sink = LedgerSink {
@@ -96,8 +97,7 @@ impl LedgerSink {
                 taken.push(more);
             }
             while let Err(error) = self.keep(&taken) {
-                self.stats.errors.fetch_add(1, Ordering::Relaxed);
-                self.stats.reachable.store(false, Ordering::Relaxed);
+                self.stats.away(error.to_string());
                 tracing::error!(%error, hint = "free disk space, or lower `bytes_max` of [collector.ledger]", "ledger: cannot be written; readings wait at the gateways");
                 // The trunk has gone: what was not confirmed stays with the gateways.
                 if self.deliveries.is_closed() {
@@ -105,7 +105,7 @@ impl LedgerSink {
                 }
                 std::thread::park_timeout(RETRY_INTERVAL);
             }
-            self.stats.reachable.store(true, Ordering::Relaxed);
+            self.stats.taking();
             for delivery in taken.drain(..) {
                 self.confirm_one(&delivery);
             }
@@ -201,6 +201,7 @@ impl LedgerSink {
             Delivery::Gap(_) => &self.stats.missing,
         };
         counter.fetch_add(delivery.last() - delivery.first() + 1, Ordering::Relaxed);
+        self.stats.moved();
         self.positions.advance(delivery.source(), delivery.last());
         (self.confirm)(Confirmation {
             sink: self.index,

@@ -1,155 +1,144 @@
-//! The sink that publishes to a real MQTT 5 broker through rumqttc, at QoS 1.
+//! The sink that publishes to a real MQTT broker through rumqttc, at QoS 1.
 //!
 //! A reading is confirmed only after the broker's PUBACK. A connection lost ends one *incarnation* of the client: the next one
 //! starts afresh and publishes everything not confirmed again, so a broker may see a reading twice. It cannot remove
-//! duplicates itself, so each copy carries the reading's id as user property `fieldgate-id`.
+//! duplicates itself, so each copy carries the reading's id: with MQTT 5 as user property `fieldgate-id`, and in every format
+//! but `raw` in the payload as well.
+//!
+//! ```text
+//!  queue ──feed──▶ client ──PUBLISH──▶ broker ──PUBACK──▶ drive ──▶ order per source ──▶ positions, trunk
+//!    ▲                │ connection lost: a new incarnation publishes `retained` again
+//!    └── full: back-pressure
+//! ```
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    sync::Arc,
 };
 
-use fieldgate_adapters::reading::Reading;
-use fieldgate_config::template::TopicTemplate;
-use rumqttc::Outgoing;
-use rumqttc::v5::{
-    AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions,
-    mqttbytes::{
-        QoS,
-        v5::{PubAckReason, PublishProperties},
-    },
-};
+use fieldgate_config::settings::sink::{Format, MqttSink as Settings, OnRejected, Output};
 use tokio::{sync::mpsc, time};
-use zeroize::Zeroizing;
 
+use self::{
+    bridge::Bridge,
+    client::{Client, Connection, Events, Happening, Message, Way},
+};
 use super::{
-    Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle, SinkStats, Source, gap::Gap, json,
-    positions::Positions,
+    Delivery, Source,
+    custody::{BackOff, Custody},
+    item::{Item, Tally},
+    json,
+    open::read_login,
+    output::{body_into, content_type, topic_into},
+    stats::SinkStats,
 };
 
-/// Where and how to publish.
-pub(crate) struct Settings {
-    /// Host name or address of the broker.
-    pub(crate) host: String,
-    /// Its port.
-    pub(crate) port: u16,
-    /// Client identifier.
-    pub(crate) client_id: String,
-    /// User name and password, where the broker wants them.
-    pub(crate) login: Option<(String, Zeroizing<String>)>,
-    /// Topic of each reading.
-    pub(crate) topic: TopicTemplate,
-    /// Publishes on their way without PUBACK, at the most.
-    pub(crate) inflight_max: u16,
-}
+mod bridge;
+mod client;
 
-/// Starts the sink as a task of the current tokio runtime.
-pub(crate) fn spawn(index: usize, settings: Settings, positions: Positions, confirm: Confirm) -> SinkHandle {
-    let (queue, deliveries) = mpsc::channel(QUEUE_DELIVERIES);
-    let stats = Arc::new(SinkStats::default());
-    let name = format!("mqtt {}:{}", settings.host, settings.port);
+/// Publishes until the trunk closes the queue. Runs as a task of a `LocalSet`.
+pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: mpsc::Receiver<Delivery>) {
     let sink = MqttSink {
-        index,
         settings,
-        positions,
-        confirm,
+        custody,
         deliveries,
         retained: VecDeque::new(),
-        stats: Arc::clone(&stats),
     };
-    tokio::task::spawn_local(sink.run());
-    SinkHandle { name, stats, queue }
+    sink.run().await;
 }
 
 struct MqttSink {
-    index: usize,
     settings: Settings,
-    positions: Positions,
-    confirm: Confirm,
+    custody: Custody,
     deliveries: mpsc::Receiver<Delivery>,
     /// What was taken from the queue and is not confirmed yet, oldest first.
     retained: VecDeque<Delivery>,
-    stats: Arc<SinkStats>,
 }
 
 /// Why an incarnation ended.
 enum End {
     /// The trunk closed the queue: the node stops.
     Stopped,
-    /// The broker went away or refused.
+    /// The broker went away.
     Lost(String),
+    /// The broker refuses.
+    Refused(String),
 }
 
 impl MqttSink {
     async fn run(mut self) {
-        let mut wait = WAIT_MIN;
+        let mut back_off = BackOff::new();
         loop {
-            match self.incarnation().await {
-                End::Stopped => break,
-                End::Lost(reason) => {
-                    self.stats.errors.fetch_add(1, Ordering::Relaxed);
-                    if self.stats.reachable.swap(false, Ordering::Relaxed) {
-                        wait = WAIT_MIN;
-                        tracing::warn!(
-                            host = self.settings.host,
-                            port = self.settings.port,
-                            reason,
-                            "broker lost"
-                        );
-                    } else {
-                        tracing::debug!(host = self.settings.host, reason, "broker still away");
-                    }
-                }
+            let reached = Cell::new(false);
+            let end = self.incarnation(&reached).await;
+            if reached.get() {
+                back_off = BackOff::new();
             }
-            self.save();
-            time::sleep(wait).await;
-            wait = (wait * 2).min(WAIT_MAX);
+            let stats = &self.custody.stats;
+            let (is_new, reason) = match end {
+                End::Stopped => break,
+                End::Lost(reason) => (stats.away(reason.clone()), reason),
+                End::Refused(reason) => (stats.refused(reason.clone()), reason),
+            };
+            let (host, port) = (self.settings.address.host(), self.settings.address.port());
+            if is_new {
+                tracing::warn!(host, port, reason, "broker lost");
+            } else {
+                tracing::debug!(host, port, reason, "broker still away");
+            }
+            self.custody.save();
+            time::sleep(back_off.next()).await;
         }
-        self.save();
+        self.custody.save();
     }
 
-    fn save(&mut self) {
-        if let Err(error) = self.positions.save() {
-            tracing::warn!(%error, "position of the MQTT sink not saved; after a restart readings may be published again");
-        }
-    }
-
-    async fn incarnation(&mut self) -> End {
-        let mut options = MqttOptions::new(
-            self.settings.client_id.clone(),
-            self.settings.host.clone(),
-            self.settings.port,
+    async fn incarnation(&mut self, reached: &Cell<bool>) -> End {
+        let login = match self.settings.login.as_ref().map(read_login).transpose() {
+            Ok(login) => login,
+            Err(error) => return End::Refused(error),
+        };
+        let (host, port) = (
+            self.settings.address.host().to_owned(),
+            self.settings.address.port(),
         );
-        options
-            .set_clean_start(true)
-            .set_keep_alive(Duration::from_secs(15))
-            .set_outgoing_inflight_upper_limit(self.settings.inflight_max);
-        if let Some((user, password)) = &self.settings.login {
-            options.set_credentials(user.clone(), password.as_str());
-        }
-        let (client, events) = AsyncClient::new(options, usize::from(self.settings.inflight_max));
+        let bridge = match &self.settings.tls {
+            None => None,
+            Some(tls) => match Bridge::open(tls.clone(), host.clone(), port) {
+                Ok(bridge) => Some(bridge),
+                Err(error) => return End::Lost(error.to_string()),
+            },
+        };
+        let (client, events) = client::open(Connection {
+            version: self.settings.version,
+            client_id: self.settings.client_id.clone(),
+            way: match &bridge {
+                Some(bridge) => Way::Socket(bridge.path.clone()),
+                None => Way::Tcp(host, port),
+            },
+            login,
+            inflight_max: self.settings.inflight_max,
+        });
         let shared = Shared {
             progress: RefCell::default(),
-            custody: RefCell::new(Custody {
-                index: self.index,
-                positions: &mut self.positions,
-                confirm: &mut self.confirm,
-            }),
-            stats: &self.stats,
+            output: std::rc::Rc::clone(&self.custody.output),
+            stats: Arc::clone(&self.custody.stats),
+            custody: RefCell::new(&mut self.custody),
+            retained: RefCell::new(&mut self.retained),
+            packet_bytes_max: Cell::new(None),
+            on_rejected: self.settings.on_rejected,
+            reached,
         };
-        let feeder = feed(
-            &client,
-            &self.settings.topic,
-            &mut self.deliveries,
-            &mut self.retained,
-            &shared,
-        );
+        let feeder = feed(&client, &mut self.deliveries, &shared);
         let driver = drive(events, &shared);
-        tokio::select! {
+        let end = tokio::select! {
             end = driver => end,
             end = feeder => end,
+        };
+        // The client only sees that the socket was closed; the bridge knows why.
+        match (end, bridge.as_ref().and_then(Bridge::failure)) {
+            (End::Lost(_), Some(failure)) => End::Lost(failure),
+            (end, _) => end,
         }
     }
 }
@@ -161,84 +150,99 @@ struct Progress {
     handed: VecDeque<(u32, u64)>,
     /// By packet identifier.
     sent: BTreeMap<u16, (u32, u64)>,
-    /// Per source, in order of sequence: whether the broker has it.
-    order: BTreeMap<u32, VecDeque<(u64, bool)>>,
+    /// Per source, in order of sequence.
+    order: BTreeMap<u32, VecDeque<Pending>>,
     /// By index of the source.
     sources: BTreeMap<u32, Arc<Source>>,
 }
 
+/// A sequence on its way.
+struct Pending {
+    sequence: u64,
+    is_done: bool,
+    tally: Tally,
+}
+
 impl Progress {
-    /// Notes the broker's PUBACK for `packet`.
-    fn acknowledge(&mut self, packet: u16) -> Option<Settled> {
+    /// Notes the broker's word on `packet`: it counts as `tally`, or as it was entered.
+    fn finish(&mut self, packet: u16, tally: Option<Tally>) -> Option<Settled> {
         let (source, sequence) = self.sent.remove(&packet)?;
-        self.order
-            .get_mut(&source)?
-            .iter_mut()
-            .find(|(candidate, _)| *candidate == sequence)?
-            .1 = true;
+        let order = self.order.get_mut(&source)?;
+        let index = order
+            .binary_search_by_key(&sequence, |pending| pending.sequence)
+            .ok()?;
+        let pending = order.get_mut(index)?;
+        pending.is_done = true;
+        pending.tally = tally.unwrap_or(pending.tally);
         self.settle(source)
     }
 
-    /// Takes off the readings of `source` that are done without one before them that is not.
+    /// Enters a sequence that is about to be published, or passed over.
+    fn enter(&mut self, source: &Arc<Source>, pending: Pending) {
+        self.sources
+            .entry(source.index)
+            .or_insert_with(|| Arc::clone(source));
+        self.order.entry(source.index).or_default().push_back(pending);
+    }
+
+    /// Takes off the sequences of `source` that are done without one before them that is not.
     fn settle(&mut self, source: u32) -> Option<Settled> {
         let order = self.order.get_mut(&source)?;
         let mut settled = None;
-        let mut count = 0;
-        while let Some(&(sequence, true)) = order.front() {
-            order.pop_front();
-            count += 1;
-            settled = Some(sequence);
+        let mut tally = Tally::NOTHING;
+        while let Some(pending) = order.pop_front_if(|pending| pending.is_done) {
+            tally.add(pending.tally);
+            settled = Some(pending.sequence);
         }
-        settled.map(|up_to| Settled {
-            source: Arc::clone(&self.sources[&source]),
-            up_to,
-            count,
+        Some(Settled {
+            source: Arc::clone(self.sources.get(&source)?),
+            up_to: settled?,
+            tally,
         })
     }
 }
 
-/// Readings of a source that became confirmed together.
+/// Sequences of a source that became confirmed together.
 struct Settled {
     source: Arc<Source>,
     up_to: u64,
-    count: u64,
-}
-
-/// What is kept across incarnations of the client.
-struct Custody<'a> {
-    index: usize,
-    positions: &'a mut Positions,
-    confirm: &'a mut Confirm,
-}
-
-impl Custody<'_> {
-    fn take(&mut self, settled: &Settled, stats: &SinkStats) {
-        self.positions.advance(&settled.source, settled.up_to);
-        stats.confirmed.fetch_add(settled.count, Ordering::Relaxed);
-        (self.confirm)(Confirmation {
-            sink: self.index,
-            source: settled.source.index,
-            up_to: settled.up_to,
-        });
-    }
+    tally: Tally,
 }
 
 /// What the feeder and the driver of one incarnation share; both run on one thread.
 struct Shared<'a> {
     progress: RefCell<Progress>,
-    custody: RefCell<Custody<'a>>,
-    stats: &'a SinkStats,
+    output: std::rc::Rc<Output>,
+    stats: Arc<SinkStats>,
+    custody: RefCell<&'a mut Custody>,
+    retained: RefCell<&'a mut VecDeque<Delivery>>,
+    packet_bytes_max: Cell<Option<u32>>,
+    on_rejected: OnRejected,
+    reached: &'a Cell<bool>,
 }
 
-async fn feed(
-    client: &AsyncClient,
-    template: &TopicTemplate,
-    deliveries: &mut mpsc::Receiver<Delivery>,
-    retained: &mut VecDeque<Delivery>,
-    shared: &Shared<'_>,
-) -> End {
-    for delivery in retained.iter() {
-        if let Err(end) = publish(client, template, delivery, shared).await {
+impl Shared<'_> {
+    /// Keeps a delivery until it is confirmed, and lets go those that are.
+    fn retain(&self, delivery: &Delivery) {
+        let mut retained = self.retained.borrow_mut();
+        retained.retain(|old| self.custody.borrow().position(old.source()) < old.last());
+        retained.push_back(delivery.clone());
+    }
+
+    fn take(&self, settled: Option<Settled>) {
+        if let Some(settled) = settled {
+            settled.tally.count(&self.stats);
+            self.custody.borrow_mut().settle(&settled.source, settled.up_to);
+        }
+    }
+}
+
+async fn feed(client: &Client, deliveries: &mut mpsc::Receiver<Delivery>, shared: &Shared<'_>) -> End {
+    let retained_at = |index: usize| shared.retained.borrow().get(index).cloned();
+    let mut again = 0;
+    while let Some(delivery) = retained_at(again) {
+        again += 1;
+        if let Err(end) = publish(client, &delivery, shared).await {
             return end;
         }
     }
@@ -246,200 +250,186 @@ async fn feed(
         let Some(delivery) = deliveries.recv().await else {
             return End::Stopped;
         };
-        retained.retain(|old| shared.custody.borrow().positions.of(old.source()) < old.last());
-        retained.push_back(delivery.clone());
-        if let Err(end) = publish(client, template, &delivery, shared).await {
+        let known = shared.custody.borrow().position(delivery.source());
+        delivery.count_known(known, &shared.stats);
+        shared.retain(&delivery);
+        if let Err(end) = publish(client, &delivery, shared).await {
             return end;
         }
     }
 }
 
-async fn publish(
-    client: &AsyncClient,
-    template: &TopicTemplate,
-    delivery: &Delivery,
-    shared: &Shared<'_>,
-) -> Result<(), End> {
-    let source = delivery.source().index;
-    let position = shared.custody.borrow().positions.of(delivery.source());
-    if delivery.first() <= position {
-        let known = delivery.last().min(position);
-        if let Delivery::Readings(batch) = delivery {
-            shared
-                .stats
-                .duplicates
-                .fetch_add(known + 1 - batch.first, Ordering::Relaxed);
-        }
-        let settled = Settled {
-            source: Arc::clone(delivery.source()),
-            up_to: known,
-            count: 0,
-        };
-        shared.custody.borrow_mut().take(&settled, shared.stats);
+async fn publish(client: &Client, delivery: &Delivery, shared: &Shared<'_>) -> Result<(), End> {
+    let source = delivery.source();
+    let known = shared.custody.borrow().position(source);
+    if delivery.first() <= known {
+        let up_to = delivery.last().min(known);
+        shared.custody.borrow_mut().settle(source, up_to);
     }
-    shared
-        .progress
-        .borrow_mut()
-        .sources
-        .entry(source)
-        .or_insert_with(|| Arc::clone(delivery.source()));
-    let batch = match delivery {
-        Delivery::Readings(batch) => batch,
-        Delivery::Gap(gap) if gap.last > position => {
-            return publish_gap(client, template, gap, gap.first.max(position + 1), shared).await;
-        }
-        Delivery::Gap(_) => return Ok(()),
-    };
-    for (sequence, reading) in batch
-        .iter(shared.stats)
-        .filter(|(sequence, _)| *sequence > position)
-    {
-        let Some(reading) = reading else {
-            let mut progress = shared.progress.borrow_mut();
-            progress
-                .order
-                .entry(source)
-                .or_default()
-                .push_back((sequence, true));
-            if let Some(settled) = progress.settle(source) {
-                shared.custody.borrow_mut().take(&settled, shared.stats);
+    for item in delivery.items(known) {
+        let message = match item {
+            Item::Undecodable { .. } => None,
+            Item::Reading { .. } | Item::Gap { .. } => Some(message(&shared.output, &item)),
+        };
+        let refusal = message.as_ref().and_then(|message| refusal(message, shared));
+        match (message, refusal) {
+            (Some(message), None) => {
+                {
+                    let mut progress = shared.progress.borrow_mut();
+                    progress.handed.push_back((source.index, item.last()));
+                    let pending = Pending {
+                        sequence: item.last(),
+                        is_done: false,
+                        tally: item.tally(),
+                    };
+                    progress.enter(source, pending);
+                }
+                client.publish(message).await.map_err(End::Lost)?;
             }
-            continue;
-        };
-        let mut topic = String::new();
-        template.expand_into(&mut topic, &batch.source.name, reading.device, reading.resource);
-        let properties = PublishProperties {
-            content_type: reading.content_type.map(str::to_owned),
-            user_properties: user_properties(&batch.source, sequence, &reading),
-            ..PublishProperties::default()
-        };
-        {
-            let mut progress = shared.progress.borrow_mut();
-            progress.handed.push_back((source, sequence));
-            progress
-                .order
-                .entry(source)
-                .or_default()
-                .push_back((sequence, false));
+            (None, _) => skip(source, &item, item.tally(), shared),
+            (Some(_), Some(reason)) => {
+                let aside = shared.custody.borrow_mut().put_aside(&item, &reason);
+                aside.map_err(End::Refused)?;
+                skip(source, &item, Tally::NOTHING, shared);
+            }
         }
-        client
-            .publish_with_properties(
-                topic,
-                QoS::AtLeastOnce,
-                false,
-                reading.payload.to_vec(),
-                properties,
-            )
-            .await
-            .map_err(|error| End::Lost(error.to_string()))?;
     }
     Ok(())
 }
 
-/// Publishes the record that readings are missing, from sequence `first` on, as JSON. Its device is `$gap`, its resource
-/// `$gap/<class>`.
-async fn publish_gap(
-    client: &AsyncClient,
-    template: &TopicTemplate,
-    gap: &Gap,
-    first: u64,
-    shared: &Shared<'_>,
-) -> Result<(), End> {
-    let mut topic = String::new();
-    let resource = format!("{GAP}/{}", json::class(gap.class));
-    template.expand_into(&mut topic, &gap.source.name, GAP, &resource);
-    let properties = PublishProperties {
-        content_type: Some("application/json".to_owned()),
-        user_properties: vec![("fieldgate-id".to_owned(), gap.source.gap_id(first, gap.last))],
-        ..PublishProperties::default()
-    };
-    let mut payload = Vec::new();
-    json::gap_line(&mut payload, gap, first);
-    payload.pop();
-    {
+/// Passes over an item that is not published.
+fn skip(source: &Arc<Source>, item: &Item<'_>, tally: Tally, shared: &Shared<'_>) {
+    let settled = {
         let mut progress = shared.progress.borrow_mut();
-        progress.handed.push_back((gap.source.index, gap.last));
-        progress
-            .order
-            .entry(gap.source.index)
-            .or_default()
-            .push_back((gap.last, false));
-    }
-    client
-        .publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties)
-        .await
-        .map_err(|error| End::Lost(error.to_string()))
+        let pending = Pending {
+            sequence: item.last(),
+            is_done: true,
+            tally,
+        };
+        progress.enter(source, pending);
+        progress.settle(source.index)
+    };
+    shared.take(settled);
 }
 
-fn user_properties(source: &Source, sequence: u64, reading: &Reading<'_>) -> Vec<(String, String)> {
-    let mut properties = Vec::with_capacity(3);
-    properties.push(("fieldgate-id".to_owned(), source.reading_id(sequence)));
-    properties.push((
-        "fieldgate-captured-at".to_owned(),
-        json::rfc3339(reading.captured_at.unix_millis),
-    ));
-    properties.push((
-        "fieldgate-time-quality".to_owned(),
-        json::quality(reading.captured_at.quality).to_owned(),
-    ));
-    properties.extend(
-        reading
-            .user_properties
-            .iter()
-            .map(|(key, value)| (key.to_owned(), value.to_owned())),
-    );
+/// Returns why the broker would not take a message, where that can be told beforehand.
+fn refusal(message: &Message, shared: &Shared<'_>) -> Option<String> {
+    if message.topic.is_empty() || message.topic.len() > usize::from(u16::MAX) {
+        return Some(format!(
+            "its topic has {} bytes, outside 1..=65535",
+            message.topic.len()
+        ));
+    }
+    let max = shared.packet_bytes_max.get()?;
+    let bytes = message.packet_bytes();
+    (bytes > max as usize)
+        .then(|| format!("its packet has {bytes} bytes, more than the {max} the broker takes"))
+}
+
+fn message(output: &Output, item: &Item<'_>) -> Message {
+    let mut topic = String::new();
+    topic_into(output, &mut topic, item);
+    let mut payload = Vec::new();
+    body_into(output, &mut payload, item);
+    let given = match item {
+        Item::Reading { reading, .. } => reading.content_type,
+        Item::Gap { .. } | Item::Undecodable { .. } => None,
+    };
+    Message {
+        topic,
+        payload,
+        content_type: content_type(output, item).or(given).map(str::to_owned),
+        user_properties: user_properties(output, item),
+    }
+}
+
+fn user_properties(output: &Output, item: &Item<'_>) -> Vec<(String, String)> {
+    let own = |name: &str, text: String| (name.to_owned(), text);
+    let mut properties = vec![
+        own("fieldgate-id", item.id()),
+        own("fieldgate-class", json::class(item.class()).to_owned()),
+    ];
+    if let Item::Reading { reading, .. } = item {
+        let captured_at = json::rfc3339(reading.captured_at.unix_millis);
+        properties.push(own("fieldgate-captured-at", captured_at));
+        let quality = json::quality(reading.captured_at.quality);
+        properties.push(own("fieldgate-time-quality", quality.to_owned()));
+        let given = reading.user_properties.iter();
+        properties.extend(given.map(|(name, text)| own(name, text.to_owned())));
+    }
+    if output.format == Format::Raw {
+        properties.extend(output.set.iter().map(|(name, text)| own(name, text.clone())));
+    }
     properties
 }
 
-async fn drive(mut events: EventLoop, shared: &Shared<'_>) -> End {
-    let mut save_at = time::Instant::now() + SAVE_EVERY;
+/// Puts aside what the broker refuses for good.
+fn refuse(packet: u16, reason: &str, shared: &Shared<'_>) -> Result<(), End> {
+    let refused = shared.progress.borrow().sent.get(&packet).copied();
+    let Some((source, sequence)) = refused else {
+        return Ok(());
+    };
+    let retained = shared.retained.borrow();
+    let delivery = retained.iter().find(|delivery| {
+        delivery.source().index == source && (delivery.first()..=delivery.last()).contains(&sequence)
+    });
+    // A gap is entered with its last sequence; what is known of it stays out as it did before.
+    let known = delivery.map(|delivery| match delivery {
+        Delivery::Readings(_) => sequence - 1,
+        Delivery::Gap(gap) => shared.custody.borrow().position(&gap.source),
+    });
+    let item = delivery
+        .zip(known)
+        .and_then(|(delivery, known)| delivery.items(known).next());
+    if let Some(item) = item {
+        let aside = shared.custody.borrow_mut().put_aside(&item, reason);
+        aside.map_err(End::Refused)?;
+    }
+    drop(retained);
+    let settled = shared.progress.borrow_mut().finish(packet, Some(Tally::NOTHING));
+    shared.take(settled);
+    Ok(())
+}
+
+async fn drive(mut events: Events, shared: &Shared<'_>) -> End {
     loop {
-        let event = match events.poll().await {
-            Ok(event) => event,
-            Err(ConnectionError::RequestsDone) => return End::Stopped,
-            Err(error) => return End::Lost(error.to_string()),
+        let happening = match events.poll().await {
+            Ok(happening) => happening,
+            Err(reason) => return End::Lost(reason),
         };
-        match event {
-            Event::Incoming(Incoming::ConnAck(_)) => {
+        match happening {
+            Happening::Connected { packet_bytes_max } => {
                 tracing::info!("broker reached");
-                shared.stats.reachable.store(true, Ordering::Relaxed);
+                shared.reached.set(true);
+                shared.packet_bytes_max.set(packet_bytes_max);
+                shared.stats.taking();
             }
-            Event::Outgoing(Outgoing::Publish(packet)) => {
+            Happening::Sent(packet) => {
                 let mut progress = shared.progress.borrow_mut();
                 let Some(handed) = progress.handed.pop_front() else {
                     return End::Lost("the client sent a publish that was not handed to it".to_owned());
                 };
                 progress.sent.insert(packet, handed);
             }
-            Event::Incoming(Incoming::PubAck(ack)) => {
-                if !matches!(
-                    ack.reason,
-                    PubAckReason::Success | PubAckReason::NoMatchingSubscribers
-                ) {
-                    return End::Lost(format!("broker refused a publish: {:?}", ack.reason));
+            Happening::Acknowledged(packet) => {
+                let settled = shared.progress.borrow_mut().finish(packet, None);
+                shared.take(settled);
+            }
+            Happening::Refused {
+                packet,
+                reason,
+                for_good,
+            } => {
+                let reason = format!("broker refused a publish: {reason}");
+                if !for_good || shared.on_rejected == OnRejected::Stop {
+                    return End::Refused(reason);
                 }
-                if let Some(settled) = shared.progress.borrow_mut().acknowledge(ack.pkid) {
-                    shared.custody.borrow_mut().take(&settled, shared.stats);
+                if let Err(end) = refuse(packet, &reason, shared) {
+                    return end;
                 }
             }
-            Event::Incoming(Incoming::Disconnect(reason)) => {
-                return End::Lost(format!("broker disconnected: {:?}", reason.reason_code));
-            }
-            Event::Incoming(_) | Event::Outgoing(_) => {}
+            Happening::Other => {}
         }
-        if time::Instant::now() >= save_at {
-            save_at = time::Instant::now() + SAVE_EVERY;
-            if let Err(error) = shared.custody.borrow_mut().positions.save() {
-                tracing::warn!(%error, "position of the MQTT sink not saved");
-            }
-        }
+        shared.custody.borrow_mut().save_if_due();
     }
 }
-
-/// Device, and first level of the resource, of a record of missing readings.
-const GAP: &str = "$gap";
-/// First and longest wait before the broker is tried again.
-const WAIT_MIN: Duration = Duration::from_millis(250);
-const WAIT_MAX: Duration = Duration::from_secs(30);
-/// How often the position is written; what was confirmed since may be published again after a crash.
-const SAVE_EVERY: Duration = Duration::from_secs(1);

@@ -4,13 +4,13 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::mpsc;
 
-use super::{Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle, SinkStats};
+use super::{Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle, stats::SinkStats};
 
 /// Starts the sink as a task of the current tokio runtime.
 pub(crate) fn spawn(index: usize, mut confirm: Confirm) -> SinkHandle {
     let (queue, mut deliveries) = mpsc::channel::<Delivery>(QUEUE_DELIVERIES);
-    let stats = Arc::new(SinkStats::default());
-    stats.reachable.store(true, Ordering::Relaxed);
+    let stats = Arc::new(SinkStats::new());
+    stats.taking();
     let shown = Arc::clone(&stats);
     tokio::task::spawn_local(async move {
         let mut taken = Vec::with_capacity(QUEUE_DELIVERIES);
@@ -21,6 +21,7 @@ pub(crate) fn spawn(index: usize, mut confirm: Confirm) -> SinkHandle {
                     Delivery::Gap(_) => &shown.missing,
                 };
                 counter.fetch_add(delivery.last() - delivery.first() + 1, Ordering::Relaxed);
+                shown.moved();
                 confirm(Confirmation {
                     sink: index,
                     source: delivery.source().index,

@@ -15,13 +15,20 @@ use super::{JournalText, Source};
 /// Which journal of which gateway.
 pub(crate) type SourceKey = (Identifier, [u8; 16]);
 
+/// How far a sink is with each source it knows.
+pub(crate) type Known = BTreeMap<SourceKey, u64>;
+
 /// The highest sequence per source that a sink has made safe, in a small file that is replaced as a whole.
 #[derive(Debug)]
 pub(crate) struct Positions {
     path: Option<PathBuf>,
     by_source: BTreeMap<SourceKey, u64>,
-    /// Bytes of the sink's own file that these positions account for; 0 where the sink has no file.
+    /// How far these positions account for what is behind the sink: bytes of its file, or messages of its stream.
     pub(crate) offset: u64,
+    /// Which file or stream `offset` counts in, in the words of the sink.
+    pub(crate) place: String,
+    /// Per source, where a request ends that was begun; its range must not change when it is repeated.
+    cuts: BTreeMap<SourceKey, u64>,
     dirty: bool,
 }
 
@@ -30,7 +37,11 @@ pub(crate) struct Positions {
 struct Stored {
     version: u8,
     offset: u64,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    place: String,
     positions: Vec<StoredPosition>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cuts: Vec<StoredPosition>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,6 +58,8 @@ impl Positions {
             path: None,
             by_source: BTreeMap::new(),
             offset: 0,
+            place: String::new(),
+            cuts: BTreeMap::new(),
             dirty: false,
         }
     }
@@ -76,10 +89,16 @@ impl Positions {
             return Err(damaged("its version is not one this program knows"));
         }
         positions.offset = stored.offset;
-        for position in stored.positions {
-            let key = parse_key(&position.gateway, &position.journal)
-                .ok_or_else(|| damaged("a source is malformed"))?;
-            positions.by_source.insert(key, position.sequence);
+        positions.place = stored.place;
+        for (list, map) in [
+            (stored.positions, &mut positions.by_source),
+            (stored.cuts, &mut positions.cuts),
+        ] {
+            for position in list {
+                let key = parse_key(&position.gateway, &position.journal)
+                    .ok_or_else(|| damaged("a source is malformed"))?;
+                map.insert(key, position.sequence);
+            }
         }
         Ok(positions)
     }
@@ -90,6 +109,43 @@ impl Positions {
             .get(&(source.gateway, source.journal))
             .copied()
             .unwrap_or(0)
+    }
+
+    /// Makes a source known without anything of it being safe.
+    pub(crate) fn introduce(&mut self, source: &Source) {
+        let key = (source.gateway, source.journal);
+        if let std::collections::btree_map::Entry::Vacant(place) = self.by_source.entry(key) {
+            place.insert(0);
+            self.dirty = true;
+        }
+    }
+
+    /// Notes how far the positions account for what is behind the sink.
+    pub(crate) fn account_for(&mut self, place: &str, offset: u64) {
+        if self.place != place || self.offset != offset {
+            place.clone_into(&mut self.place);
+            self.offset = offset;
+            self.dirty = true;
+        }
+    }
+
+    /// Returns where a request ends that was begun and not answered yet.
+    pub(crate) fn cut(&self, source: &Source) -> Option<u64> {
+        let key = (source.gateway, source.journal);
+        self.cuts
+            .get(&key)
+            .copied()
+            .filter(|last| *last > self.of(source))
+    }
+
+    /// Notes where a request ends that is about to begin; `None`: none is open.
+    pub(crate) fn set_cut(&mut self, source: &Source, last: Option<u64>) {
+        let key = (source.gateway, source.journal);
+        let before = match last {
+            Some(last) => self.cuts.insert(key, last),
+            None => self.cuts.remove(&key),
+        };
+        self.dirty |= before != last;
     }
 
     /// Returns all positions.
@@ -119,18 +175,20 @@ impl Positions {
         let (Some(path), true) = (&self.path, self.dirty) else {
             return Ok(());
         };
+        let list = |map: &BTreeMap<SourceKey, u64>| {
+            let positions = map.iter().map(|((gateway, journal), sequence)| StoredPosition {
+                gateway: gateway.to_string(),
+                journal: JournalText(journal).to_string(),
+                sequence: *sequence,
+            });
+            positions.collect()
+        };
         let stored = Stored {
             version: VERSION,
             offset: self.offset,
-            positions: self
-                .by_source
-                .iter()
-                .map(|((gateway, journal), sequence)| StoredPosition {
-                    gateway: gateway.to_string(),
-                    journal: JournalText(journal).to_string(),
-                    sequence: *sequence,
-                })
-                .collect(),
+            place: self.place.clone(),
+            positions: list(&self.by_source),
+            cuts: list(&self.cuts),
         };
         let fresh = path.with_extension("new");
         let mut file = File::create(&fresh).map_err(|error| named(&fresh, &error))?;
@@ -146,6 +204,16 @@ impl Positions {
         self.dirty = false;
         Ok(())
     }
+}
+
+/// Returns the source and the sequences that an id of a reading or of a gap names.
+pub(crate) fn parse_id(id: &str) -> Option<(SourceKey, u64, u64)> {
+    let mut parts = id.split('/');
+    let key = parse_key(parts.next()?, parts.next()?)?;
+    let sequences = parts.next().filter(|_| parts.next().is_none())?;
+    let (first, last) = sequences.split_once('-').unwrap_or((sequences, sequences));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (1 <= first && first <= last).then_some((key, first, last))
 }
 
 /// Parses the parts of a reading's id that name its source.
@@ -208,10 +276,17 @@ mod tests {
         assert_eq!(positions.of(&source()), 0);
         positions.advance(&source(), 9);
         positions.advance(&source(), 4);
-        positions.offset = 77;
+        positions.account_for("stream", 77);
+        positions.set_cut(&source(), Some(12));
         positions.save().unwrap();
-        let loaded = Positions::load(path).unwrap();
+        let mut loaded = Positions::load(path).unwrap();
         assert_eq!((loaded.of(&source()), loaded.offset), (9, 77));
+        assert_eq!(
+            (loaded.place.as_str(), loaded.cut(&source())),
+            ("stream", Some(12))
+        );
+        loaded.advance(&source(), 12);
+        assert_eq!(loaded.cut(&source()), None, "that request was answered");
     }
 
     #[test]
@@ -240,10 +315,17 @@ mod tests {
 
     #[test]
     fn the_id_of_a_reading_names_its_source() {
-        let id = source().reading_id(12);
-        let mut parts = id.split('/');
-        let key = parse_key(parts.next().unwrap(), parts.next().unwrap()).unwrap();
-        assert_eq!(key, (source().gateway, source().journal));
-        assert_eq!(parts.next(), Some("12"));
+        let key = (source().gateway, source().journal);
+        assert_eq!(parse_id(&source().reading_id(12)), Some((key, 12, 12)));
+        assert_eq!(parse_id(&source().gap_id(3, 12)), Some((key, 3, 12)));
+        let id = source().gap_id(3, 12);
+        for bad in [
+            id.replace("3-", "0-"),
+            id.replace("3-", "13-"),
+            id.clone() + "/1",
+            id.replace('/', ""),
+        ] {
+            assert_eq!(parse_id(&bad), None, "{bad}");
+        }
     }
 }

@@ -21,7 +21,7 @@ fn a_publish_at_the_gateway_reaches_broker_and_file_behind_the_collector() {
         arguments.extend(site.login());
         publish(site.mqtt, &arguments).expect(0);
         let line = subscriber.wait_for("message", |line| {
-            line.starts_with("gateway-1/pump-7/pump-7/temperature ")
+            line.starts_with("gateway-1/pump-7/temperature ")
                 .then(|| line.to_owned())
         });
         assert!(line.ends_with(&format!(" {payload}")), "{line}");

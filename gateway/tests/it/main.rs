@@ -25,6 +25,7 @@ mod paho;
 mod proofs;
 mod rotation;
 mod secrets;
+mod sinks;
 mod spy;
 mod token_faults;
 mod tpm;

@@ -134,6 +134,8 @@ const DEBIAN_PACKAGES: &[&str] = &[
     // MQTT peers, and the bridge that bench compares with.
     "mosquitto",
     "mosquitto-clients",
+    // A JetStream server, to which the collector delivers.
+    "nats-server",
     // PKCS#11 tokens.
     "softhsm2",
     "opensc",

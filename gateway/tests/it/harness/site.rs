@@ -179,7 +179,7 @@ impl Site {
         let address = format!("address = \"127.0.0.1:{}\"\n", self.broker);
         let sink = "[[collector.sink]]\nkind = \"mqtt\"\n".to_owned() + &address;
         self.collector
-            .edit(&(sink + "topic = \"{gateway}/{device}/{resource}\"\n"), "");
+            .edit(&(sink + "topic = \"{gateway}/{path}\"\n"), "");
         self
     }
 }
