@@ -38,6 +38,7 @@ fn hand(model: &mut Model, sequences: RangeInclusive<u64>, change: impl FnOnce(&
         first: *sequences.start(),
         count: sequences.count() as u64,
         readings: &readings,
+        seal: None,
     };
     model.handed(COLLECTOR, KEY, &batch);
 }
@@ -111,6 +112,7 @@ fn readings_of_a_stranger_are_noticed() {
         first: 1,
         count: 0,
         readings: &[],
+        seal: None,
     };
     model.handed(COLLECTOR, (Identifier::from_bytes([9; 32]), [2; 16]), &batch);
     assert_eq!(
