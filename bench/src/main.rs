@@ -9,6 +9,7 @@
 )]
 
 mod channel;
+mod clients;
 mod clock;
 mod consumer;
 mod failure;
@@ -48,6 +49,8 @@ enum What {
     Uplink(uplink::Options),
     /// The end-to-end channel beside plain sealing
     Channel(channel::Options),
+    /// Memory of idle MQTT clients, and publishing beside a subscriber that does not read
+    Clients(clients::Options),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         What::Load(options) => press::run(options),
         What::Uplink(options) => uplink::run(options),
         What::Channel(options) => channel::run(options),
+        What::Clients(options) => clients::run(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -153,7 +153,7 @@ fn measure_one(
         Kind::Bridge => Box::new(Bridge::start(folder, Arc::clone(&window))?),
         Kind::Durable | Kind::Volatile | Kind::Deciding => {
             let settings = chain::Settings {
-                binary: gateway_binary(options)?,
+                binary: binary(options.gateway_binary.as_ref())?,
                 durable: kind != Kind::Volatile,
                 rules: (kind == Kind::Deciding).then_some(POLICY_RULES),
                 timed: pace != Pace::Saturated,
@@ -171,8 +171,9 @@ fn measure_one(
 /// Rules of the policy of [`Kind::Deciding`].
 const POLICY_RULES: usize = 200;
 
-fn gateway_binary(options: &Options) -> Result<PathBuf, Failure> {
-    if let Some(binary) = &options.gateway_binary {
+/// Returns the binary that was named, or the one beside this program.
+pub(crate) fn binary(named: Option<&PathBuf>) -> Result<PathBuf, Failure> {
+    if let Some(binary) = named {
         return Ok(binary.clone());
     }
     let own = std::env::current_exe().map_err(Failure::io("looking for this program"))?;

@@ -13,7 +13,9 @@ use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
-use crate::settings::{AfterGrace, IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource, WhenFull};
+use crate::settings::{
+    AfterGrace, IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource, SlowConsumer, WhenFull,
+};
 use crate::shape::{
     Attributes, Boolean, Choice, FilePath, List, Shape, bytes_u32, bytes_u64, count_u16, count_u32, inline,
     inlines, millis, seconds, section, sections,
@@ -110,6 +112,10 @@ const AFTER_GRACE: Choice<AfterGrace> =
 const WHEN_FULL: Choice<WhenFull> = Choice(&[
     ("refuse", WhenFull::Refuse),
     ("drop-oldest", WhenFull::DropOldest),
+]);
+const SLOW_CONSUMER: Choice<SlowConsumer> = Choice(&[
+    ("disconnect", SlowConsumer::Disconnect),
+    ("drop", SlowConsumer::Drop),
 ]);
 const FILE: FilePath = FilePath {
     what: "a path, relative to the directory of this file",
@@ -326,6 +332,27 @@ tables! {
         connect_timeout_secs: Duration = seconds(1, 60), Default("10");
         /// Topic filters whose readings are alarms and overtake the backlog.
         alarm_topics: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Default("[]");
+        /// Topic filters whose messages are passed on between devices only: they are not journalled and reach no collector.
+        local_topics: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Default("[]");
+        /// Sessions, with and without a connection.
+        sessions_max: u32 = count_u32(1, 2_000_000), Optional("twice `clients_max`");
+        /// Longest time in seconds that a session outlives its connection; clients of MQTT 3.1.1 without Clean Session get it whole.
+        session_expiry_max_secs: Duration = seconds(0, 4_294_967_295), Default("604800");
+        /// Subscriptions of one session.
+        subscriptions_max: u32 = count_u32(1, 10_000), Default("100");
+        /// Messages above QoS 0 that wait for one session.
+        queue_messages_max: u32 = count_u32(1, 1_000_000), Default("1000");
+        /// Memory for the messages that wait for one session.
+        queue_bytes_max: u64 = bytes_u64(64 * KIB, GIB), Default("\"1 MiB\"");
+        /// What becomes of a connected client whose queue is full: it is disconnected, or it misses what does not fit.
+        slow_consumer: SlowConsumer = SLOW_CONSUMER, Default("\"disconnect\"");
+        /// Retained messages.
+        retained_max: u32 = count_u32(0, 1_000_000), Default("10000");
+        /// Memory for retained messages.
+        retained_bytes_max: u64 = bytes_u64(64 * KIB, 4 * GIB), Default("\"16 MiB\"");
+        /// Connections that one address may open per second, for each processor that serves clients; ten times as many at once. 0
+        /// sets no bound.
+        connects_per_second_max: u32 = count_u32(0, 1_000_000), Default("200");
         /// Devices that may connect.
         device: Vec<Device> = sections::<Device>(65_536), Optional("none");
     }
@@ -342,9 +369,11 @@ tables! {
         certificate: Certificate = inline::<Certificate>(), Optional("no certificate");
         /// Its key on `[mqtt.psk]`; user name and password of CONNECT are not looked at then.
         psk: DevicePsk = inline::<DevicePsk>(), Optional("no key");
-        /// Topic filters it may publish to.
+        /// Topic filters it may publish to; `{device}` stands for its name.
         publish: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 1, max: 64 },
             Optional("`[\"<name>/#\"]`: everything under its own name");
+        /// Topic filters it may subscribe to, and to everything that one of them covers; `{device}` stands for its name.
+        subscribe: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Optional("what it may publish to");
     }
 
     /// Delivery of the journal to a collector, end to end, through relays or straight.

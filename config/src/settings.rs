@@ -272,8 +272,37 @@ pub struct Mqtt {
     pub connect_timeout: Duration,
     /// Topic filters whose publishes are of class alarm.
     pub alarm_topics: Vec<String>,
+    /// Topic filters whose messages are passed on between devices only.
+    pub local_topics: Vec<String>,
+    /// Sessions, with and without a connection.
+    pub sessions_max: u32,
+    /// Longest time that a session outlives its connection.
+    pub session_expiry_max: Duration,
+    /// Subscriptions of one session.
+    pub subscriptions_max: u32,
+    /// Messages above QoS 0 that wait for one session.
+    pub queue_messages_max: u32,
+    /// Memory for the messages that wait for one session, in bytes.
+    pub queue_bytes_max: u64,
+    /// What becomes of a connected client whose queue is full.
+    pub slow_consumer: SlowConsumer,
+    /// Retained messages.
+    pub retained_max: u32,
+    /// Memory for retained messages, in bytes.
+    pub retained_bytes_max: u64,
+    /// Connections per second from one address and shard; 0 sets no bound.
+    pub connects_per_second_max: u32,
     /// The device table; names and usernames unique.
     pub devices: Vec<Device>,
+}
+
+/// What becomes of a connected client whose queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowConsumer {
+    /// It is disconnected.
+    Disconnect,
+    /// It misses what does not fit.
+    Drop,
 }
 
 /// MQTT over TLS.
@@ -344,6 +373,8 @@ pub struct Device {
     pub psk: Option<DevicePsk>,
     /// Topic filters it may publish to, at least one.
     pub publish: Vec<String>,
+    /// Topic filters that cover what it may subscribe to.
+    pub subscribe: Vec<String>,
 }
 
 /// What tells a device's certificate from others.

@@ -353,11 +353,16 @@ fn parse_password_hash(text: &str) -> Result<PasswordHash, Refusal> {
         Err(Refusal::secret(reason, help))
     };
     let parts: Vec<&str> = text.split('$').collect();
-    let [scheme, iterations, salt, hash] = parts.as_slice() else {
-        return refuse("is not a password hash");
+    let (scheme, iterations, salt, keys) = match parts.as_slice() {
+        [scheme, iterations, salt, keys @ ..] if (1..=2).contains(&keys.len()) => {
+            (*scheme, *iterations, *salt, keys)
+        }
+        _ => return refuse("is not a password hash"),
     };
-    if *scheme != "pbkdf2-sha256" {
-        return refuse("is hashed in a way fieldgate does not know");
+    match (scheme, keys.len()) {
+        ("pbkdf2-sha256", 1) | ("scram-sha-256", 2) => {}
+        ("pbkdf2-sha256" | "scram-sha-256", _) => return refuse("is not a password hash"),
+        _ => return refuse("is hashed in a way fieldgate does not know"),
     }
     let is_number = !iterations.starts_with('0') && iterations.bytes().all(|b| b.is_ascii_digit());
     if !is_number
@@ -370,7 +375,7 @@ fn parse_password_hash(text: &str) -> Result<PasswordHash, Refusal> {
     if !base64_len(salt).is_some_and(|len| (8..=64).contains(&len)) {
         return refuse("has a salt that is not 8 to 64 bytes of Base64");
     }
-    if base64_len(hash) != Some(32) {
+    if keys.iter().any(|key| base64_len(key) != Some(32)) {
         return refuse("has a hash that is not 32 bytes of Base64");
     }
     Ok(PasswordHash(text.to_owned()))

@@ -44,7 +44,7 @@ impl Exposition {
 }
 
 /// Name, unit and meaning of every counter.
-const COUNTERS: [(&str, Unit, &str); 24] = [
+const COUNTERS: [(&str, Unit, &str); 30] = [
     (
         "fieldgate_ledger_unsealed_readings_total",
         Unit::Count,
@@ -81,6 +81,32 @@ const COUNTERS: [(&str, Unit, &str); 24] = [
         Unit::Count,
         "MQTT connections refused at a bound",
     ),
+    (
+        "fieldgate_mqtt_delivered_total",
+        Unit::Count,
+        "MQTT messages given to connections",
+    ),
+    (
+        "fieldgate_mqtt_dropped_total",
+        Unit::Count,
+        "MQTT messages dropped for clients that did not keep up, or expired",
+    ),
+    (
+        "fieldgate_mqtt_slow_consumers_total",
+        Unit::Count,
+        "MQTT clients disconnected because their queue was full",
+    ),
+    (
+        "fieldgate_mqtt_retained_refused_total",
+        Unit::Count,
+        "MQTT messages not retained because there was no room",
+    ),
+    (
+        "fieldgate_mqtt_sessions_refused_total",
+        Unit::Count,
+        "MQTT clients refused because there were too many sessions",
+    ),
+    ("fieldgate_mqtt_wills_total", Unit::Count, "MQTT wills published"),
     (
         "fieldgate_mqtt_protocol_errors_total",
         Unit::Count,
@@ -164,7 +190,7 @@ const COUNTERS: [(&str, Unit, &str); 24] = [
 ];
 
 /// Name, unit and meaning of every gauge.
-const GAUGES: [(&str, Unit, &str); 20] = [
+const GAUGES: [(&str, Unit, &str); 24] = [
     (
         "fieldgate_ledger_bytes",
         Unit::Bytes,
@@ -229,6 +255,22 @@ const GAUGES: [(&str, Unit, &str); 20] = [
         "fieldgate_relay_names",
         Unit::Count,
         "Names registered by members",
+    ),
+    (
+        "fieldgate_mqtt_sessions",
+        Unit::Count,
+        "MQTT sessions, with and without a connection",
+    ),
+    ("fieldgate_mqtt_subscriptions", Unit::Count, "MQTT subscriptions"),
+    (
+        "fieldgate_mqtt_queued_bytes",
+        Unit::Bytes,
+        "Memory of MQTT messages that wait for sessions",
+    ),
+    (
+        "fieldgate_mqtt_retained_bytes",
+        Unit::Bytes,
+        "Memory of retained MQTT messages",
     ),
     (
         "fieldgate_sink_reachable",
@@ -331,6 +373,15 @@ fn record(status: &NodeStatus) {
         );
     }
     record_network(status);
+    if let Some(mqtt) = &status.mqtt {
+        let (counts, levels) = mqtt.samples();
+        for (name, value) in counts {
+            count(name, &[], value);
+        }
+        for (name, value) in levels {
+            level(name, &[], value);
+        }
+    }
     delivery::record(status);
     for sink in &status.sinks {
         let labels = [("sink", sink.name.as_str())];
@@ -545,6 +596,7 @@ mod tests {
                 readings: 12,
                 ..ShardStatus::default()
             }],
+            mqtt: Some(crate::status::MqttStatus::default()),
             journal: Some(JournalStatus {
                 lanes: vec![LaneStatus {
                     class: "bulk".to_owned(),

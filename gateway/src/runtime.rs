@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
+use fieldgate_adapters::authenticate::CheckedPassword;
 use fieldgate_io::{Selected, mailbox::MailSender};
 use fieldgate_proto::{
     channel::{ChannelId, LocalIdentity},
@@ -22,7 +23,7 @@ use crate::{
     authority::service::AuthorityHandle,
     commands::Failure,
     sinks::Confirmation,
-    status::{IdentityStatus, IoStatus, NodeStatus, ShardStatus, TokenStatus, TpmStatus},
+    status::{IdentityStatus, IoStatus, MqttStatus, NodeStatus, ShardStatus, TokenStatus, TpmStatus},
 };
 
 pub(crate) mod accepting;
@@ -66,6 +67,13 @@ pub(crate) enum ShardMessage {
     },
     /// From the trunk: what the broker has for your clients.
     Answers(exchange::Answers),
+    /// A client's slow password was checked.
+    Checked {
+        /// Which client.
+        connection: u64,
+        /// What became of it.
+        checked: Box<CheckedPassword>,
+    },
     /// End: tell clients, flush, stop.
     Stop,
 }
@@ -142,6 +150,8 @@ pub(crate) enum Question {
 pub(crate) struct ShardReport {
     /// Its clients.
     pub(crate) shard: ShardStatus,
+    /// What the shard with the broker knows.
+    pub(crate) mqtt: Option<MqttStatus>,
     /// What only the trunk knows.
     pub(crate) trunk: Option<trunk::TrunkReport>,
 }
@@ -206,6 +216,7 @@ impl NodeHandle {
             let report = tokio::time::timeout(ANSWER_TIME_MAX, answer).await;
             let report = report.ok().and_then(Result::ok).unwrap_or_default();
             status.shards.push(report.shard);
+            status.mqtt = status.mqtt.or(report.mqtt);
             if let Some(trunk) = report.trunk {
                 status.network = trunk.network;
                 status.journal = trunk.journal;
@@ -216,6 +227,10 @@ impl NodeHandle {
                 status.delivered = trunk.delivered;
                 status.trust = trunk.trust;
             }
+        }
+        if let Some(mqtt) = &mut status.mqtt {
+            let dropped = status.shards.iter().map(|shard| shard.messages_dropped);
+            mqtt.dropped_behind += dropped.sum::<u64>();
         }
         status.judge();
         status

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::mqtt::MqttStatus;
 pub(crate) use self::{
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     ledger::LedgerStatus,
@@ -15,6 +16,7 @@ use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 
 mod delivery;
 mod ledger;
+mod mqtt;
 mod sink;
 mod tpm;
 mod trust;
@@ -49,6 +51,9 @@ pub(crate) struct NodeStatus {
     pub(crate) clock: ClockStatus,
     /// One entry per shard.
     pub(crate) shards: Vec<ShardStatus>,
+    /// The broker between devices, on a gateway with `[mqtt]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mqtt: Option<MqttStatus>,
     /// Links, channels, relay.
     pub(crate) network: NetworkStatus,
     /// The journal, on a gateway.
@@ -131,6 +136,12 @@ pub(crate) struct ShardStatus {
     pub(crate) readings: u64,
     /// Readings refused: journal full, too large, not allowed.
     pub(crate) readings_refused: u64,
+    /// Messages at QoS 0 dropped because a client did not read.
+    #[serde(default)]
+    pub(crate) messages_dropped: u64,
+    /// Connections refused because their address opened too many at once; they are in `refused` too.
+    #[serde(default)]
+    pub(crate) too_fast: u64,
     /// Turns of the loop.
     pub(crate) turns: u64,
 }
@@ -195,6 +206,7 @@ impl NodeStatus {
         }
         reasons.extend(self.clock.distrust.iter().map(|why| format!("clock: {why}")));
         reasons.extend(self.journal.iter().flat_map(JournalStatus::reasons));
+        reasons.extend(self.mqtt.as_ref().and_then(MqttStatus::reason));
         reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
         reasons.extend(self.ledger.iter().filter_map(LedgerStatus::reason));
@@ -269,6 +281,9 @@ impl NodeStatus {
                 sum(|shard| shard.protocol_errors),
                 sum(|shard| shard.auth_failures)
             )?;
+        }
+        if let Some(mqtt) = &self.mqtt {
+            mqtt.write_text(out)?;
         }
         if let Some(journal) = &self.journal {
             journal.write_text(out)?;

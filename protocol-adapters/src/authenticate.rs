@@ -3,12 +3,14 @@
 use std::{fmt, sync::Arc};
 
 use aws_lc_rs::hmac;
+use fieldgate_proto::entropy::Entropy;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::{
     device::{Device, DeviceTable},
     password::PasswordHash,
+    scram::{self, Dialog, Scram},
     topic::TopicFilter,
 };
 
@@ -16,6 +18,12 @@ use crate::{
 pub trait Authenticate {
     /// Decides at once, or says that the answer follows.
     fn authenticate(&mut self, credentials: &Credentials<'_>) -> Authentication;
+
+    /// Begins a conversation by an authentication method of MQTT 5.0 (§4.12); `None` if the method is not known.
+    fn dialog(&mut self, method: &str, entropy: &mut dyn Entropy) -> Option<Box<dyn Dialog>> {
+        let _ = (method, entropy);
+        None
+    }
 }
 
 /// What a client says about itself. `Debug` does not show the password.
@@ -242,6 +250,19 @@ impl Authenticate for Authenticator {
             (None, None) => self.anonymous(credentials.client_id),
             (Some(_), None) | (None, Some(_)) => Authentication::Denied(Denial::BadCredentials),
         }
+    }
+
+    fn dialog(&mut self, method: &str, entropy: &mut dyn Entropy) -> Option<Box<dyn Dialog>> {
+        if method != scram::METHOD {
+            return None;
+        }
+        let mut random = [0; scram::NONCE_BYTES];
+        entropy.fill(&mut random);
+        Some(Box::new(Scram::new(
+            Arc::clone(&self.table),
+            self.key.clone(),
+            &random,
+        )))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use crate::{password::PasswordHash, reading::DEVICE_LEN_MAX, topic::TopicFilter};
+use crate::{password::PasswordHash, reading::DEVICE_LEN_MAX, scram::ScramKeys, topic::TopicFilter};
 
 /// A field device as sessions know it: its name, what it may publish, and what it may subscribe to.
 #[derive(Clone, PartialEq, Eq)]
@@ -177,6 +177,12 @@ impl DeviceTable {
     #[must_use]
     pub fn device(&self, name: &str) -> Option<&Arc<Device>> {
         self.names.get(name)
+    }
+
+    /// Returns what SCRAM needs of a user, and the device, if the user's entry is of that scheme.
+    pub(crate) fn scram(&self, username: &str) -> Option<(ScramKeys, &Arc<Device>)> {
+        let entry = &self.logins[self.index_of(username)?];
+        Some((entry.password.scram_keys()?, &entry.device))
     }
 
     pub(crate) fn index_of(&self, username: &str) -> Option<usize> {

@@ -13,4 +13,5 @@ pub mod device;
 pub mod ingest;
 pub mod password;
 pub mod reading;
+pub mod scram;
 pub mod topic;

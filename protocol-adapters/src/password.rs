@@ -8,9 +8,13 @@ use fieldgate_proto::entropy::Entropy;
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::scram::{self, ScramKeys};
+
 /// A password as it is stored: PBKDF2-HMAC-SHA-256 (RFC 8018 §5.2) with its own salt.
 ///
-/// The text form is `pbkdf2-sha256$<iterations>$<salt>$<hash>`, salt and hash in unpadded base64. `Debug` shows neither.
+/// The text form is `pbkdf2-sha256$<iterations>$<salt>$<hash>`, salt and hash in unpadded base64. `Debug` shows neither. The other
+/// scheme, `scram-sha-256$<iterations>$<salt>$<stored key>$<server key>`, serves both the password and
+/// [SCRAM](crate::scram) (RFC 7677).
 ///
 /// A count as low as one is accepted: a password of [`generate_password`] has 130 random bits and needs no stretching, and
 /// thousands of devices coming back at once need a cheap check. Passwords people chose need [`ITERATIONS_FOR_PEOPLE`].
@@ -18,7 +22,10 @@ use zeroize::{Zeroize as _, Zeroizing};
 pub struct PasswordHash {
     iterations: NonZeroU32,
     salt: Box<[u8]>,
+    /// The derived bytes, or `StoredKey` where there is a server key.
     hash: [u8; HASH_LEN],
+    /// `ServerKey` of the scheme `scram-sha-256`.
+    server_key: Option<[u8; HASH_LEN]>,
 }
 
 impl PasswordHash {
@@ -40,19 +47,34 @@ impl PasswordHash {
             password,
             derived.as_mut(),
         );
-        derived.as_slice().ct_eq(&self.hash).into()
+        match self.server_key {
+            None => derived.as_slice().ct_eq(&self.hash).into(),
+            Some(_) => scram::keys_of(derived.as_slice()).0.ct_eq(&self.hash).into(),
+        }
+    }
+
+    /// Returns what SCRAM needs, if the scheme has it.
+    pub(crate) fn scram_keys(&self) -> Option<ScramKeys> {
+        Some(ScramKeys {
+            salt: self.salt.clone(),
+            iterations: self.iterations(),
+            stored_key: self.hash,
+            server_key: self.server_key?,
+        })
     }
 }
 
 impl Drop for PasswordHash {
     fn drop(&mut self) {
         self.hash.zeroize();
+        self.server_key.zeroize();
     }
 }
 
 impl fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PasswordHash({SCHEME}, {} iterations)", self.iterations)
+        let scheme = self.server_key.map_or(SCHEME, |_| SCRAM_SCHEME);
+        write!(f, "PasswordHash({scheme}, {} iterations)", self.iterations)
     }
 }
 
@@ -60,7 +82,13 @@ impl fmt::Display for PasswordHash {
     /// Writes the text form, for the device table.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (salt, hash) = (BASE64_NOPAD.encode(&self.salt), BASE64_NOPAD.encode(&self.hash));
-        write!(f, "{SCHEME}${}${salt}${hash}", self.iterations)
+        match &self.server_key {
+            None => write!(f, "{SCHEME}${}${salt}${hash}", self.iterations),
+            Some(key) => {
+                let key = BASE64_NOPAD.encode(key);
+                write!(f, "{SCRAM_SCHEME}${}${salt}${hash}${key}", self.iterations)
+            }
+        }
     }
 }
 
@@ -68,19 +96,14 @@ impl FromStr for PasswordHash {
     type Err = PasswordHashError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut fields = text.split('$');
-        let (Some(scheme), Some(iterations), Some(salt), Some(hash), None) = (
-            fields.next(),
-            fields.next(),
-            fields.next(),
-            fields.next(),
-            fields.next(),
-        ) else {
-            return Err(PasswordHashError::Form);
+        let fields: Vec<&str> = text.splitn(6, '$').collect();
+        let (iterations, salt, hash, server_key) = match fields.as_slice() {
+            [SCHEME, iterations, salt, hash] => (*iterations, *salt, *hash, None),
+            [SCRAM_SCHEME, iterations, salt, hash, key] => (*iterations, *salt, *hash, Some(*key)),
+            [SCHEME | SCRAM_SCHEME, ..] => return Err(PasswordHashError::Form),
+            [_, _, _, _] | [_, _, _, _, _] => return Err(PasswordHashError::Scheme),
+            _ => return Err(PasswordHashError::Form),
         };
-        if scheme != SCHEME {
-            return Err(PasswordHashError::Scheme);
-        }
         if iterations.starts_with(['0', '+']) {
             return Err(PasswordHashError::Iterations);
         }
@@ -92,16 +115,19 @@ impl FromStr for PasswordHash {
         if !(SALT_LEN_MIN..=SALT_LEN_MAX).contains(&salt.len()) {
             return Err(PasswordHashError::Salt);
         }
-        let hash = Zeroizing::new(
-            BASE64_NOPAD
-                .decode(hash.as_bytes())
-                .map_err(|_| PasswordHashError::Hash)?,
-        );
-        let hash = <[u8; HASH_LEN]>::try_from(hash.as_slice()).map_err(|_| PasswordHashError::Hash)?;
+        let key = |text: &str| {
+            let bytes = BASE64_NOPAD
+                .decode(text.as_bytes())
+                .map_err(|_| PasswordHashError::Hash)?;
+            <[u8; HASH_LEN]>::try_from(Zeroizing::new(bytes).as_slice()).map_err(|_| PasswordHashError::Hash)
+        };
+        let hash = key(hash)?;
+        let server_key = server_key.map(key).transpose()?;
         Ok(Self {
             iterations,
             salt: salt.into(),
             hash,
+            server_key,
         })
     }
 }
@@ -124,7 +150,24 @@ pub fn hash_password(
         iterations,
         salt: salt.into(),
         hash,
+        server_key: None,
     })
+}
+
+/// Hashes `password` with a fresh salt for SCRAM-SHA-256.
+///
+/// # Errors
+/// [`PasswordHashError::Iterations`] if `iterations` is zero or above [`ITERATIONS_MAX`].
+pub fn scram_password(
+    password: &[u8],
+    iterations: u32,
+    entropy: &mut dyn Entropy,
+) -> Result<PasswordHash, PasswordHashError> {
+    let mut hashed = hash_password(password, iterations, entropy)?;
+    let (stored_key, server_key) = scram::keys_of(&hashed.hash);
+    hashed.hash = stored_key;
+    hashed.server_key = Some(server_key);
+    Ok(hashed)
 }
 
 /// Makes a password of 130 random bits: 26 characters of digits and lower-case letters that cannot be mistaken for another.
@@ -148,6 +191,7 @@ pub const ITERATIONS_FOR_PEOPLE: u32 = 600_000;
 pub const ITERATIONS_MAX: u32 = 1_000_000;
 
 const SCHEME: &str = "pbkdf2-sha256";
+const SCRAM_SCHEME: &str = "scram-sha-256";
 const HASH_LEN: usize = 32;
 const SALT_LEN: usize = 16;
 const SALT_LEN_MIN: usize = 8;
@@ -166,11 +210,11 @@ const fn checked_iterations(iterations: u32) -> Result<NonZeroU32, PasswordHashE
 /// Why a text is not a password hash. Never shows the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordHashError {
-    /// There are not exactly four fields.
+    /// There are not as many fields as the scheme has.
     #[error("the password hash has not the form `pbkdf2-sha256$<iterations>$<salt>$<hash>`")]
     Form,
     /// The scheme is unknown.
-    #[error("the password hash is not of the scheme `pbkdf2-sha256`")]
+    #[error("the password hash is neither of the scheme `pbkdf2-sha256` nor `scram-sha-256`")]
     Scheme,
     /// The iterations are no plain number from 1 to [`ITERATIONS_MAX`].
     #[error("the iterations of the password hash are not a number from 1 to 1000000")]
@@ -227,9 +271,25 @@ mod tests {
                 iterations: NonZeroU32::new(iterations).unwrap(),
                 salt: salt.into(),
                 hash: hash.try_into().unwrap(),
+                server_key: None,
             };
             assert!(stored.verify(password));
             assert!(!stored.verify(b"passwd "));
+        }
+    }
+
+    #[test]
+    fn the_scheme_for_scram_verifies_passwords_too_and_comes_back() {
+        let hash = scram_password(b"secret", 64, &mut Counting::default()).unwrap();
+        assert!(hash.verify(b"secret") && !hash.verify(b"secreu"));
+        let text = hash.to_string();
+        assert!(text.starts_with("scram-sha-256$64$"), "{text}");
+        assert_eq!(text.parse(), Ok(hash));
+        for bad in [
+            text.replace("scram-sha-256", "scram-sha-1"),
+            text[..text.len() - 1].to_owned(),
+        ] {
+            assert!(bad.parse::<PasswordHash>().is_err(), "{bad}");
         }
     }
 

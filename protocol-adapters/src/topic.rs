@@ -308,9 +308,9 @@ mod tests {
 
         #[test]
         fn what_a_covered_filter_matches_the_wider_one_matches(
-            wider in "[ab+$/]{1,8}(/#)?", narrower in "[ab+$/]{1,8}(/#)?", topic in "[ab$/]{1,9}",
+            wider in "(a|b|\\$|\\+)?(/(a|b|\\+)?){1,3}(/#)?|#|\\+", narrower in "(a|b|\\$|\\+)?(/(a|b|\\+)?){1,3}(/#)?|#|a",
+            topic in "(a|b|\\$)?(/(a|b)?){0,4}",
         ) {
-            prop_assume!(check_filter(&wider).is_ok() && check_filter(&narrower).is_ok());
             if filter_covers(&wider, &narrower) && filter_matches(&narrower, &topic) {
                 prop_assert!(filter_matches(&wider, &topic));
             }

@@ -16,6 +16,12 @@ pub(super) fn mqtt(raw: raw::Mqtt, findings: &mut Findings) -> Option<settings::
     listeners::check_proofs(&raw, findings);
     let devices = devices(raw.device, findings);
     let others = raw.tls.is_given() || raw.psk.is_given() || raw.websocket.is_given();
+    let clients_max = raw.clients_max.value;
+    let sessions_max = match raw.sessions_max.value {
+        None if raw.sessions_max.span.is_some() => None,
+        None => clients_max.map(|clients| clients.saturating_mul(2)),
+        some => some,
+    };
     let listen = match raw.listen.value {
         Some(listen) => values(listen),
         None if raw.listen.span.is_some() => return None,
@@ -35,6 +41,16 @@ pub(super) fn mqtt(raw: raw::Mqtt, findings: &mut Findings) -> Option<settings::
         keep_alive_max: raw.keep_alive_max_secs.value?,
         connect_timeout: raw.connect_timeout_secs.value?,
         alarm_topics: values(raw.alarm_topics.value?),
+        local_topics: values(raw.local_topics.value?),
+        sessions_max: sessions_max?,
+        session_expiry_max: raw.session_expiry_max_secs.value?,
+        subscriptions_max: raw.subscriptions_max.value?,
+        queue_messages_max: raw.queue_messages_max.value?,
+        queue_bytes_max: raw.queue_bytes_max.value?,
+        slow_consumer: raw.slow_consumer.value?,
+        retained_max: raw.retained_max.value?,
+        retained_bytes_max: raw.retained_bytes_max.value?,
+        connects_per_second_max: raw.connects_per_second_max.value?,
         devices: devices?,
     })
 }
@@ -143,9 +159,19 @@ fn devices(field: Field<Vec<raw::Device>>, findings: &mut Findings) -> Option<Ve
 
 fn device(raw: raw::Device) -> Option<settings::Device> {
     let name = raw.name.value?;
+    let filters = |items: Vec<Item<String>>| -> Vec<String> {
+        items
+            .into_iter()
+            .map(|item| item.value.replace("{device}", &name))
+            .collect()
+    };
     let publish = match raw.publish.value {
-        Some(items) => items.into_iter().map(|item: Item<String>| item.value).collect(),
+        Some(items) => filters(items),
         None => vec![format!("{name}/#")],
+    };
+    let subscribe = match raw.subscribe.value {
+        Some(items) => filters(items),
+        None => publish.clone(),
     };
     Some(settings::Device {
         username: raw.username.value.unwrap_or_else(|| name.clone()),
@@ -153,6 +179,7 @@ fn device(raw: raw::Device) -> Option<settings::Device> {
         certificate: raw.certificate.value.and_then(listeners::certificate),
         psk: raw.psk.value.and_then(listeners::device_psk),
         publish,
+        subscribe,
         name,
     })
 }

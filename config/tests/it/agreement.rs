@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fieldgate_config::settings::Mqtt;
-use fieldgate_mqtt::settings::Settings;
+use fieldgate_mqtt::{broker::limits::Limits, settings::Settings};
 use fieldgate_proto::{relay, route};
 
 use crate::load;
@@ -53,6 +53,17 @@ fn mqtt_defaults_are_those_of_the_session() {
         .and_then(|session| session.with_receive_maximum(mqtt.receive_max));
     assert!(with_defaults.is_ok());
     assert_eq!(mqtt.connect_timeout, Duration::from_secs(10));
+    assert_eq!(
+        mqtt.session_expiry_max.as_secs(),
+        u64::from(Settings::default().session_expiry_secs_max())
+    );
+    let limits = Limits::default();
+    assert_eq!(mqtt.subscriptions_max as usize, limits.subscriptions_max);
+    assert_eq!(mqtt.queue_messages_max as usize, limits.queue_messages_max);
+    assert_eq!(mqtt.queue_bytes_max, limits.queue_bytes_max as u64);
+    assert_eq!(mqtt.retained_max as usize, limits.retained_max);
+    assert_eq!(mqtt.retained_bytes_max, limits.retained_bytes_max as u64);
+    assert_eq!(mqtt.sessions_max, mqtt.clients_max * 2);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use fieldgate_adapters::{
 };
 use fieldgate_io::mailbox::MailSender;
 use fieldgate_mqtt::{
-    broker::{Broker, ConnectionKey, Output, counters::BrokerCounters, limits::PENDING_BYTES_HIGH},
+    broker::{Broker, ConnectionKey, Output, limits::PENDING_BYTES_HIGH},
     exchange::{Answer, Publication, Request, Will},
     packet::Qos,
 };
@@ -40,6 +40,7 @@ use self::{
     store::{StoreHandle, Stored},
 };
 use super::ShardMessage;
+use crate::status::MqttStatus;
 
 /// Answers for one shard: to which connection, and what.
 pub(crate) type Answers = Vec<(u64, Answer)>;
@@ -84,11 +85,11 @@ pub(crate) struct Exchange {
 
 /// What happened, in numbers.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ExchangeCounters {
+struct ExchangeCounters {
     /// Messages at QoS 0 dropped because a shard did not take its answers.
-    pub(crate) dropped_shard_behind: u64,
+    dropped_shard_behind: u64,
     /// Wills that the journal did not take.
-    pub(crate) wills_lost: u64,
+    wills_lost: u64,
 }
 
 impl Exchange {
@@ -381,9 +382,14 @@ impl Exchange {
         (is_stored || self.problem.is_some()) && self.parked.iter().all(VecDeque::is_empty)
     }
 
-    /// Returns the broker's counts, this module's, and why sessions cannot be written, if so.
-    pub(crate) fn report(&self) -> (BrokerCounters, ExchangeCounters, Option<String>) {
-        (self.broker.counters(), self.counters, self.problem.clone())
+    /// Returns the exchange's part of the status.
+    pub(crate) fn report(&self) -> MqttStatus {
+        MqttStatus {
+            dropped_behind: self.counters.dropped_shard_behind,
+            wills_lost: self.counters.wills_lost,
+            problem: self.problem.clone(),
+            ..MqttStatus::new(&self.broker.counters())
+        }
     }
 }
 

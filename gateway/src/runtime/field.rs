@@ -1,12 +1,14 @@
 //! The field side of a shard: MQTT connections and their sessions.
 
+mod checks;
 mod half_open;
 mod intake;
+mod sources;
 
 use std::{cmp::Reverse, collections::BinaryHeap, net::SocketAddr, sync::Arc};
 
 use fieldgate_adapters::{
-    authenticate::{Authenticate, Authentication, Authenticator, Credentials, Denial},
+    authenticate::{Authenticate, Authentication, Authenticator, CheckedPassword, Credentials, Denial},
     device::Device,
 };
 use fieldgate_io::{ConnectionId, Io};
@@ -22,8 +24,11 @@ use fieldgate_mqtt::{
 };
 use fieldgate_proto::time::{Instant, Now};
 
-pub(crate) use self::intake::{Intake, Outgoing};
-use self::{half_open::HalfOpen, intake::Way};
+pub(crate) use self::{
+    checks::Checks,
+    intake::{Intake, Outgoing},
+};
+use self::{half_open::HalfOpen, intake::Way, sources::Sources};
 use super::{
     entropy::SystemEntropy,
     exchange::Answers,
@@ -62,8 +67,29 @@ impl Authenticate for Gate {
     }
 }
 
+/// What a field side is made of.
+pub(crate) struct Parts {
+    /// Which shard it is on.
+    pub(crate) shard: usize,
+    /// Settings of all sessions.
+    pub(crate) settings: Arc<Settings>,
+    /// Who says who a client is.
+    pub(crate) authenticator: Authenticator,
+    /// Where slow passwords are checked.
+    pub(crate) checks: Checks,
+    /// How clients speak below MQTT, by the number of a listener.
+    pub(crate) stacks: Arc<[Stack]>,
+    /// Clients at most.
+    pub(crate) count_max: usize,
+    /// Connections per second from one address; 0 for any number.
+    pub(crate) connects_per_second_max: u32,
+}
+
 /// All clients of a shard.
 pub(crate) struct Field {
+    shard: usize,
+    checks: Checks,
+    sources: Sources,
     settings: Arc<Settings>,
     gate: Gate,
     entropy: SystemEntropy,
@@ -81,36 +107,37 @@ pub(crate) struct Field {
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
     accepted: u64,
     refused: u64,
+    /// Connections refused because their address opened too many at once.
+    too_fast: u64,
     /// Messages at QoS 0 dropped because a client did not read.
     dropped_slow: u64,
 }
 
 impl Field {
-    /// Makes a field side for at most `count_max` clients.
-    pub(crate) fn new(
-        settings: Arc<Settings>,
-        authenticator: Authenticator,
-        stacks: Arc<[Stack]>,
-        count_max: usize,
-    ) -> Self {
+    /// Makes a field side.
+    pub(crate) fn new(parts: Parts) -> Self {
         Self {
-            settings,
+            shard: parts.shard,
+            checks: parts.checks,
+            sources: Sources::new(parts.connects_per_second_max),
+            settings: parts.settings,
             gate: Gate {
-                authenticator,
+                authenticator: parts.authenticator,
                 proven: None,
             },
+            half_open: HalfOpen::new(parts.count_max),
+            count_max: parts.count_max,
+            stacks: parts.stacks,
             entropy: SystemEntropy,
             counters: Counters::default(),
-            stacks,
-            half_open: HalfOpen::new(count_max),
             clients: Vec::new(),
             count: 0,
-            count_max,
             awaiting: Vec::new(),
             held: Vec::new(),
             deadlines: BinaryHeap::new(),
             accepted: 0,
             refused: 0,
+            too_fast: 0,
             dropped_slow: 0,
         }
     }
@@ -124,6 +151,19 @@ impl Field {
         (peer, stack): (SocketAddr, usize),
         intake: &mut Intake<'_>,
     ) {
+        // The driver gives a place away before it tells that the connection there before is no more.
+        let before = self.clients.get(index(id)).and_then(Option::as_ref);
+        if let Some(gone) = before.map(|client| client.id) {
+            self.handle_closed(now, gone, intake);
+        }
+        if !self.sources.admit(now.instant, peer.ip()) {
+            // Without a word: a flood is not worth reading its CONNECTs.
+            self.too_fast += 1;
+            self.refused += 1;
+            tracing::debug!(%peer, "client refused: its address connects too fast");
+            io.abort(id);
+            return;
+        }
         self.make_room(io, now, id, intake);
         let transport = match self.stacks.get(stack).map(Stack::open) {
             Some(Ok(transport)) if self.count < self.count_max => transport,
@@ -300,20 +340,14 @@ impl Field {
         result: Result<(), SessionEnd>,
     ) {
         let id = client.id;
-        // Slow hashes are for passwords that people chose; devices' generated ones are checked at once. The check runs here, so a
-        // table of slow hashes costs connection rate, never correctness.
         if let Some(check) = self.gate.authenticator.take_check() {
-            let checked = check.run();
-            let verdict = self.gate.authenticator.handle_checked(&checked);
-            let verdict = if matches!(verdict, Authentication::Pending) {
-                Authentication::Denied(Denial::Busy)
-            } else {
-                verdict
-            };
             self.put_back(client);
-            self.with_client(io, now, id, intake, &mut |session, context| {
-                session.handle_authenticated(now, verdict.clone(), context)
-            });
+            // Read on when the client has its session.
+            io.pause_receive(id);
+            if !self.checks.order(self.shard, id.as_u64(), check) {
+                let busy = Authentication::Denied(Denial::Busy);
+                self.handle_authenticated(io, now, id, &busy, intake);
+            }
             return;
         }
         if let Err(end) = result {
@@ -340,6 +374,36 @@ impl Field {
             io.pause_receive(id);
         }
         self.put_back(client);
+    }
+
+    /// Takes what became of a slow check of a password.
+    pub(crate) fn handle_checked(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        number: u64,
+        checked: &CheckedPassword,
+        intake: &mut Intake<'_>,
+    ) {
+        let id = ConnectionId::from_u64(number);
+        let verdict = match self.gate.authenticator.handle_checked(checked) {
+            Authentication::Pending => Authentication::Denied(Denial::Busy),
+            verdict @ (Authentication::Accepted(_) | Authentication::Denied(_)) => verdict,
+        };
+        self.handle_authenticated(io, now, id, &verdict, intake);
+    }
+
+    fn handle_authenticated(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        id: ConnectionId,
+        verdict: &Authentication,
+        intake: &mut Intake<'_>,
+    ) {
+        self.with_client(io, now, id, intake, &mut |session, context| {
+            session.handle_authenticated(now, verdict.clone(), context)
+        });
     }
 
     /// Takes what the broker has for clients.
@@ -504,6 +568,8 @@ impl Field {
         status.clients = self.count as u64;
         status.accepted = self.accepted;
         status.refused = self.refused;
+        status.too_fast = self.too_fast;
+        status.messages_dropped = self.dropped_slow;
         status.protocol_errors = counters.violations;
         status.auth_failures = counters.logins_refused;
         status.readings = counters.readings;

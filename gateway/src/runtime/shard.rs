@@ -100,12 +100,17 @@ impl Shard {
                 }
                 let trunk = self.trunk.as_ref().map(|trunk| trunk.report(io, now));
                 // Who asked may have gone.
-                drop(answer.send(ShardReport { shard, trunk }));
+                let mqtt = self.exchange.as_ref().map(Exchange::report);
+                drop(answer.send(ShardReport { shard, mqtt, trunk }));
             }
             ShardMessage::Committed { ticket } => self.handle_committed(io, now, ticket),
             ShardMessage::Answers(answers) => {
                 with_field!(self, |field, intake| field
                     .handle_answers(io, now, answers, intake));
+            }
+            ShardMessage::Checked { connection, checked } => {
+                with_field!(self, |field, intake| field
+                    .handle_checked(io, now, connection, &checked, intake));
             }
             ShardMessage::Stored(stored) => {
                 if let Some(exchange) = &mut self.exchange {

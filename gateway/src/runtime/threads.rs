@@ -13,13 +13,16 @@ use fieldgate_adapters::{
     device::{Device, DeviceTable, Login},
     topic::TopicFilter,
 };
-use fieldgate_config::settings::{Mqtt, Settings};
+use fieldgate_config::settings::{Mqtt, Settings, SlowConsumer};
 use fieldgate_io::{
     Backend, BufferClass, Driver, Io, ListenOptions, Waker,
     mailbox::{MailReceiver, MailSender},
     thread,
 };
-use fieldgate_mqtt::broker::{Broker, limits::Limits};
+use fieldgate_mqtt::broker::{
+    Broker,
+    limits::{self, Limits},
+};
 use fieldgate_proto::{entropy::Entropy as _, time::Now};
 use tokio::sync::mpsc;
 
@@ -33,7 +36,7 @@ use super::{
         batch::FieldBatch,
         store::{Entries, Store},
     },
-    field::{Field, Outgoing},
+    field::{Checks, Field, Outgoing, Parts},
     shard::{Purpose, Shard},
     transport::{
         Stack,
@@ -66,6 +69,8 @@ struct FieldPlan {
     /// By the number that a listener's purpose has.
     stacks: Arc<[Stack]>,
     clients_max: usize,
+    connects_per_second_max: u32,
+    checks: Checks,
 }
 
 pub(super) type Mailbox = ((MailSender<ShardMessage>, MailReceiver<ShardMessage>), Waker);
@@ -85,7 +90,7 @@ impl ShardPlan {
     ) -> Result<Self, StartError> {
         let (field, mqtt) = match &settings.mqtt {
             Some(mqtt) => {
-                let (field, listeners) = field_plan(mqtt, senders.len(), &clock)?;
+                let (field, listeners) = field_plan(mqtt, &senders, &clock)?;
                 (Some(field), listeners)
             }
             None => (None, Vec::new()),
@@ -216,12 +221,15 @@ impl ShardPlan {
         let field = self.field.as_ref().map(|plan| {
             let authenticator =
                 Authenticator::new(Arc::clone(&plan.table), plan.anonymous.clone(), &plan.memo_key);
-            Field::new(
-                Arc::clone(&plan.settings),
+            Field::new(Parts {
+                shard: index,
+                settings: Arc::clone(&plan.settings),
                 authenticator,
-                Arc::clone(&plan.stacks),
-                plan.clients_max,
-            )
+                checks: plan.checks.clone(),
+                stacks: Arc::clone(&plan.stacks),
+                count_max: plan.clients_max,
+                connects_per_second_max: plan.connects_per_second_max,
+            })
         });
         let mut shard = Shard {
             index,
@@ -284,16 +292,16 @@ pub(super) fn exchange(
     now: Now,
     senders: &Arc<[MailSender<ShardMessage>]>,
 ) -> Result<Option<Exchange>, StartError> {
-    if settings.mqtt.is_none() {
+    let Some(mqtt) = &settings.mqtt else {
         return Ok(None);
-    }
+    };
     let path = settings.node.state_dir.join("mqtt").join("sessions.redb");
     let unusable = |error: std::io::Error| {
         StartError::new(format!("MQTT sessions in {}: {error}", path.display()))
             .hint("look at the disk and the rights of the directory; without the file sessions begin anew")
     };
     let (store, entries): (Store, Entries) = Store::open(&path).map_err(unusable)?;
-    let (broker, lost) = Broker::restore(Limits::default(), env!("CARGO_PKG_VERSION"), now, entries);
+    let (broker, lost) = Broker::restore(limits(mqtt), env!("CARGO_PKG_VERSION"), now, entries);
     if lost > 0 {
         tracing::warn!(
             lost,
@@ -304,7 +312,29 @@ pub(super) fn exchange(
     Ok(Some(Exchange::new(broker, store, Arc::clone(senders))))
 }
 
-fn field_plan(mqtt: &Mqtt, shards: usize, clock: &Clock) -> Result<(FieldPlan, Vec<Listener>), StartError> {
+/// Turns the file's words into the broker's.
+fn limits(mqtt: &Mqtt) -> Limits {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let count = |count: u32| size(count.into());
+    Limits {
+        sessions_max: count(mqtt.sessions_max),
+        subscriptions_max: count(mqtt.subscriptions_max),
+        queue_messages_max: count(mqtt.queue_messages_max),
+        queue_bytes_max: size(mqtt.queue_bytes_max),
+        retained_max: count(mqtt.retained_max),
+        retained_bytes_max: size(mqtt.retained_bytes_max),
+        slow_consumer: match mqtt.slow_consumer {
+            SlowConsumer::Disconnect => limits::SlowConsumer::Disconnect,
+            SlowConsumer::Drop => limits::SlowConsumer::Drop,
+        },
+    }
+}
+
+fn field_plan(
+    mqtt: &Mqtt,
+    senders: &Arc<[MailSender<ShardMessage>]>,
+    clock: &Clock,
+) -> Result<(FieldPlan, Vec<Listener>), StartError> {
     let unsound = |error: &dyn std::fmt::Display| {
         StartError::new(format!("[mqtt]: {error}")).hint("run `fieldgate check` on the file")
     };
@@ -323,11 +353,15 @@ fn field_plan(mqtt: &Mqtt, shards: usize, clock: &Clock) -> Result<(FieldPlan, V
             settings.with_keep_alive_secs_max((secs < u16::MAX).then_some(secs))
         })
         .map_err(|error| unsound(&error))?
-        .with_alarm_topics(filters(&mqtt.alarm_topics)?);
+        .with_alarm_topics(filters(&mqtt.alarm_topics)?)
+        .with_local_topics(filters(&mqtt.local_topics)?)
+        .with_session_expiry_secs_max(u32::try_from(mqtt.session_expiry_max.as_secs()).unwrap_or(u32::MAX));
     let (mut logins, mut others) = (Vec::new(), Vec::new());
     for device in &mqtt.devices {
         let topics: Arc<[TopicFilter]> = filters(&device.publish)?.into();
-        let known = Device::new(&device.name, topics).map_err(|error| unsound(&error))?;
+        let known = Device::new(&device.name, topics)
+            .map_err(|error| unsound(&error))?
+            .with_subscribe(filters(&device.subscribe)?.into());
         let Some(hash) = &device.password_hash else {
             others.push(known);
             continue;
@@ -346,7 +380,8 @@ fn field_plan(mqtt: &Mqtt, shards: usize, clock: &Clock) -> Result<(FieldPlan, V
         .map_err(|error| unsound(&error))?;
     let anonymous = if mqtt.anonymous {
         Anonymous::Allowed {
-            topics: filters(&["#".to_owned()])?.into(),
+            // Everything, and what the gateway says of itself, which nobody can write.
+            topics: filters(&["#".to_owned(), "$SYS/#".to_owned()])?.into(),
         }
     } else {
         Anonymous::Refused
@@ -354,6 +389,7 @@ fn field_plan(mqtt: &Mqtt, shards: usize, clock: &Clock) -> Result<(FieldPlan, V
     let mut memo_key = [0; 32];
     SystemEntropy.fill(&mut memo_key);
     let listeners = listeners::listeners(mqtt, &table, clock)?;
+    let shards = senders.len();
     // The kernel spreads clients over shards by chance, so each may get somewhat more than its share.
     let share = usize::try_from(mqtt.clients_max)
         .unwrap_or(usize::MAX)
@@ -370,6 +406,9 @@ fn field_plan(mqtt: &Mqtt, shards: usize, clock: &Clock) -> Result<(FieldPlan, V
         memo_key,
         stacks: listeners.iter().map(|listener| listener.stack.clone()).collect(),
         clients_max,
+        connects_per_second_max: mqtt.connects_per_second_max,
+        checks: Checks::spawn(Arc::clone(senders))
+            .map_err(|error| StartError::new(format!("no thread for passwords: {error}")))?,
     };
     Ok((plan, listeners))
 }

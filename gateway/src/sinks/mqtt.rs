@@ -27,6 +27,7 @@ use self::{
 use super::{
     Delivery, Source,
     custody::{BackOff, Custody},
+    gap::GapReason,
     item::{Item, Tally},
     json,
     open::read_login,
@@ -269,6 +270,8 @@ async fn publish(client: &Client, delivery: &Delivery, shared: &Shared<'_>) -> R
     for item in delivery.items(known) {
         let message = match item {
             Item::Undecodable { .. } => None,
+            // The broker has had them: what is old after a crash are the positions, by a second at the most.
+            Item::Gap { gap, .. } if gap.reason == GapReason::Released => None,
             Item::Reading { .. } | Item::Gap { .. } => Some(message(&shared.output, &item)),
         };
         let refusal = message.as_ref().and_then(|message| refusal(message, shared));

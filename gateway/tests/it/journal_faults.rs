@@ -56,7 +56,8 @@ fn fills_refuses_and_recovers(site: &mut Site) {
     );
     assert_eq!(status["journal"]["readings"], acknowledged);
     let samples = site.gateway.samples();
-    assert!(samples.sum("fieldgate_journal_accepting") == 0.0);
+    // Alarms and bulk have lanes of their own, which have room.
+    assert!(samples.sum("fieldgate_journal_accepting") == 2.0);
     assert!(samples.sum("fieldgate_refused_readings_total") >= 1.0);
 
     // A client of 3.1.1 cannot be told no: its connection ends, and no PUBACK came before.
@@ -117,7 +118,7 @@ fn what_is_intact_around_a_corrupt_place_is_delivered_and_the_rest_is_named_and_
     }
     drop(client);
     site.gateway.stop();
-    let journal = site.gateway.dir.join("state/journal");
+    let journal = site.gateway.dir.join("state/journal/normal");
     let whole = site.gateway.run(&["journal", "verify", "--json"]).expect(0);
     assert_eq!(json(whole.out.trim())["readings"], READINGS);
 
@@ -125,7 +126,8 @@ fn what_is_intact_around_a_corrupt_place_is_delivered_and_the_rest_is_named_and_
     let verified = site.gateway.run(&["journal", "verify", "--json"]).expect(1);
     let mut lines = verified.out.lines().map(json);
     let found = lines.next().expect("a line for the damage");
-    assert_eq!(found["segment"], segment.as_str());
+    assert_eq!(found["segment"], format!("normal/{segment}"));
+    assert!(found["cure"].is_string(), "{found}");
     let (first, last) = (found["first"].as_u64(), found["last"].as_u64());
     let (first, last) = (first.expect("a range"), last.expect("a range"));
     assert!((first..=last).contains(&u64::from(VICTIM)), "{found}");
@@ -157,9 +159,26 @@ fn what_is_intact_around_a_corrupt_place_is_delivered_and_the_rest_is_named_and_
     );
     let status = site
         .collector
-        .wait_status("loss known", |status| status["sources"][0]["lost"] == lost);
-    assert_eq!(status["sources"][0]["confirmed"], READINGS);
-    assert_eq!(site.readings().len(), kept);
+        .wait_status("loss known", |status| source(status)["lost"] == lost);
+    assert_eq!(source(&status)["confirmed"], READINGS);
+    let lines = site.wait_readings(kept + 1);
+    let gaps: Vec<_> = lines.iter().filter(|line| line["event"] == "gap").collect();
+    assert_eq!(
+        (lines.len(), gaps.len()),
+        (kept + 1, 1),
+        "the loss is in the file as well"
+    );
+    assert_eq!(
+        (&gaps[0]["first"], &gaps[0]["last"]),
+        (&first.into(), &last.into())
+    );
+}
+
+/// Returns the source of the normal lane.
+fn source(status: &serde_json::Value) -> &serde_json::Value {
+    let sources = status["sources"].as_array().expect("a collector has sources");
+    let normal = sources.iter().find(|source| source["class"] == "normal");
+    normal.unwrap_or(&serde_json::Value::Null)
 }
 
 /// Flips the bits of one byte of `payload` where it stands in a segment; returns the segment's name.
@@ -190,9 +209,18 @@ fn the_journal_can_be_looked_at_while_the_gateway_runs() {
         );
     }
     let status = json(&site.gateway.run(&["journal", "status", "--json"]).expect(0).out);
+    let [alarm, normal, bulk] = [0, 1, 2].map(|lane: usize| &status["lanes"][lane]);
     assert_eq!(
-        (&status["waiting"], &status["oldest"], &status["next"]),
+        (&normal["waiting"], &normal["oldest"], &normal["next"]),
         (&5.into(), &1.into(), &6.into())
+    );
+    assert!(
+        normal["oldest_captured_at"].is_string() && normal["bytes_max"].is_u64(),
+        "{normal}"
+    );
+    assert_eq!(
+        (&status["waiting"], &alarm["waiting"], &bulk["waiting"]),
+        (&5.into(), &0.into(), &0.into())
     );
     let shown = site.gateway.run(&["journal", "status"]).expect(0).out;
     assert!(shown.contains("5 readings wait"), "{shown}");
@@ -216,6 +244,40 @@ fn the_journal_can_be_looked_at_while_the_gateway_runs() {
         .out;
     let sequences: Vec<_> = part.lines().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(sequences, ["2", "3"], "{part}");
+    let file = site.gateway.dir.join("export.jsonl");
+    let words = [
+        "journal",
+        "export",
+        file.to_str().expect("it is text"),
+        "--to",
+        "4",
+    ];
+    site.gateway.run(&words).expect(0);
+    let exported = fs::read_to_string(&file).expect("it was written");
+    let lines: Vec<_> = exported.lines().map(json).collect();
+    let journal = lines[0]["lanes"][1]["journal"]
+        .as_str()
+        .expect("it has an id")
+        .to_owned();
+    assert_eq!(lines.len(), 6, "a header, four readings, an end: {exported}");
+    assert_eq!(lines[1]["id"], format!("{journal}/1"));
+    assert_eq!(lines[4]["reading"]["payload"], payload(4).as_str());
+    assert_eq!(
+        (&lines[5]["end"], &lines[5]["readings"]),
+        (&true.into(), &4.into())
+    );
+    let again = site.gateway.run(&words).expect(1);
+    assert!(
+        again.err.contains("exists"),
+        "a file is never overwritten: {}",
+        again.err
+    );
+    let other = site
+        .gateway
+        .run(&["journal", "dump", "--device", "nobody"])
+        .expect(0)
+        .out;
+    assert_eq!(other, "");
     // Nobody disturbed the gateway.
     let answer = client.publish_and_wait(6, &topic(), b"after");
     assert_eq!(

@@ -618,7 +618,7 @@ fn a_thousand_half_open_handshakes_shut_nobody_out() {
     let tls = address();
     site.gateway.edit(
         "alarm_topics = ",
-        "clients_max = 300\nconnect_timeout_secs = 60\nalarm_topics = ",
+        "clients_max = 300\nconnects_per_second_max = 0\nconnect_timeout_secs = 60\nalarm_topics = ",
     );
     site.gateway.append(&format!(
         "\n[mqtt.tls]\nlisten = [\"{tls}\"]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n"
@@ -665,8 +665,10 @@ fn an_idle_device_behind_tls_takes_little_memory() {
     let pki = Pki::new(&dir, "plant");
     pki.server("server");
     let tls = address();
-    site.gateway
-        .edit("alarm_topics = ", "anonymous = true\nalarm_topics = ");
+    site.gateway.edit(
+        "alarm_topics = ",
+        "anonymous = true\nconnects_per_second_max = 0\nalarm_topics = ",
+    );
     site.gateway.append(&format!(
         "\n[mqtt.tls]\nlisten = [\"{tls}\"]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n"
     ));

@@ -20,8 +20,12 @@ mod identity;
 mod journal_faults;
 #[cfg(feature = "tls-psk")]
 mod listeners;
+mod mqtt_conformance;
+mod mqtt_exchange;
+mod mqtt_peer;
 mod namespaces;
 mod paho;
+mod power_cuts;
 mod proofs;
 mod rotation;
 mod secrets;

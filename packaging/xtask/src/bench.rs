@@ -10,7 +10,7 @@ use crate::workspace::Workspace;
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// uplink, channel or load, with the options of fieldgate-bench
+    /// uplink, clients, channel or load, with the options of fieldgate-bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     arguments: Vec<String>,
 }
@@ -27,11 +27,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failur
     Program::new(workspace, program).args(&options.arguments).run()
 }
 
-/// Only `uplink` starts the gateway binary, and not when it is told to measure the bridge alone.
+/// Only `uplink` and `clients` start the gateway binary, the former not when it is told to measure the bridge alone.
 fn needs_gateway(arguments: &[String]) -> bool {
     let bridge_only = arguments.iter().any(|argument| argument == "--systems=bridge")
         || arguments.windows(2).any(|pair| pair == ["--systems", "bridge"]);
-    arguments.first().is_some_and(|what| what == "uplink") && !bridge_only
+    arguments
+        .first()
+        .is_some_and(|what| what == "clients" || what == "uplink" && !bridge_only)
 }
 
 #[cfg(test)]
@@ -48,6 +50,7 @@ mod tests {
         assert!(needs_gateway(&words("uplink --systems bridge,durable")));
         assert!(!needs_gateway(&words("uplink --systems bridge")));
         assert!(!needs_gateway(&words("uplink --systems=bridge")));
+        assert!(needs_gateway(&words("clients --idle 10")));
         assert!(!needs_gateway(&words("channel")));
     }
 }

@@ -12,6 +12,7 @@
 mod bench;
 mod check;
 mod ci;
+mod cuts;
 mod docs;
 mod failure;
 mod fuzz;
@@ -54,6 +55,8 @@ enum Recipe {
     Test(suite::Options),
     /// The simulator: all recorded seeds and fresh ones, or one seed again
     Sim(sim::Options),
+    /// Power cuts of the journal: many seeds, or one again
+    Cuts(cuts::Options),
     /// List the fuzz targets, or run one of them, or all
     Fuzz(fuzz::Options),
     /// Measurements: what follows is handed to fieldgate-bench
@@ -91,6 +94,7 @@ fn run(recipe: &Recipe) -> Result<(), Failure> {
         Recipe::Tidy => tidy::run(&workspace),
         Recipe::Test(options) => suite::run(&workspace, options),
         Recipe::Sim(options) => sim::run(&workspace, options),
+        Recipe::Cuts(options) => cuts::run(&workspace, options),
         Recipe::Fuzz(options) => fuzz::run(&workspace, options),
         Recipe::Bench(options) => bench::run(&workspace, options),
         Recipe::Docs(options) => docs::run(&workspace, options),

@@ -14,6 +14,7 @@ use std::{fmt, mem, sync::Arc};
 use fieldgate_adapters::{
     authenticate::{Authenticate, Authentication},
     device::Device,
+    scram::{Dialog, Turn},
 };
 use fieldgate_proto::{
     entropy::Entropy,
@@ -22,7 +23,7 @@ use fieldgate_proto::{
 use zeroize::Zeroize as _;
 
 use self::{
-    connect::{Admission, Attaching, NOT_CONNECT},
+    connect::{Admission, Attaching, NOT_CONNECT, Opening, next_word, send_word},
     connection::Connection,
     end::{SessionEnd, Termination},
 };
@@ -64,7 +65,8 @@ impl fmt::Debug for Context<'_> {
 ///  AwaitingConnect ──CONNECT──▶ Attaching ──attached──▶ Connected ───▶ Ended
 ///      │   │                     ▲    │                                 ▲
 ///      │   │                     │    └─refused, too late───────────────┤
-///      │   └─CONNECT, slow check─▶ Authenticating ──denied, too late────┤
+///      │   ├─CONNECT, slow check─▶ Authenticating ──denied, too late────┤
+///      │   └─CONNECT, AUTH …─────▶ Conversing ──────denied, too late────┤
 ///      └──anything else, too late───────────────────────────────────────┘
 /// ```
 ///
@@ -95,9 +97,18 @@ pub struct Session {
 enum State {
     AwaitingConnect,
     Authenticating(Box<Admission>),
+    Conversing(Box<Conversation>),
     Attaching(Box<Attaching>),
     Connected(Box<Connection>),
     Ended(SessionEnd),
+}
+
+/// A client that proves who it is in several steps (MQTT 5.0 §4.12).
+#[derive(Debug)]
+struct Conversation {
+    admission: Admission,
+    method: Box<str>,
+    dialog: Box<dyn Dialog>,
 }
 
 /// What the caller does after a commit.
@@ -163,7 +174,10 @@ impl Session {
                 self.state = State::Ended(end);
                 Err(end)
             }
-            other @ (State::AwaitingConnect | State::Attaching(_) | State::Connected(_)) => {
+            other @ (State::AwaitingConnect
+            | State::Conversing(_)
+            | State::Attaching(_)
+            | State::Connected(_)) => {
                 self.state = other;
                 Ok(())
             }
@@ -193,7 +207,7 @@ impl Session {
                 self.state = State::Ended(end);
                 Err(end)
             }
-            other @ (State::AwaitingConnect | State::Authenticating(_)) => {
+            other @ (State::AwaitingConnect | State::Authenticating(_) | State::Conversing(_)) => {
                 self.state = other;
                 Ok(())
             }
@@ -253,9 +267,10 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::AwaitingConnect | State::Authenticating(_) | State::Attaching(_) => {
-                Some(self.since + self.settings.connect_timeout())
-            }
+            State::AwaitingConnect
+            | State::Authenticating(_)
+            | State::Conversing(_)
+            | State::Attaching(_) => Some(self.since + self.settings.connect_timeout()),
             // A client that is not read cannot show that it is there.
             State::Connected(connection) if connection.is_paused(&self.settings) => None,
             State::Connected(connection) => connection.silence_max().map(|silence| self.since + silence),
@@ -299,6 +314,7 @@ impl Session {
     pub fn memory_bytes(&self) -> usize {
         let state = match &self.state {
             State::Authenticating(admission) => admission.heap_bytes(),
+            State::Conversing(conversation) => conversation.admission.heap_bytes(),
             State::Attaching(attaching) => attaching.heap_bytes(),
             State::Connected(connection) => size_of::<Connection>() + connection.heap_bytes(),
             State::AwaitingConnect | State::Ended(_) => 0,
@@ -309,7 +325,11 @@ impl Session {
     fn connection(&self) -> Option<&Connection> {
         match &self.state {
             State::Connected(connection) => Some(connection),
-            State::AwaitingConnect | State::Authenticating(_) | State::Attaching(_) | State::Ended(_) => None,
+            State::AwaitingConnect
+            | State::Authenticating(_)
+            | State::Conversing(_)
+            | State::Attaching(_)
+            | State::Ended(_) => None,
         }
     }
 
@@ -318,7 +338,7 @@ impl Session {
         match &self.state {
             State::Authenticating(_) | State::Attaching(_) => true,
             State::Connected(connection) => connection.is_paused(&self.settings),
-            State::AwaitingConnect | State::Ended(_) => false,
+            State::AwaitingConnect | State::Conversing(_) | State::Ended(_) => false,
         }
     }
 
@@ -399,9 +419,23 @@ impl Session {
         frame: &Frame<'_>,
         context: &mut Context<'_>,
     ) -> Result<(), SessionEnd> {
+        if let State::Conversing(_) = &self.state {
+            return self.go_on(now, frame, context);
+        }
         let State::Connected(connection) = &mut self.state else {
-            let (admission, authentication) = Admission::begin(frame, &self.settings, context)?;
-            return self.decide(now, admission, authentication, context);
+            return match Admission::begin(frame, &self.settings, context)? {
+                Opening::Asked(admission, authentication) => {
+                    self.decide(now, admission, authentication, context)
+                }
+                Opening::Conversing(admission, method, dialog, turn) => {
+                    let conversation = Conversation {
+                        admission,
+                        method,
+                        dialog,
+                    };
+                    self.converse(now, Box::new(conversation), turn, context)
+                }
+            };
         };
         self.since = now.instant;
         connection.handle_packet(now, frame, &self.settings, context)?;
@@ -409,6 +443,44 @@ impl Session {
             context.counters.paused += 1;
         }
         Ok(())
+    }
+
+    /// Takes the next packet of a client that is proving who it is.
+    fn go_on(&mut self, now: Now, frame: &Frame<'_>, context: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let State::Conversing(mut conversation) = mem::replace(&mut self.state, State::AwaitingConnect)
+        else {
+            return Ok(());
+        };
+        let turn = conversation.dialog.step(next_word(frame, &conversation.method)?);
+        self.converse(now, conversation, turn, context)
+    }
+
+    /// Answers the last word of a client that is proving who it is.
+    fn converse(
+        &mut self,
+        now: Now,
+        conversation: Box<Conversation>,
+        turn: Turn,
+        context: &mut Context<'_>,
+    ) -> Result<(), SessionEnd> {
+        match turn {
+            Turn::Continue(data) => {
+                let word = (&*conversation.method, data.as_slice());
+                let maximum = conversation.admission.wishes.maximum_packet_size;
+                send_word(ReasonCode::ContinueAuthentication, word, maximum, context.send);
+                self.state = State::Conversing(conversation);
+                Ok(())
+            }
+            Turn::Accepted { device, data } => {
+                let mut admission = conversation.admission;
+                admission.proof = Some((conversation.method, data));
+                self.decide(now, admission, Authentication::Accepted(device), context)
+            }
+            Turn::Denied(denial) => {
+                let denied = Authentication::Denied(denial);
+                self.decide(now, conversation.admission, denied, context)
+            }
+        }
     }
 
     /// Takes the broker's answer to a client that waits for its session.
@@ -497,7 +569,7 @@ impl Session {
                 self.state = State::Ended(earlier);
                 return earlier;
             }
-            State::AwaitingConnect | State::Authenticating(_) => {
+            State::AwaitingConnect | State::Authenticating(_) | State::Conversing(_) => {
                 if !matches!(
                     end,
                     SessionEnd::ConnectTimeout | SessionEnd::Closed | SessionEnd::Terminated(_)

@@ -89,6 +89,7 @@ impl Files<'_> {
              anonymous = true\n\
              latency_ms = 1\n\
              clients_max = {clients_max}\n\
+             connects_per_second_max = 0\n\
              receive_max = {window}\n\
              \n\
              [[uplink]]\n\

@@ -15,6 +15,8 @@ pub(super) struct Cursor {
     counter: u64,
     /// Whether the second slot is the one that surely holds the newest value.
     second_is_safe: bool,
+    /// Whether `content` is on stable storage.
+    is_safe: bool,
     pub(super) content: CursorContent,
 }
 
@@ -147,6 +149,7 @@ impl Cursor {
             journal,
             counter: 0,
             second_is_safe: true,
+            is_safe: false,
             content: CursorContent::default(),
         }
     }
@@ -176,6 +179,7 @@ impl Cursor {
             journal: reader.array("journal id").ok()?,
             counter: reader.u64("counter").ok()?,
             second_is_safe: is_second,
+            is_safe: true,
             content: CursorContent::read(&mut reader)?,
         })
     }
@@ -185,15 +189,22 @@ impl Cursor {
         &self.journal
     }
 
+    /// Returns whether `content` is on stable storage.
+    pub(super) fn holds(&self, content: &CursorContent) -> bool {
+        self.is_safe && self.content == *content
+    }
+
     /// Takes the news that the slot last given out is on stable storage.
     pub(super) const fn confirm(&mut self) {
         self.second_is_safe = !self.second_is_safe;
+        self.is_safe = true;
     }
 
     /// Moves on to `content` and returns the slot to write: its offset, and its bytes. It is never the slot that surely holds
     /// the newest value, however often writing fails.
     pub(super) fn advance(&mut self, content: CursorContent) -> (u64, Vec<u8>) {
         self.counter = self.counter.saturating_add(1);
+        self.is_safe = false;
         self.content = content;
         let mut slot = Vec::with_capacity(SECTOR);
         slot.extend_from_slice(MAGIC);

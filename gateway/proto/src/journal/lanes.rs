@@ -94,7 +94,8 @@ impl Lanes {
         result: Result<(), WriteFailed>,
     ) {
         self.lane_mut(lane).handle_created(now, segment, result);
-        if result == Err(WriteFailed::NoRoom) && !self.lane(lane).may_discard() {
+        let needs_room = !self.lane(lane).may_discard() && self.lane(lane).is_short();
+        if result == Err(WriteFailed::NoRoom) && needs_room {
             // The disk is full before the journal's own bound is reached: what may be discarded makes room for what may not.
             let expendable = self.lanes.iter_mut().rev().find(|lane| lane.may_discard());
             if let Some(expendable) = expendable {

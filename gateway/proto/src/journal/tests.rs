@@ -12,6 +12,8 @@ use crate::{
     wire::Reader,
 };
 
+mod lanes;
+
 const SEGMENT: u64 = 64 << 10;
 
 fn settings() -> JournalSettings {
@@ -35,8 +37,16 @@ struct Disk {
 }
 
 impl Disk {
-    fn recover(&mut self) -> (Journal, RecoveryReport) {
-        let mut recovery = Recovery::new(settings(), Class::Normal, [3; 16]).uplinks(&[1]);
+    fn recover(
+        &mut self,
+        settings: JournalSettings,
+        uplinks: &[u64],
+        key: Option<JournalKey>,
+    ) -> (Journal, RecoveryReport) {
+        let mut recovery = Recovery::new(settings, Class::Normal, [3; 16]).uplinks(uplinks);
+        if let Some(key) = key {
+            recovery = recovery.key(key, [4; 16]);
+        }
         recovery.cursor(&self.cursor);
         for (number, bytes) in &self.segments {
             recovery.head(*number, &bytes[..bytes.len().min(1024)], bytes.len() as u64);
@@ -68,13 +78,28 @@ struct Machine {
     /// Bodies by sequence, of everything ever appended in this life of the journal.
     bodies: BTreeMap<u64, Vec<u8>>,
     no_room: bool,
+    creation_fails: Option<WriteFailed>,
+    cursor_fails: bool,
     /// Sequences that were being written when the power went: found or not, nobody was promised them.
     unpromised: BTreeSet<u64>,
 }
 
 impl Machine {
-    fn start(mut disk: Disk) -> Self {
-        let (journal, _) = disk.recover();
+    fn start(disk: Disk) -> Self {
+        Self::start_with(disk, settings(), &[1])
+    }
+
+    fn start_with(mut disk: Disk, settings: JournalSettings, uplinks: &[u64]) -> Self {
+        let (journal, _) = disk.recover(settings, uplinks, None);
+        Self::of(disk, journal)
+    }
+
+    fn start_encrypted(mut disk: Disk, settings: JournalSettings, key: JournalKey) -> Self {
+        let (journal, _) = disk.recover(settings, &[1], Some(key));
+        Self::of(disk, journal)
+    }
+
+    fn of(disk: Disk, journal: Journal) -> Self {
         let committed = journal.committed();
         let mut machine = Self {
             journal,
@@ -85,6 +110,8 @@ impl Machine {
             committed,
             bodies: BTreeMap::new(),
             no_room: false,
+            creation_fails: None,
+            cursor_fails: false,
             unpromised: BTreeSet::new(),
         };
         machine.execute();
@@ -108,11 +135,10 @@ impl Machine {
                     segment_bytes,
                     header,
                 } => {
-                    let result = if self.no_room {
-                        Err(WriteFailed::NoRoom)
-                    } else {
-                        Ok(())
-                    };
+                    let failure = self
+                        .creation_fails
+                        .or(self.no_room.then_some(WriteFailed::NoRoom));
+                    let result = failure.map_or(Ok(()), Err);
                     if result.is_ok() {
                         let mut file = header;
                         file.resize(usize::try_from(segment_bytes).unwrap(), 0);
@@ -124,6 +150,10 @@ impl Machine {
                         self.disk.bytes_max = self.disk.bytes_max.max(bytes);
                     }
                     self.journal.handle_created(self.now, segment, result);
+                }
+                Output::WriteCursor { .. } if self.cursor_fails => {
+                    self.journal
+                        .handle_cursor_written(self.now, Err(WriteFailed::Broken));
                 }
                 Output::WriteCursor { offset, bytes } => {
                     self.disk.cursor.resize(2 * SECTOR, 0);

@@ -61,10 +61,6 @@ impl Receipts {
         }
         due
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -94,7 +90,7 @@ mod tests {
         receipts.unpark(6, 21);
         assert_eq!(receipts.settle(20, 2), None);
         assert_eq!(receipts.settle(21, 2), Some(7));
-        assert!(receipts.is_empty());
+        assert!(receipts.waiting.is_empty());
     }
 
     #[test]

@@ -134,9 +134,8 @@ mod tests {
         #[test]
         fn finds_what_the_definition_of_matching_says(
             topics in proptest::collection::btree_set("[ab$é/]{1,5}", 0..20),
-            filter in "[abé$/]{0,3}\\+?(/[ab+])?(/#)?",
+            filter in "(a|b|é|\\$|\\+)(/(a|b|é|\\+)?){0,3}(/#)?|#",
         ) {
-            prop_assume!(fieldgate_adapters::topic::check_filter(&filter).is_ok());
             let mut retained = Retained::default();
             for topic in &topics {
                 keep(&mut retained, topic, "x", &Limits::default());

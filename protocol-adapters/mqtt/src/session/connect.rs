@@ -6,6 +6,7 @@ use fieldgate_adapters::{
     authenticate::{Authentication, Credentials, Denial},
     device::Device,
     reading::DEVICE_LEN_MAX,
+    scram::{Dialog, Turn},
 };
 use fieldgate_proto::entropy::Entropy;
 
@@ -13,7 +14,7 @@ use super::{Context, connection::Connection, end::SessionEnd, will};
 use crate::{
     exchange::{Attach, Attached, Request, Will},
     frame::Frame,
-    packet::{Packet, check_length_form, connack::ConnAck, connect::Connect},
+    packet::{Packet, check_length_form, connack::ConnAck, connect::Connect, disconnect::Auth},
     property::{Properties, Property},
     reason::ReasonCode,
     settings::Settings,
@@ -31,6 +32,17 @@ pub(super) struct Admission {
     keep_alive_secs: u16,
     pub(super) wishes: Wishes,
     will: Option<Box<Will>>,
+    /// Method and last word of a conversation that let the client in.
+    pub(super) proof: Option<(Box<str>, Vec<u8>)>,
+}
+
+/// How a CONNECT is decided on.
+#[derive(Debug)]
+pub(super) enum Opening {
+    /// By user name and password.
+    Asked(Admission, Authentication),
+    /// By a conversation that has begun.
+    Conversing(Admission, Box<str>, Box<dyn Dialog>, Turn),
 }
 
 /// A client that was let in and waits for its session.
@@ -51,7 +63,7 @@ impl Admission {
         frame: &Frame<'_>,
         settings: &Settings,
         context: &mut Context<'_>,
-    ) -> Result<(Self, Authentication), SessionEnd> {
+    ) -> Result<Opening, SessionEnd> {
         let version = match Connect::version(frame.body) {
             Ok(version) => version,
             Err(violation) => {
@@ -72,13 +84,23 @@ impl Admission {
         let maximum_packet_size = wishes.maximum_packet_size;
         match Self::check(&connect, wishes, settings) {
             Ok(admission) => {
+                if let Some((method, data)) = method_of(&connect) {
+                    let dialog = context.authenticator.dialog(method, context.entropy);
+                    let Some(mut dialog) = dialog else {
+                        let reason = ReasonCode::BadAuthenticationMethod;
+                        answer_refusal(version, reason, maximum_packet_size, context);
+                        return Err(SessionEnd::Refused { reason });
+                    };
+                    let turn = dialog.step(data);
+                    return Ok(Opening::Conversing(admission, method.into(), dialog, turn));
+                }
                 let credentials = Credentials {
                     client_id: Some(connect.client_id).filter(|client_id| !client_id.is_empty()),
                     username: connect.username,
                     password: connect.password,
                 };
                 let authentication = context.authenticator.authenticate(&credentials);
-                Ok((admission, authentication))
+                Ok(Opening::Asked(admission, authentication))
             }
             Err(reason) => {
                 answer_refusal(version, reason, maximum_packet_size, context);
@@ -88,9 +110,6 @@ impl Admission {
     }
 
     fn check(connect: &Connect<'_>, wishes: Wishes, settings: &Settings) -> Result<Self, ReasonCode> {
-        if wishes.extended_authentication {
-            return Err(ReasonCode::BadAuthenticationMethod);
-        }
         // MQTT 3.1.1 §3.1.3.1: a client that wants its session kept must be known by a name.
         let nameless = connect.client_id.is_empty();
         if nameless && connect.version == ProtocolVersion::V311 && !connect.clean_start {
@@ -114,6 +133,7 @@ impl Admission {
             keep_alive_secs: connect.keep_alive_secs,
             wishes,
             will,
+            proof: None,
         })
     }
 
@@ -233,6 +253,10 @@ impl Attaching {
         if let Some(topic) = &response_information {
             properties.push(Property::ResponseInformation(topic));
         }
+        if let Some((method, data)) = &admission.proof {
+            properties.push(Property::AuthenticationMethod(method));
+            properties.push(Property::AuthenticationData(data));
+        }
         let properties = match version {
             ProtocolVersion::V311 => Properties::EMPTY,
             ProtocolVersion::V5 => Properties::from_list(&properties),
@@ -257,6 +281,7 @@ impl Attaching {
             keep_alive_secs,
             session_expiry_secs,
             wishes: admission.wishes,
+            method: admission.proof.map(|(method, _)| method),
             received: attached.received.clone(),
         })
     }
@@ -289,10 +314,7 @@ pub(super) struct Wishes {
     pub(super) maximum_packet_size: u32,
     receive_maximum: u16,
     pub(super) topic_alias_maximum: u16,
-    /// Whether reasons may be given as text in packets other than CONNACK and DISCONNECT (§3.1.2.11.7).
-    pub(super) problem_information: bool,
     response_information: bool,
-    extended_authentication: bool,
 }
 
 impl Wishes {
@@ -302,9 +324,7 @@ impl Wishes {
             maximum_packet_size: u32::MAX,
             receive_maximum: u16::MAX,
             topic_alias_maximum: 0,
-            problem_information: true,
             response_information: false,
-            extended_authentication: false,
         };
         for property in connect.properties.iter() {
             #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is for people")]
@@ -313,14 +333,80 @@ impl Wishes {
                 Property::MaximumPacketSize(bytes) => wishes.maximum_packet_size = bytes,
                 Property::ReceiveMaximum(maximum) => wishes.receive_maximum = maximum,
                 Property::TopicAliasMaximum(maximum) => wishes.topic_alias_maximum = maximum,
-                Property::RequestProblemInformation(wanted) => wishes.problem_information = wanted,
                 Property::RequestResponseInformation(wanted) => wishes.response_information = wanted,
-                Property::AuthenticationMethod(_) => wishes.extended_authentication = true,
                 _ => {}
             }
         }
         wishes
     }
+}
+
+/// Returns authentication method and data of a CONNECT (MQTT 5.0 §3.1.2.11.9).
+fn method_of<'a>(connect: &Connect<'a>) -> Option<(&'a str, &'a [u8])> {
+    let method = connect.properties.iter().find_map(|property| match property {
+        Property::AuthenticationMethod(method) => Some(method),
+        _ => None,
+    })?;
+    Some((method, authentication_data(&connect.properties)))
+}
+
+/// Returns the authentication data of a packet, empty if there is none.
+pub(super) fn authentication_data<'a>(properties: &Properties<'a>) -> &'a [u8] {
+    let data = properties.iter().find_map(|property| match property {
+        Property::AuthenticationData(data) => Some(data),
+        _ => None,
+    });
+    data.unwrap_or_default()
+}
+
+/// Reads the next word of a conversation.
+///
+/// # Errors
+/// [`SessionEnd`] if the packet is not AUTH of the same method (`[MQTT-4.12.0-3]`, `[MQTT-4.12.0-5]`), or a goodbye.
+pub(super) fn next_word<'a>(frame: &Frame<'a>, method: &str) -> Result<&'a [u8], SessionEnd> {
+    check_length_form(frame, ProtocolVersion::V5)?;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "everything else is out of place")]
+    match Packet::decode(frame, ProtocolVersion::V5)? {
+        Packet::Auth(auth) if auth.reason == ReasonCode::ContinueAuthentication => {
+            let is_same = auth
+                .properties
+                .iter()
+                .any(|property| property == Property::AuthenticationMethod(method));
+            if is_same {
+                Ok(authentication_data(&auth.properties))
+            } else {
+                Err(Violation::protocol("AUTH names another method ([MQTT-4.12.0-5])").into())
+            }
+        }
+        Packet::Disconnect(disconnect) => Err(SessionEnd::Disconnected {
+            reason: disconnect.reason,
+            session_expiry_secs: None,
+        }),
+        _ => Err(Violation::protocol("another packet came than AUTH (§4.12)").into()),
+    }
+}
+
+/// Writes the next word of the gateway.
+pub(super) fn send_word(
+    reason: ReasonCode,
+    (method, data): (&str, &[u8]),
+    maximum_packet_size: u32,
+    send: &mut Vec<u8>,
+) {
+    let properties = [
+        Property::AuthenticationMethod(method),
+        Property::AuthenticationData(data),
+    ];
+    let auth = Auth {
+        reason,
+        properties: Properties::from_list(&properties),
+    };
+    send_packet(
+        &Packet::Auth(auth),
+        ProtocolVersion::V5,
+        maximum_packet_size,
+        send,
+    );
 }
 
 /// Returns the keep-alive that counts, in seconds; 0 switches the check off.

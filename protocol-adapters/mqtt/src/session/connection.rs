@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fieldgate_adapters::device::Device;
+use fieldgate_adapters::{
+    device::Device,
+    scram::{Dialog, Turn},
+};
 use fieldgate_proto::time::Now;
 
 use super::{
     Context,
     acknowledgements::{Acknowledgements, PubAcks},
     aliases::{GivenAliases, TopicAliases},
-    connect::{Wishes, send_packet},
+    connect::{Wishes, authentication_data, send_packet, send_word},
     end::SessionEnd,
 };
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
         Packet, PacketIdentifier,
         acknowledgement::Acknowledgement,
         check_length_form,
-        disconnect::{CLIENT_DISCONNECT_REASONS, Disconnect},
+        disconnect::{Auth, CLIENT_DISCONNECT_REASONS, Disconnect},
         subscribe::{Subscribe, Subscription},
         unsubscribe::Unsubscribe,
     },
@@ -40,6 +43,8 @@ pub(super) struct Accepted {
     /// What was granted.
     pub(super) session_expiry_secs: u32,
     pub(super) wishes: Wishes,
+    /// The method by which it proved who it is.
+    pub(super) method: Option<Box<str>>,
     /// Messages at QoS 2 that the broker has of the client and that are not released, ascending.
     pub(super) received: Vec<PacketIdentifier>,
 }
@@ -56,7 +61,6 @@ pub(super) struct Connection {
     pub(super) maximum_packet_size: u32,
     /// Whether the client asked for a session that ends with its connection.
     asked_for_no_expiry: bool,
-    pub(super) problem_information: bool,
     pub(super) acknowledgements: Acknowledgements,
     /// Messages above QoS 0 of the client that are not done with; those of an earlier connection do not count.
     pub(super) unfinished: u16,
@@ -64,6 +68,9 @@ pub(super) struct Connection {
     pub(super) received: Vec<PacketIdentifier>,
     pub(super) aliases: TopicAliases,
     pub(super) given_aliases: GivenAliases,
+    method: Option<Box<str>>,
+    /// Under way while the client proves anew who it is.
+    dialog: Option<Box<dyn Dialog>>,
 }
 
 impl Connection {
@@ -76,12 +83,13 @@ impl Connection {
             session_expiry_secs: accepted.session_expiry_secs,
             maximum_packet_size: accepted.wishes.maximum_packet_size,
             asked_for_no_expiry: accepted.wishes.session_expiry_secs == 0,
-            problem_information: accepted.wishes.problem_information,
             acknowledgements: Acknowledgements::default(),
             unfinished: 0,
             received: accepted.received,
             aliases: TopicAliases::default(),
             given_aliases: GivenAliases::new(accepted.wishes.topic_alias_maximum),
+            method: accepted.method,
+            dialog: None,
         }
     }
 
@@ -125,12 +133,7 @@ impl Connection {
             Packet::Connect(_) => {
                 return Err(Violation::protocol("a second CONNECT came ([MQTT-3.1.0-2])").into());
             }
-            Packet::Auth(_) => {
-                return Err(Violation::protocol(
-                    "AUTH came without an authentication method ([MQTT-4.12.0-6])",
-                )
-                .into());
-            }
+            Packet::Auth(auth) => return self.handle_auth(&auth, context),
             Packet::Publish(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
@@ -219,6 +222,34 @@ impl Connection {
             Err(_) => ReasonCode::Success,
         };
         self.send_completed(packet_id, reason, context);
+    }
+
+    /// Lets the client prove anew who it is (MQTT 5.0 §4.12.1); its session goes on meanwhile.
+    fn handle_auth(&mut self, auth: &Auth<'_>, context: &mut Context<'_>) -> Result<(), SessionEnd> {
+        let out_of_place = Violation::protocol("AUTH is out of place ([MQTT-4.12.0-6], [MQTT-4.12.1-1])");
+        let method = self.method.as_deref().ok_or(out_of_place)?;
+        let is_same = auth
+            .properties
+            .iter()
+            .any(|property| property == Property::AuthenticationMethod(method));
+        let dialog = match (auth.reason, self.dialog.take()) {
+            (ReasonCode::ReAuthenticate, None) => context.authenticator.dialog(method, context.entropy),
+            (ReasonCode::ContinueAuthentication, Some(dialog)) => Some(dialog),
+            _ => None,
+        };
+        let mut dialog = dialog.filter(|_| is_same).ok_or(out_of_place)?;
+        let (reason, data) = match dialog.step(authentication_data(&auth.properties)) {
+            Turn::Continue(data) => {
+                self.dialog = Some(dialog);
+                (ReasonCode::ContinueAuthentication, data)
+            }
+            Turn::Accepted { device, data } if device.name() == self.device.name() => {
+                (ReasonCode::Success, data)
+            }
+            Turn::Accepted { .. } | Turn::Denied(_) => return Err(SessionEnd::NotAuthorized),
+        };
+        send_word(reason, (method, &data), self.maximum_packet_size, context.send);
+        Ok(())
     }
 
     pub(super) fn send_completed(

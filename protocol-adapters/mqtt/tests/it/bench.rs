@@ -24,7 +24,7 @@ use fieldgate_proto::{
     time::{ClockQuality, Instant, Now, WallTime},
 };
 
-use crate::bytes;
+use crate::{auth::Manners, bytes};
 
 /// A reading that the journal took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +115,7 @@ pub(crate) struct Bench {
     pub(crate) journal: Journal,
     pub(crate) broker: Broker,
     pub(crate) authenticator: Authenticator,
+    manners: Option<Manners>,
     pub(crate) counters: Counters,
     pub(crate) now: Now,
     pub(crate) send: Vec<u8>,
@@ -169,10 +170,19 @@ impl Bench {
             journal: Journal::default(),
             broker: Broker::new(Limits::default(), "1.2.3", now.instant),
             authenticator: authenticator(2),
+            manners: None,
             counters: Counters::default(),
             now,
             send: Vec::new(),
             entropy: Counting::default(),
+        }
+    }
+
+    /// Clients must converse.
+    pub(crate) fn with_manners(self) -> Self {
+        Self {
+            manners: Some(Manners),
+            ..self
         }
     }
 
@@ -221,7 +231,10 @@ impl Bench {
                 connection: self.connection,
                 now: self.now,
             },
-            authenticator: &mut self.authenticator,
+            authenticator: match &mut self.manners {
+                Some(manners) => manners,
+                None => &mut self.authenticator,
+            },
             entropy: &mut self.entropy,
             counters: &mut self.counters,
         };

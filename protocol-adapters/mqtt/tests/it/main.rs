@@ -1,6 +1,7 @@
 //! The codec and the session through their public interface.
 #![expect(clippy::unwrap_used, reason = "a test fails by its panic, in helpers too")]
 
+mod auth;
 mod bench;
 mod bytes;
 mod chunks;

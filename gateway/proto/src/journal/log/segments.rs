@@ -89,9 +89,8 @@ impl Journal {
                 self.stats.write_errors = self.stats.write_errors.saturating_add(1);
                 self.retry_at = Some(now + RETRY_INTERVAL);
                 self.create_failed = Some(failed);
-                if failed == WriteFailed::NoRoom && self.may_discard() {
-                    // One at a time: whoever else fills the disk may soon have finished.
-                    self.discard_oldest();
+                if failed == WriteFailed::NoRoom {
+                    self.make_room();
                 }
                 // While the current segment has room nothing is lost yet; the next append that does not fit says Full.
                 if self.current.is_none() {
@@ -99,6 +98,27 @@ impl Journal {
                 }
             }
         }
+    }
+
+    /// Gives up what it can when the disk is full.
+    fn make_room(&mut self) {
+        let is_idle = self.in_flight.is_none() && self.retry.is_none() && self.pending.count == 0;
+        if is_idle && self.committed <= self.gone_safe {
+            // Nobody needs anything: even the segment in use goes, and with the next one comes another witness.
+            self.leave_current();
+            for number in std::mem::take(&mut self.segments).into_keys() {
+                self.replay.forget(number);
+                self.outputs.push_back(Output::Delete { segment: number });
+            }
+        } else if self.may_discard() && self.is_short() {
+            // One at a time: whoever else fills the disk may soon have finished.
+            self.discard_oldest();
+        }
+    }
+
+    /// Returns whether there is little room left in the segment that is written to.
+    pub(in crate::journal) fn is_short(&self) -> bool {
+        self.room() < self.settings.segment_bytes / SHORT_SHARE
     }
 
     /// Takes the end of a cursor write.
@@ -162,7 +182,7 @@ impl Journal {
         }
         if self.cursor_due.is_some_and(|due| now.instant >= due) {
             self.cursor_due = None;
-            if self.cursor_writing.is_none() && self.content() != self.cursor.content {
+            if self.cursor_writing.is_none() && !self.cursor.holds(&self.content()) {
                 self.write_cursor();
             }
         }
@@ -432,5 +452,7 @@ fn is_expired(segment: &Segment, now: Now, ttl: Duration) -> bool {
 const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
 /// The space behind the last block is given back if it is at least this part of a segment.
 const SHRINK_SHARE: u64 = 8;
+/// A lane is short of room when less than this part of a segment is left.
+const SHORT_SHARE: u64 = 4;
 const EXPIRE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const EXPIRE_INTERVAL_MAX: Duration = Duration::from_secs(60);
