@@ -94,7 +94,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 
 fn measure(options: &Options, chain: &mut Chain) -> Result<Outcome, Failure> {
     let address = chain.devices();
-    let gateway = chain.processes().first().map(|process| process.id()).unwrap_or_default();
+    let gateway = chain
+        .processes()
+        .first()
+        .map(|process| process.id())
+        .unwrap_or_default();
     let before = Usage::read(gateway)?.pss_kib;
     let mut idle = Vec::with_capacity(usize::try_from(options.idle).unwrap_or_default());
     for number in 0..options.idle {
@@ -105,8 +109,7 @@ fn measure(options: &Options, chain: &mut Chain) -> Result<Outcome, Failure> {
     let mut slow = connect(address, "slow")?;
     let mut subscribe = Vec::new();
     packet::put_subscribe(&mut subscribe, 1, "#");
-    slow.write_all(&subscribe)
-        .map_err(Failure::io("subscribing"))?;
+    slow.write_all(&subscribe).map_err(Failure::io("subscribing"))?;
     let beside_slow_subscriber = publish(options, address)?;
     drop((slow, idle));
     Ok(Outcome {
@@ -157,7 +160,10 @@ fn connect(address: SocketAddr, client_identifier: &str) -> Result<TcpStream, Fa
     if answer == ACCEPTED {
         Ok(stream)
     } else {
-        Err(Failure::peer("the gateway", format!("refused {client_identifier}")))
+        Err(Failure::peer(
+            "the gateway",
+            format!("refused {client_identifier}"),
+        ))
     }
 }
 

@@ -27,6 +27,10 @@ use crate::{
 };
 
 /// What a host is for.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a world has a handful of hosts, and each has one for as long as it lives"
+)]
 #[derive(Debug)]
 pub(crate) enum Role {
     Gateway(GatewayDisk),

@@ -15,7 +15,7 @@ use fieldgate_io::{
     mailbox::{MailSender, mailbox},
     thread,
 };
-use fieldgate_proto::{node::Node, trust::Trust};
+use fieldgate_proto::{node::Node, seal::SealKey, time::WallTime, trust::Trust};
 use tokio::sync::mpsc;
 
 use super::{
@@ -103,11 +103,7 @@ pub(crate) async fn start(
     let backend = selected.backend;
     let clock = options.clock.clone();
     let local = identity.attest(clock.wall()).await?;
-    let seal_key = if seals(settings) {
-        Some(identity.attest_seals(clock.wall()).await?)
-    } else {
-        None
-    };
+    let seal_key = seal_key(settings, &mut identity, clock.wall()).await?;
     let shard_count = shard_count(settings);
     let mut mailboxes = Vec::with_capacity(shard_count);
     for _ in 0..shard_count {
@@ -122,17 +118,7 @@ pub(crate) async fn start(
     let (desk_sender, desk_requests) = mpsc::channel(DESK_MAX);
     let (rotation_sender, rotations) = mpsc::channel(1);
     let accepting = Arc::new(Accepting::new());
-    let journal = match &settings.journal {
-        Some(config) => {
-            let uplinks: Vec<u64> = settings
-                .uplinks
-                .iter()
-                .map(|uplink| journal::uplink_name(&uplink.collector, &uplink.name))
-                .collect();
-            Some(JournalFiles::open(config, &uplinks, mailboxes[0].1.clone())?)
-        }
-        None => None,
-    };
+    let journal = open_journal(settings, &mailboxes[0].1)?;
     let (collecting, positions) = collecting(settings, backend, &senders[0], &options)?;
     let (node_settings, names) = node_settings(settings, &control.belonging, journal.as_ref(), positions);
     let now = TurnClock::following(clock.clone(), started).at(fieldgate_io::clock::monotonic());
@@ -314,6 +300,19 @@ fn roles(settings: &Settings) -> Vec<String> {
         .collect()
 }
 
+/// Opens the journal, where the node has one, with a position for each uplink.
+fn open_journal(settings: &Settings, waker: &Waker) -> Result<Option<JournalFiles>, StartError> {
+    let Some(config) = &settings.journal else {
+        return Ok(None);
+    };
+    let uplinks: Vec<u64> = settings
+        .uplinks
+        .iter()
+        .map(|uplink| journal::uplink_name(&uplink.collector, &uplink.name))
+        .collect();
+    JournalFiles::open(config, &uplinks, waker.clone()).map(Some)
+}
+
 /// Starts the sinks and finds out how far they are.
 fn collecting(
     settings: &Settings,
@@ -419,6 +418,19 @@ async fn resolve_names(mut requests: mpsc::Receiver<Resolve>, trunk: MailSender<
                 tokio::time::sleep(MAILBOX_RETRY).await;
             }
         });
+    }
+}
+
+/// Returns a key that seals readings, if this node does.
+async fn seal_key(
+    settings: &Settings,
+    identity: &mut Identity,
+    wall: WallTime,
+) -> Result<Option<SealKey>, StartError> {
+    if seals(settings) {
+        identity.attest_seals(wall).await.map(Some)
+    } else {
+        Ok(None)
     }
 }
 

@@ -97,7 +97,7 @@ impl MqttStatus {
     }
 
     /// Returns the names and values of what only grows, and of what goes up and down.
-    pub(crate) const fn samples(&self) -> ([(&'static str, u64); 6], [(&'static str, u64); 4]) {
+    pub(crate) const fn samples(&self) -> (Samples<6>, Samples<4>) {
         (
             [
                 ("fieldgate_mqtt_delivered_total", self.delivered),
@@ -119,3 +119,5 @@ impl MqttStatus {
         )
     }
 }
+/// Names of metrics and their values.
+pub(crate) type Samples<const N: usize> = [(&'static str, u64); N];

@@ -27,7 +27,7 @@ fn send(site: &Site, payload: &str) {
 /// Waits until so many readings stand in the file, and every sink has them: the ledger is one.
 fn wait_readings(site: &Site, count: usize) -> Vec<Value> {
     site.collector.wait_status("every sink has them", |status| {
-        let waiting = status["sinks"].as_array().unwrap().iter();
+        let waiting = status["sinks"].as_array().expect("a list").iter();
         waiting.map(|sink| sink["waiting_bytes"].as_u64()).max() == Some(Some(0))
             && site.readings().len() >= count
     });
@@ -36,8 +36,8 @@ fn wait_readings(site: &Site, count: usize) -> Vec<Value> {
 
 /// Takes the proof of a line that the file sink wrote into a file of that name.
 fn prove(site: &Site, line: &Value, name: &str) -> (Ended, String) {
-    let out = site.dir().join(name).to_str().unwrap().to_owned();
-    let id = line["id"].as_str().unwrap();
+    let out = site.dir().join(name).display().to_string();
+    let id = line["id"].as_str().expect("every line has an id");
     (site.collector.run(&["proof", id, "--out", &out]), out)
 }
 

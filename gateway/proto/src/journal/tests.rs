@@ -137,7 +137,7 @@ impl Machine {
                 } => {
                     let failure = self
                         .creation_fails
-                        .or(self.no_room.then_some(WriteFailed::NoRoom));
+                        .or_else(|| self.no_room.then_some(WriteFailed::NoRoom));
                     let result = failure.map_or(Ok(()), Err);
                     if result.is_ok() {
                         let mut file = header;

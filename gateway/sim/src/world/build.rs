@@ -254,22 +254,14 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
             }),
             ..Parts::default()
         },
-        Role::Impostor => {
-            let ways = (0..scenario.relays).map(|relay| (relay, Some(NAMES[0].to_owned())));
-            let mut forged = uplink(scenario, of(scenario.collector()), ways.collect());
-            for lane in &mut forged.lanes.0 {
-                lane.available = 3;
-            }
-            Parts {
-                neighbours: neighbours(&[NAMES[0]]),
-                uplinks: vec![forged],
-                collect: Some(CollectSettings {
-                    gateways: gateways.map(of).collect(),
-                    ..CollectSettings::default()
-                }),
-                ..Parts::default()
-            }
-        }
+        Role::Impostor => Parts {
+            neighbours: neighbours(&[NAMES[0]]),
+            collect: Some(CollectSettings {
+                gateways: gateways.map(of).collect(),
+                ..CollectSettings::default()
+            }),
+            ..impostor(scenario, of(scenario.collector()))
+        },
     };
     let ways = authority_ways(host, index, scenario);
     let is_authority = matches!(host.role, Role::Authority(_));
@@ -285,6 +277,19 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
     target.relay = settings.relay;
     target.collect = settings.collect;
     host.dials = dials;
+}
+
+/// What somebody has who claims to be the collector, and to have readings for it.
+fn impostor(scenario: &Scenario, collector: Identifier) -> Parts {
+    let ways = (0..scenario.relays).map(|relay| (relay, Some(NAMES[0].to_owned())));
+    let mut forged = uplink(scenario, collector, ways.collect());
+    for lane in &mut forged.lanes.0 {
+        lane.available = 3;
+    }
+    Parts {
+        uplinks: vec![forged],
+        ..Parts::default()
+    }
 }
 
 /// A neighbour that is no relay.

@@ -159,14 +159,13 @@ fn open_database(path: &Path) -> Result<Database, redb::Error> {
 
 /// Returns whether the file itself is at fault, rather than the disk, its rights or another process.
 fn is_damage(error: &redb::Error) -> bool {
-    match error {
-        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => true,
-        redb::Error::Io(error) => matches!(
+    if let redb::Error::Io(error) = error {
+        return matches!(
             error.kind(),
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-        ),
-        _ => false,
+        );
     }
+    matches!(error, redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_))
 }
 
 fn write(database: &Database, changes: &[Change]) -> io::Result<()> {

@@ -16,6 +16,7 @@ use super::{
 use crate::sinks::json::rfc3339;
 
 impl Trunk {
+    #[expect(clippy::too_many_lines, reason = "one arm for each event, a sentence each")]
     pub(super) fn handle_event(&mut self, now: Now, event: Event) {
         match event {
             Event::LinkUp {

@@ -78,7 +78,7 @@ struct Layer {
     cure: &'static str,
 }
 
-const LAYERS: [Layer; 15] = [
+const LAYERS: [Layer; 16] = [
     Layer {
         name: "fieldgate-proto",
         may_import: &[],
@@ -109,6 +109,11 @@ const LAYERS: [Layer; 15] = [
         name: "fieldgate-policy",
         may_import: &["fieldgate-proto"],
         cure: "policies know identifiers and words, not channels",
+    },
+    Layer {
+        name: "fieldgate-proof",
+        may_import: &["fieldgate-proto"],
+        cure: "a proof is checked with nothing but the core",
     },
     Layer {
         name: "fieldgate-mqtt",
@@ -182,6 +187,7 @@ const BELOW_GATEWAY: &[&str] = &[
     "fieldgate-io",
     "fieldgate-mqtt",
     "fieldgate-policy",
+    "fieldgate-proof",
     "fieldgate-proto",
 ];
 

@@ -24,7 +24,7 @@ impl Stamp {
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         let unix_millis = reader.varint("time of storing")?;
         let code = reader.u8("quality of the time of storing")?;
-        let quality = ClockQuality::from_code(code).ok_or(WireError::Value {
+        let quality = ClockQuality::from_code(code).ok_or_else(|| WireError::Value {
             field: "quality of the time of storing",
             value: code.into(),
         })?;

@@ -333,11 +333,12 @@ impl Session {
             let delay_secs = take_u32(reader, "will delay interval")?;
             let expiry = reader.varint("expiry of a will")?;
             let shape = reader.u8("class of a will")?;
-            let class =
-                fieldgate_adapters::class::Class::from_code(shape & 0b11).ok_or(WireError::Value {
+            let class = fieldgate_adapters::class::Class::from_code(shape & 0b11).ok_or_else(|| {
+                WireError::Value {
                     field: "class of a will",
                     value: shape.into(),
-                })?;
+                }
+            })?;
             session.will_at = Some(deadline(delay_secs.min(session.expiry_secs)));
             session.will = Some(Box::new(Will {
                 message: Message::decode(reader, age)?,
@@ -431,7 +432,7 @@ fn decode_queued(
 }
 
 fn take_qos(flags: u8) -> Result<Qos, WireError> {
-    Qos::from_code(flags & 0b11).ok_or(WireError::Value {
+    Qos::from_code(flags & 0b11).ok_or_else(|| WireError::Value {
         field: "QoS in the store",
         value: flags.into(),
     })

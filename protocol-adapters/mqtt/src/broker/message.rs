@@ -146,7 +146,7 @@ impl Message {
     /// Reads the form of the store; `age` says how long it lay there.
     pub(super) fn decode(reader: &mut Reader<'_>, age: &Age) -> Result<Self, WireError> {
         let flags = reader.u8("flags of a message")?;
-        let qos = Qos::from_code(flags & 0b11).ok_or(WireError::Value {
+        let qos = Qos::from_code(flags & 0b11).ok_or_else(|| WireError::Value {
             field: "QoS of a message",
             value: u64::from(flags),
         })?;

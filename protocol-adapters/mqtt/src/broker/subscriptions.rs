@@ -127,9 +127,9 @@ impl Node {
         self.children.is_empty() && self.here.is_empty() && self.below.is_empty()
     }
 
-    fn remove<'a>(
+    fn remove(
         &mut self,
-        levels: &mut dyn Iterator<Item = &'a str>,
+        levels: &mut dyn Iterator<Item = &str>,
         filter: &Filter<'_>,
         session: SessionIndex,
     ) -> Option<SubscriptionOptions> {

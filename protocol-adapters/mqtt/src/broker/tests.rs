@@ -155,9 +155,12 @@ fn everything_that_was_stored_is_there_after_a_crash_at_any_batch() {
         let said = world.said(3);
         let payloads: Vec<String> = said
             .iter()
-            .filter_map(|said| match said {
-                Said::Deliver(payload, ..) => Some(payload.clone()),
-                _ => None,
+            .filter_map(|said| {
+                if let Said::Deliver(payload, ..) = said {
+                    Some(payload.clone())
+                } else {
+                    None
+                }
             })
             .collect();
         for payload in &acknowledged {

@@ -343,18 +343,24 @@ impl Wishes {
 
 /// Returns authentication method and data of a CONNECT (MQTT 5.0 §3.1.2.11.9).
 fn method_of<'a>(connect: &Connect<'a>) -> Option<(&'a str, &'a [u8])> {
-    let method = connect.properties.iter().find_map(|property| match property {
-        Property::AuthenticationMethod(method) => Some(method),
-        _ => None,
+    let method = connect.properties.iter().find_map(|property| {
+        if let Property::AuthenticationMethod(method) = property {
+            Some(method)
+        } else {
+            None
+        }
     })?;
     Some((method, authentication_data(&connect.properties)))
 }
 
 /// Returns the authentication data of a packet, empty if there is none.
 pub(super) fn authentication_data<'a>(properties: &Properties<'a>) -> &'a [u8] {
-    let data = properties.iter().find_map(|property| match property {
-        Property::AuthenticationData(data) => Some(data),
-        _ => None,
+    let data = properties.iter().find_map(|property| {
+        if let Property::AuthenticationData(data) = property {
+            Some(data)
+        } else {
+            None
+        }
     });
     data.unwrap_or_default()
 }

@@ -147,9 +147,12 @@ impl Connection {
 
     /// Passes a SUBSCRIBE on to the broker, with what is refused here: malformed filters, and those outside the device's rights.
     fn handle_subscribe(&self, subscribe: &Subscribe<'_>, context: &mut Context<'_>) {
-        let identifier = subscribe.properties.iter().find_map(|property| match property {
-            Property::SubscriptionIdentifier(identifier) => Some(identifier),
-            _ => None,
+        let identifier = subscribe.properties.iter().find_map(|property| {
+            if let Property::SubscriptionIdentifier(identifier) = property {
+                Some(identifier)
+            } else {
+                None
+            }
         });
         let wanted: Vec<Wanted> = subscribe
             .subscriptions

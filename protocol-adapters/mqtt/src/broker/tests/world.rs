@@ -274,9 +274,12 @@ impl World {
     pub(super) fn deliveries(&mut self, connection: u64) -> Vec<Delivery> {
         self.take(connection)
             .into_iter()
-            .filter_map(|answer| match answer {
-                Answer::Deliver(delivery) => Some(*delivery),
-                _ => None,
+            .filter_map(|answer| {
+                if let Answer::Deliver(delivery) = answer {
+                    Some(*delivery)
+                } else {
+                    None
+                }
             })
             .collect()
     }
@@ -293,9 +296,12 @@ impl World {
     pub(super) fn received(&mut self, connection: u64) -> Vec<u16> {
         self.take(connection)
             .into_iter()
-            .find_map(|answer| match answer {
-                Answer::Attached(attached) => Some(attached.received.iter().map(|id| id.get()).collect()),
-                _ => None,
+            .find_map(|answer| {
+                if let Answer::Attached(attached) = answer {
+                    Some(attached.received.iter().map(|id| id.get()).collect())
+                } else {
+                    None
+                }
             })
             .expect("it is attached")
     }
