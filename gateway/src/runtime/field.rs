@@ -10,6 +10,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, net::SocketAddr, sync::Arc};
 use fieldgate_adapters::{
     authenticate::{Authenticate, Authentication, Authenticator, CheckedPassword, Credentials, Denial},
     device::Device,
+    scram::Dialog,
 };
 use fieldgate_io::{ConnectionId, Io};
 use fieldgate_mqtt::{
@@ -22,7 +23,10 @@ use fieldgate_mqtt::{
     },
     settings::Settings,
 };
-use fieldgate_proto::time::{Instant, Now};
+use fieldgate_proto::{
+    entropy::Entropy,
+    time::{Instant, Now},
+};
 
 pub(crate) use self::{
     checks::Checks,
@@ -63,6 +67,14 @@ impl Authenticate for Gate {
         match &self.proven {
             Some(device) => Authentication::Accepted(Arc::clone(device)),
             None => self.authenticator.authenticate(credentials),
+        }
+    }
+
+    /// A device that is known already has no conversation in which it could become another.
+    fn dialog(&mut self, method: &str, entropy: &mut dyn Entropy) -> Option<Box<dyn Dialog>> {
+        match &self.proven {
+            Some(_) => None,
+            None => self.authenticator.dialog(method, entropy),
         }
     }
 }
