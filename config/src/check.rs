@@ -182,10 +182,16 @@ fn check_purpose(raw: &raw::Root, findings: &mut Findings) {
 fn check_listeners(raw: &raw::Root, findings: &mut Findings) {
     let mqtt = raw.mqtt.value.as_ref();
     let tls = mqtt.and_then(|mqtt| mqtt.tls.value.as_ref());
+    let psk = mqtt.and_then(|mqtt| mqtt.psk.value.as_ref());
+    let websocket = mqtt.and_then(|mqtt| mqtt.websocket.value.as_ref());
+    let websocket_tls = websocket.and_then(|websocket| websocket.tls.value.as_ref());
     let tcp = raw.link.value.as_ref().and_then(|link| link.tcp.value.as_ref());
     let lists = [
         mqtt.map(|mqtt| &mqtt.listen),
         tls.map(|tls| &tls.listen),
+        psk.map(|psk| &psk.listen),
+        websocket.map(|websocket| &websocket.listen),
+        websocket_tls.map(|tls| &tls.listen),
         tcp.map(|tcp| &tcp.listen),
     ];
     let items = lists

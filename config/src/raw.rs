@@ -85,7 +85,10 @@ macro_rules! tables {
     (@when $when:expr) => { $when };
 }
 
+mod listeners;
 pub(crate) mod sink;
+
+pub(crate) use listeners::{Certificate, DevicePsk, MqttPsk, MqttTls, MqttWebSocket, MqttWebSocketTls};
 
 const LOG_LEVEL: Choice<LogLevel> = Choice(&[
     ("error", LogLevel::Error),
@@ -305,9 +308,13 @@ tables! {
     Mqtt {
         /// Addresses for plain TCP. An IPv6 address takes IPv6 only.
         listen: Vec<Item<SocketAddr>> = List { item: LISTEN, min: 0, max: 16 },
-            Optional("`[\"0.0.0.0:1883\"]`, and none if there is `[mqtt.tls]`");
+            Optional("`[\"0.0.0.0:1883\"]`, and none if there is `[mqtt.tls]`, `[mqtt.psk]` or `[mqtt.websocket]`");
         /// Listener with TLS.
         tls: MqttTls = section::<MqttTls>(), Optional("off");
+        /// Listener with TLS under keys that devices share with the gateway.
+        psk: MqttPsk = section::<MqttPsk>(), Optional("off");
+        /// Listener for WebSockets.
+        websocket: MqttWebSocket = section::<MqttWebSocket>(), Optional("off");
         /// Whether devices without credentials are let in; only on loopback addresses.
         anonymous: bool = Boolean, Default("false");
         /// Allows `anonymous` on every address: whoever reaches the port can write anything.
@@ -353,24 +360,18 @@ tables! {
         device: Vec<Device> = sections::<Device>(65_536), Optional("none");
     }
 
-    /// MQTT over TLS 1.2 and 1.3.
-    MqttTls {
-        /// Addresses.
-        listen: Vec<Item<SocketAddr>> = List { item: LISTEN, min: 1, max: 16 }, Default("[\"0.0.0.0:8883\"]");
-        /// Certificate chain in PEM, the server's own first.
-        certificate: PathBuf = FILE, Required;
-        /// Private key in PEM.
-        key: PathBuf = FILE, Required;
-    }
-
-    /// A device that may connect.
+    /// A device that may connect: with a password, with a certificate, or with a key; with any one of those it has.
     Device {
         /// Name in readings.
         name: String = DEVICE_NAME, Required;
         /// User name of its CONNECT.
-        username: String = USERNAME, Optional("`name`");
+        username: String = USERNAME, Optional("`name`"), if When::With(&["password_hash"]);
         /// Hash of the password of its CONNECT.
-        password_hash: PasswordHash = PASSWORD_HASH, Required;
+        password_hash: PasswordHash = PASSWORD_HASH, Optional("no password");
+        /// Its certificate on listeners with `client_ca`; user name and password of CONNECT are not looked at then.
+        certificate: Certificate = inline::<Certificate>(), Optional("no certificate");
+        /// Its key on `[mqtt.psk]`; user name and password of CONNECT are not looked at then.
+        psk: DevicePsk = inline::<DevicePsk>(), Optional("no key");
         /// Topic filters it may publish to; `{device}` stands for its name.
         publish: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 1, max: 64 },
             Optional("`[\"<name>/#\"]`: everything under its own name");

@@ -16,6 +16,7 @@ use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
+use crate::template::TopicTemplate;
 
 /// One node: everything its file switches on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,10 +249,14 @@ pub struct Journal {
 /// The MQTT listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mqtt {
-    /// Addresses for MQTT over plain TCP; may be empty if `tls` is there.
+    /// Addresses for MQTT over plain TCP; may be empty if there is another listener.
     pub listen: Vec<SocketAddr>,
     /// MQTT over TLS.
     pub tls: Option<MqttTls>,
+    /// MQTT over TLS with pre-shared keys.
+    pub psk: Option<MqttPsk>,
+    /// MQTT over WebSockets.
+    pub websocket: Option<MqttWebSocket>,
     /// Whether devices without credentials are let in.
     pub anonymous: bool,
     /// How long arriving bytes may wait for company.
@@ -312,6 +317,48 @@ pub struct MqttTls {
     pub certificate: PathBuf,
     /// Private key in PEM.
     pub key: PathBuf,
+    /// Certificates of devices, if they are asked for.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// What certificates devices show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// Certificates of the authorities that sign them, in PEM.
+    pub ca: PathBuf,
+    /// Whether a device must show one.
+    pub auth: ClientAuth,
+    /// Revocation lists in PEM.
+    pub crl: Option<PathBuf>,
+}
+
+/// Whether devices must show certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Without one there is no connection.
+    Required,
+    /// Without one the password decides.
+    Optional,
+}
+
+/// MQTT over TLS with pre-shared keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MqttPsk {
+    /// Addresses, at least one.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// MQTT over WebSockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MqttWebSocket {
+    /// Addresses without TLS; may be empty if `tls` is there.
+    pub listen: Vec<SocketAddr>,
+    /// WebSockets over TLS.
+    pub tls: Option<MqttTls>,
+    /// Path of the requests, beginning with `/`.
+    pub path: String,
+    /// Origins of web pages that may connect; `None` for every one.
+    pub origins: Option<Vec<String>>,
 }
 
 /// One field device that may connect.
@@ -321,12 +368,36 @@ pub struct Device {
     pub name: String,
     /// User Name of its CONNECT.
     pub username: String,
-    /// What its password is compared with.
-    pub password_hash: PasswordHash,
+    /// What its password is compared with, if it has one; it has this, a certificate or a key.
+    pub password_hash: Option<PasswordHash>,
+    /// What its certificate has to say; no two devices have the same.
+    pub certificate: Option<CertificateRule>,
+    /// Its key; no two devices have the same identity.
+    pub psk: Option<DevicePsk>,
     /// Topic filters it may publish to, at least one.
     pub publish: Vec<String>,
     /// Topic filters that cover what it may subscribe to.
     pub subscribe: Vec<String>,
+}
+
+/// What tells a device's certificate from others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CertificateRule {
+    /// The only common name of its subject.
+    SubjectCn(String),
+    /// One of its DNS names, in small letters.
+    SanDns(String),
+    /// SHA-256 of the whole certificate.
+    Sha256([u8; 32]),
+}
+
+/// The key that a device shares with the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePsk {
+    /// The identity it names, 1 to 128 bytes.
+    pub identity: String,
+    /// Where the key is, in hexadecimal digits.
+    pub key: SecretSource,
 }
 
 /// A password hash, `pbkdf2-sha256$<iterations>$<salt>$<hash>`; `Debug` does not show it.

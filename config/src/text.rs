@@ -11,8 +11,10 @@ use crate::shape::{Refusal, Text};
 use crate::template::{TemplateError, TopicPattern, TopicTemplate};
 use crate::url::{HttpUrl, HttpUrlError};
 
+mod listener;
 mod pkcs11;
 
+pub(crate) use listener::{COMMON_NAME, DNS_NAME, FINGERPRINT, ORIGIN, PSK_IDENTITY, URL_PATH};
 pub(crate) use pkcs11::PKCS11_URI;
 
 /// Name of a node or of something only this file talks about.

@@ -46,8 +46,8 @@ pub(crate) mod shard;
 pub(crate) mod signing;
 pub(crate) mod start;
 pub(crate) mod threads;
-pub(crate) mod tls;
 pub(crate) mod translate;
+pub(crate) mod transport;
 pub(crate) mod trunk;
 
 /// What is sent to a shard. Every mailbox is bounded; what does not fit waits at its sender.

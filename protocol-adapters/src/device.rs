@@ -90,7 +90,7 @@ pub struct Login {
 pub struct DeviceTable {
     logins: Vec<TableEntry>,
     by_username: BTreeMap<Box<str>, usize>,
-    names: BTreeMap<Box<str>, usize>,
+    names: BTreeMap<Box<str>, Arc<Device>>,
 }
 
 #[derive(Debug)]
@@ -109,44 +109,59 @@ impl DeviceTable {
             return Err(DeviceTableError::TooMany { count: logins.len() });
         }
         let mut table = Self::default();
-        for (
-            index,
-            Login {
+        for login in logins {
+            let Login {
                 username,
                 password,
                 device,
-            },
-        ) in logins.into_iter().enumerate()
-        {
+            } = login;
             if username.is_empty() || username.len() > USERNAME_LEN_MAX || username.contains('\0') {
                 return Err(DeviceTableError::Username {
                     username: shortened(&username),
                 });
             }
-            if table.names.insert(device.name().into(), index).is_some() {
-                return Err(DeviceTableError::NameTwice {
-                    name: device.name().to_owned(),
-                });
-            }
+            let device = table.add_name(device)?;
             if table.by_username.contains_key(username.as_str()) {
                 return Err(DeviceTableError::UsernameTwice { username });
             }
-            table.by_username.insert(username.into(), index);
-            table.logins.push(TableEntry {
-                password,
-                device: Arc::new(device),
-            });
+            table.by_username.insert(username.into(), table.logins.len());
+            table.logins.push(TableEntry { password, device });
         }
         Ok(table)
     }
 
-    /// Returns how many devices are in the table.
+    /// Adds devices that have no password: their connection itself proves who they are.
+    ///
+    /// # Errors
+    /// [`DeviceTableError`] names the first that stands twice, or says that there are too many.
+    pub fn with_others(mut self, devices: Vec<Device>) -> Result<Self, DeviceTableError> {
+        let count = self.names.len().saturating_add(devices.len());
+        if count > DEVICES_MAX {
+            return Err(DeviceTableError::TooMany { count });
+        }
+        for device in devices {
+            self.add_name(device)?;
+        }
+        Ok(self)
+    }
+
+    fn add_name(&mut self, device: Device) -> Result<Arc<Device>, DeviceTableError> {
+        let device = Arc::new(device);
+        match self.names.insert(device.name().into(), Arc::clone(&device)) {
+            None => Ok(device),
+            Some(_) => Err(DeviceTableError::NameTwice {
+                name: device.name().to_owned(),
+            }),
+        }
+    }
+
+    /// Returns how many devices with a password are in the table.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.logins.len()
     }
 
-    /// Returns whether the table has no device.
+    /// Returns whether the table has no device with a password.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.logins.is_empty()
@@ -161,7 +176,7 @@ impl DeviceTable {
     /// Returns the device called `name`.
     #[must_use]
     pub fn device(&self, name: &str) -> Option<&Arc<Device>> {
-        self.names.get(name).map(|index| &self.logins[*index].device)
+        self.names.get(name)
     }
 
     /// Returns what SCRAM needs of a user, and the device, if the user's entry is of that scheme.
@@ -358,5 +373,10 @@ pub(crate) mod tests {
         assert_eq!(table.device("e").map(|device| device.name()), Some("e"));
         assert!(table.device("u").is_none());
         assert!(table.contains_name("d"));
+        let other = |name: &str| vec![Device::new(name, [].into()).unwrap()];
+        let table = table.with_others(other("f")).unwrap();
+        assert_eq!((table.len(), table.contains_name("f")), (2, true));
+        assert_eq!(table.index_of("f"), None, "nobody logs in as it");
+        assert!(table.with_others(other("d")).is_err());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+mod listeners;
+
 use super::{Unique, values};
 use crate::problem::Findings;
 use crate::raw;
@@ -11,8 +13,9 @@ use crate::settings;
 pub(super) fn mqtt(raw: raw::Mqtt, findings: &mut Findings) -> Option<settings::Mqtt> {
     check_listen(&raw, findings);
     check_anonymous(&raw, findings);
+    listeners::check_proofs(&raw, findings);
     let devices = devices(raw.device, findings);
-    let tls_is_given = raw.tls.is_given();
+    let others = raw.tls.is_given() || raw.psk.is_given() || raw.websocket.is_given();
     let clients_max = raw.clients_max.value;
     let sessions_max = match raw.sessions_max.value {
         None if raw.sessions_max.span.is_some() => None,
@@ -22,12 +25,14 @@ pub(super) fn mqtt(raw: raw::Mqtt, findings: &mut Findings) -> Option<settings::
     let listen = match raw.listen.value {
         Some(listen) => values(listen),
         None if raw.listen.span.is_some() => return None,
-        None if tls_is_given => Vec::new(),
+        None if others => Vec::new(),
         None => vec![DEFAULT_LISTEN],
     };
     Some(settings::Mqtt {
         listen,
-        tls: raw.tls.value.and_then(tls),
+        tls: raw.tls.value.and_then(listeners::tls),
+        psk: raw.psk.value.and_then(listeners::psk),
+        websocket: raw.websocket.value.and_then(listeners::websocket),
         anonymous: raw.anonymous.value?,
         latency: raw.latency_ms.value?,
         clients_max: raw.clients_max.value?,
@@ -52,11 +57,21 @@ pub(super) fn mqtt(raw: raw::Mqtt, findings: &mut Findings) -> Option<settings::
 }
 
 fn check_listen(raw: &raw::Mqtt, findings: &mut Findings) {
-    if raw.listen.value.as_ref().is_some_and(Vec::is_empty) && !raw.tls.is_given() {
-        let draft = raw
-            .listen
-            .error("`mqtt.listen` is empty and there is no `[mqtt.tls]`: no device could connect");
+    let others = raw.tls.is_given() || raw.psk.is_given() || raw.websocket.is_given();
+    if raw.listen.value.as_ref().is_some_and(Vec::is_empty) && !others {
+        let draft = raw.listen.error(
+            "`mqtt.listen` is empty and there is no `[mqtt.tls]`, `[mqtt.psk]` or `[mqtt.websocket]`: no device could connect",
+        );
         findings.push(draft.help("add an address, such as \"0.0.0.0:1883\", or add [mqtt.tls]"));
+    }
+    if let Some(websocket) = raw.websocket.value.as_ref()
+        && websocket.listen.value.as_ref().is_some_and(Vec::is_empty)
+        && !websocket.tls.is_given()
+    {
+        let draft = websocket
+            .listen
+            .error("`mqtt.websocket.listen` is empty and there is no `[mqtt.websocket.tls]`: no device could connect");
+        findings.push(draft.help("add an address, such as \"0.0.0.0:8083\", or add [mqtt.websocket.tls]"));
     }
 }
 
@@ -101,26 +116,20 @@ fn check_anonymous(raw: &raw::Mqtt, findings: &mut Findings) {
 type Place = Option<std::ops::Range<usize>>;
 
 fn first_open_address(raw: &raw::Mqtt) -> Option<(SocketAddr, Place)> {
-    let plain = raw.listen.value.iter().flatten();
-    let tls = raw
-        .tls
-        .value
-        .iter()
-        .filter_map(|tls| tls.listen.value.as_ref())
-        .flatten();
-    let explicit = plain.chain(tls).find(|item| !item.value.ip().is_loopback());
-    let is_default = !raw.listen.is_given() && !raw.tls.is_given();
+    let explicit = listeners::without_proof(raw)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find(|item| !item.value.ip().is_loopback());
+    let is_default =
+        !(raw.listen.is_given() || raw.tls.is_given() || raw.psk.is_given() || raw.websocket.is_given());
+    let websocket = raw.websocket.value.as_ref();
+    let is_websocket_default =
+        websocket.is_some_and(|websocket| !(websocket.listen.is_given() || websocket.tls.is_given()));
     explicit
         .map(|item| (item.value, item.span.clone()))
         .or_else(|| is_default.then_some((DEFAULT_LISTEN, None)))
-}
-
-fn tls(raw: raw::MqttTls) -> Option<settings::MqttTls> {
-    Some(settings::MqttTls {
-        listen: values(raw.listen.value?),
-        certificate: raw.certificate.value?,
-        key: raw.key.value?,
-    })
+        .or_else(|| is_websocket_default.then_some((listeners::DEFAULT_WEBSOCKET_LISTEN, None)))
 }
 
 fn devices(field: Field<Vec<raw::Device>>, findings: &mut Findings) -> Option<Vec<settings::Device>> {
@@ -137,7 +146,7 @@ fn devices(field: Field<Vec<raw::Device>>, findings: &mut Findings) -> Option<Ve
         let login = if raw.username.is_given() {
             Some(&raw.username)
         } else {
-            Some(&raw.name).filter(|_| is_new)
+            Some(&raw.name).filter(|_| is_new && raw.password_hash.is_given())
         };
         if let Some((login, username)) =
             login.and_then(|login| login.value.as_ref().map(|value| (login, value)))
@@ -167,7 +176,9 @@ fn device(raw: raw::Device) -> Option<settings::Device> {
     };
     Some(settings::Device {
         username: raw.username.value.unwrap_or_else(|| name.clone()),
-        password_hash: raw.password_hash.value?,
+        password_hash: raw.password_hash.value,
+        certificate: raw.certificate.value.and_then(listeners::certificate),
+        psk: raw.psk.value.and_then(listeners::device_psk),
         publish,
         subscribe,
         name,

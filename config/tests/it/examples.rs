@@ -31,6 +31,7 @@ fn every_example_is_without_problems() {
         "collector-minimal.toml",
         "collector.toml",
         "gateway-fleet.toml",
+        "gateway-listeners.toml",
         "gateway-minimal.toml",
         "gateway.toml",
         "relay-fleet.toml",

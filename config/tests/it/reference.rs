@@ -118,6 +118,7 @@ const EVERY_KEY: &str = include_str!("every_key.toml");
 /// The file with every key, once for each way to write what takes exactly one of several keys.
 fn variants() -> Vec<String> {
     let pin = "pin = { credential = \"fieldgate-pin\" }";
+    let psk = "key = { file = \"pump-7.psk\" }";
     let password = "password = { env = \"BROKER_PASSWORD\" }";
     let start = EVERY_KEY.find("pkcs11 =").expect("an identity");
     let end = start + EVERY_KEY[start..].find("\n\n").expect("the end of the section");
@@ -140,10 +141,12 @@ fn variants() -> Vec<String> {
         ),
         EVERY_KEY
             .replace(pin, "pin = { file = \"/pin\" }")
+            .replace(psk, "key = { credential = \"p\" }")
             .replace(key, "key = { file = \"/key\" }")
             .replace(password, "password = { credential = \"p\" }"),
         EVERY_KEY
             .replace(pin, "pin = { env = \"PIN\" }")
+            .replace(psk, "key = { env = \"K\" }")
             .replace(key, "key = { env = \"KEY\" }")
             .replace(password, "password = { file = \"/p\" }"),
         with_file("credential = \"p\""),
@@ -185,8 +188,17 @@ const REQUIRED: &[(&str, &str)] = &[
     ("journal.normal", ""),
     ("journal.bulk", ""),
     ("mqtt", "dangerous_anonymous = true\nanonymous = true"),
-    ("mqtt.tls", "certificate = 'c'\nkey = 'k'"),
-    ("[mqtt.device]", "name = 'd'\npassword_hash = '$HASH'"),
+    ("mqtt.tls", "certificate = 'c'\nkey = 'k'\nclient_ca = 'a'"),
+    ("mqtt.psk", ""),
+    ("mqtt.websocket", ""),
+    (
+        "mqtt.websocket.tls",
+        "certificate = 'c'\nkey = 'k'\nclient_ca = 'a'",
+    ),
+    (
+        "[mqtt.device]",
+        "name = 'd'\npassword_hash = '$HASH'\ncertificate = { subject_cn = 'd' }\npsk = { identity = 'd', key = { env = 'K' } }",
+    ),
     (
         "[uplink]",
         "name = 'u'\ncollector = '$COLLECTOR'\nvia = 'c'\nrelay = { address = 'r:1', identifier = '$RELAY' }",
@@ -336,6 +348,12 @@ fn defaults_in_words_are_as_described() {
     let closed = "[mqtt]\ndevice = [{ name = 'd', password_hash = '$HASH' }]\n[identity]\nfile = 'k'\npassphrase = { env = 'P' }";
     assert!(!self::settings(closed).mqtt.expect("a listener").anonymous);
     assert_eq!(mqtt.listen, ["0.0.0.0:1883".parse().expect("an address")]);
+    let web = plain.replace("\n[identity]", "\n[mqtt.websocket]\n[identity]");
+    let mqtt = self::settings(&web).mqtt.expect("a listener");
+    assert!(mqtt.listen.is_empty(), "none if there is [mqtt.websocket]");
+    let websocket = mqtt.websocket.expect("a listener");
+    assert_eq!(websocket.listen, ["0.0.0.0:8083".parse().expect("an address")]);
+    assert_eq!((websocket.path.as_str(), websocket.origins), ("/mqtt", None));
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub mod registrar;
 pub mod status_list;
 pub mod ticket;
 pub mod topic;
+pub mod websocket;
 pub mod wire;
 pub mod worker_protocol;
 
@@ -55,6 +56,7 @@ pub const TARGETS: [Target; 23] = [
     ("status_list", status_list::run),
     ("ticket", ticket::run),
     ("topic", topic::run),
+    ("websocket", websocket::run),
     ("wire", wire::run),
     ("worker_protocol", worker_protocol::run),
 ];

@@ -1,12 +1,17 @@
 //! The field side of a shard: MQTT connections and their sessions.
 
 mod checks;
+mod half_open;
 mod intake;
 mod sources;
 
 use std::{cmp::Reverse, collections::BinaryHeap, net::SocketAddr, sync::Arc};
 
-use fieldgate_adapters::authenticate::{Authentication, Authenticator, CheckedPassword, Denial};
+use fieldgate_adapters::{
+    authenticate::{Authenticate, Authentication, Authenticator, CheckedPassword, Credentials, Denial},
+    device::Device,
+    scram::Dialog,
+};
 use fieldgate_io::{ConnectionId, Io};
 use fieldgate_mqtt::{
     counters::Counters,
@@ -18,22 +23,29 @@ use fieldgate_mqtt::{
     },
     settings::Settings,
 };
-use fieldgate_proto::time::{Instant, Now};
-use rustls::ServerConfig;
+use fieldgate_proto::{
+    entropy::Entropy,
+    time::{Instant, Now},
+};
 
 pub(crate) use self::{
     checks::Checks,
     intake::{Intake, Outgoing},
 };
-use self::{intake::Way, sources::Sources};
-use super::{entropy::SystemEntropy, exchange::Answers, tls::Tls};
+use self::{half_open::HalfOpen, intake::Way, sources::Sources};
+use super::{
+    entropy::SystemEntropy,
+    exchange::Answers,
+    transport::{Stack, Transport},
+};
 use crate::status::ShardStatus;
 
 /// One client.
 struct Client {
     id: ConnectionId,
     session: Session,
-    tls: Option<Box<Tls>>,
+    /// What lies between the connection and the session; `None` for plain TCP.
+    transport: Option<Box<Transport>>,
     /// In the list of those whose PUBACKs wait for a commit.
     awaiting: bool,
     /// Not read because too much waits for the journal.
@@ -42,6 +54,30 @@ struct Client {
 
 /// What a call into a session does.
 type Act<'a> = dyn FnMut(&mut Session, &mut Context<'_>) -> Result<(), SessionEnd> + 'a;
+
+/// Says who a client is: by its password, or by what its connection has proven.
+struct Gate {
+    authenticator: Authenticator,
+    /// The device that the connection of this call has proven to be.
+    proven: Option<Arc<Device>>,
+}
+
+impl Authenticate for Gate {
+    fn authenticate(&mut self, credentials: &Credentials<'_>) -> Authentication {
+        match &self.proven {
+            Some(device) => Authentication::Accepted(Arc::clone(device)),
+            None => self.authenticator.authenticate(credentials),
+        }
+    }
+
+    /// A device that is known already has no conversation in which it could become another.
+    fn dialog(&mut self, method: &str, entropy: &mut dyn Entropy) -> Option<Box<dyn Dialog>> {
+        match &self.proven {
+            Some(_) => None,
+            None => self.authenticator.dialog(method, entropy),
+        }
+    }
+}
 
 /// What a field side is made of.
 pub(crate) struct Parts {
@@ -53,8 +89,8 @@ pub(crate) struct Parts {
     pub(crate) authenticator: Authenticator,
     /// Where slow passwords are checked.
     pub(crate) checks: Checks,
-    /// TLS towards clients.
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// How clients speak below MQTT, by the number of a listener.
+    pub(crate) stacks: Arc<[Stack]>,
     /// Clients at most.
     pub(crate) count_max: usize,
     /// Connections per second from one address; 0 for any number.
@@ -67,10 +103,12 @@ pub(crate) struct Field {
     checks: Checks,
     sources: Sources,
     settings: Arc<Settings>,
-    authenticator: Authenticator,
+    gate: Gate,
     entropy: SystemEntropy,
     counters: Counters,
-    tls: Option<Arc<ServerConfig>>,
+    /// By the number of a listener.
+    stacks: Arc<[Stack]>,
+    half_open: HalfOpen,
     /// By index of the connection.
     clients: Vec<Option<Box<Client>>>,
     count: usize,
@@ -95,9 +133,13 @@ impl Field {
             checks: parts.checks,
             sources: Sources::new(parts.connects_per_second_max),
             settings: parts.settings,
-            authenticator: parts.authenticator,
+            gate: Gate {
+                authenticator: parts.authenticator,
+                proven: None,
+            },
+            half_open: HalfOpen::new(parts.count_max),
             count_max: parts.count_max,
-            tls: parts.tls,
+            stacks: parts.stacks,
             entropy: SystemEntropy,
             counters: Counters::default(),
             clients: Vec::new(),
@@ -112,13 +154,13 @@ impl Field {
         }
     }
 
-    /// Takes a new connection.
+    /// Takes a new connection of `peer` at the listener with the number `stack`.
     pub(crate) fn handle_accepted(
         &mut self,
         io: &mut Io,
         now: Now,
         id: ConnectionId,
-        (peer, secure): (SocketAddr, bool),
+        (peer, stack): (SocketAddr, usize),
         intake: &mut Intake<'_>,
     ) {
         // The driver gives a place away before it tells that the connection there before is no more.
@@ -134,17 +176,16 @@ impl Field {
             io.abort(id);
             return;
         }
-        let tls = match (secure, &self.tls) {
-            (false, _) => None,
-            (true, Some(config)) => Tls::new(config).ok().map(Box::new),
-            (true, None) => None,
+        self.make_room(io, now, id, intake);
+        let transport = match self.stacks.get(stack).map(Stack::open) {
+            Some(Ok(transport)) if self.count < self.count_max => transport,
+            _ => {
+                self.refused += 1;
+                tracing::debug!(%peer, "client refused: too many connections");
+                io.abort(id);
+                return;
+            }
         };
-        if self.count >= self.count_max || (secure && tls.is_none()) {
-            self.refused += 1;
-            tracing::debug!(%peer, "client refused: too many connections");
-            io.abort(id);
-            return;
-        }
         self.accepted += 1;
         self.count += 1;
         let session = Session::new(Arc::clone(&self.settings), now.instant);
@@ -159,10 +200,33 @@ impl Field {
             *slot = Some(Box::new(Client {
                 id,
                 session,
-                tls,
+                transport,
                 awaiting: false,
                 held: false,
             }));
+        }
+    }
+
+    /// Sees to it that connections without CONNECT shut nobody out: the oldest of them goes if there are too many, or if no place
+    /// is left for `id`.
+    fn make_room(&mut self, io: &mut Io, now: Now, id: ConnectionId, intake: &mut Intake<'_>) {
+        let clients = &self.clients;
+        let is_half_open = |other: ConnectionId| {
+            other == id
+                || clients
+                    .get(index(other))
+                    .and_then(Option::as_deref)
+                    .is_some_and(|client| client.id == other && client.session.device().is_none())
+        };
+        let mut evicted = self.half_open.push(id, is_half_open);
+        if evicted.is_none() && self.count >= self.count_max {
+            evicted = self.half_open.oldest(is_half_open);
+        }
+        if let Some(evicted) = evicted.filter(|evicted| *evicted != id) {
+            self.refused += 1;
+            self.with_client(io, now, evicted, intake, &mut |_, _| {
+                Err(SessionEnd::ConnectTimeout)
+            });
         }
     }
 
@@ -198,26 +262,30 @@ impl Field {
         intake: &mut Intake<'_>,
     ) {
         let Some(mut client) = self.take(id) else { return };
-        let result = match client.tls.take() {
+        let result = match client.transport.take() {
             None => self.call(io, now, &mut client, intake, &mut |session, context| {
                 session.handle_bytes(now, bytes, context)
             }),
-            Some(mut tls) => {
+            Some(mut transport) => {
                 let mut plain = Vec::new();
                 let mut result = Ok(());
-                let decrypted = tls.receive(bytes, |piece| {
+                let mut nowhere = Vec::new();
+                let out = io.send_buffer(id).unwrap_or(&mut nowhere);
+                let received = transport.receive(bytes, out, |piece, device| {
                     if result.is_ok() {
+                        self.gate.proven = device.cloned();
                         let mut way = way(now, id, intake);
                         let mut context = self.context(&mut plain, &mut way);
                         result = client.session.handle_bytes(now, piece, &mut context);
                     }
                 });
-                if let Err(error) = &decrypted {
-                    tracing::debug!(%error, "TLS with a client failed");
+                self.gate.proven = None;
+                if let Err(error) = &received {
+                    tracing::debug!(%error, "transport of a client ended");
                     result = result.and(Err(SessionEnd::Closed));
                 }
-                seal(io, id, &mut tls, &plain, result.is_err());
-                client.tls = Some(tls);
+                deliver(io, id, &mut transport, &plain, result.is_err());
+                client.transport = Some(transport);
                 result
             }
         };
@@ -238,7 +306,7 @@ impl Field {
         self.follow_up(io, now, client, intake, result);
     }
 
-    /// Runs `act` on a session with its send buffer, through TLS where there is one.
+    /// Runs `act` on a session with its send buffer, through its transport where there is one.
     fn call(
         &mut self,
         io: &mut Io,
@@ -249,16 +317,18 @@ impl Field {
     ) -> Result<(), SessionEnd> {
         let id = client.id;
         let mut way = way(now, id, intake);
-        let Some(mut tls) = client.tls.take() else {
+        let Some(mut transport) = client.transport.take() else {
             return match io.send_buffer(id) {
                 Some(send) => act(&mut client.session, &mut self.context(send, &mut way)),
                 None => Err(SessionEnd::Closed),
             };
         };
         let mut plain = Vec::new();
+        self.gate.proven = transport.device().cloned();
         let result = act(&mut client.session, &mut self.context(&mut plain, &mut way));
-        seal(io, id, &mut tls, &plain, result.is_err());
-        client.tls = Some(tls);
+        self.gate.proven = None;
+        deliver(io, id, &mut transport, &plain, result.is_err());
+        client.transport = Some(transport);
         result
     }
 
@@ -266,7 +336,7 @@ impl Field {
         Context {
             send,
             exchange: way,
-            authenticator: &mut self.authenticator,
+            authenticator: &mut self.gate,
             entropy: &mut self.entropy,
             counters: &mut self.counters,
         }
@@ -282,7 +352,7 @@ impl Field {
         result: Result<(), SessionEnd>,
     ) {
         let id = client.id;
-        if let Some(check) = self.authenticator.take_check() {
+        if let Some(check) = self.gate.authenticator.take_check() {
             self.put_back(client);
             // Read on when the client has its session.
             io.pause_receive(id);
@@ -328,7 +398,7 @@ impl Field {
         intake: &mut Intake<'_>,
     ) {
         let id = ConnectionId::from_u64(number);
-        let verdict = match self.authenticator.handle_checked(checked) {
+        let verdict = match self.gate.authenticator.handle_checked(checked) {
             Authentication::Pending => Authentication::Denied(Denial::Busy),
             verdict @ (Authentication::Accepted(_) | Authentication::Denied(_)) => verdict,
         };
@@ -419,13 +489,13 @@ impl Field {
                 return false;
             };
             let mut flow = Flow::Steady;
-            match (client.tls.take(), io.send_buffer(*id)) {
+            match (client.transport.take(), io.send_buffer(*id)) {
                 (None, Some(send)) => flow = client.session.handle_committed(up_to, send),
-                (Some(mut tls), _) => {
+                (Some(mut transport), _) => {
                     let mut plain = Vec::new();
                     flow = client.session.handle_committed(up_to, &mut plain);
-                    seal(io, *id, &mut tls, &plain, false);
-                    client.tls = Some(tls);
+                    deliver(io, *id, &mut transport, &plain, false);
+                    client.transport = Some(transport);
                 }
                 (None, None) => {}
             }
@@ -528,19 +598,14 @@ fn way<'a, 'i>(now: Now, id: ConnectionId, intake: &'a mut Intake<'i>) -> Way<'a
     }
 }
 
-/// Encrypts what a session has to say, and the goodbye of TLS if it was the last.
-fn seal(io: &mut Io, id: ConnectionId, tls: &mut Tls, plain: &[u8], is_last: bool) {
+/// Sends what a session has to say through its transport, and the transport's goodbye if it was the last.
+fn deliver(io: &mut Io, id: ConnectionId, transport: &mut Transport, plain: &[u8], is_last: bool) {
     let mut nowhere = Vec::new();
     let out = io.send_buffer(id).unwrap_or(&mut nowhere);
-    // Piece by piece: TLS keeps only so much.
-    for piece in plain.chunks(TLS_PIECE) {
-        tls.send(piece);
-        tls.drain(out);
-    }
+    transport.send(plain, out);
     if is_last {
-        tls.close();
+        transport.close(out);
     }
-    tls.drain(out);
 }
 
 /// Returns whether a message may be dropped for a client that does not read.
@@ -555,5 +620,3 @@ fn index(id: ConnectionId) -> usize {
 
 /// Bytes that a client has not read from which on it misses messages at QoS 0.
 const QUEUED_BYTES_HIGH: usize = 1 << 20;
-/// Bytes given to TLS at a time.
-const TLS_PIECE: usize = 64 << 10;

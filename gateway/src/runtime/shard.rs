@@ -20,10 +20,11 @@ use crate::status::ShardStatus;
 /// What a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// MQTT over TCP.
-    Mqtt,
-    /// MQTT over TLS.
-    MqttTls,
+    /// MQTT, over what the field side has under this number.
+    Mqtt {
+        /// Its number.
+        stack: usize,
+    },
     /// Links of other nodes.
     Link,
 }
@@ -229,13 +230,13 @@ impl Handler for Shard {
                     trunk.handle_accepted(io, now, connection, peer);
                 }
             }
-            Some(purpose) => {
-                let secure = *purpose == Purpose::MqttTls;
+            Some(Purpose::Mqtt { stack }) => {
+                let stack = *stack;
                 with_field!(self, |field, intake| field.handle_accepted(
                     io,
                     now,
                     connection,
-                    (peer, secure),
+                    (peer, stack),
                     intake
                 ));
             }

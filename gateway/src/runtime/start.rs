@@ -33,6 +33,7 @@ use super::{
     keys::Identity,
     threads::{self, ShardPlan},
     translate::node_settings,
+    transport,
     trunk::{Parts, Resolve, Trunk},
 };
 use crate::sinks::{
@@ -158,6 +159,7 @@ pub(crate) async fn start(
         accepting,
     )?;
     let exchange = threads::exchange(settings, now, &senders)?;
+    let acceptors = plan.acceptors();
     let (threads, mqtt, links) = plan.spawn(mailboxes, trunk, exchange, &broken_sender)?;
     let handle = Rc::new(NodeHandle {
         name: settings.node.name.clone(),
@@ -187,6 +189,7 @@ pub(crate) async fn start(
         );
     }
     tokio::task::spawn_local(clock.clone().run());
+    tokio::task::spawn_local(transport::tls::follow(acceptors));
     tokio::task::spawn_local(resolve_names(resolve_requests, senders[0].clone()));
     tokio::task::spawn_local(renew(identity, settings.clone(), Rc::clone(&handle), rotations));
     Ok(Running {

@@ -38,7 +38,11 @@ use super::{
     },
     field::{Checks, Field, Outgoing, Parts},
     shard::{Purpose, Shard},
-    tls,
+    transport::{
+        Stack,
+        listeners::{self, Listener},
+        tls,
+    },
     trunk::Trunk,
 };
 
@@ -50,8 +54,7 @@ pub(super) struct ShardPlan {
     senders: Arc<[MailSender<ShardMessage>]>,
     accepting: Arc<Accepting>,
     io: fieldgate_io::Settings,
-    mqtt: Vec<SocketAddr>,
-    mqtt_tls: Vec<SocketAddr>,
+    mqtt: Vec<Listener>,
     links: Vec<SocketAddr>,
     field: Option<FieldPlan>,
     latency: Duration,
@@ -63,7 +66,8 @@ struct FieldPlan {
     table: Arc<DeviceTable>,
     anonymous: Anonymous,
     memo_key: [u8; 32],
-    tls: Option<Arc<rustls::ServerConfig>>,
+    /// By the number that a listener's purpose has.
+    stacks: Arc<[Stack]>,
     clients_max: usize,
     connects_per_second_max: u32,
     checks: Checks,
@@ -72,8 +76,8 @@ struct FieldPlan {
 pub(super) type Mailbox = ((MailSender<ShardMessage>, MailReceiver<ShardMessage>), Waker);
 /// Threads, MQTT addresses, link addresses.
 pub(super) type Spawned = (Vec<JoinHandle<()>>, Vec<SocketAddr>, Vec<SocketAddr>);
-/// Addresses for MQTT, MQTT over TLS, and links.
-type Bound = Result<(Vec<SocketAddr>, Vec<SocketAddr>, Vec<SocketAddr>), StartError>;
+/// Addresses of each listener for MQTT, and of links.
+type Bound = Result<(Vec<Vec<SocketAddr>>, Vec<SocketAddr>), StartError>;
 
 impl ShardPlan {
     pub(super) fn new(
@@ -84,11 +88,13 @@ impl ShardPlan {
         senders: Arc<[MailSender<ShardMessage>]>,
         accepting: Arc<Accepting>,
     ) -> Result<Self, StartError> {
-        let field = settings
-            .mqtt
-            .as_ref()
-            .map(|mqtt| field_plan(mqtt, &senders))
-            .transpose()?;
+        let (field, mqtt) = match &settings.mqtt {
+            Some(mqtt) => {
+                let (field, listeners) = field_plan(mqtt, &senders, &clock)?;
+                (Some(field), listeners)
+            }
+            None => (None, Vec::new()),
+        };
         let clients_max = settings.mqtt.as_ref().map_or(0, |mqtt| mqtt.clients_max);
         let links_max = settings.relay.as_ref().map_or(LINKS_MAX, |relay| relay.links_max);
         Ok(Self {
@@ -101,17 +107,7 @@ impl ShardPlan {
                 connections_max: clients_max.saturating_add(links_max),
                 ..fieldgate_io::Settings::default()
             },
-            mqtt: settings
-                .mqtt
-                .as_ref()
-                .map(|mqtt| mqtt.listen.clone())
-                .unwrap_or_default(),
-            mqtt_tls: settings
-                .mqtt
-                .as_ref()
-                .and_then(|mqtt| mqtt.tls.as_ref())
-                .map(|tls| tls.listen.clone())
-                .unwrap_or_default(),
+            mqtt,
             links: settings
                 .link_tcp
                 .as_ref()
@@ -120,6 +116,11 @@ impl ShardPlan {
             field,
             latency: settings.mqtt.as_ref().map_or(Duration::ZERO, |mqtt| mqtt.latency),
         })
+    }
+
+    /// Returns what has files that may change while the node runs.
+    pub(super) fn acceptors(&self) -> Vec<tls::Acceptor> {
+        listeners::acceptors(&self.mqtt)
     }
 
     /// Starts the shards one after the other: the first finds out which ports the others share.
@@ -148,16 +149,31 @@ impl ShardPlan {
             });
             threads.push(thread.map_err(|error| StartError::new(format!("no thread for a shard: {error}")))?);
             match bound.recv() {
-                Ok(Ok((mqtt, mqtt_tls, bound_links))) => {
+                Ok(Ok((mqtt, bound_links))) => {
                     if index == 0 {
-                        (self.mqtt, self.mqtt_tls, links) = (mqtt, mqtt_tls, bound_links);
+                        links = bound_links;
+                        for (listener, addresses) in self.mqtt.iter_mut().zip(mqtt) {
+                            listener.addresses = addresses;
+                        }
                     }
                 }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(StartError::new(format!("shard {index} ended at its start"))),
             }
         }
-        Ok((threads, self.mqtt, links))
+        for listener in &self.mqtt {
+            let transport = listener.stack.name();
+            for address in &listener.addresses {
+                tracing::info!(%address, transport, "listening for MQTT");
+            }
+        }
+        let plain = self
+            .mqtt
+            .into_iter()
+            .next()
+            .map(|listener| listener.addresses)
+            .unwrap_or_default();
+        Ok((threads, plain, links))
     }
 
     fn for_shard(&self, index: usize) -> Self {
@@ -169,7 +185,6 @@ impl ShardPlan {
             accepting: Arc::clone(&self.accepting),
             io: self.io.clone(),
             mqtt: self.mqtt.clone(),
-            mqtt_tls: self.mqtt_tls.clone(),
             links: if index == 0 {
                 self.links.clone()
             } else {
@@ -211,7 +226,7 @@ impl ShardPlan {
                 settings: Arc::clone(&plan.settings),
                 authenticator,
                 checks: plan.checks.clone(),
-                tls: plan.tls.clone(),
+                stacks: Arc::clone(&plan.stacks),
                 count_max: plan.clients_max,
                 connects_per_second_max: plan.connects_per_second_max,
             })
@@ -246,7 +261,7 @@ impl ShardPlan {
                         class: BufferClass::Link,
                         ..ListenOptions::default()
                     },
-                    Purpose::Mqtt | Purpose::MqttTls => ListenOptions {
+                    Purpose::Mqtt { .. } => ListenOptions {
                         reuse_port: self.senders.len() > 1,
                         ..ListenOptions::default()
                     },
@@ -260,10 +275,14 @@ impl ShardPlan {
             }
             Ok(bound)
         };
-        let mqtt = bind(&self.mqtt, Purpose::Mqtt)?;
-        let mqtt_tls = bind(&self.mqtt_tls, Purpose::MqttTls)?;
+        let mqtt = self
+            .mqtt
+            .iter()
+            .enumerate()
+            .map(|(stack, listener)| bind(&listener.addresses, Purpose::Mqtt { stack }))
+            .collect::<Result<_, _>>()?;
         let links = bind(&self.links, Purpose::Link)?;
-        Ok((mqtt, mqtt_tls, links))
+        Ok((mqtt, links))
     }
 }
 
@@ -311,7 +330,11 @@ fn limits(mqtt: &Mqtt) -> Limits {
     }
 }
 
-fn field_plan(mqtt: &Mqtt, senders: &Arc<[MailSender<ShardMessage>]>) -> Result<FieldPlan, StartError> {
+fn field_plan(
+    mqtt: &Mqtt,
+    senders: &Arc<[MailSender<ShardMessage>]>,
+    clock: &Clock,
+) -> Result<(FieldPlan, Vec<Listener>), StartError> {
     let unsound = |error: &dyn std::fmt::Display| {
         StartError::new(format!("[mqtt]: {error}")).hint("run `fieldgate check` on the file")
     };
@@ -333,22 +356,28 @@ fn field_plan(mqtt: &Mqtt, senders: &Arc<[MailSender<ShardMessage>]>) -> Result<
         .with_alarm_topics(filters(&mqtt.alarm_topics)?)
         .with_local_topics(filters(&mqtt.local_topics)?)
         .with_session_expiry_secs_max(u32::try_from(mqtt.session_expiry_max.as_secs()).unwrap_or(u32::MAX));
-    let mut logins = Vec::with_capacity(mqtt.devices.len());
+    let (mut logins, mut others) = (Vec::new(), Vec::new());
     for device in &mqtt.devices {
         let topics: Arc<[TopicFilter]> = filters(&device.publish)?.into();
+        let known = Device::new(&device.name, topics)
+            .map_err(|error| unsound(&error))?
+            .with_subscribe(filters(&device.subscribe)?.into());
+        let Some(hash) = &device.password_hash else {
+            others.push(known);
+            continue;
+        };
         logins.push(Login {
             username: device.username.clone(),
-            password: device
-                .password_hash
+            password: hash
                 .as_str()
                 .parse()
                 .map_err(|error: fieldgate_adapters::password::PasswordHashError| unsound(&error))?,
-            device: Device::new(&device.name, topics)
-                .map_err(|error| unsound(&error))?
-                .with_subscribe(filters(&device.subscribe)?.into()),
+            device: known,
         });
     }
-    let table = DeviceTable::new(logins).map_err(|error| unsound(&error))?;
+    let table = DeviceTable::new(logins)
+        .and_then(|table| table.with_others(others))
+        .map_err(|error| unsound(&error))?;
     let anonymous = if mqtt.anonymous {
         Anonymous::Allowed {
             // Everything, and what the gateway says of itself, which nobody can write.
@@ -359,11 +388,7 @@ fn field_plan(mqtt: &Mqtt, senders: &Arc<[MailSender<ShardMessage>]>) -> Result<
     };
     let mut memo_key = [0; 32];
     SystemEntropy.fill(&mut memo_key);
-    let tls = mqtt
-        .tls
-        .as_ref()
-        .map(|tls| tls::server_config(&tls.certificate, &tls.key))
-        .transpose()?;
+    let listeners = listeners::listeners(mqtt, &table, clock)?;
     let shards = senders.len();
     // The kernel spreads clients over shards by chance, so each may get somewhat more than its share.
     let share = usize::try_from(mqtt.clients_max)
@@ -374,17 +399,18 @@ fn field_plan(mqtt: &Mqtt, senders: &Arc<[MailSender<ShardMessage>]>) -> Result<
     } else {
         share.saturating_add(share / 4)
     };
-    Ok(FieldPlan {
+    let plan = FieldPlan {
         settings: Arc::new(settings),
         table: Arc::new(table),
         anonymous,
         memo_key,
-        tls,
+        stacks: listeners.iter().map(|listener| listener.stack.clone()).collect(),
         clients_max,
         connects_per_second_max: mqtt.connects_per_second_max,
         checks: Checks::spawn(Arc::clone(senders))
             .map_err(|error| StartError::new(format!("no thread for passwords: {error}")))?,
-    })
+    };
+    Ok((plan, listeners))
 }
 
 /// Links of a node that is no relay.

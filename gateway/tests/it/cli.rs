@@ -21,6 +21,7 @@ fn every_example_is_good() {
         "relay-fleet",
         "collector-fleet",
         "gateway-fleet",
+        "gateway-listeners",
     ] {
         let file =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../packaging/examples/{example}.toml"));

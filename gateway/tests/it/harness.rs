@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod guarded;
 pub(crate) mod network;
 pub(crate) mod node;
+pub(crate) mod pki;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod scrape;

@@ -19,6 +19,8 @@ mod fleet;
 mod harness;
 mod identity;
 mod journal_faults;
+#[cfg(feature = "tls-psk")]
+mod listeners;
 mod mqtt_conformance;
 mod mqtt_exchange;
 mod mqtt_peer;

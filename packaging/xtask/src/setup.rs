@@ -128,6 +128,9 @@ const DEBIAN_PACKAGES: &[&str] = &[
     // Builds: C compiler for aws-lc, C++ for libFuzzer.
     "gcc",
     "g++",
+    // TLS with pre-shared keys.
+    "libssl-dev",
+    "pkg-config",
     // MQTT peers, and the bridge that bench compares with.
     "mosquitto",
     "mosquitto-clients",
