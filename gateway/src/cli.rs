@@ -12,7 +12,7 @@ pub(crate) use authority::{
     TicketIssueArgs,
 };
 
-pub(crate) use command::{CollectorArgs, CommandCommand, CommandSendArgs};
+pub(crate) use command::{CollectorArgs, CommandSendArgs, DeviceOrder};
 
 /// Where a node's file is looked for when none is named.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/fieldgate/fieldgate.toml";
@@ -62,8 +62,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Send commands to devices behind gateways, list and cancel them
-    #[command(subcommand)]
-    Command(CommandCommand),
+    #[command(subcommand, name = "command")]
+    Order(DeviceOrder),
     /// Take the proof of where a reading came from out of a collector's ledger
     Proof(ProofArgs),
     /// Check such a proof; needs the file and nothing else

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::DEFAULT_CONFIG;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum CommandCommand {
+pub(crate) enum DeviceOrder {
     /// Send a command to a device behind a gateway; exit code 1 if it does not reach it, with --wait
     Send(CommandSendArgs),
     /// List the commands that are under way, and those of the last day

@@ -7,7 +7,7 @@ use fieldgate_proto::command::PAYLOAD_LEN_MAX;
 
 use super::{Failure, print, print_json};
 use crate::{
-    cli::{CollectorArgs, CommandCommand, CommandSendArgs},
+    cli::{CollectorArgs, CommandSendArgs, DeviceOrder},
     control::{
         self,
         command::{CommandJob, CommandReply, CommandState, SendJob},
@@ -15,11 +15,11 @@ use crate::{
     sinks::json::rfc3339,
 };
 
-pub(super) fn run(command: CommandCommand) -> Result<(), Failure> {
+pub(super) fn run(command: DeviceOrder) -> Result<(), Failure> {
     match command {
-        CommandCommand::Send(args) => send(args),
-        CommandCommand::List { node } => list(&node),
-        CommandCommand::Cancel { id, node } => cancel(id, &node),
+        DeviceOrder::Send(args) => send(args),
+        DeviceOrder::List { node } => list(&node),
+        DeviceOrder::Cancel { id, node } => cancel(id, &node),
     }
 }
 
@@ -47,7 +47,7 @@ fn send(args: CommandSendArgs) -> Result<(), Failure> {
             }
         }
         CommandReply::Is { state } => finished(&state, args.node.json),
-        other => Err(unexpected(&other)),
+        reply @ (CommandReply::List { .. } | CommandReply::Refused { .. }) => Err(unexpected(&reply)),
     }
 }
 
@@ -110,9 +110,9 @@ fn payload(text: Option<String>, file: Option<PathBuf>) -> Result<Vec<u8>, Failu
 }
 
 fn list(args: &CollectorArgs) -> Result<(), Failure> {
-    let commands = match ask(args, CommandJob::List {}, Duration::ZERO)? {
-        CommandReply::List { commands } => commands,
-        other => return Err(unexpected(&other)),
+    let reply = ask(args, CommandJob::List {}, Duration::ZERO)?;
+    let CommandReply::List { commands } = reply else {
+        return Err(unexpected(&reply));
     };
     if args.json {
         return print_json(&commands);
@@ -141,19 +141,16 @@ fn list(args: &CollectorArgs) -> Result<(), Failure> {
 }
 
 fn cancel(id: String, args: &CollectorArgs) -> Result<(), Failure> {
-    match ask(args, CommandJob::Cancel { id }, Duration::ZERO)? {
-        CommandReply::Is { state } => {
-            if args.json {
-                print_json(&state)
-            } else if state.finished {
-                print(&format!("{}\n", state.state))
-            } else {
-                print(
-                    "asked the gateway to take it back; `fieldgate command list` shows whether it was in time\n",
-                )
-            }
-        }
-        other => Err(unexpected(&other)),
+    let reply = ask(args, CommandJob::Cancel { id }, Duration::ZERO)?;
+    let CommandReply::Is { state } = reply else {
+        return Err(unexpected(&reply));
+    };
+    if args.json {
+        print_json(&state)
+    } else if state.finished {
+        print(&format!("{}\n", state.state))
+    } else {
+        print("asked the gateway to take it back; `fieldgate command list` shows whether it was in time\n")
     }
 }
 
@@ -166,10 +163,10 @@ fn ask(args: &CollectorArgs, job: CommandJob, patience: Duration) -> Result<Comm
         Failure::chain("command", &error)
             .hint("is the collector running, and may you open its control socket?")
     })?;
-    match reply {
-        CommandReply::Refused { message, hint } => Err(Failure::new(message).hint(hint)),
-        reply => Ok(reply),
+    if let CommandReply::Refused { message, hint } = reply {
+        return Err(Failure::new(message).hint(hint));
     }
+    Ok(reply)
 }
 
 fn unexpected(reply: &CommandReply) -> Failure {

@@ -136,10 +136,7 @@ pub(crate) async fn start(
     let trunk = Trunk::new(Parts {
         node,
         journal,
-        commit_delay: settings
-            .journal
-            .as_ref()
-            .map_or(Duration::ZERO, |journal| journal.commit_delay),
+        commit_delay: commit_delay(settings),
         collecting,
         commanding,
         names,
@@ -199,6 +196,13 @@ pub(crate) async fn start(
         threads,
         broken,
     })
+}
+
+fn commit_delay(settings: &Settings) -> Duration {
+    settings
+        .journal
+        .as_ref()
+        .map_or(Duration::ZERO, |journal| journal.commit_delay)
 }
 
 /// What runs beside the shards, and what the node is told of it.
