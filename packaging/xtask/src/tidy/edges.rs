@@ -116,6 +116,11 @@ const LAYERS: [Layer; 16] = [
         cure: "a proof is checked with nothing but the core",
     },
     Layer {
+        name: "fieldgate-websocket",
+        may_import: &[],
+        cure: "frames know nothing of what is in them",
+    },
+    Layer {
         name: "fieldgate-mqtt",
         may_import: &["fieldgate-adapters", "fieldgate-proto"],
         cure: "an adapter knows readings and commands only",
@@ -189,6 +194,7 @@ const BELOW_GATEWAY: &[&str] = &[
     "fieldgate-policy",
     "fieldgate-proof",
     "fieldgate-proto",
+    "fieldgate-websocket",
 ];
 
 #[cfg(test)]
