@@ -78,7 +78,7 @@ struct Layer {
     cure: &'static str,
 }
 
-const LAYERS: [Layer; 16] = [
+const LAYERS: [Layer; 17] = [
     Layer {
         name: "fieldgate-proto",
         may_import: &[],
