@@ -6,7 +6,7 @@ mod insider;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fieldgate_proto::channel::PqPolicy;
-use fieldgate_proto::delivery::Batch;
+use fieldgate_proto::delivery::{Batch, Lost};
 use fieldgate_proto::node::{
     AccessPolicy, CollectSettings, ConnectionKey, Node, NodeSettings, Output, ReadingSink, SourceInfo, Wire,
 };
@@ -120,6 +120,10 @@ struct Nothing;
 impl ReadingSink for Nothing {
     fn accept(&mut self, _: &SourceInfo, _: Batch<'_>) -> bool {
         panic!("readings were taken from a peer without a key");
+    }
+
+    fn gap(&mut self, _source: &SourceInfo, _lost: &Lost) -> bool {
+        panic!("a gap was taken from a peer without a key");
     }
 }
 

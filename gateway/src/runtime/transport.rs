@@ -54,6 +54,10 @@ impl Stack {
     ///
     /// # Errors
     /// [`TransportError`] if the library cannot make a connection, for want of memory.
+    #[cfg_attr(
+        not(feature = "tls-psk"),
+        expect(unreachable_code, reason = "without OpenSSL there is no listener with keys")
+    )]
     pub(crate) fn open(&self) -> Result<Option<Box<Transport>>, TransportError> {
         let security = match &self.security {
             None if self.websocket.is_none() => return Ok(None),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use fieldgate_proto::channel::{
     ChannelId, ChannelSettings, Channels, Output as ChannelOutput, PathId, PqPolicy, put_frame,
 };
-use fieldgate_proto::delivery::Batch;
+use fieldgate_proto::delivery::{Batch, Lost};
 use fieldgate_proto::link::{Class, Link, LinkInput, LinkSettings};
 use fieldgate_proto::node::{
     Access, AccessPolicy, AuthorityAnswer, AuthorityRequest, ConnectionKey, Node, Output, ReadingSink,
@@ -94,6 +94,10 @@ struct Anything;
 
 impl ReadingSink for Anything {
     fn accept(&mut self, _: &SourceInfo, _: Batch<'_>) -> bool {
+        true
+    }
+
+    fn gap(&mut self, _source: &SourceInfo, _lost: &Lost) -> bool {
         true
     }
 }

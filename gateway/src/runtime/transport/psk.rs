@@ -27,6 +27,10 @@ pub(super) use without::Psk;
 pub(crate) use without::{Acceptor, PskError};
 
 /// The key of a device. `Debug` is left out: it would show it.
+#[cfg_attr(
+    not(feature = "tls-psk"),
+    expect(dead_code, reason = "without OpenSSL nobody reads keys")
+)]
 pub(crate) struct DeviceKey {
     /// The identity that the device names.
     pub(crate) identity: String,

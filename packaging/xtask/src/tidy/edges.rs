@@ -78,7 +78,7 @@ struct Layer {
     cure: &'static str,
 }
 
-const LAYERS: [Layer; 16] = [
+const LAYERS: [Layer; 17] = [
     Layer {
         name: "fieldgate-proto",
         may_import: &[],
@@ -114,6 +114,11 @@ const LAYERS: [Layer; 16] = [
         name: "fieldgate-proof",
         may_import: &["fieldgate-proto"],
         cure: "a proof is checked with nothing but the core",
+    },
+    Layer {
+        name: "fieldgate-websocket",
+        may_import: &[],
+        cure: "frames know nothing of what is in them",
     },
     Layer {
         name: "fieldgate-mqtt",
@@ -189,6 +194,7 @@ const BELOW_GATEWAY: &[&str] = &[
     "fieldgate-policy",
     "fieldgate-proof",
     "fieldgate-proto",
+    "fieldgate-websocket",
 ];
 
 #[cfg(test)]
