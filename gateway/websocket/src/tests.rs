@@ -176,7 +176,8 @@ fn does_not_wait_for_the_end_of_what_is_no_request() {
     for start in [
         &b"\x10\x0c\x00\x04MQTT"[..],
         b"\x16\x03\x01",
-        b"get /", b"get / HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"get /",
+        b"get / HTTP/1.1\r\nHost: h\r\n\r\n",
         b"AAAAAAAAAAAAAAAAAAAA",
     ] {
         let outcome = feed(&mut WebSocket::new(settings()), [start]);
