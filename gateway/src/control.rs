@@ -239,12 +239,12 @@ where
     F: Future<Output = NodeStatus>,
 {
     let uid = stream.peer_cred()?.uid();
-    let (reader, mut writer) = stream.split();
+    let (mut reader, mut writer) = stream.split();
     // A request may hold a ticket.
     let mut line = Zeroizing::new(Vec::new());
     time::timeout(
         REQUEST_TIME_MAX,
-        tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX)).read_until(b'\n', &mut line),
+        tokio::io::BufReader::new((&mut reader).take(REQUEST_BYTES_MAX)).read_until(b'\n', &mut line),
     )
     .await??;
     let answer = match serde_json::from_slice(&line) {
@@ -254,7 +254,11 @@ where
         Ok(Request::Manage { manage }) => manage_somewhere(services, uid, *manage).await,
         Ok(Request::Enrol { job }) => enrol(services, job).await,
         Ok(Request::Rotated {}) => rotated(services).await,
-        Ok(Request::Command { job }) => command(services, job).await,
+        Ok(Request::Command { job }) => tokio::select! {
+            answer = command(services, job) => answer,
+            // A command may take days: whoever does not wait for it any more takes its place with it.
+            _ = reader.read_u8() => return Ok(()),
+        },
         Err(error) => Answer::Error {
             message: format!("request not understood: {error}"),
         },
@@ -295,7 +299,7 @@ async fn rotated(services: &Services) -> Answer {
     }
 }
 
-/// Waits as long as the command may take: whoever does not want to wait hangs up.
+/// Waits as long as the command may take.
 async fn command(services: &Services, job: CommandJob) -> Answer {
     let Some(commanding) = &services.commanding else {
         return Answer::Error {

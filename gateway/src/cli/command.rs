@@ -15,6 +15,13 @@ pub(crate) enum DeviceOrder {
         #[command(flatten)]
         node: CollectorArgs,
     },
+    /// Show a command, with what the device has answered
+    Show {
+        /// The command's id
+        id: String,
+        #[command(flatten)]
+        node: CollectorArgs,
+    },
     /// Take a command back, if the device was not handed it yet
     Cancel {
         /// The command's id

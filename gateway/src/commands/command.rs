@@ -1,4 +1,4 @@
-//! `fieldgate command send|list|cancel`: commands to devices, through the control socket of a collector.
+//! `fieldgate command send|list|show|cancel`: commands to devices, through the control socket of a collector.
 
 use std::{io::Read as _, path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     cli::{CollectorArgs, CommandSendArgs, DeviceOrder},
     control::{
         self,
-        command::{CommandJob, CommandReply, CommandState, SendJob},
+        command::{CommandAnswer, CommandJob, CommandReply, CommandState, SendJob},
     },
     sinks::json::rfc3339,
 };
@@ -19,6 +19,7 @@ pub(super) fn run(command: DeviceOrder) -> Result<(), Failure> {
     match command {
         DeviceOrder::Send(args) => send(args),
         DeviceOrder::List { node } => list(&node),
+        DeviceOrder::Show { id, node } => show(id, &node),
         DeviceOrder::Cancel { id, node } => cancel(id, &node),
     }
 }
@@ -56,19 +57,15 @@ fn finished(state: &CommandState, json: bool) -> Result<(), Failure> {
     if json {
         print_json(state)?;
     } else if let Some(answer) = &state.answer {
-        let payload = BASE64.decode(answer.payload.as_bytes()).unwrap_or_default();
-        print(&format!("{}\n", String::from_utf8_lossy(&payload)))?;
+        print(&format!("{}\n", answer_text(answer)))?;
     } else if state.succeeded {
         print(&format!("{}\n", state.state))?;
     }
     if state.succeeded {
         return Ok(());
     }
-    let code = state
-        .reason_code
-        .map(|code| format!(" with reason code {code:#04x}"))
-        .unwrap_or_default();
-    Err(Failure::new(format!("command {}: {}{code}", state.id, state.state)).hint(hint(&state.state)))
+    let message = format!("command {}: {}", state.id, standing(state));
+    Err(Failure::new(message).hint(hint(&state.state)))
 }
 
 /// What to do about a command that has ended so.
@@ -119,25 +116,60 @@ fn list(args: &CollectorArgs) -> Result<(), Failure> {
     }
     let mut text = String::new();
     for command in &commands {
-        let cancelled = if command.cancelled && !command.finished {
-            ", to be cancelled"
-        } else {
-            ""
-        };
         text.push_str(&format!(
-            "{}  {}  {}/{}  {}  {}{cancelled}\n",
+            "{}  {}  {}/{}  {}  {}\n",
             command.id,
             rfc3339(command.submitted_ms),
             command.gateway,
             command.device,
             command.resource,
-            command.state,
+            standing(command),
         ));
     }
     if commands.is_empty() {
         text.push_str("no commands\n");
     }
     print(&text)
+}
+
+fn show(id: String, args: &CollectorArgs) -> Result<(), Failure> {
+    let reply = ask(args, CommandJob::Show { id }, Duration::ZERO)?;
+    let CommandReply::Is { state } = reply else {
+        return Err(unexpected(&reply));
+    };
+    if args.json {
+        return print_json(&state);
+    }
+    let payload = state.answer.as_ref().map(answer_text);
+    print(&format!(
+        "command    {}\ndevice     {} at {}\nresource   {}\nsubmitted  {}\ndeadline   {}\nstate      {}\n",
+        state.id,
+        state.device,
+        state.gateway,
+        state.resource,
+        rfc3339(state.submitted_ms),
+        rfc3339(state.deadline_ms),
+        standing(&state),
+    ))?;
+    payload.map_or(Ok(()), |payload| print(&format!("answer     {payload}\n")))
+}
+
+fn answer_text(answer: &CommandAnswer) -> String {
+    let payload = BASE64.decode(answer.payload.as_bytes()).unwrap_or_default();
+    String::from_utf8_lossy(&payload).into_owned()
+}
+
+/// Returns where a command stands, for people.
+fn standing(state: &CommandState) -> String {
+    let code = state
+        .reason_code
+        .map(|code| format!(" with reason code {code:#04x}"));
+    let cancelled = if state.cancelled && !state.finished {
+        ", to be cancelled"
+    } else {
+        ""
+    };
+    format!("{}{}{cancelled}", state.state, code.unwrap_or_default())
 }
 
 fn cancel(id: String, args: &CollectorArgs) -> Result<(), Failure> {

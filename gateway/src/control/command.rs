@@ -10,6 +10,11 @@ pub(crate) enum CommandJob {
     Send(Box<SendJob>),
     /// Show the commands that are known.
     List {},
+    /// Show one of them, with its answer.
+    Show {
+        /// Its id, 32 hexadecimal digits.
+        id: String,
+    },
     /// Take a command back.
     Cancel {
         /// Its id, 32 hexadecimal digits.
@@ -50,12 +55,12 @@ pub(crate) enum CommandReply {
         /// Its id, 32 hexadecimal digits.
         id: String,
     },
-    /// It has come to its end, or, after a cancellation, is about to.
+    /// How it stands: its end, if it was waited for; to a cancellation, perhaps that it is about to come.
     Is {
         /// How it stands.
         state: Box<CommandState>,
     },
-    /// The commands that are known, in the order they were submitted.
+    /// The commands that are known, in the order they were submitted, without answers.
     List {
         /// Each of them.
         commands: Vec<CommandState>,

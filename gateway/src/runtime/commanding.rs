@@ -281,10 +281,17 @@ impl Commanding {
                     .commander()
                     .map(|commander| commander.commands().collect())
                     .unwrap_or_default();
-                let commands = views.iter().map(|view| describe(node, names, view)).collect();
-                CommandReply::List { commands }
+                // Answers would be too much for one list: 4,096 of 16 KiB.
+                let commands = views.iter().map(|view| CommandState {
+                    answer: None,
+                    ..describe(node, names, view)
+                });
+                CommandReply::List {
+                    commands: commands.collect(),
+                }
             }
-            CommandJob::Cancel { id } => cancel(now, node, names, &id),
+            CommandJob::Show { id } => show(node, names, &id).unwrap_or_else(|reply| reply),
+            CommandJob::Cancel { id } => cancel(now, node, names, &id).unwrap_or_else(|reply| reply),
         };
         // Who asked may have gone.
         drop(job.reply.send(reply));
@@ -349,27 +356,45 @@ fn submit(
     Ok((id, job.wait))
 }
 
-fn cancel(now: Now, node: &mut Node, names: &BTreeMap<Identifier, String>, id: &str) -> CommandReply {
+fn parse(id: &str) -> Result<CommandId, CommandReply> {
     let decoded = HEXLOWER_PERMISSIVE.decode(id.as_bytes()).ok();
-    let Some(id) = decoded.and_then(|bytes| CommandId::try_from(bytes).ok()) else {
-        return refused(
-            format!("{id} is no command's id"),
-            "an id has 32 hexadecimal digits; `fieldgate command list` shows them",
-        );
-    };
-    let Some(commander) = node.commander_mut() else {
-        return refused("this node is no collector", "ask the collector");
-    };
-    if let Err(error) = commander.cancel(now, &id) {
-        return refused(error, error.hint());
-    }
-    let view = commander.command(&id);
-    view.map_or_else(
-        || refused("no command has this id", "`fieldgate command list` shows them"),
-        |view| CommandReply::Is {
-            state: Box::new(describe(node, names, &view)),
-        },
-    )
+    decoded
+        .and_then(|bytes| CommandId::try_from(bytes).ok())
+        .ok_or_else(|| {
+            refused(
+                format!("{id} is no command's id"),
+                "an id has 32 hexadecimal digits; `fieldgate command list` shows them",
+            )
+        })
+}
+
+fn show(node: &Node, names: &BTreeMap<Identifier, String>, id: &str) -> Result<CommandReply, CommandReply> {
+    let id = parse(id)?;
+    let view = node.commander().and_then(|commander| commander.command(&id));
+    let view = view.ok_or_else(|| {
+        refused(
+            "no command has this id",
+            "`fieldgate command list` shows those of the last day",
+        )
+    })?;
+    let state = Box::new(describe(node, names, &view));
+    Ok(CommandReply::Is { state })
+}
+
+fn cancel(
+    now: Now,
+    node: &mut Node,
+    names: &BTreeMap<Identifier, String>,
+    id: &str,
+) -> Result<CommandReply, CommandReply> {
+    let parsed = parse(id)?;
+    let commander = node
+        .commander_mut()
+        .ok_or_else(|| refused("this node is no collector", "ask the collector"))?;
+    commander
+        .cancel(now, &parsed)
+        .map_err(|error| refused(error, error.hint()))?;
+    show(node, names, id)
 }
 
 fn find_gateway(node: &Node, names: &BTreeMap<Identifier, String>, wanted: &str) -> Option<Identifier> {

@@ -34,8 +34,8 @@ pub(crate) struct Doorkeeper {
     gateways: BTreeMap<Identifier, String>,
     /// Collectors of this gateway's uplinks, and whether the file lets them command its devices.
     collectors: BTreeMap<Identifier, (String, bool)>,
-    /// Names of the devices of this gateway.
-    devices: BTreeSet<String>,
+    /// Names of the devices of this gateway; `None` where clients without credentials come by whatever name they like.
+    devices: Option<BTreeSet<String>>,
     /// The name of this node.
     own_name: String,
     /// Names of this relay that anyone may reach in order to enrol.
@@ -141,12 +141,13 @@ impl Doorkeeper {
                 .iter()
                 .map(|uplink| (uplink.collector, (uplink.name.clone(), uplink.commands)))
                 .collect(),
-            devices: settings
-                .mqtt
-                .iter()
-                .flat_map(|mqtt| &mqtt.devices)
-                .map(|device| device.name.clone())
-                .collect(),
+            devices: match &settings.mqtt {
+                Some(mqtt) if mqtt.anonymous => None,
+                mqtt => {
+                    let devices = mqtt.iter().flat_map(|mqtt| &mqtt.devices);
+                    Some(devices.map(|device| device.name.clone()).collect())
+                }
+            },
             own_name: settings.node.name.clone(),
             open: open.map(|name| NamePattern::Exact(name.clone())).collect(),
             own_peers: OnceCell::new(),
@@ -213,7 +214,8 @@ impl Doorkeeper {
 
     /// Decides whether a collector may command a device. Its live proof has to be there already, if the policy wants one.
     pub(crate) fn decide_command(&self, wall: WallTime, access: &CommandAccess) -> Permission {
-        if !self.devices.contains(&*access.device) {
+        let devices = self.devices.as_ref();
+        if devices.is_some_and(|devices| !devices.contains(&*access.device)) {
             return Permission::UnknownDevice;
         }
         let named = self.collectors.get(&access.collector);

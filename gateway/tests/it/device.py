@@ -1,7 +1,7 @@
 """A device that takes commands, with the Eclipse Paho client: device.py HOST PORT VERSION CLIENT_ID PASSWORD MODE
 
 VERSION is 4 (MQTT 3.1.1) or 5. MODE is "ack" (acknowledges), "answer" (acknowledges, and answers to the response topic) or
-"silent" (does not even acknowledge). Subscribes to CLIENT_ID/command/#, prints "subscribed", then each command as
+"silent" (does not even acknowledge). Without PASSWORD, that is with an empty one, it comes without credentials. Subscribes to CLIENT_ID/command/#, prints "subscribed", then each command as
 "command: TOPIC PAYLOAD", and goes on until it is ended.
 """
 
@@ -19,7 +19,8 @@ def main(host, port, version, client_id, password, mode):
         protocol=int(version),
         manual_ack=mode == "silent",
     )
-    client.username_pw_set(client_id, password)
+    if password:
+        client.username_pw_set(client_id, password)
 
     def connected(client, _userdata, _flags, reason, _properties):
         print("connected:", reason, flush=True)

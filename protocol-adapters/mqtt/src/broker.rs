@@ -151,8 +151,8 @@ impl Broker {
             Request::Acknowledge {
                 step,
                 packet_id,
-                is_refusal,
-            } => self.acknowledge(now, from, step, packet_id, is_refusal),
+                reason,
+            } => self.acknowledge(now, from, step, packet_id, reason),
             Request::Release { packet_id } => self.release(from, packet_id),
             Request::Detach {
                 publishes_will,

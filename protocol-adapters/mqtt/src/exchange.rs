@@ -86,8 +86,8 @@ pub enum Request {
         step: Step,
         /// Which message.
         packet_id: PacketIdentifier,
-        /// Whether it took the message.
-        is_refusal: bool,
+        /// Whether it took the message, or why not; [`ReasonCode::PacketTooLarge`] if it was not sent at all.
+        reason: ReasonCode,
     },
     /// The client released a message at QoS 2, in a session that outlives its connection. Answered by [`Answer::Completed`].
     Release {

@@ -274,6 +274,7 @@ impl Node {
         if let Some(known) = self.known.get_mut(&channel) {
             known.live_proof = true;
         }
+        self.commands.rights_changed();
         match self.by_channel.get(&channel).map(|entry| entry.used_for) {
             Some(Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority) => {
                 self.own_ready(now, channel, wire);
@@ -406,7 +407,7 @@ impl Node {
                 let order = self.collector.as_mut().map(super::collect::Collector::admit);
                 order.is_some_and(|order| {
                     self.set_use(channel, Use::Gateway { gateway: None, order });
-                    self.note_gateway(now, channel, order);
+                    self.note_gateway(now, channel);
                     true
                 })
             }

@@ -36,8 +36,8 @@ pub struct CommandAccess {
 pub(super) struct Commands {
     executor: Option<Executor>,
     commander: Option<Commander>,
-    /// The channel of each gateway that was established last, and its order.
-    gateways: BTreeMap<Identifier, (ChannelId, u64)>,
+    /// The channel of each gateway that was admitted last.
+    gateways: BTreeMap<Identifier, ChannelId>,
     by_channel: BTreeMap<ChannelId, Identifier>,
     rights_changed: bool,
 }
@@ -64,14 +64,14 @@ impl Commands {
     }
 
     /// A channel of a gateway may be used.
-    pub(super) fn gateway_up(&mut self, now: Now, gateway: Identifier, channel: (ChannelId, u64)) {
+    pub(super) fn gateway_up(&mut self, now: Now, gateway: Identifier, channel: ChannelId) {
         let Some(commander) = &mut self.commander else {
             return;
         };
-        if let Some((before, _)) = self.gateways.insert(gateway, channel) {
+        if let Some(before) = self.gateways.insert(gateway, channel) {
             self.by_channel.remove(&before);
         }
-        self.by_channel.insert(channel.0, gateway);
+        self.by_channel.insert(channel, gateway);
         commander.handle_up(now, gateway);
     }
 
@@ -236,7 +236,7 @@ impl Node {
 
     /// Sends frames to a gateway, in as many records as they need.
     fn send_commands(&mut self, now: Now, gateway: Identifier, all: &[u8], wire: &mut dyn Wire) {
-        let Some((channel, _)) = self.commands.gateways.get(&gateway).copied() else {
+        let Some(channel) = self.commands.gateways.get(&gateway).copied() else {
             return;
         };
         let mut record = Vec::new();
@@ -286,8 +286,8 @@ impl Node {
         }
     }
 
-    /// Whether the channel is a gateway's.
-    pub(super) fn note_gateway(&mut self, now: Now, channel: ChannelId, order: u64) {
+    /// A gateway's channel may be used.
+    pub(super) fn note_gateway(&mut self, now: Now, channel: ChannelId) {
         let gateway = self.channels.peer(channel);
         if let Some(gateway) = gateway {
             debug_assert!(
@@ -297,7 +297,7 @@ impl Node {
                 ),
                 "only a gateway's channel is noted"
             );
-            self.commands.gateway_up(now, gateway, (channel, order));
+            self.commands.gateway_up(now, gateway, channel);
         }
     }
 }

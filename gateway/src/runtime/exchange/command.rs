@@ -114,7 +114,7 @@ impl Exchange {
             let delivered = match outcome {
                 CommandOutcome::Acknowledged { can_answer } => Delivered::Acknowledged { can_answer },
                 CommandOutcome::Sent => Delivered::Handed,
-                CommandOutcome::Refused => Delivered::Rejected(UNSPECIFIED_ERROR),
+                CommandOutcome::Refused(reason) => Delivered::Rejected(reason.code()),
                 CommandOutcome::NotSent => Delivered::NotHanded,
                 CommandOutcome::Interrupted => Delivered::Interrupted,
             };
@@ -151,8 +151,6 @@ fn parse(data: &[u8]) -> Option<(u64, CommandId)> {
 const ANSWER: &str = "/answer";
 /// Bytes of correlation data.
 const CORRELATION_LEN: usize = 24;
-/// Reason code of a refusal that says no more (MQTT 5.0 §3.4.2.1).
-const UNSPECIFIED_ERROR: u8 = 0x80;
 
 #[cfg(test)]
 mod tests {

@@ -22,7 +22,7 @@ impl Trunk {
         if self.desk.try_send(DeskRequest::AuthoriseCommand(access)).is_err()
             && let Some(executor) = self.node.executor_mut()
         {
-            // Who decides is overwhelmed; it is asked again when something changes.
+            // Who decides is overwhelmed; it is asked again when the collector repeats itself.
             executor.handle_permission(now, question, Permission::Undecided);
         }
     }

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     exchange::{Answer, Delivery, SubscriptionOptions},
     packet::{PacketIdentifier, Qos},
+    reason::ReasonCode,
 };
 
 /// What became of a command.
@@ -28,9 +29,9 @@ pub enum CommandOutcome {
     },
     /// It has been sent at QoS 0, since the device subscribed so: nothing more will be heard of it.
     Sent,
-    /// The device refuses it.
-    Refused,
-    /// Nothing was sent: the device is not there, does not listen, or has too much under way.
+    /// The device has it and refuses it.
+    Refused(ReasonCode),
+    /// Nothing was sent: the device is not there, does not listen, has too much under way, or takes no packet of this size.
     NotSent,
     /// It was sent, and the connection ended before it was acknowledged.
     Interrupted,
@@ -126,7 +127,7 @@ impl Broker {
         &mut self,
         index: SessionIndex,
         packet_id: PacketIdentifier,
-        is_refusal: bool,
+        reason: ReasonCode,
     ) -> bool {
         let Some(session) = self.session_mut(index) else {
             return false;
@@ -134,8 +135,10 @@ impl Broker {
         let Some(tag) = session.queue.commands.remove(&packet_id) else {
             return false;
         };
-        let outcome = if is_refusal {
-            CommandOutcome::Refused
+        let outcome = if reason == ReasonCode::PacketTooLarge {
+            CommandOutcome::NotSent
+        } else if reason.is_failure() {
+            CommandOutcome::Refused(reason)
         } else {
             CommandOutcome::Acknowledged {
                 can_answer: session.speaks_v5,

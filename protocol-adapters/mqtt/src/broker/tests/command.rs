@@ -9,6 +9,7 @@ use crate::{
     broker::limits::Limits,
     exchange::Step,
     packet::{PacketIdentifier, Qos},
+    reason::ReasonCode,
 };
 
 const ACKNOWLEDGED: CommandOutcome = CommandOutcome::Acknowledged { can_answer: true };
@@ -43,8 +44,14 @@ fn a_command_is_acknowledged_or_refused_by_its_device() {
     assert_eq!(world.outcomes(), []);
     world.command(8, "d/command/valve", "shut");
     let packet_id = sent(&mut world, 1);
-    world.refuse(1, packet_id);
-    assert_eq!(world.outcomes(), [(8, CommandOutcome::Refused)]);
+    world.refuse(1, packet_id, ReasonCode::QuotaExceeded);
+    let refused = CommandOutcome::Refused(ReasonCode::QuotaExceeded);
+    assert_eq!(world.outcomes(), [(8, refused)]);
+    world.command(9, "d/command/valve", "long");
+    let packet_id = sent(&mut world, 1);
+    // So the session says that it is larger than the client takes: it has not had it.
+    world.refuse(1, packet_id, ReasonCode::PacketTooLarge);
+    assert_eq!(world.outcomes(), [(9, CommandOutcome::NotSent)]);
 }
 
 #[test]

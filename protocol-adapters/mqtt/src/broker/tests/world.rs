@@ -192,7 +192,7 @@ impl World {
             Request::Acknowledge {
                 step,
                 packet_id,
-                is_refusal: false,
+                reason: ReasonCode::Success,
             },
         );
     }
@@ -270,14 +270,14 @@ impl World {
     }
 
     /// The client refuses a message.
-    pub(super) fn refuse(&mut self, connection: u64, packet_id: PacketIdentifier) {
+    pub(super) fn refuse(&mut self, connection: u64, packet_id: PacketIdentifier, reason: ReasonCode) {
         let step = Step::Acknowledged;
         self.request(
             connection,
             Request::Acknowledge {
                 step,
                 packet_id,
-                is_refusal: true,
+                reason,
             },
         );
     }
