@@ -201,6 +201,7 @@ impl Admission {
             clean_start: self.clean_start,
             expiry_secs: session_expiry_secs,
             receive_maximum: self.wishes.receive_maximum,
+            speaks_v5: self.version == ProtocolVersion::V5,
             will: self.will.take(),
         })));
         Attaching {

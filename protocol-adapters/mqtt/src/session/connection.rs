@@ -205,7 +205,7 @@ impl Connection {
         context.exchange.request(Request::Acknowledge {
             step,
             packet_id: packet.packet_id,
-            is_refusal: packet.reason.is_failure(),
+            reason: packet.reason,
         });
     }
 

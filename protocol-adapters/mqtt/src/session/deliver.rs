@@ -105,7 +105,7 @@ impl Connection {
                 context.exchange.request(Request::Acknowledge {
                     step,
                     packet_id,
-                    is_refusal: true,
+                    reason: ReasonCode::PacketTooLarge,
                 });
             }
             return;
