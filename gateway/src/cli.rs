@@ -184,6 +184,9 @@ pub(crate) enum DeviceCommand {
         /// Take the password from standard input instead of making one
         #[arg(long)]
         stdin: bool,
+        /// Make a hash for SCRAM-SHA-256, with which a device of MQTT 5.0 proves that it knows the password without sending it
+        #[arg(long)]
+        scram: bool,
         /// Print as JSON
         #[arg(long)]
         json: bool,
