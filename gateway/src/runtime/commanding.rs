@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use fieldgate_config::{
     settings::Settings,
-    template::{Origin, TopicTemplate},
+    template::{self, TopicTemplate},
 };
 use fieldgate_io::mailbox::MailSender;
 use fieldgate_proto::{
@@ -118,10 +118,14 @@ impl Commanding {
         let store = store.spawn(trunk.clone()).map_err(|error| failed(&error))?;
         let mut commanding = Self::new(Some(store), topic, name);
         for record in &records.owed {
-            let id = commanding.owed.restore(record).map_err(|error| {
-                failed(&error).hint("start the version of fieldgate that wrote it")
-            })?;
-            if node.commander().is_none_or(|commander| commander.command(&id).is_none()) {
+            let id = commanding
+                .owed
+                .restore(record)
+                .map_err(|error| failed(&error).hint("start the version of fieldgate that wrote it"))?;
+            if node
+                .commander()
+                .is_none_or(|commander| commander.command(&id).is_none())
+            {
                 commanding.forget_owed(id);
             }
         }
@@ -136,7 +140,7 @@ impl Commanding {
     pub(crate) fn topic(&self, order: &Order) -> String {
         let mut topic = String::new();
         if let Some(template) = &self.command_topic {
-            let origin = Origin {
+            let origin = template::Origin {
                 gateway: &self.own_name,
                 device: &order.device,
                 resource: &order.resource,
@@ -189,6 +193,8 @@ impl Commanding {
         }
         for (side, ticket) in kept.tickets {
             match (side, kept.problem.is_none()) {
+                // Nobody waits for these.
+                (Side::Owed, _) => {}
                 (Side::Gateway, stored) => {
                     if let Some(executor) = node.executor_mut() {
                         if stored {
@@ -370,7 +376,12 @@ impl Commanding {
     }
 
     /// Takes the word of a task that talks to a broker.
-    pub(crate) fn handle_inbox(&mut self, node: &Node, names: &BTreeMap<Identifier, String>, word: InboxWord) {
+    pub(crate) fn handle_inbox(
+        &mut self,
+        node: &Node,
+        names: &BTreeMap<Identifier, String>,
+        word: InboxWord,
+    ) {
         let Some(commander) = node.commander() else {
             return;
         };
@@ -391,10 +402,7 @@ impl Commanding {
                     return;
                 };
                 let better_may_come = report.state == State::Unconfirmed;
-                if self
-                    .owed
-                    .told(&id, state, (report.state.name(), better_may_come))
-                {
+                if self.owed.told(&id, state, (report.state.name(), better_may_come)) {
                     self.write_off(id);
                 }
             }

@@ -80,14 +80,18 @@ pub(super) fn submit(
 
 fn parse(id: &str) -> Result<CommandId, CommandReply> {
     unhex(id).ok_or_else(|| {
-            refused(
-                format!("{id} is no command's id"),
-                "an id has 32 hexadecimal digits; `fieldgate command list` shows them",
-            )
-        })
+        refused(
+            format!("{id} is no command's id"),
+            "an id has 32 hexadecimal digits; `fieldgate command list` shows them",
+        )
+    })
 }
 
-pub(super) fn show(node: &Node, names: &BTreeMap<Identifier, String>, id: &str) -> Result<CommandReply, CommandReply> {
+pub(super) fn show(
+    node: &Node,
+    names: &BTreeMap<Identifier, String>,
+    id: &str,
+) -> Result<CommandReply, CommandReply> {
     let id = parse(id)?;
     let view = node.commander().and_then(|commander| commander.command(&id));
     let view = view.ok_or_else(|| {
@@ -124,7 +128,11 @@ fn find_gateway(node: &Node, names: &BTreeMap<Identifier, String>, wanted: &str)
         .or_else(|| node.member_called(wanted))
 }
 
-pub(super) fn describe(node: &Node, names: &BTreeMap<Identifier, String>, view: &CommandView) -> CommandState {
+pub(super) fn describe(
+    node: &Node,
+    names: &BTreeMap<Identifier, String>,
+    view: &CommandView,
+) -> CommandState {
     let gateway = names.get(&view.gateway).cloned();
     let gateway = gateway.or_else(|| node.member_name(&view.gateway).map(ToOwned::to_owned));
     let (state, end) = match &view.stage {
