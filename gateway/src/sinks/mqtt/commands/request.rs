@@ -75,7 +75,7 @@ pub(super) fn read(
         answer: properties.response_topic.is_some(),
         wait: false,
     };
-    let mut reply_to = ReplyTo {
+    let reply_to = ReplyTo {
         topic: properties.response_topic.clone(),
         correlation_data: properties.correlation_data.as_ref().map(|data| data.to_vec()),
     };
@@ -83,14 +83,9 @@ pub(super) fn read(
         Err(Box::new(NotTaken::refused(job, reply_to, message, hint)))
     };
     if let Some(problem) = unusable(commands, &reply_to) {
-        // Only where nobody is named can it be told.
-        reply_to = ReplyTo::default();
-        return refuse(
-            &job,
-            reply_to,
-            problem,
-            "choose a plain topic of at most 1,024 bytes",
-        );
+        // It can be told on the usual topic only.
+        let hint = "choose a topic without + and #, and 1,024 bytes at most for it and for correlation data";
+        return refuse(&job, ReplyTo::default(), problem, hint);
     }
     if message.retained {
         let hint = "publish it without the retain flag: it would be carried out with each new connection";
