@@ -148,10 +148,13 @@ fn a_collector_restored_from_a_backup_gets_again_what_is_left_and_records_what_i
     let backup = site.dir().join("backup");
     copy(&site.collector.dir, &backup);
     site.collector.start();
-    publish(&site, "count", numbers(500..2_500, 400));
+    // A lane that is full would refuse.
+    for begin in [500, 1_000, 1_500, 2_000] {
+        publish(&site, "count", numbers(begin..begin + 500, 400));
+        site.gateway
+            .wait_status("journal drained", |status| status["journal"]["readings"] == 0);
+    }
     site.wait_readings(2_500);
-    site.gateway
-        .wait_status("journal drained", |status| status["journal"]["readings"] == 0);
     site.collector.stop();
     copy(&backup, &site.collector.dir);
     assert_eq!(site.readings().len(), 500);
