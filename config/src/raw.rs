@@ -23,10 +23,11 @@ use crate::shape::{
 };
 use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
+use crate::template::TopicTemplate;
 use crate::text::{
     CONTENT_TYPE, CREDENTIAL, DEVICE_NAME, DEVICE_PATTERN, HOST_PORT, IDENTIFIER, JSON_PATH, LISTEN,
-    LISTEN_LOOPBACK, NAME, NAME_PATTERN, PASSWORD_HASH, PKCS11_URI, RELAY_NAME, TOPIC_FILTER, USERNAME,
-    VARIABLE,
+    LISTEN_LOOPBACK, NAME, NAME_PATTERN, PASSWORD_HASH, PKCS11_URI, RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE,
+    USERNAME, VARIABLE,
 };
 
 /// Declares tables: `/// meaning`, key, type, `=` shape, presence, and `if` when the key means something.
@@ -287,9 +288,11 @@ tables! {
         /// Rules that give readings their class; the first that fits decides. Where none fits, what `mqtt.alarm_topics` names is an
         /// alarm, and everything else is normal.
         class: Vec<JournalClass> = sections::<JournalClass>(64), Optional("none");
-        /// Where the secret is that protects the key with which readings are encrypted on disk; the key itself is kept in the
-        /// journal's directory, encrypted with it. With a systemd credential bound to the TPM a stolen disk cannot be read.
-        key: SecretSource = SECRET, Optional("readings stand on the disk in clear");
+        /// Whether readings are encrypted on disk, with a key that what holds the identity protects: the token opens it, or the
+        /// secret of the identity's file does. Without either a stolen disk cannot be read.
+        encrypt: bool = Boolean, Optional("`false`, and `true` if there is `key`");
+        /// Where another secret is that protects the key with which readings are encrypted on disk, instead of the identity's.
+        key: SecretSource = SECRET, Optional("what holds the identity protects it");
         /// The lane of alarms. Each class has one: its own files, its own share of the disk, its own policy.
         alarm: JournalLane = section::<JournalLane>(), Default("{}");
         /// The lane of ordinary readings.
@@ -368,6 +371,8 @@ tables! {
         connect_timeout_secs: Duration = seconds(1, 60), Default("10");
         /// Topic filters whose readings are alarms and overtake the backlog.
         alarm_topics: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Default("[]");
+        /// Topic on which a device is told commands; it gets them if it has subscribed to it. `{gateway}` is this node's name.
+        command_topic: TopicTemplate = TOPIC_TEMPLATE, Default("\"{device}/command/{resource}\"");
         /// Topic filters whose messages are passed on between devices only: they are not journalled and reach no collector.
         local_topics: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Default("[]");
         /// Sessions, with and without a connection.
@@ -434,6 +439,8 @@ tables! {
         /// Whether the collector has to prove with each channel that it holds its identity key at that moment, instead of an
         /// attestation of up to a day.
         live_proof: bool = Boolean, Default("false");
+        /// Whether this file grants the collector to command this node's devices; a policy may permit or forbid it besides.
+        commands: bool = Boolean, Default("false");
         /// How long in milliseconds readings may wait for company before a record is sealed.
         latency_ms: Duration = millis(0, 100), Default("1");
         /// Whether batches carry a signature, so that the collector can prove later where a single reading came from. It costs the

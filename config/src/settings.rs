@@ -16,6 +16,7 @@ use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
+use crate::template::TopicTemplate;
 
 /// One node: everything its file switches on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -303,6 +304,15 @@ pub struct JournalLane {
     pub when_full: WhenFull,
 }
 
+/// What protects the key with which the journal is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalKey {
+    /// What protects the identity: its token, or the secret of its file.
+    Identity,
+    /// A secret of its own.
+    Secret(SecretSource),
+}
+
 /// The durable queue of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journal {
@@ -314,8 +324,8 @@ pub struct Journal {
     pub lanes: [JournalLane; 3],
     /// Rules that give readings their class, in their order.
     pub classes: Vec<ClassRule>,
-    /// Where the secret is that protects the key of the journal; `None` if readings are not encrypted on disk.
-    pub key: Option<SecretSource>,
+    /// What protects the key of the journal; `None` if readings are not encrypted on disk.
+    pub key: Option<JournalKey>,
     /// Extra wait before a commit so that more readings share it.
     pub commit_delay: Duration,
     /// Memory for the newest readings, in bytes, so that a live uplink does not read the disk.
@@ -352,6 +362,8 @@ pub struct Mqtt {
     pub connect_timeout: Duration,
     /// Topic filters whose publishes are of class alarm.
     pub alarm_topics: Vec<String>,
+    /// Topic on which a device is told commands.
+    pub command_topic: TopicTemplate,
     /// Topic filters whose messages are passed on between devices only.
     pub local_topics: Vec<String>,
     /// Sessions, with and without a connection.
@@ -510,6 +522,8 @@ pub struct Uplink {
     pub padding: bool,
     /// Whether the collector has to prove in each channel that it holds its identity key.
     pub live_proof: bool,
+    /// Whether the file grants the collector to command this node's devices.
+    pub commands: bool,
     /// How long readings may wait for company before a record is sealed.
     pub latency: Duration,
     /// Whether batches carry a signature with which single readings can be proved later.

@@ -96,6 +96,11 @@ impl Uplink {
         }
     }
 
+    /// Returns the channel, whether it is up or not.
+    pub(super) fn channel(&self) -> Option<ChannelId> {
+        self.channel.map(|(channel, _)| channel)
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let sealing = match self.company {
             Company::Awaited(since) => Some(since + self.settings.latency),
@@ -278,6 +283,7 @@ impl Node {
             uplink: index,
             neighbour,
         });
+        self.commands_up(now, index);
     }
 
     pub(super) fn uplink_closed(&mut self, now: Now, entropy: &mut dyn Entropy, index: usize) {
@@ -285,6 +291,7 @@ impl Node {
         self.uplinks[index].handle_failure(now.instant, entropy);
         if was_up {
             self.event(Event::UplinkDown { uplink: index });
+            self.commands_down(index);
         }
     }
 
