@@ -277,9 +277,11 @@ tables! {
         /// Whether a reading is on stable storage before its device is acknowledged. Without it a power cut loses
         /// acknowledged readings; for comparisons only.
         durable: bool = Boolean, Default("true");
-        /// Where the secret is that protects the key with which readings are encrypted on disk; the key itself is kept in the
-        /// journal's directory, encrypted with it. With a systemd credential bound to the TPM a stolen disk cannot be read.
-        key: SecretSource = SECRET, Optional("readings stand on the disk in clear");
+        /// Whether readings are encrypted on disk, with a key that what holds the identity protects: the token opens it, or the
+        /// secret of the identity's file does. Without either a stolen disk cannot be read.
+        encrypt: bool = Boolean, Optional("`false`, and `true` if there is `key`");
+        /// Where another secret is that protects the key with which readings are encrypted on disk, instead of the identity's.
+        key: SecretSource = SECRET, Optional("what holds the identity protects it");
         /// The lane of alarms. Each class has one: its own files, its own share of the disk, its own policy.
         alarm: JournalLane = section::<JournalLane>(), Default("{}");
         /// The lane of ordinary readings.

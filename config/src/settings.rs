@@ -225,6 +225,15 @@ pub struct JournalLane {
     pub when_full: WhenFull,
 }
 
+/// What protects the key with which the journal is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalKey {
+    /// What protects the identity: its token, or the secret of its file.
+    Identity,
+    /// A secret of its own.
+    Secret(SecretSource),
+}
+
 /// The durable queue of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journal {
@@ -234,8 +243,8 @@ pub struct Journal {
     pub bytes_max: u64,
     /// Alarms, ordinary readings, and those that may wait.
     pub lanes: [JournalLane; 3],
-    /// Where the secret is that protects the key of the journal; `None` if readings are not encrypted on disk.
-    pub key: Option<SecretSource>,
+    /// What protects the key of the journal; `None` if readings are not encrypted on disk.
+    pub key: Option<JournalKey>,
     /// Extra wait before a commit so that more readings share it.
     pub commit_delay: Duration,
     /// Memory for the newest readings, in bytes, so that a live uplink does not read the disk.

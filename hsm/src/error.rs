@@ -471,6 +471,12 @@ pub enum Error {
         /// URI of the private key.
         key: String,
     },
+    /// A wrapped secret does not open: the token has another key, or the bytes were damaged.
+    #[error("what is wrapped does not open with {key}")]
+    NotUnwrapped {
+        /// URI of the key, or of the token.
+        key: String,
+    },
     /// A signature of the key is not verified by any public key that is said to belong to it.
     #[error("the token's signature does not verify with the public key of {key}")]
     SignatureInvalid {

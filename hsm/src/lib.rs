@@ -8,7 +8,7 @@
 //!                     └ ProcessSigner ══ worker process: Pkcs11Signer or FileSigner, in a sandbox
 //! ```
 //!
-//! The identity key signs and does nothing else. Every signature is over the SHA-256 of the message, made
+//! The identity key signs and does nothing else; what else a token is to keep for a node, a second key wraps. Every signature is over the SHA-256 of the message, made
 //! on the host: ECDSA P-256 signs that digest, Ed25519 signs its 32 bytes as the message (`PROTOCOL.md` §2.1).
 //! A token may need half a second for a signature or hang for ever, so nothing but a [`Worker`]'s own
 //! thread calls a [`Signer`]. A node has the key in a worker [`process`]: a vendor's module may crash, and is not to be trusted
@@ -34,7 +34,7 @@ pub use file::{Argon2Cost, Derivation, FileSigner, SealError};
 pub use pkcs11::{
     CreatedKey, KeyOrigin, KeySummary, Library, LowCount, Pkcs11Signer, Probe, ProbeReport, Recoveries,
     Serials, SignLatency, SlotSummary, TokenState, TokenSummary, TokenTrials, Trial, TrialOutcome, TrialRow,
-    create_pkcs11, probe, probe_report,
+    WRAPPED_SECRET_BYTES, WRAPPING_LABEL, WrappedSecret, create_pkcs11, probe, probe_report,
 };
 pub use secret::{Secret, SecretSource};
 pub use settings::{SandboxSettings, Settings};

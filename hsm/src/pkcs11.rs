@@ -22,6 +22,7 @@ mod point;
 mod probe;
 mod session;
 mod token;
+mod wrapping;
 
 pub use create::{CreatedKey, create_pkcs11};
 pub use key::{KeyOrigin, KeySummary};
@@ -30,9 +31,11 @@ pub use probe::{
     TrialOutcome, TrialRow, probe, probe_report,
 };
 pub use session::LowCount;
+pub use wrapping::{WRAPPED_SECRET_BYTES, WRAPPING_LABEL, WrappedSecret};
 
 pub(crate) use create::{create_for, create_successor, destroy};
 pub(crate) use session::{LoginStep, LoginWatch, Pin};
+pub(crate) use wrapping::wrapped_secret;
 
 use module::{Found, Module};
 use session::{Login, Sessions};

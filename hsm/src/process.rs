@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::pkcs11::{KeyOrigin, TokenState};
+use crate::pkcs11::{KeyOrigin, TokenState, WrappedSecret};
 use crate::settings::Settings;
 use crate::signer::{Algorithm, PublicKey, Signer};
 
@@ -118,6 +118,26 @@ impl ProcessSettings {
             Settings::File { .. } => self.signer.destroy(public_key),
         }
     }
+
+    /// Opens a secret that a key of the token has wrapped, in a worker process that ends with it; without one draws a secret and
+    /// wraps it, after making the key if the token has none. `None` for a sealed file: what seals that can seal other things.
+    ///
+    /// A TPM needs up to a minute to make the key, so a worker that makes one is given [`MAKING_TIME_MAX`] at least.
+    ///
+    /// # Errors
+    /// Those of [`ProcessSigner::start`] for the worker, the token and the login; [`Error::NotUnwrapped`] for what the token did
+    /// not wrap, [`Error::KeyNotFound`] if its key is gone, [`Error::Mechanism`] if the token cannot decrypt with RSA.
+    pub fn unwrap_secret(mut self, wrapped: Option<&[u8]>) -> Result<Option<WrappedSecret>, Error> {
+        match self.signer {
+            Settings::Pkcs11 { .. } => {
+                if wrapped.is_none() {
+                    self.hang_after = self.hang_after.max(MAKING_TIME_MAX);
+                }
+                supervisor::unwrap_secret(&self, wrapped).map(Some)
+            }
+            Settings::File { .. } => Ok(None),
+        }
+    }
 }
 
 /// What confines a worker process. Each confinement was tried out by the worker itself before the module was loaded.
@@ -186,6 +206,8 @@ impl Condition {
     }
 }
 
+/// Time a token may take to make an RSA key.
+pub const MAKING_TIME_MAX: Duration = Duration::from_secs(180);
 /// Default of [`ProcessSettings::hang_after`]; a slow TPM needs a second for a signature.
 const HANG_AFTER: Duration = Duration::from_secs(30);
 /// Default of [`ProcessSettings::check_every`].

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::raw;
 use crate::reader::{Context, Field, RawTable};
-use crate::settings::{self, WhenFull};
+use crate::settings::{self, JournalKey, WhenFull};
 use crate::spec::size_text;
 
 pub(super) fn journal(
@@ -73,14 +73,26 @@ pub(super) fn journal(
         .value
         .zip(raw.segment_bytes.value)
         .and_then(|(bytes_max, segment_bytes)| lanes(&raw, bytes_max, segment_bytes, context));
+    if raw.key.is_given() && raw.encrypt.value == Some(false) {
+        let draft = raw
+            .encrypt
+            .error("`journal.encrypt` is false, but there is a `journal.key`")
+            .at(raw.key.span.clone(), "this");
+        context.push(draft.help("take one of them out"));
+    }
     if !is_needed || (raw.key.is_given() && raw.key.value.is_none()) {
         return None;
     }
+    let key = match (raw.key.value, raw.encrypt.value) {
+        (Some(secret), _) => Some(JournalKey::Secret(secret)),
+        (None, Some(true)) => Some(JournalKey::Identity),
+        (None, Some(false) | None) => None,
+    };
     Some(settings::Journal {
         dir: raw.dir.value.unwrap_or_else(|| state_dir.join("journal")),
         bytes_max: raw.bytes_max.value?,
         lanes: lanes?,
-        key: raw.key.value,
+        key,
         commit_delay: raw.commit_delay_ms.value?,
         tail_bytes_max: raw.tail_bytes_max.value?,
         durable: raw.durable.value?,

@@ -453,7 +453,7 @@ impl Host {
         let Some(number) = self.list_number(at) else {
             return;
         };
-        let check = model.trust.holds(self.number, number);
+        let check = model.trust.holds(self.number, number, at);
         model.note(check);
         let Some(machine) = &self.machine else { return };
         let attached = machine

@@ -11,7 +11,10 @@ use fieldgate_proto::{
 use super::{Failure, check};
 use crate::{
     cli::{JournalArgs, JournalCommand},
-    runtime::journal,
+    runtime::{
+        StartError,
+        journal::{self, key::KeyPlace},
+    },
 };
 
 mod dump;
@@ -64,15 +67,15 @@ struct Segment {
 impl Files {
     /// Opens the lanes of the journal.
     fn open(args: &JournalArgs) -> Result<Self, Failure> {
-        let (dir, config, node) = match &args.dir {
+        let (dir, config, settings) = match &args.dir {
             Some(dir) => (dir.clone(), None, None),
             None => {
                 let settings = check::settings(&args.config)?;
-                let config = settings.journal.ok_or_else(|| {
+                let config = settings.journal.clone().ok_or_else(|| {
                     Failure::input("the file describes no journal")
                         .hint("a node has one if it has [mqtt] or an [[uplink]]")
                 })?;
-                (config.dir.clone(), Some(config), Some(settings.node.name))
+                (config.dir.clone(), Some(config), Some(settings))
             }
         };
         let lanes = Class::ALL.into_iter().map(|class| {
@@ -92,18 +95,16 @@ impl Files {
             })
         });
         let lanes = lanes.collect::<Result<_, Failure>>()?;
-        let opened = config
-            .as_ref()
-            .and_then(|config| config.key.as_ref())
-            .map(|source| journal::key::open(&dir, source));
-        let (key, no_key) = match opened {
+        let place = settings.as_ref().map(KeyPlace::of).transpose();
+        let place = place.map_err(StartError::into_failure)?.flatten();
+        let (key, no_key) = match place.map(|place| place.open(&dir)) {
             None => (None, None),
             Some(Ok(key)) => (Some(key), None),
             Some(Err(error)) => (None, Some(error.to_string())),
         };
         Ok(Self {
             dir,
-            node,
+            node: settings.map(|settings| settings.node.name),
             lanes,
             key,
             no_key,
@@ -151,7 +152,7 @@ impl Files {
                 (None, None) => "there is no key".to_owned(),
             };
             Failure::new(format!("{} cannot be decrypted: {why}", segment.name))
-                .hint("give the node's file with --config, whose journal.key names the secret")
+                .hint("give the node's file with --config, which says what protects the key of the journal")
         })
     }
 }

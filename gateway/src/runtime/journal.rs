@@ -20,6 +20,7 @@ use fieldgate_proto::{
 };
 
 use super::StartError;
+use key::KeyPlace;
 
 pub(crate) mod key;
 mod open;
@@ -61,12 +62,17 @@ pub(crate) struct Progress {
 
 impl JournalFiles {
     /// Locks the directories, recovers what is in them, and starts the thread for their files. `uplinks` are stable names
-    /// ([`uplink_name`]) in the order in which uplinks are numbered.
+    /// ([`uplink_name`]) in the order in which uplinks are numbered; `key` says how readings are encrypted, if they are.
     ///
     /// # Errors
     /// [`StartError`] if a directory is used by another process or cannot be read.
-    pub(crate) fn open(config: &JournalConfig, uplinks: &[u64], waker: Waker) -> Result<Self, StartError> {
-        let opened = open::open(config, uplinks)?;
+    pub(crate) fn open(
+        config: &JournalConfig,
+        key: Option<&KeyPlace<'_>>,
+        uplinks: &[u64],
+        waker: Waker,
+    ) -> Result<Self, StartError> {
+        let opened = open::open(config, key, uplinks)?;
         let (storage, replies) = Storage::spawn(opened.directories, waker, STORAGE_TASKS_MAX)
             .map_err(|error| StartError::new(format!("journal: {error}")))?;
         Ok(Self {

@@ -298,7 +298,7 @@ fn signer_key(key: &PublicKey) -> Result<fieldgate_hsm::PublicKey, StartError> {
 }
 
 /// Turns the file's words into those of the process that has the key, and says whether it is in a `token` or a `file`.
-fn process_settings(
+pub(super) fn process_settings(
     settings: &IdentitySettings,
     sandbox: &Sandbox,
     state_dir: &Path,

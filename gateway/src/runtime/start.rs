@@ -310,7 +310,8 @@ fn open_journal(settings: &Settings, waker: &Waker) -> Result<Option<JournalFile
         .iter()
         .map(|uplink| journal::uplink_name(&uplink.collector, &uplink.name))
         .collect();
-    JournalFiles::open(config, &uplinks, waker.clone()).map(Some)
+    let key = journal::key::KeyPlace::of(settings)?;
+    JournalFiles::open(config, key.as_ref(), &uplinks, waker.clone()).map(Some)
 }
 
 /// Starts the sinks and finds out how far they are.

@@ -107,6 +107,8 @@ fn publish_until_refused(site: &Site) -> u64 {
 #[test]
 fn what_is_intact_around_a_corrupt_place_is_delivered_and_the_rest_is_named_and_counted() {
     let mut site = Site::new().without_broker();
+    // The place to damage is found by what stands there.
+    site.gateway.edit("encrypt = true\n", "");
     site.gateway.start();
     let mut client = log_in(&site, ProtocolVersion::V5, "counter");
     for number in 1..=READINGS {

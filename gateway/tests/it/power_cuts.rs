@@ -6,7 +6,9 @@ use fieldgate_mqtt::{reason::ReasonCode, version::ProtocolVersion};
 
 use crate::harness::{
     client::{Client, Received},
+    guarded::{self, Guard, give_token},
     node::json,
+    process::{command, run},
     site::{DEVICE, Site},
 };
 
@@ -126,6 +128,80 @@ fn a_stolen_disk_shows_no_reading_and_the_key_shows_all() {
     assert_eq!(readings.len(), 5);
 }
 
+#[test]
+fn what_the_identity_s_token_protects_no_one_reads_without_it() {
+    let (mut site, _module) = guarded::site(|node| {
+        give_token(node, PIN);
+        Guard::faulty(node)
+    });
+    site.gateway.start();
+    let mut client = log_in(&site);
+    for packet in 1..=5 {
+        let answer = client.publish_and_wait(packet, &topic(), SECRET_READING);
+        assert_eq!(
+            answer.expect("the socket works"),
+            Received::PubAck(packet, ReasonCode::Success)
+        );
+    }
+    site.gateway.kill();
+    let journal = site.gateway.dir.join("state/journal");
+    assert!(
+        !holds(&journal, SECRET_READING),
+        "a reading stands on the disk in clear"
+    );
+    let dumped = site.gateway.run(&["journal", "dump"]).expect(0).out;
+    assert_eq!(dumped.matches("melting").count(), 5);
+
+    // Whoever has the disk and the PIN, but not this key of the token, reads nothing, and nothing is taken for damaged.
+    let store = site.gateway.dir.join("tokens");
+    let kept = site.gateway.dir.join("tokens.kept");
+    copy_dir(&store, &kept);
+    let words = [
+        "pkcs11-tool",
+        "--module",
+        guarded::SOFTHSM,
+        "--login",
+        "--pin",
+        PIN,
+    ];
+    let which = [
+        "--delete-object",
+        "--type",
+        "privkey",
+        "--label",
+        "fieldgate-wrapping",
+    ];
+    let mut delete = command(&[words.as_slice(), &which].concat());
+    delete.env("SOFTHSM2_CONF", site.gateway.dir.join("softhsm2.conf"));
+    run(&mut delete).expect(0);
+    let refused = site.gateway.run(&["run"]).expect(1).err;
+    assert!(
+        refused.contains("key of the journal") && refused.contains("fieldgate-wrapping"),
+        "{refused}"
+    );
+    let unreadable = site.gateway.run(&["journal", "dump"]).expect(1).err;
+    assert!(unreadable.contains("cannot be decrypted"), "{unreadable}");
+    fs::remove_dir_all(&store).expect("it is ours");
+    fs::rename(&kept, &store).expect("it is ours");
+    site.start();
+    let readings = site.wait_readings(5);
+    assert_eq!(readings.len(), 5);
+}
+
+/// Copies a directory with all that is below it.
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("the directory is ours");
+    for entry in fs::read_dir(from).expect("it is there") {
+        let entry = entry.expect("it can be read");
+        let copy = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_dir(&entry.path(), &copy);
+        } else {
+            fs::copy(entry.path(), copy).expect("there is room");
+        }
+    }
+}
+
 /// Returns whether a file below `dir` holds `bytes`.
 fn holds(dir: &Path, bytes: &[u8]) -> bool {
     fs::read_dir(dir).expect("it is there").any(|entry| {
@@ -150,4 +226,5 @@ fn topic() -> String {
 /// With those of the other lives more than the lane has room for, so that it discards in each life but the first.
 const READINGS_PER_LIFE: u16 = 60;
 const PAYLOAD_BYTES: usize = 60_000;
+const PIN: &str = "271828";
 const SECRET_READING: &[u8] = b"the core is melting";

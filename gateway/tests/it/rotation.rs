@@ -76,7 +76,8 @@ fn keys_in_token(node: &Node) -> usize {
     let mut list = command(&words);
     list.args(["--pin", PIN, "--list-objects", "--type", "privkey"]);
     let listed = run(list.env("SOFTHSM2_CONF", node.dir.join("softhsm2.conf"))).expect(0);
-    listed.out.matches("Private Key Object").count()
+    // Beside them lies the RSA key that protects the journal.
+    listed.out.matches("Private Key Object; EC").count()
 }
 
 /// Rotates, and returns how many keys the identity has had; the identifier stays.

@@ -77,6 +77,9 @@ impl Error {
             Self::PublicKeyMissing { .. } => {
                 "store the public key on the token with the same CKA_ID as the private key"
             }
+            Self::NotUnwrapped { .. } => {
+                "restore the file from the backup that belongs to this token, or put in the token that it was made with"
+            }
             Self::SignatureInvalid { .. } | Self::SignatureLength { .. } => {
                 "check that public and private key belong together; otherwise the token is faulty"
             }

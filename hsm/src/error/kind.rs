@@ -108,7 +108,8 @@ impl Error {
             | Self::KeyAmbiguous { .. }
             | Self::KeyNotWanted { .. }
             | Self::KeyUnsuitable { .. }
-            | Self::PublicKeyMissing { .. } => ErrorKind::Key,
+            | Self::PublicKeyMissing { .. }
+            | Self::NotUnwrapped { .. } => ErrorKind::Key,
             Self::SignatureInvalid { .. } | Self::SignatureLength { .. } => ErrorKind::Signature,
             Self::Crypto { .. } | Self::PrivateKey => ErrorKind::Crypto,
             Self::TimedOut { .. } => ErrorKind::TimedOut,

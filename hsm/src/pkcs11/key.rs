@@ -5,6 +5,7 @@ use cryptoki::session::Session;
 
 use super::point::{self, Curve};
 use super::session::Sessions;
+use super::wrapping::WRAPPING_LABEL;
 use crate::error::{Error, KeyProblem};
 use crate::signer::{Algorithm, PublicKey};
 use crate::uri::Pkcs11Uri;
@@ -167,8 +168,22 @@ pub(super) fn find_again(sessions: &Sessions, uri: &Pkcs11Uri, id: &[u8]) -> Res
     find_one(sessions, &Pkcs11Uri { id, ..uri.clone() })
 }
 
-/// Lists the private keys that the token keeps. Label and identifier are compared here: not every module filters well.
+/// Lists the private keys with that label.
+pub(super) fn labelled(sessions: &Sessions, label: &str) -> Result<Vec<FoundKey>, Error> {
+    let mut keys = sessions.call(all_private_keys)?;
+    keys.retain(|key| key.label == label);
+    Ok(keys)
+}
+
+/// Lists the private keys that may be identity keys as far as their labels go.
 fn private_keys(session: &Session) -> Result<Vec<FoundKey>, cryptoki::error::Error> {
+    let mut keys = all_private_keys(session)?;
+    keys.retain(|key| key.label != WRAPPING_LABEL);
+    Ok(keys)
+}
+
+/// Lists the private keys that the token keeps. Label and identifier are compared here: not every module filters well.
+fn all_private_keys(session: &Session) -> Result<Vec<FoundKey>, cryptoki::error::Error> {
     let template = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Token(true)];
     let mut keys = Vec::new();
     for handle in session.find_objects(&template)?.into_iter().take(KEYS_MAX) {
@@ -190,7 +205,7 @@ fn private_keys(session: &Session) -> Result<Vec<FoundKey>, cryptoki::error::Err
 }
 
 /// Reads one attribute; `None` if the module does not have it.
-fn attribute(
+pub(super) fn attribute(
     sessions: &Sessions,
     key: ObjectHandle,
     wanted: AttributeType,

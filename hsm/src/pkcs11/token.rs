@@ -112,8 +112,23 @@ pub(super) struct Needed {
 #[derive(Clone, Copy, Debug)]
 enum Use {
     Sign,
+    Decrypt,
     GenerateKeyPair,
 }
+
+/// The mechanism that opens wrapped secrets.
+pub(super) const UNWRAPPING: Needed = Needed {
+    mechanism: MechanismType::RSA_PKCS_OAEP,
+    name: "CKM_RSA_PKCS_OAEP",
+    use_for: Use::Decrypt,
+};
+
+/// The mechanism that makes a key for that.
+pub(super) const GENERATING_RSA: Needed = Needed {
+    mechanism: MechanismType::RSA_PKCS_KEY_PAIR_GEN,
+    name: "CKM_RSA_PKCS_KEY_PAIR_GEN",
+    use_for: Use::GenerateKeyPair,
+};
 
 /// Returns the mechanism that signs a digest.
 pub(super) const fn signing_mechanism(algorithm: Algorithm) -> Needed {
@@ -162,6 +177,7 @@ pub(super) fn require_mechanism(sessions: &Sessions, needed: Needed) -> Result<(
         .get_mechanism_info(slot, needed.mechanism)
         .is_ok_and(|info| match needed.use_for {
             Use::Sign => info.sign(),
+            Use::Decrypt => info.decrypt(),
             Use::GenerateKeyPair => info.generate_key_pair(),
         });
     if is_listed && is_fit {

@@ -16,6 +16,7 @@ use super::wire::{
 use super::{ProcessSettings, environment};
 use crate::clock;
 use crate::error::{Error, WorkerEnd};
+use crate::pkcs11::{WRAPPED_SECRET_BYTES, WrappedSecret};
 use crate::secret::SecretSource;
 use crate::settings::Settings;
 use crate::signer::PublicKey;
@@ -55,6 +56,23 @@ impl Running {
         let (running, answer) = Self::configured(settings, Task::Destroy(*public_key), marker)?;
         if let AnswerBody::Destroyed = answer {
             return Ok(());
+        }
+        Err(running.other(answer, marker))
+    }
+
+    /// Starts a process that opens a wrapped secret, or makes one, and waits until it has.
+    pub(super) fn unwrap_secret(
+        settings: &ProcessSettings,
+        wrapped: Option<&[u8]>,
+        marker: &mut Marker,
+    ) -> Result<WrappedSecret, Error> {
+        let task = Task::Unwrap(wrapped.map(<[u8]>::to_vec));
+        let (running, answer) = Self::configured(settings, task, marker)?;
+        if let AnswerBody::Unwrapped(unwrapped) = answer {
+            return match unwrapped.secret.expose().len() {
+                WRAPPED_SECRET_BYTES => Ok(unwrapped),
+                _ => Err(running.end(Interruption::Broken(WireError::Unexpected), marker)),
+            };
         }
         Err(running.other(answer, marker))
     }

@@ -10,7 +10,7 @@ use super::wire::{AnswerBody, Opened, RequestBody, Task, WireError, WorkerStatis
 use super::{Condition, ProcessSettings, ProcessState, SandboxReport};
 use crate::clock;
 use crate::error::{Error, ErrorKind, WorkerEnd};
-use crate::pkcs11::{KeyOrigin, KeySummary, Recoveries, pause_after};
+use crate::pkcs11::{KeyOrigin, KeySummary, Recoveries, WrappedSecret, pause_after};
 use crate::signer::{PublicKey, Signature, Signer};
 
 /// Signs with a key in a worker process, and keeps that process alive.
@@ -374,6 +374,15 @@ impl fmt::Debug for ProcessSigner {
 pub(super) fn destroy(settings: &ProcessSettings, public_key: &PublicKey) -> Result<(), Error> {
     let mut marker = Marker::open(settings.state_dir.as_deref())?;
     Running::destroy(settings, public_key, &mut marker)
+}
+
+/// Has a worker process open a wrapped secret, or make one.
+pub(super) fn unwrap_secret(
+    settings: &ProcessSettings,
+    wrapped: Option<&[u8]>,
+) -> Result<WrappedSecret, Error> {
+    let mut marker = Marker::open(settings.state_dir.as_deref())?;
+    Running::unwrap_secret(settings, wrapped, &mut marker)
 }
 
 /// Says whether an error is that of a worker that hung.

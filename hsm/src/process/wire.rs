@@ -5,7 +5,7 @@
 //!
 //!  node ──Configure──▶ worker      worker ──Hello──────────────────────▶ node   once, before anything else
 //!       ──Sign───────▶             ◀──LoginBegun, LoginDone── as they happen
-//!       ──Keys───────▶             ──Opened, Destroyed, Signed, Keys, Statistics──▶   with the id of the request
+//!       ──Keys───────▶             ──Opened, Destroyed, Unwrapped, Signed, Keys, Statistics──▶   with the request's id
 //!       ──Statistics─▶             ──Failed────────────────────────────▶
 //!       ──Stop───────▶
 //! ```
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::pkcs11::{KeyOrigin, KeySummary, LowCount, Recoveries, TokenState};
+use crate::pkcs11::{KeyOrigin, KeySummary, LowCount, Recoveries, TokenState, WrappedSecret};
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::signer::{Algorithm, PublicKey, Signature};
@@ -56,7 +56,8 @@ pub struct WorkerRequest {
 #[derive(Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "one is alive at a time")]
 pub enum RequestBody {
-    /// Sets the worker up; the first request and the only one of its kind. Answered by Opened, Destroyed or Failed.
+    /// Sets the worker up; the first request and the only one of its kind. Answered by Opened, Destroyed, Unwrapped or
+    /// Failed.
     Configure(Configuration),
     /// Asks for a signature of these bytes. Answered by Signed or Failed.
     Sign(Vec<u8>),
@@ -84,7 +85,7 @@ pub struct Configuration {
 }
 
 /// What a worker does before it serves signatures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Opens the key with this public key; with `None` exactly one key must match.
     Open(Option<PublicKey>),
@@ -99,6 +100,8 @@ pub enum Task {
     },
     /// Removes the key with this public key from a token; signatures there are none.
     Destroy(PublicKey),
+    /// Opens a secret that a key of the token has wrapped; without one draws and wraps it. Signatures there are none.
+    Unwrap(Option<Vec<u8>>),
 }
 
 /// What a worker tells its node.
@@ -127,6 +130,8 @@ pub enum AnswerBody {
     Opened(Opened),
     /// The key is no more.
     Destroyed,
+    /// A secret that was wrapped.
+    Unwrapped(WrappedSecret),
     /// A signature.
     Signed(Signature),
     /// Why there is no other answer.
@@ -291,6 +296,7 @@ pub fn decode_answer(frame: &[u8]) -> Result<WorkerAnswer, WireError> {
         LOGIN_DONE => AnswerBody::LoginDone(Wire::take(&mut reader)?),
         OPENED => AnswerBody::Opened(Wire::take(&mut reader)?),
         DESTROYED => AnswerBody::Destroyed,
+        UNWRAPPED => AnswerBody::Unwrapped(Wire::take(&mut reader)?),
         SIGNED => AnswerBody::Signed(Wire::take(&mut reader)?),
         FAILED => AnswerBody::Failed(Wire::take(&mut reader)?),
         KEYS_ANSWER => AnswerBody::Keys(Wire::take(&mut reader)?),
@@ -333,6 +339,7 @@ pub fn encode_answer(answer: &WorkerAnswer) -> Result<Zeroizing<Vec<u8>>, WireEr
         AnswerBody::LoginDone(_) => LOGIN_DONE,
         AnswerBody::Opened(_) => OPENED,
         AnswerBody::Destroyed => DESTROYED,
+        AnswerBody::Unwrapped(_) => UNWRAPPED,
         AnswerBody::Signed(_) => SIGNED,
         AnswerBody::Failed(_) => FAILED,
         AnswerBody::Keys(_) => KEYS_ANSWER,
@@ -344,6 +351,7 @@ pub fn encode_answer(answer: &WorkerAnswer) -> Result<Zeroizing<Vec<u8>>, WireEr
         AnswerBody::LoginBegun | AnswerBody::Destroyed => {}
         AnswerBody::LoginDone(outcome) => outcome.put(&mut writer),
         AnswerBody::Opened(opened) => opened.put(&mut writer),
+        AnswerBody::Unwrapped(unwrapped) => unwrapped.put(&mut writer),
         AnswerBody::Signed(signature) => signature.put(&mut writer),
         AnswerBody::Failed(error) => error.put(&mut writer),
         AnswerBody::Keys(keys) => keys.put(&mut writer),
@@ -396,6 +404,7 @@ wire_enum!(Task, "task of a worker" {
     2 => Create(algorithm),
     3 => CreateNext { current, algorithm },
     4 => Destroy(public_key),
+    5 => Unwrap(wrapped),
 });
 wire_enum!(LowCount, "way with a warning" {
     1 => Stop,
@@ -407,6 +416,7 @@ wire_enum!(LoginOutcome, "outcome of a login" {
     3 => Other,
 });
 wire_struct!(RefusedPin { salt, hash });
+wire_struct!(WrappedSecret { wrapped, secret });
 wire_struct!(Opened {
     public_key,
     location,
@@ -430,6 +440,7 @@ const FAILED: u8 = 0x85;
 const KEYS_ANSWER: u8 = 0x86;
 const STATISTICS_ANSWER: u8 = 0x87;
 const DESTROYED: u8 = 0x88;
+const UNWRAPPED: u8 = 0x89;
 
 #[cfg(test)]
 mod tests;

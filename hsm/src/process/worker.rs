@@ -19,7 +19,8 @@ use super::wire::{
 use crate::error::{Error, WorkerEnd};
 use crate::file::FileSigner;
 use crate::pkcs11::{
-    LoginStep, LoginWatch, LowCount, Pin, Pkcs11Signer, create_for, create_successor, destroy,
+    LoginStep, LoginWatch, LowCount, Pin, Pkcs11Signer, WrappedSecret, create_for, create_successor, destroy,
+    wrapped_secret,
 };
 use crate::secret::Secret;
 use crate::settings::{DEFAULT_LABEL, Settings};
@@ -76,6 +77,7 @@ fn serve() -> Result<(), String> {
                     AnswerBody::Opened(opened)
                 }
                 Ok(Done::Destroyed) => AnswerBody::Destroyed,
+                Ok(Done::Unwrapped(unwrapped)) => AnswerBody::Unwrapped(unwrapped),
                 Err(error) => AnswerBody::Failed(error),
             },
             (RequestBody::Sign(message), Some(signer)) => match signer.sign(&message) {
@@ -145,6 +147,7 @@ fn answer(sender: &SharedConnection, id: u32, body: AnswerBody) -> Result<(), St
 enum Done {
     Opened(Served, Opened),
     Destroyed,
+    Unwrapped(WrappedSecret),
 }
 
 /// Confines this process and does its task.
@@ -166,6 +169,10 @@ fn configure(configuration: Configuration, sender: &SharedConnection) -> Result<
                 low_count: std::mem::replace(&mut low_count, LowCount::Stop),
                 watch: watch_logins(sender),
             };
+            if let Task::Unwrap(wrapped) = task {
+                let unwrapped = wrapped_secret(&module, &uri, pin(), wrapped.as_deref())?;
+                return Ok(Done::Unwrapped(unwrapped));
+            }
             let Some((uri, wanted)) = prepare(&module, uri, &mut pin, task)? else {
                 return Ok(Done::Destroyed);
             };
@@ -206,6 +213,7 @@ fn prepare(
 ) -> Result<Option<(Pkcs11Uri, Option<PublicKey>)>, Error> {
     let created = match task {
         Task::Open(wanted) => return Ok(Some((uri, wanted))),
+        Task::Unwrap(_) => return Err(Error::WorkerProtocol(WireError::Unexpected)),
         Task::Destroy(public_key) => {
             destroy(module, &uri, pin(), &public_key)?;
             return Ok(None);

@@ -333,6 +333,7 @@ macro_rules! identity_suite {
             a_reset_is_recovered_from,
             an_unplugged_token_comes_back,
             several_signers_share_the_token,
+            a_confined_worker_process_wraps_a_secret,
             a_confined_worker_process_signs,
             a_confined_worker_process_finds_the_token_again,
         }

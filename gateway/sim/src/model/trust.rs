@@ -19,6 +19,8 @@ pub(crate) struct TrustModel {
     lists: BTreeMap<u64, (u64, BTreeSet<Identifier>)>,
     /// The number of the list that each host has.
     held: BTreeMap<usize, u64>,
+    /// When each host took the list it has, in nanoseconds of the simulation.
+    heard: BTreeMap<usize, u64>,
     /// Until when the newest credential of each member holds, in seconds since 1970.
     until: BTreeMap<Identifier, u64>,
     /// When each host's clock was set last, in nanoseconds of the simulation.
@@ -50,9 +52,12 @@ impl TrustModel {
         *until = (*until).max(not_after);
     }
 
-    /// A host has this list now.
-    pub(crate) fn holds(&mut self, host: usize, number: u64) -> Check {
+    /// A host has this list since `at`.
+    pub(crate) fn holds(&mut self, host: usize, number: u64, at: u64) -> Check {
         let before = self.held.insert(host, number).unwrap_or(0);
+        if before != number {
+            self.heard.insert(host, at);
+        }
         invariant_lists_never_go_back(host, before, number)
     }
 
@@ -140,8 +145,10 @@ pub(crate) fn invariant_nobody_without_a_credential_is_served(
         .held_by(server.host)
         .is_some_and(|(end, _)| now > latest(*end));
     if plan.after_grace == AfterGrace::GoOn {
-        // Only while the authority is silent, and that depends on what the list says.
-        let heard = trust.held_by(server.host).is_some_and(|(end, _)| now < *end);
+        // Only while the authority is silent, and that depends on what the list says; a new one ends it for everybody at the next look.
+        let taken = trust.heard.get(&server.host).copied().unwrap_or(0);
+        let heard =
+            server.at >= taken + LATE_NANOS && trust.held_by(server.host).is_some_and(|(end, _)| now < *end);
         return ensure(!heard || now <= latest(*until), sentence, || {
             format!(
                 "host {} serves {peer} at {now}, its credential held until {until}",
@@ -181,7 +188,7 @@ mod tests {
         model.published(2, 100_000, BTreeSet::from([PEER]));
         model.issued(PEER, ENDS.start);
         model.issued(PEER, 500);
-        model.holds(HOST, 1).unwrap();
+        model.holds(HOST, 1, 0).unwrap();
         model
     }
 
@@ -204,12 +211,12 @@ mod tests {
     #[test]
     fn a_list_that_goes_back_is_noticed_unless_the_disk_was_set_back() {
         let mut model = model();
-        model.holds(HOST, 2).unwrap();
-        model.holds(HOST, 2).unwrap();
-        assert_eq!(sentence(model.holds(HOST, 1)), "lists never go back");
+        model.holds(HOST, 2, 0).unwrap();
+        model.holds(HOST, 2, 0).unwrap();
+        assert_eq!(sentence(model.holds(HOST, 1, 0)), "lists never go back");
         model.rolled_back(HOST);
-        model.holds(HOST, 1).unwrap();
-        model.holds(HOST + 1, 1).unwrap();
+        model.holds(HOST, 1, 0).unwrap();
+        model.holds(HOST + 1, 1, 0).unwrap();
     }
 
     #[test]
@@ -217,7 +224,7 @@ mod tests {
         let mut model = model();
         model.served(at(900), &PEER).unwrap();
         model.not_revoked(HOST, &PEER).unwrap();
-        model.holds(HOST, 2).unwrap();
+        model.holds(HOST, 2, 0).unwrap();
         let revoked = "a revoked peer is not served after the list arrived";
         assert_eq!(sentence(model.served(at(900), &PEER)), revoked);
         assert_eq!(sentence(model.not_revoked(HOST, &PEER)), revoked);
@@ -245,7 +252,7 @@ mod tests {
         let mut model = model();
         model.published(3, ENDS.start, BTreeSet::new());
         model.issued(PEER, 100_000);
-        model.holds(HOST, 3).unwrap();
+        model.holds(HOST, 3, 0).unwrap();
         model.served(at(ENDS.end), &PEER).unwrap();
         let nobody = "nobody without a credential is served";
         assert_eq!(sentence(model.served(at(ENDS.end + 1), &PEER)), nobody);
@@ -256,5 +263,9 @@ mod tests {
         model.served(at(ENDS.end + 1), &PEER).unwrap();
         model.issued(OTHER, 500);
         assert_eq!(sentence(model.served(at(ENDS.start - 1), &OTHER)), nobody);
+        // A list that came a moment ago.
+        model.published(4, ENDS.start, BTreeSet::new());
+        model.holds(HOST, 4, at(0).at - 1).unwrap();
+        model.served(at(ENDS.start - 1), &OTHER).unwrap();
     }
 }

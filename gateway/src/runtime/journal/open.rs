@@ -18,7 +18,7 @@ use fieldgate_proto::{
     time::Instant,
 };
 
-use super::{describe, key};
+use super::{describe, key::KeyPlace};
 use crate::runtime::{StartError, entropy::SystemEntropy};
 
 /// What was found, with the files that are open.
@@ -81,7 +81,11 @@ fn settings_of(config: &config::JournalLane) -> JournalSettings {
 
 /// Locks the directories and recovers what is in them. The first segment of each lane is made at once, so that readings are
 /// taken from the first moment.
-pub(super) fn open(config: &config::Journal, uplinks: &[u64]) -> Result<Opened, StartError> {
+pub(super) fn open(
+    config: &config::Journal,
+    key: Option<&KeyPlace<'_>>,
+    uplinks: &[u64],
+) -> Result<Opened, StartError> {
     let broken = |error: StorageError| StartError::new(describe(&error)).hint(error.hint());
     let lock = Directory::lock(&config.dir).map_err(broken)?;
     let has_old = lock
@@ -96,8 +100,8 @@ pub(super) fn open(config: &config::Journal, uplinks: &[u64]) -> Result<Opened, 
         ));
     }
     let key =
-        match &config.key {
-            Some(source) => Some(key::open_or_create(&config.dir, source).map_err(|error| {
+        match key {
+            Some(place) => Some(place.open_or_create(&lock).map_err(|error| {
                 StartError::new(format!("key of the journal: {error}")).hint(error.hint())
             })?),
             None => None,

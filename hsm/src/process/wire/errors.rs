@@ -60,6 +60,7 @@ wire_enum!(Error, "kind of error" {
     49 => WorkerStart { program, cause },
     50 => WorkerEnded { how },
     51 => WorkerProtocol(problem),
+    52 => NotUnwrapped { key },
 });
 wire_enum!(UriError, "problem of a URI" {
     1 => Scheme,

@@ -93,6 +93,7 @@ fn task() -> impl Strategy<Value = Task> {
         algorithm().prop_map(Task::Create),
         (public_key(), algorithm()).prop_map(|(current, algorithm)| Task::CreateNext { current, algorithm }),
         public_key().prop_map(Task::Destroy),
+        prop::option::of(prop::collection::vec(any::<u8>(), 0..40)).prop_map(Task::Unwrap),
     ]
 }
 
@@ -262,6 +263,7 @@ fn error_of_keys() -> impl Strategy<Value = Error> {
         }),
         (text(), key_problem()).prop_map(|(key, problem)| Error::KeyUnsuitable { key, problem }),
         text().prop_map(|key| Error::PublicKeyMissing { key }),
+        text().prop_map(|key| Error::NotUnwrapped { key }),
         text().prop_map(|key| Error::SignatureInvalid { key }),
         any::<usize>().prop_map(|have| Error::SignatureLength { have }),
         (text(), text()).prop_map(|(token, label)| Error::LabelTaken { token, label }),

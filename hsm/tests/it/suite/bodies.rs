@@ -7,7 +7,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use fieldgate_hsm::process::SandboxReport;
 use fieldgate_hsm::{
     Algorithm, Error, ErrorKind, KeyOrigin, ObjectType, Pkcs11Uri, PublicKey, Recoveries, Signer,
-    create_pkcs11,
+    WRAPPED_SECRET_BYTES, WRAPPING_LABEL, create_pkcs11,
 };
 
 use super::{Bench, TokenUnderTest};
@@ -304,6 +304,51 @@ pub(crate) fn several_signers_share_the_token<T: TokenUnderTest>(bench: &mut Ben
 }
 
 /// As a node has it: the module in a worker process of its own, confined to what this kind of token needs.
+/// What the identity protects beside channels: only this token opens it, and the key for that is taken for no identity.
+pub(crate) fn a_confined_worker_process_wraps_a_secret<T: TokenUnderTest>(bench: &mut Bench<T>) {
+    let identity = bench.create("identity");
+    let unwrap = |uri: &Pkcs11Uri, wrapped: Option<&[u8]>| {
+        let unwrapped = bench.process_settings(&T::module(), uri).unwrap_secret(wrapped);
+        unwrapped.map(|unwrapped| unwrapped.expect("it is a token"))
+    };
+    let made = unwrap(&token_uri(), None).unwrap();
+    assert_eq!(made.secret.expose().len(), WRAPPED_SECRET_BYTES);
+    let shows = made
+        .wrapped
+        .windows(WRAPPED_SECRET_BYTES)
+        .any(|window| window == made.secret.expose());
+    assert!(!shows);
+    assert_eq!(unwrap(&token_uri(), Some(&made.wrapped)).unwrap(), made);
+    // Another secret, with the same key.
+    let another = unwrap(&identity.uri, None).unwrap();
+    assert_ne!(another.secret, made.secret);
+    let listing = bench.pkcs11_tool(&["--list-objects", "--type", "privkey"]);
+    assert_eq!(listing.matches(WRAPPING_LABEL).count(), 1, "{listing}");
+    assert_eq!(listing.matches("never extractable").count(), 2, "{listing}");
+    // The shortest URI names the identity still.
+    assert_eq!(
+        bench.open(&token_uri()).unwrap().public_key(),
+        &identity.public_key
+    );
+
+    let mut damaged = made.wrapped.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    for wrapped in [damaged.as_slice(), &made.wrapped[..40], b"", b"fgwrap\x01"] {
+        let refused = unwrap(&token_uri(), Some(wrapped)).unwrap_err();
+        assert!(
+            matches!(refused, Error::NotUnwrapped { .. } | Error::Call { .. }),
+            "{refused:?}"
+        );
+    }
+    T::add_token(bench, "another");
+    let elsewhere = Pkcs11Uri {
+        token: Some("another".to_owned()),
+        ..Pkcs11Uri::default()
+    };
+    let refused = unwrap(&elsewhere, Some(&made.wrapped)).unwrap_err();
+    assert!(matches!(refused, Error::KeyNotFound { .. }), "{refused:?}");
+}
+
 pub(crate) fn a_confined_worker_process_signs<T: TokenUnderTest>(bench: &mut Bench<T>) {
     let created = bench.create("identity");
     let mut signer = bench.open_in_process(&T::module(), &created.uri);
