@@ -17,6 +17,7 @@ mod doctor;
 mod fleet;
 mod harness;
 mod identity;
+mod interop;
 mod journal_faults;
 #[cfg(feature = "tls-psk")]
 mod listeners;

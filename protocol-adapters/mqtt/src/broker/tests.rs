@@ -206,7 +206,10 @@ fn an_acknowledgement_of_another_quality_ends_the_connection_and_the_message_sta
         attach(&mut world, 3);
         let again = world.said(3);
         assert!(
-            matches!(&again[..], [Said::Attached(true), Said::Deliver(..) | Said::Release(..)]),
+            matches!(
+                &again[..],
+                [Said::Attached(true), Said::Deliver(..) | Said::Release(..)]
+            ),
             "{qos:?} {steps:?}: {again:?}"
         );
         // An acknowledgement of what is not under way is late, and harms nobody.
