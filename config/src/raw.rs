@@ -22,9 +22,10 @@ use crate::shape::{
 };
 use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
+use crate::template::TopicTemplate;
 use crate::text::{
     CREDENTIAL, DEVICE_NAME, HOST_PORT, IDENTIFIER, LISTEN, LISTEN_LOOPBACK, NAME, NAME_PATTERN,
-    PASSWORD_HASH, PKCS11_URI, RELAY_NAME, TOPIC_FILTER, USERNAME, VARIABLE,
+    PASSWORD_HASH, PKCS11_URI, RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE, USERNAME, VARIABLE,
 };
 
 /// Declares tables: `/// meaning`, key, type, `=` shape, presence, and `if` when the key means something.
@@ -334,6 +335,8 @@ tables! {
         connect_timeout_secs: Duration = seconds(1, 60), Default("10");
         /// Topic filters whose readings are alarms and overtake the backlog.
         alarm_topics: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Default("[]");
+        /// Topic on which a device is told commands; it gets them if it has subscribed to it. `{gateway}` is this node's name.
+        command_topic: TopicTemplate = TOPIC_TEMPLATE, Default("\"{device}/command/{resource}\"");
         /// Topic filters whose messages are passed on between devices only: they are not journalled and reach no collector.
         local_topics: Vec<Item<String>> = List { item: TOPIC_FILTER, min: 0, max: 64 }, Default("[]");
         /// Sessions, with and without a connection.
@@ -400,6 +403,8 @@ tables! {
         /// Whether the collector has to prove with each channel that it holds its identity key at that moment, instead of an
         /// attestation of up to a day.
         live_proof: bool = Boolean, Default("false");
+        /// Whether this file grants the collector to command this node's devices; a policy may permit or forbid it besides.
+        commands: bool = Boolean, Default("false");
         /// How long in milliseconds readings may wait for company before a record is sealed.
         latency_ms: Duration = millis(0, 100), Default("1");
         /// Whether batches carry a signature, so that the collector can prove later where a single reading came from. It costs the

@@ -16,6 +16,7 @@ use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::relay::NamePattern;
 
 use crate::address::HostPort;
+use crate::template::TopicTemplate;
 
 /// One node: everything its file switches on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -281,6 +282,8 @@ pub struct Mqtt {
     pub connect_timeout: Duration,
     /// Topic filters whose publishes are of class alarm.
     pub alarm_topics: Vec<String>,
+    /// Topic on which a device is told commands.
+    pub command_topic: TopicTemplate,
     /// Topic filters whose messages are passed on between devices only.
     pub local_topics: Vec<String>,
     /// Sessions, with and without a connection.
@@ -439,6 +442,8 @@ pub struct Uplink {
     pub padding: bool,
     /// Whether the collector has to prove in each channel that it holds its identity key.
     pub live_proof: bool,
+    /// Whether the file grants the collector to command this node's devices.
+    pub commands: bool,
     /// How long readings may wait for company before a record is sealed.
     pub latency: Duration,
     /// Whether batches carry a signature with which single readings can be proved later.

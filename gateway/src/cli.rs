@@ -1,6 +1,7 @@
 //! The command line: words, options and their help texts.
 
 mod authority;
+mod command;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -10,6 +11,8 @@ pub(crate) use authority::{
     AuthorityCommand, AuthorityLogArgs, EnrollArgs, GrantArgs, MemberCommand, NodeArgs, TicketCommand,
     TicketIssueArgs,
 };
+
+pub(crate) use command::{CollectorArgs, CommandSendArgs, DeviceOrder};
 
 /// Where a node's file is looked for when none is named.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/fieldgate/fieldgate.toml";
@@ -58,6 +61,9 @@ pub(crate) enum Command {
     /// Check policies, and ask them who may do what
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Send commands to devices behind gateways, list and cancel them
+    #[command(subcommand, name = "command")]
+    Order(DeviceOrder),
     /// Take the proof of where a reading came from out of a collector's ledger
     Proof(ProofArgs),
     /// Check such a proof; needs the file and nothing else
@@ -178,6 +184,9 @@ pub(crate) enum DeviceCommand {
         /// Take the password from standard input instead of making one
         #[arg(long)]
         stdin: bool,
+        /// Make a hash for SCRAM-SHA-256, with which a device of MQTT 5.0 proves that it knows the password without sending it
+        #[arg(long)]
+        scram: bool,
         /// Print as JSON
         #[arg(long)]
         json: bool,

@@ -6,6 +6,7 @@ use crate::cli::{Cli, Command};
 
 mod authority;
 mod check;
+mod command;
 mod config;
 mod demo;
 mod device;
@@ -39,6 +40,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Member(command) => member::run(command),
         Command::Authority(command) => authority::run(command),
         Command::Policy(command) => policy::run(&command),
+        Command::Order(order) => command::run(order),
         Command::Proof(args) => proof::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Status(args) => status::run(&args),

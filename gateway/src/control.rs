@@ -4,6 +4,7 @@
 //! owner and group only; whoever may open it may see the node's status, enrol the node, and, on an authority, do everything
 //! an administrator may.
 
+pub(crate) mod command;
 pub(crate) mod enrol;
 
 use std::{
@@ -26,6 +27,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
+use self::command::{CommandJob, CommandReply};
 use self::enrol::{Enrol, EnrolDone, EnrolFailure, EnrolJob};
 use crate::{
     authority::{
@@ -47,6 +49,11 @@ enum Request {
     Manage {
         /// What.
         manage: Box<ManageRequest>,
+    },
+    /// Something about commands to devices.
+    Command {
+        /// What.
+        job: CommandJob,
     },
     /// The identity has a new key on disk: use it.
     Rotated {},
@@ -70,6 +77,11 @@ enum Answer {
     Managed {
         /// What the authority answered.
         managed: Box<ManageAnswer>,
+    },
+    /// To [`Request::Command`].
+    Commanded {
+        /// What the collector answered.
+        reply: Box<CommandReply>,
     },
     /// To [`Request::Rotated`].
     Rotated {},
@@ -100,12 +112,18 @@ pub(crate) type Rotated = Rc<dyn Fn() -> RotatedFuture>;
 /// What came of it, some time.
 pub(crate) type RotatedFuture = Pin<Box<dyn Future<Output = Result<(), String>>>>;
 
+/// Has a collector do something about commands.
+pub(crate) type Commanding = Rc<dyn Fn(CommandJob) -> CommandFuture>;
+/// What the collector answers, some time; `None` if it ends before.
+pub(crate) type CommandFuture = Pin<Box<dyn Future<Output = Option<CommandReply>>>>;
+
 /// What can be asked besides the status.
 #[derive(Clone, Default)]
 struct Services {
     manage: Option<Manage>,
     enrol: Option<Enrol>,
     rotated: Option<Rotated>,
+    commanding: Option<Commanding>,
 }
 
 /// Removes the socket's file when the node ends.
@@ -163,6 +181,13 @@ impl Socket {
         self
     }
 
+    /// Lets operators command devices.
+    #[must_use]
+    pub(crate) fn with_commanding(mut self, commanding: Commanding) -> Self {
+        self.services.commanding = Some(commanding);
+        self
+    }
+
     /// Lets operators say that the identity was rotated.
     #[must_use]
     pub(crate) fn with_rotated(mut self, rotated: Rotated) -> Self {
@@ -214,12 +239,12 @@ where
     F: Future<Output = NodeStatus>,
 {
     let uid = stream.peer_cred()?.uid();
-    let (reader, mut writer) = stream.split();
+    let (mut reader, mut writer) = stream.split();
     // A request may hold a ticket.
     let mut line = Zeroizing::new(Vec::new());
     time::timeout(
         REQUEST_TIME_MAX,
-        tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX)).read_until(b'\n', &mut line),
+        tokio::io::BufReader::new((&mut reader).take(REQUEST_BYTES_MAX)).read_until(b'\n', &mut line),
     )
     .await??;
     let answer = match serde_json::from_slice(&line) {
@@ -229,6 +254,11 @@ where
         Ok(Request::Manage { manage }) => manage_somewhere(services, uid, *manage).await,
         Ok(Request::Enrol { job }) => enrol(services, job).await,
         Ok(Request::Rotated {}) => rotated(services).await,
+        Ok(Request::Command { job }) => tokio::select! {
+            answer = command(services, job) => answer,
+            // A command may take days: whoever does not wait for it any more takes its place with it.
+            _ = reader.read_u8() => return Ok(()),
+        },
         Err(error) => Answer::Error {
             message: format!("request not understood: {error}"),
         },
@@ -266,6 +296,23 @@ async fn rotated(services: &Services) -> Answer {
         Ok(Ok(())) => Answer::Rotated {},
         Ok(Err(message)) => failed(message),
         Err(_) => failed(format!("the key has not signed in {ENROL_TIME_MAX:?}")),
+    }
+}
+
+/// Waits as long as the command may take.
+async fn command(services: &Services, job: CommandJob) -> Answer {
+    let Some(commanding) = &services.commanding else {
+        return Answer::Error {
+            message: "this node is no collector: it sends no commands".to_owned(),
+        };
+    };
+    match commanding(job).await {
+        Some(reply) => Answer::Commanded {
+            reply: Box::new(reply),
+        },
+        None => Answer::Error {
+            message: "the node is busy or ending".to_owned(),
+        },
     }
 }
 
@@ -346,6 +393,18 @@ pub(crate) fn ask_manage(path: &Path, request: ManageRequest) -> io::Result<Mana
     Ok(*managed)
 }
 
+/// Has the collector at `path` do something about commands, which may take `patience`.
+///
+/// # Errors
+/// If no node answers there, or it is no collector.
+pub(crate) fn ask_command(path: &Path, job: CommandJob, patience: Duration) -> io::Result<CommandReply> {
+    let answer = ask(path, &Request::Command { job }, patience + COMMAND_TIME_MAX)?;
+    let Answer::Commanded { reply } = answer else {
+        return Err(unexpected(answer));
+    };
+    Ok(*reply)
+}
+
 /// Has the node at `path` enrol.
 ///
 /// # Errors
@@ -355,9 +414,11 @@ pub(crate) fn ask_enrol(path: &Path, job: EnrolJob) -> io::Result<Result<EnrolDo
     match answer {
         Answer::Enrolled { done } => Ok(Ok(done)),
         Answer::NotEnrolled { failure } => Ok(Err(failure)),
-        Answer::Status { .. } | Answer::Managed { .. } | Answer::Rotated {} | Answer::Error { .. } => {
-            Err(unexpected(answer))
-        }
+        Answer::Status { .. }
+        | Answer::Managed { .. }
+        | Answer::Commanded { .. }
+        | Answer::Rotated {}
+        | Answer::Error { .. } => Err(unexpected(answer)),
     }
 }
 
@@ -386,6 +447,7 @@ fn unexpected(answer: Answer) -> io::Error {
         Answer::Error { message } => io::Error::other(message),
         Answer::Status { .. }
         | Answer::Managed { .. }
+        | Answer::Commanded { .. }
         | Answer::Enrolled { .. }
         | Answer::Rotated {}
         | Answer::NotEnrolled { .. } => io::Error::other("the node has answered another question"),
@@ -426,6 +488,8 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 const MANAGE_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest time for an enrolment: every way of the ticket is tried.
 const ENROL_TIME_MAX: Duration = Duration::from_secs(120);
+/// Longest time beyond its deadline until a command has come to its end.
+const COMMAND_TIME_MAX: Duration = Duration::from_secs(15);
 /// Largest request, in bytes: a response to an enrolment with the longest status list, in Base64.
 const REQUEST_BYTES_MAX: u64 = 2 << 20;
 /// Largest answer, in bytes: 10,000 links of 300 bytes each.

@@ -17,6 +17,7 @@ use crate::{
     status::{Health, IdentityStatus, NodeStatus},
 };
 
+mod commands;
 mod delivery;
 mod trust;
 
@@ -294,10 +295,16 @@ fn describe() {
         .into_iter()
         .chain(trust::COUNTERS)
         .chain(delivery::COUNTERS)
+        .chain(commands::COUNTERS)
     {
         describe_counter!(name, unit, meaning);
     }
-    for (name, unit, meaning) in GAUGES.into_iter().chain(trust::GAUGES).chain(delivery::GAUGES) {
+    for (name, unit, meaning) in GAUGES
+        .into_iter()
+        .chain(trust::GAUGES)
+        .chain(delivery::GAUGES)
+        .chain(commands::GAUGES)
+    {
         describe_gauge!(name, unit, meaning);
     }
 }
@@ -308,6 +315,7 @@ fn count(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
             .iter()
             .chain(&trust::COUNTERS)
             .chain(&delivery::COUNTERS)
+            .chain(&commands::COUNTERS)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -320,6 +328,7 @@ fn level(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
             .iter()
             .chain(&trust::GAUGES)
             .chain(&delivery::GAUGES)
+            .chain(&commands::GAUGES)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -383,6 +392,7 @@ fn record(status: &NodeStatus) {
         }
     }
     delivery::record(status);
+    commands::record(status);
     for sink in &status.sinks {
         let labels = [("sink", sink.name.as_str())];
         level("fieldgate_sink_reachable", &labels, u64::from(sink.reachable));

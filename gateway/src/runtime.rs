@@ -12,6 +12,7 @@ use fieldgate_adapters::authenticate::CheckedPassword;
 use fieldgate_io::{Selected, mailbox::MailSender};
 use fieldgate_proto::{
     channel::{ChannelId, LocalIdentity},
+    command::Permission,
     crypto::Signature,
     identity::{ChangeHistory, Identifier},
     node::{AuthorityAnswer, Service, Verdict},
@@ -30,6 +31,7 @@ pub(crate) mod accepting;
 pub(crate) mod belonging;
 pub(crate) mod clock;
 pub(crate) mod collector;
+pub(crate) mod commanding;
 pub(crate) mod desk;
 pub(crate) mod doorkeeper;
 pub(crate) mod durable;
@@ -54,6 +56,8 @@ pub(crate) enum ShardMessage {
     Status(oneshot::Sender<ShardReport>),
     /// To the trunk: from the control thread.
     Trunk(TrunkMessage),
+    /// To the trunk: what became of records of commands.
+    CommandsKept(commanding::store::Kept),
     /// To the trunk: a sink has made readings safe.
     Confirmed(Confirmation),
     /// To the trunk: what clients of a shard without journal sent and want.
@@ -135,6 +139,15 @@ pub(crate) enum TrunkMessage {
     },
     /// This node's own credential.
     Credential(Arc<[u8]>),
+    /// Whether a collector may command a device.
+    CommandPermission {
+        /// Which question it answers.
+        question: u64,
+        /// The answer.
+        permission: Permission,
+    },
+    /// Do something about commands.
+    Command(Box<commanding::Job>),
 }
 
 /// What a node asks its authority.
@@ -226,6 +239,7 @@ impl NodeHandle {
                 status.ledger = trunk.ledger;
                 status.delivered = trunk.delivered;
                 status.trust = trunk.trust;
+                status.commands = trunk.commands;
             }
         }
         if let Some(mqtt) = &mut status.mqtt {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::mqtt::MqttStatus;
 pub(crate) use self::{
+    commands::{CommandsStatus, GatewayCommands},
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     ledger::LedgerStatus,
     sink::SinkStatus,
@@ -14,6 +15,7 @@ pub(crate) use self::{
 };
 use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 
+mod commands;
 mod delivery;
 mod ledger;
 mod mqtt;
@@ -67,6 +69,9 @@ pub(crate) struct NodeStatus {
     pub(crate) sources: Vec<SourceStatus>,
     /// Sinks, on a collector.
     pub(crate) sinks: Vec<SinkStatus>,
+    /// Commands to devices, on a gateway with devices and on a collector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) commands: Option<CommandsStatus>,
     /// Proofs of where readings came from, where a collector keeps them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ledger: Option<LedgerStatus>,
@@ -209,6 +214,7 @@ impl NodeStatus {
         reasons.extend(self.mqtt.as_ref().and_then(MqttStatus::reason));
         reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
+        reasons.extend(self.commands.as_ref().and_then(CommandsStatus::reason));
         reasons.extend(self.ledger.iter().filter_map(LedgerStatus::reason));
         reasons.extend(self.sinks.iter().flat_map(SinkStatus::reasons));
         self.health = if reasons.is_empty() {
@@ -290,6 +296,9 @@ impl NodeStatus {
         }
         for uplink in &self.uplinks {
             uplink.write_text(out)?;
+        }
+        if let Some(commands) = &self.commands {
+            commands.write_text(out)?;
         }
         self.write_network(out)?;
         for source in &self.sources {

@@ -187,6 +187,8 @@ pub fn generate_password(entropy: &mut dyn Entropy) -> Zeroizing<String> {
 pub const ITERATIONS_FOR_GENERATED: u32 = 64;
 /// Iterations for a password that a person chose (OWASP Password Storage Cheat Sheet, 2023).
 pub const ITERATIONS_FOR_PEOPLE: u32 = 600_000;
+/// Iterations that clients of SCRAM-SHA-256 insist on (RFC 7677 §4).
+pub const SCRAM_ITERATIONS_MIN: u32 = 4_096;
 /// Iterations at most: about half a second on a small processor, so no table can stall a node.
 pub const ITERATIONS_MAX: u32 = 1_000_000;
 

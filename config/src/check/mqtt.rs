@@ -41,6 +41,7 @@ pub(super) fn mqtt(raw: raw::Mqtt, findings: &mut Findings) -> Option<settings::
         keep_alive_max: raw.keep_alive_max_secs.value?,
         connect_timeout: raw.connect_timeout_secs.value?,
         alarm_topics: values(raw.alarm_topics.value?),
+        command_topic: raw.command_topic.value?,
         local_topics: values(raw.local_topics.value?),
         sessions_max: sessions_max?,
         session_expiry_max: raw.session_expiry_max_secs.value?,

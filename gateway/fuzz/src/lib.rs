@@ -8,6 +8,7 @@ mod authority;
 mod world;
 
 pub mod channel;
+pub mod command;
 pub mod config;
 pub mod credential;
 pub mod delivery;
@@ -33,8 +34,9 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 24] = [
     ("channel", channel::run),
+    ("command", command::run),
     ("config", config::run),
     ("credential", credential::run),
     ("delivery", delivery::run),

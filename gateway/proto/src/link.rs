@@ -179,7 +179,7 @@ pub enum LinkError {
     #[error("no Hello for {} s", HELLO_WITHIN.as_secs())]
     HelloTimeout,
     /// Nothing was received for too long.
-    #[error("nothing received for {} s", SILENCE_MAX.as_secs())]
+    #[error("no whole frame received for {} s", SILENCE_MAX.as_secs())]
     Silent,
 }
 
@@ -293,7 +293,6 @@ impl Link {
     /// The result must be read to its end: what it was not asked for is lost, and the link takes no more bytes.
     pub fn receive<'a>(&'a mut self, now: Instant, bytes: &'a mut [u8]) -> Incoming<'a> {
         if self.machine.state != State::Closed {
-            self.machine.last_received = now;
             self.machine.stats.bytes_received += bytes.len() as u64;
         }
         Incoming {
@@ -358,7 +357,11 @@ impl Incoming<'_> {
         loop {
             let kind = match self.frames.peek_kind() {
                 _ if self.machine.state == State::Closed => return Ok(None),
-                Ok(Some(kind)) => kind,
+                Ok(Some(kind)) => {
+                    // Bytes alone are no sign of life: behind a length that was damaged, or a frame that never ends, nothing is heard.
+                    self.machine.last_received = self.now;
+                    kind
+                }
                 Ok(None) => return Ok(None),
                 Err(error) => return Err(self.machine.closed(LinkError::Frame(error))),
             };
@@ -512,7 +515,7 @@ impl Machine {
 pub const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// Time between pings: a link silent for so long has been pinged, a busy one has its round trip measured.
 pub const PING_INTERVAL: Duration = Duration::from_secs(15);
-/// A link on which nothing was received for so long is closed: three pings were lost.
+/// A link on which no whole frame was received for so long is closed: three pings were lost.
 pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// Every node accepts at least frames of this many bytes of body; handshake messages fit.
 pub const FRAME_LEN_MAX_AT_LEAST: usize = 4_096;

@@ -12,6 +12,7 @@
 
 mod access;
 mod collect;
+mod command;
 mod connection;
 mod incoming;
 mod neighbour;
@@ -25,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use access::{Access, AccessPolicy, ChannelFacts, Verdict};
 pub use collect::{SourceIndex, SourceInfo, SourceView, Trouble};
+pub use command::CommandAccess;
 pub use connection::ConnectionView;
 pub use neighbour::{NeighbourState, NeighbourView};
 pub use output::{Event, Output};
@@ -193,6 +195,7 @@ pub struct Node {
     neighbours: Vec<neighbour::Neighbour>,
     uplinks: Vec<uplink::Uplink>,
     collector: Option<collect::Collector>,
+    commands: command::Commands,
     proving: proving::Proving,
     accesses: access::Accesses,
     /// Peers of channels, from the end of the handshake on.
@@ -258,6 +261,7 @@ impl Node {
                 .map(|settings| uplink::Uplink::new(now.instant, settings))
                 .collect(),
             collector: settings.collect.map(collect::Collector::new),
+            commands: command::Commands::default(),
             proving: proving::Proving::default(),
             accesses: access::Accesses::new(settings.access),
             known: BTreeMap::new(),
@@ -303,6 +307,7 @@ impl Node {
         if let Some(collector) = &mut self.collector {
             collector.handle_timeout(now.instant);
         }
+        self.commands.handle_timeout(now);
         self.settle(now, entropy, wire);
     }
 
@@ -320,6 +325,7 @@ impl Node {
             self.channels.poll_timeout(),
             self.poll_trust_timeout(),
             self.collector.as_ref().and_then(collect::Collector::poll_timeout),
+            self.commands.poll_timeout(),
         ];
         neighbours.chain(uplinks).chain(own.into_iter().flatten()).min()
     }
@@ -346,6 +352,7 @@ impl Node {
             self.flush_uplinks(now, wire, journal);
         }
         self.flush_sources(now, wire);
+        self.flush_commands(now, wire);
         self.settle(now, entropy, wire);
     }
 

@@ -585,7 +585,11 @@ fn drain(
             Output::Save { what, bytes } => wishes.saves.push((what, bytes.to_vec())),
             Output::Time(wall) => wishes.times.push(wall),
             // A request is repeated until there is a credential, and what a peer says about the time is believed by nobody here.
-            Output::Asked { .. } | Output::Forgotten(_) => {}
+            Output::Asked { .. }
+            | Output::Forgotten(_)
+            | Output::AuthoriseCommand(_)
+            | Output::Executor(_)
+            | Output::Commander(_) => {}
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::io::Read as _;
 
 use fieldgate_adapters::password::{
-    ITERATIONS_FOR_GENERATED, ITERATIONS_FOR_PEOPLE, generate_password, hash_password,
+    ITERATIONS_FOR_GENERATED, ITERATIONS_FOR_PEOPLE, SCRAM_ITERATIONS_MIN, generate_password, hash_password,
+    scram_password,
 };
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -20,14 +21,24 @@ struct Made<'a> {
 }
 
 pub(super) fn run(command: DeviceCommand) -> Result<(), Failure> {
-    let DeviceCommand::Password { name, stdin, json } = command;
+    let DeviceCommand::Password {
+        name,
+        stdin,
+        scram,
+        json,
+    } = command;
     let (password, iterations) = if stdin {
         (read_password()?, ITERATIONS_FOR_PEOPLE)
     } else {
         (generate_password(&mut SystemEntropy), ITERATIONS_FOR_GENERATED)
     };
-    let hash = hash_password(password.as_bytes(), iterations, &mut SystemEntropy)
-        .map_err(|error| Failure::chain("password", &error).hint(error.hint()))?;
+    let hash = if scram {
+        let iterations = iterations.max(SCRAM_ITERATIONS_MIN);
+        scram_password(password.as_bytes(), iterations, &mut SystemEntropy)
+    } else {
+        hash_password(password.as_bytes(), iterations, &mut SystemEntropy)
+    };
+    let hash = hash.map_err(|error| Failure::chain("password", &error).hint(error.hint()))?;
     // A password that was given is known already: it is not shown again.
     let shown = (!stdin).then_some(password.as_str());
     if json {

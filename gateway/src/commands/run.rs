@@ -142,6 +142,13 @@ fn control_services(
     again: &Rc<Notify>,
 ) -> Socket {
     let rotating = Rc::clone(node);
+    if settings.collector.is_some() {
+        let desk = Rc::clone(&node.desk);
+        control = control.with_commanding(Rc::new(move |job| {
+            let desk = Rc::clone(&desk);
+            Box::pin(async move { desk.command(job).await })
+        }));
+    }
     control = control.with_rotated(Rc::new(move || {
         let node = Rc::clone(&rotating);
         Box::pin(async move { node.handle_rotated().await.map_err(|error| error.to_string()) })

@@ -171,3 +171,36 @@ fn what_is_no_request_is_answered_by_an_error() {
         assert!(line.contains("\"answer\":\"error\""), "{request}: {line}");
     }
 }
+
+#[test]
+fn whoever_hangs_up_takes_its_command_with_it() {
+    let directory = tempfile::tempdir().expect("there is room for a directory");
+    let path = directory.path().join("control");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("the runtime starts");
+    LocalSet::new().block_on(&runtime, async {
+        // The command never ends; `ended` says that nobody waits for it any more.
+        let (waits, ended) = oneshot::channel::<()>();
+        let waits = std::cell::Cell::new(Some(waits));
+        let socket = Socket::bind(&path)
+            .expect("the socket is bound")
+            .with_commanding(Rc::new(move |_| {
+                let waits = waits.take();
+                Box::pin(async move {
+                    std::future::pending::<()>().await;
+                    drop(waits);
+                    None
+                })
+            }));
+        tokio::task::spawn_local(async move { socket.serve_with(|| async { NodeStatus::default() }).await });
+        let mut stream = UnixStream::connect(&path).await.expect("the socket is served");
+        let job = CommandJob::List {};
+        let mut line = serde_json::to_vec(&Request::Command { job }).expect("it is JSON");
+        line.push(b'\n');
+        stream.write_all(&line).await.expect("the node reads");
+        drop(stream);
+        assert!(ended.await.is_err());
+    });
+}

@@ -12,26 +12,35 @@ use fieldgate_io::mailbox::{MailError, MailSender};
 use fieldgate_policy::Policy;
 use fieldgate_proto::{
     channel::ChannelId,
+    command::Permission,
     identity::Identifier,
-    node::{Access, Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, Service, Verdict},
+    node::{
+        Access, Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, CommandAccess, Service,
+        Verdict,
+    },
     time::WallTime,
     trust::{SavedPart, StatusList},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Question, ShardMessage, TrunkMessage, belonging::TrustFiles, clock::Clock, doorkeeper::Doorkeeper,
-    signing::SignerHandle,
+    Question, ShardMessage, TrunkMessage, belonging::TrustFiles, clock::Clock, commanding::Job,
+    doorkeeper::Doorkeeper, signing::SignerHandle,
 };
-use crate::authority::{
-    self, Origin,
-    service::{AuthorityHandle, AuthorityRequest as ServiceRequest},
+use crate::{
+    authority::{
+        self, Origin,
+        service::{AuthorityHandle, AuthorityRequest as ServiceRequest},
+    },
+    control::command::{CommandJob, CommandReply},
 };
 
 /// What the trunk wants.
 pub(crate) enum DeskRequest {
     /// Decide what a peer may do.
     Authorise(Box<Access>),
+    /// Decide whether a collector may command a device.
+    AuthoriseCommand(Box<CommandAccess>),
     /// Have the identity key sign a live proof.
     Sign {
         /// For which channel.
@@ -106,6 +115,15 @@ impl Desk {
         while let Some(request) = requests.recv().await {
             match request {
                 DeskRequest::Authorise(access) => self.authorise(&access).await,
+                DeskRequest::AuthoriseCommand(access) => {
+                    let permission = self.doorkeeper.decide_command(self.clock.wall(), &access);
+                    if permission == Permission::Refused {
+                        tracing::debug!(peer = %access.collector, device = &*access.device, "the policy refuses a command");
+                    }
+                    let question = access.question;
+                    self.tell(TrunkMessage::CommandPermission { question, permission })
+                        .await;
+                }
                 DeskRequest::Sign { channel, message } => {
                     tokio::task::spawn_local(Rc::clone(&self).sign(channel, message));
                 }
@@ -223,6 +241,14 @@ impl Desk {
         let asked = tokio::time::timeout(ANSWER_TIME_MAX, answer).await;
         self.waiting.borrow_mut().remove(&id);
         asked.ok().and_then(Result::ok).unwrap_or(Asked::Unanswered)
+    }
+
+    /// Has the trunk do something about commands; `None` if the node ends before.
+    pub(crate) async fn command(&self, job: CommandJob) -> Option<CommandReply> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(TrunkMessage::Command(Box::new(Job { job, reply })))
+            .await;
+        answer.await.ok()
     }
 
     /// Decides by another policy from now on, about those who are here too.

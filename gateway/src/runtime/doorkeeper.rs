@@ -1,6 +1,13 @@
 //! What peers may do here: the policy, asked with what the file and credentials say about them.
 
-use std::{cell::OnceCell, collections::BTreeMap, fs::File, io::Read as _, path::Path, sync::PoisonError};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::Read as _,
+    path::Path,
+    sync::{Arc, PoisonError},
+};
 
 use fieldgate_config::settings::Settings;
 use fieldgate_policy::{
@@ -8,11 +15,12 @@ use fieldgate_policy::{
     Service, TimeQuality,
 };
 use fieldgate_proto::{
+    command::Permission,
     identity::Identifier,
-    node::{self, Access, ChannelFacts, Verdict},
+    node::{self, Access, ChannelFacts, CommandAccess, Verdict},
     relay::{MemberRights, NamePattern},
     time::{ClockQuality, WallTime},
-    trust::Freshness,
+    trust::{Credential, Freshness, Standing},
 };
 
 use super::{StartError, governing::SharedPolicy};
@@ -24,6 +32,12 @@ pub(crate) struct Doorkeeper {
     members: BTreeMap<Identifier, Listed>,
     /// Gateways of this collector that the file names.
     gateways: BTreeMap<Identifier, String>,
+    /// Collectors of this gateway's uplinks, and whether the file lets them command its devices.
+    collectors: BTreeMap<Identifier, (String, bool)>,
+    /// Names of the devices of this gateway; `None` where clients without credentials come by whatever name they like.
+    devices: Option<BTreeSet<String>>,
+    /// The name of this node.
+    own_name: String,
     /// Names of this relay that anyone may reach in order to enrol.
     open: Vec<NamePattern>,
     /// Whom this node reaches itself, and for which of their services.
@@ -122,6 +136,19 @@ impl Doorkeeper {
             policy,
             members: members.collect(),
             gateways: gateways.collect(),
+            collectors: settings
+                .uplinks
+                .iter()
+                .map(|uplink| (uplink.collector, (uplink.name.clone(), uplink.commands)))
+                .collect(),
+            devices: match &settings.mqtt {
+                Some(mqtt) if mqtt.anonymous => None,
+                mqtt => {
+                    let devices = mqtt.iter().flat_map(|mqtt| &mqtt.devices);
+                    Some(devices.map(|device| device.name.clone()).collect())
+                }
+            },
+            own_name: settings.node.name.clone(),
             open: open.map(|name| NamePattern::Exact(name.clone())).collect(),
             own_peers: OnceCell::new(),
         }
@@ -182,6 +209,27 @@ impl Doorkeeper {
             node::Service::Registrar => self.registrar(wall, access),
             node::Service::Uplink => self.uplink(wall, access),
             node::Service::Authority => self.authority(wall, access),
+        }
+    }
+
+    /// Decides whether a collector may command a device. Its live proof has to be there already, if the policy wants one.
+    pub(crate) fn decide_command(&self, wall: WallTime, access: &CommandAccess) -> Permission {
+        let devices = self.devices.as_ref();
+        if devices.is_some_and(|devices| !devices.contains(&*access.device)) {
+            return Permission::UnknownDevice;
+        }
+        let named = self.collectors.get(&access.collector);
+        let name = named.map(|(name, _)| name.as_str());
+        let principal = principal_of(access.collector, access.credential.as_ref(), name);
+        let granted = named.is_some_and(|(_, commands)| *commands);
+        let context = facts_context(wall, access.facts, access.freshness, granted);
+        let device = Resource::Device {
+            name: (*access.device).to_owned(),
+            gateway: self.own_name.clone(),
+        };
+        match self.ask(&principal, Action::Command, device, context) {
+            Said::Allowed => Permission::Permitted,
+            Said::WithProof | Said::Denied => Permission::Refused,
         }
     }
 
@@ -317,13 +365,17 @@ fn served() -> Verdict {
 }
 
 fn principal(access: &Access, name: Option<&str>) -> Principal {
-    let mut principal = Principal::new(access.peer);
+    principal_of(access.peer, access.credential.as_ref(), name)
+}
+
+fn principal_of(
+    peer: Identifier,
+    credential: Option<&(Arc<Credential>, Standing)>,
+    name: Option<&str>,
+) -> Principal {
+    let mut principal = Principal::new(peer);
     principal.key = KeyStorage::Unknown;
-    if let Some((credential, _)) = access
-        .credential
-        .as_ref()
-        .filter(|(_, standing)| standing.counts())
-    {
+    if let Some((credential, _)) = credential.filter(|(_, standing)| standing.counts()) {
         principal.member = true;
         principal.name.clone_from(&credential.name);
         principal.enroller = credential.rights.enroller;

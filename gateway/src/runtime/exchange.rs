@@ -12,6 +12,7 @@
 //! What is parked is bounded: shards refuse messages as soon as they learn that the journal is full.
 
 pub(crate) mod batch;
+pub(crate) mod command;
 mod receipts;
 pub(crate) mod store;
 
@@ -36,6 +37,7 @@ use fieldgate_proto::{
 
 use self::{
     batch::{Entry, FieldBatch},
+    command::{Word, is_answer_like},
     receipts::{Receipt, Receipts},
     store::{StoreHandle, Stored},
 };
@@ -81,6 +83,8 @@ pub(crate) struct Exchange {
     committed: u64,
     stored: u64,
     counters: ExchangeCounters,
+    /// What devices have to do with commands, for the trunk.
+    words: Vec<Word>,
 }
 
 /// What happened, in numbers.
@@ -108,6 +112,7 @@ impl Exchange {
             committed: 0,
             stored: 0,
             counters: ExchangeCounters::default(),
+            words: Vec::new(),
         }
     }
 
@@ -127,8 +132,9 @@ impl Exchange {
         if self.broker.pending_bytes() > PENDING_BYTES_MAX {
             return Err(Refused::NotNow);
         }
+        let is_answer = self.take_answer(publication);
         let journalled = match journal {
-            _ if envelope.is_local => 0,
+            _ if envelope.is_local || is_answer => 0,
             None => return Err(Refused::NotNow),
             Some(journal) => journal
                 .append(lane(reading.class), reading.captured_at, |out| {
@@ -138,9 +144,10 @@ impl Exchange {
                 .map_err(refused)?,
         };
         let mut batch = 0;
-        if self
-            .broker
-            .is_interested(envelope.retain, envelope.kept_packet_id.is_some())
+        if !is_answer
+            && self
+                .broker
+                .is_interested(envelope.retain, envelope.kept_packet_id.is_some())
         {
             let from = ConnectionKey { shard: 0, connection };
             batch = self.broker.publish(now, from, publication);
@@ -161,8 +168,7 @@ impl Exchange {
 
     /// Takes a request of this shard's sessions.
     pub(crate) fn request(&mut self, now: Now, connection: u64, request: Request) {
-        let from = ConnectionKey { shard: 0, connection };
-        self.broker.handle_request(now, from, request);
+        self.handle_request(now, ConnectionKey { shard: 0, connection }, request);
     }
 
     /// Takes messages and requests of another shard.
@@ -176,13 +182,19 @@ impl Exchange {
         while let Some(entry) = batch.next() {
             let message = match entry {
                 Entry::Request { connection, request } => {
-                    let from = ConnectionKey { shard, connection };
-                    self.broker.handle_request(now, from, request);
+                    self.handle_request(now, ConnectionKey { shard, connection }, request);
                     continue;
                 }
                 Entry::Message(message) => message,
             };
             has_messages = true;
+            if is_answer_like(&message.envelope)
+                && message
+                    .publication()
+                    .is_some_and(|publication| self.take_answer(&publication))
+            {
+                continue;
+            }
             if !message.envelope.is_local {
                 let lane = link::Class::from_bits(message.class).unwrap_or(link::Class::Normal);
                 let parked = &mut self.parked[usize::from(lane.bits()).min(2)];

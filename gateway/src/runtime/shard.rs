@@ -129,6 +129,11 @@ impl Shard {
                     trunk.handle_message(io, now, message);
                 }
             }
+            ShardMessage::CommandsKept(kept) => {
+                if let Some(trunk) = &mut self.trunk {
+                    trunk.handle_commands_kept(now, kept);
+                }
+            }
             ShardMessage::Confirmed(confirmation) => {
                 if let Some(trunk) = &mut self.trunk {
                     trunk.handle_confirmed(confirmation);
@@ -181,6 +186,28 @@ impl Shard {
                 self.handle_committed(io, now, up_to);
             }
         }
+    }
+
+    /// Tells the trunk what devices have to do with commands.
+    fn pass_words(&mut self, now: Now) {
+        if let (Some(exchange), Some(trunk)) = (&mut self.exchange, &mut self.trunk) {
+            let words = exchange.take_words();
+            if !words.is_empty() {
+                trunk.handle_words(now, words);
+            }
+        }
+    }
+
+    /// Gives the broker the commands for devices; says whether there were any.
+    fn pass_commands(&mut self, now: Now) -> bool {
+        let outbound = self.trunk.as_mut().map(Trunk::take_outbound).unwrap_or_default();
+        let any = !outbound.is_empty();
+        if let Some(exchange) = &mut self.exchange {
+            for command in outbound {
+                exchange.command(now, command);
+            }
+        }
+        any
     }
 
     /// Returns whether everything is done that has to be before the end.
@@ -274,10 +301,12 @@ impl Handler for Shard {
             with_field!(self, |field, intake| field.handle_timeout(io, now, intake));
         }
         self.run_exchange(io, now);
+        self.pass_words(now);
         self.tell_trunk();
         let committed = self.trunk.as_mut().and_then(|trunk| trunk.end_turn(io, now));
-        if self.note_committed(committed) {
+        if self.note_committed(committed) | self.pass_commands(now) {
             self.run_exchange(io, now);
+            self.pass_words(now);
         }
         if self.may_stop(now) {
             io.stop();

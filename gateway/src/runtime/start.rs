@@ -24,6 +24,7 @@ use super::{
     belonging::{Belonging, TrustFiles},
     clock::{Clock, TurnClock},
     collector::Collecting,
+    commanding::Commanding,
     desk::Desk,
     doorkeeper::{self, Doorkeeper},
     entropy::SystemEntropy,
@@ -129,16 +130,15 @@ pub(crate) async fn start(
     if let Some(key) = seal_key {
         node.set_seal_key(now, key, identity.history());
     }
+    let commanding = Commanding::open(settings, now, &mut node, &senders[0])?;
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
     let trunk = Trunk::new(Parts {
         node,
         journal,
-        commit_delay: settings
-            .journal
-            .as_ref()
-            .map_or(Duration::ZERO, |journal| journal.commit_delay),
+        commit_delay: commit_delay(settings),
         collecting,
+        commanding,
         names,
         resolve,
         desk: desk_sender,
@@ -196,6 +196,13 @@ pub(crate) async fn start(
         threads,
         broken,
     })
+}
+
+fn commit_delay(settings: &Settings) -> Duration {
+    settings
+        .journal
+        .as_ref()
+        .map_or(Duration::ZERO, |journal| journal.commit_delay)
 }
 
 /// What runs beside the shards, and what the node is told of it.

@@ -18,13 +18,16 @@ use fieldgate_proto::{
 use tokio::sync::mpsc;
 
 use super::{
-    Question, TrunkMessage, accepting::Accepting, clock::Clock, collector::Collecting, desk::DeskRequest,
-    entropy::SystemEntropy, journal::JournalFiles,
+    Question, TrunkMessage, accepting::Accepting, clock::Clock, collector::Collecting,
+    commanding::Commanding, desk::DeskRequest, entropy::SystemEntropy, exchange::command::Outbound,
+    journal::JournalFiles,
 };
 use crate::status::{
-    JournalStatus, LedgerStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus, UplinkStatus,
+    CommandsStatus, JournalStatus, LedgerStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus,
+    UplinkStatus,
 };
 
+mod commands;
 mod complaints;
 mod events;
 mod report;
@@ -55,6 +58,11 @@ pub(crate) struct Trunk {
     /// What happened to uplinks that an operator should know of, by uplink and lane.
     uplink_notes: BTreeMap<(usize, Class), String>,
     collecting: Collecting,
+    commanding: Commanding,
+    /// Commands for devices, on their way to the broker.
+    outbound: Vec<Outbound>,
+    /// Whether the node may have something to say that waits for the end of a turn.
+    is_due: bool,
     names: Names,
     resolve: mpsc::Sender<Resolve>,
     desk: mpsc::Sender<DeskRequest>,
@@ -85,6 +93,7 @@ pub(crate) struct TrunkReport {
     pub(crate) ledger: Option<LedgerStatus>,
     pub(crate) delivered: u64,
     pub(crate) trust: Option<TrustStatus>,
+    pub(crate) commands: Option<CommandsStatus>,
 }
 
 /// What a trunk is made of.
@@ -93,6 +102,7 @@ pub(crate) struct Parts {
     pub(crate) journal: Option<JournalFiles>,
     pub(crate) commit_delay: Duration,
     pub(crate) collecting: Collecting,
+    pub(crate) commanding: Commanding,
     pub(crate) names: Names,
     pub(crate) resolve: mpsc::Sender<Resolve>,
     pub(crate) desk: mpsc::Sender<DeskRequest>,
@@ -125,6 +135,9 @@ impl Trunk {
             untold: [true; 3],
             uplink_notes: BTreeMap::new(),
             collecting: parts.collecting,
+            commanding: parts.commanding,
+            outbound: Vec::new(),
+            is_due: false,
             complaints: complaints::Complaints::default(),
             names: parts.names,
             resolve: parts.resolve,
@@ -280,6 +293,7 @@ impl Trunk {
     /// is on stable storage, if that moved.
     pub(crate) fn end_turn(&mut self, io: &mut Io, now: Now) -> Option<u64> {
         let now = self.judged(now);
+        self.is_due = false;
         if self
             .node
             .poll_timeout()
@@ -334,8 +348,7 @@ impl Trunk {
                     .handle_available(now, lane, journal.first_available(), journal.committed());
             }
         }
-        let committed = progress.committed?;
-        Some(committed)
+        progress.committed
     }
 
     /// Takes the end of a durable write; returns how far the journal is on stable storage.
@@ -395,6 +408,12 @@ impl Trunk {
                 Output::Save { what, bytes } => self.hand_over(DeskRequest::Save { what, bytes }),
                 Output::Forgotten(list) => self.hand_over(DeskRequest::Forgotten(list)),
                 Output::Time(wall) => self.hand_over(DeskRequest::Time(wall)),
+                Output::AuthoriseCommand(access) => self.authorise_command(now, access),
+                Output::Executor(output) => self.handle_executor(now, *output),
+                Output::Commander(output) => {
+                    self.commanding
+                        .handle_commander(now, &mut self.node, &self.collecting.gateways, *output)
+                }
                 Output::Event(event) => self.handle_event(now, event),
             }
         }
@@ -446,6 +465,15 @@ impl Trunk {
                     tracing::error!(%error, hint = error.hint(), "the authority's own list is refused");
                 }
             }
+            TrunkMessage::CommandPermission { question, permission } => {
+                if let Some(executor) = self.node.executor_mut() {
+                    executor.handle_permission(now, question, permission);
+                }
+            }
+            TrunkMessage::Command(job) => {
+                self.commanding
+                    .handle_job(now, &mut self.node, &self.collecting.gateways, *job);
+            }
             TrunkMessage::Credential(presentation) => {
                 if let Err(error) = self.node.take_credential(now, &presentation) {
                     tracing::error!(%error, hint = error.hint(), "the credential is refused");
@@ -494,7 +522,8 @@ impl Trunk {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let journal = self.journal.as_ref().and_then(|files| files.lanes.poll_timeout());
         let flush = self.pending_since.map(|since| since + self.commit_delay);
-        [self.node.poll_timeout(), journal, flush]
+        let due = self.is_due.then_some(Instant::START);
+        [self.node.poll_timeout(), journal, flush, due]
             .into_iter()
             .flatten()
             .min()

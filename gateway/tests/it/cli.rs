@@ -202,6 +202,21 @@ fn every_command_has_help_and_a_wrong_word_is_wrong_input() {
 }
 
 #[test]
+fn a_password_is_made_in_the_form_that_the_device_needs() {
+    for (flag, scheme) in [(None, "pbkdf2-sha256"), (Some("--scram"), "scram-sha-256")] {
+        let words = ["device", "password", "pump-1", "--json"];
+        let ended = run(fieldgate(words).args(flag)).expect(0);
+        let made = json(&ended.out);
+        let (password, text) = (made["password"].as_str(), made["password_hash"].as_str());
+        let text = text.expect("a hash");
+        assert!(text.starts_with(&format!("{scheme}$")), "{text}");
+        let hash: fieldgate_adapters::password::PasswordHash = text.parse().expect("it is well formed");
+        assert!(hash.verify(password.expect("it is shown once").as_bytes()));
+        assert!(flag.is_none() || hash.iterations() >= 4_096, "RFC 7677 §4");
+    }
+}
+
+#[test]
 fn completions_are_taken_by_the_shell_they_are_for() {
     let script = run(&mut fieldgate(["completions", "bash"])).expect(0).out;
     assert!(script.contains("fieldgate") && script.contains("journal"));

@@ -24,6 +24,7 @@
 
 mod age;
 mod attach;
+pub mod command;
 pub mod counters;
 mod deliver;
 mod durable;
@@ -108,6 +109,8 @@ pub struct Broker {
     last_number: u64,
     system: System,
     counters: BrokerCounters,
+    /// What became of commands, by their tags.
+    command_outcomes: VecDeque<(u64, command::CommandOutcome)>,
     /// Kept for its capacity.
     matches: Vec<Match>,
 }
@@ -134,6 +137,7 @@ impl Broker {
             last_number: 0,
             system: System::new(version, now),
             counters: BrokerCounters::default(),
+            command_outcomes: VecDeque::new(),
             matches: Vec::new(),
         }
     }
@@ -147,8 +151,8 @@ impl Broker {
             Request::Acknowledge {
                 step,
                 packet_id,
-                is_refusal,
-            } => self.acknowledge(now, from, step, packet_id, is_refusal),
+                reason,
+            } => self.acknowledge(now, from, step, packet_id, reason),
             Request::Release { packet_id } => self.release(from, packet_id),
             Request::Detach {
                 publishes_will,

@@ -86,8 +86,8 @@ pub enum Request {
         step: Step,
         /// Which message.
         packet_id: PacketIdentifier,
-        /// Whether it took the message.
-        is_refusal: bool,
+        /// Whether it took the message, or why not; [`ReasonCode::PacketTooLarge`] if it was not sent at all.
+        reason: ReasonCode,
     },
     /// The client released a message at QoS 2, in a session that outlives its connection. Answered by [`Answer::Completed`].
     Release {
@@ -127,6 +127,8 @@ pub struct Attach {
     pub expiry_secs: u32,
     /// Messages above QoS 0 that the client takes unacknowledged, at least 1.
     pub receive_maximum: u16,
+    /// Whether the client speaks MQTT 5.0.
+    pub speaks_v5: bool,
     /// What is published when the client is lost.
     pub will: Option<Box<Will>>,
 }

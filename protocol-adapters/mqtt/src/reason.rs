@@ -197,6 +197,42 @@ impl ReasonCode {
         }
     }
 
+    /// Returns what it means in words, for the Reason String of an answer (MQTT 5.0 §4.13); `None` where the code says all.
+    #[must_use]
+    pub const fn text(self) -> Option<&'static str> {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the rest is never said, or says all by its number"
+        )]
+        match self {
+            Self::MalformedPacket => Some("a packet could not be read"),
+            Self::ProtocolError => Some("a packet came that must not come, or not now"),
+            Self::UnsupportedProtocolVersion => Some("MQTT 3.1.1 and 5.0 are spoken here"),
+            Self::ClientIdentifierNotValid => Some("this client identifier is not taken here"),
+            Self::BadUserNameOrPassword => Some("user name or password is wrong"),
+            Self::NotAuthorized => Some("the rights of the device do not cover this"),
+            Self::ServerUnavailable | Self::ServerBusy => {
+                Some("it cannot be served at the moment; try again later")
+            }
+            Self::ServerShuttingDown => Some("the gateway stops; connect again later"),
+            Self::BadAuthenticationMethod => Some("this authentication method is not offered"),
+            Self::KeepAliveTimeout => Some("nothing came for one and a half keep-alives"),
+            Self::SessionTakenOver => Some("another connection has the same client identifier"),
+            Self::TopicFilterInvalid => Some("this topic filter is not taken here"),
+            Self::TopicNameInvalid => Some("this topic is not taken here"),
+            Self::ReceiveMaximumExceeded => {
+                Some("more messages were under way than the receive maximum allows")
+            }
+            Self::PacketTooLarge => Some("the packet is larger than the maximum packet size"),
+            Self::MessageRateTooHigh => Some("messages come too fast"),
+            Self::QuotaExceeded => Some("there is no room for this: a bound of the gateway is reached"),
+            Self::AdministrativeAction => Some("the device's settings have changed; connect again"),
+            Self::PayloadFormatInvalid => Some("the payload is not the UTF-8 it is said to be"),
+            Self::ConnectionRateExceeded => Some("connections come too fast"),
+            _ => None,
+        }
+    }
+
     /// Returns what an operator can do about it.
     #[must_use]
     pub const fn hint(self) -> &'static str {

@@ -259,6 +259,9 @@ impl Scene {
                     | Output::Save { .. }
                     | Output::Time(_)
                     | Output::Forgotten(_)
+                    | Output::AuthoriseCommand(_)
+                    | Output::Executor(_)
+                    | Output::Commander(_)
                     | Output::Event(_) => {}
                 }
             }

@@ -275,6 +275,15 @@ impl Commander {
             .map(Entry::view)
     }
 
+    /// Returns how many commands are not finished.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.gateways
+            .values()
+            .map(|gateway| gateway.unfinished.len())
+            .sum()
+    }
+
     /// Returns the bytes of payloads and answers that are kept, reserves for answers included.
     #[must_use]
     pub const fn bytes(&self) -> usize {

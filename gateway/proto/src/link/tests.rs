@@ -290,6 +290,19 @@ fn a_busy_link_is_pinged_too_and_a_dead_one_three_times() {
 }
 
 #[test]
+fn bytes_of_a_frame_that_never_ends_are_no_sign_of_life() {
+    let mut link = up();
+    feed(&mut link, Instant::START, vec![0, 0xff, 0xff, 0x10]);
+    for at in 1..45 {
+        feed(&mut link, seconds(at), frame(&Frame::Pong(99)));
+        assert_eq!(link.handle_timeout(seconds(at), &mut Vec::new()), Ok(()));
+    }
+    feed(&mut link, seconds(45), frame(&Frame::Pong(99)));
+    let silent = link.handle_timeout(seconds(45), &mut Vec::new());
+    assert_eq!(silent, Err(LinkError::Silent));
+}
+
+#[test]
 fn a_peer_that_does_not_read_gets_no_more_pongs() {
     let mut link = up();
     let mut bytes: Vec<u8> = (0..200_000).flat_map(|id| frame(&Frame::Ping(id))).collect();

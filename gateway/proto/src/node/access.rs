@@ -201,10 +201,6 @@ impl Node {
 
     fn access(&self, now: Now, channel: ChannelId, service: Service, attempt: u64) -> Option<Access> {
         let known = self.known.get(&channel)?;
-        let direct = self
-            .by_channel
-            .get(&channel)
-            .is_some_and(|entry| self.router.is_direct(entry.flow));
         let credential = known.credential.as_ref().map(|credential| {
             let standing = self.standing(now, credential);
             (Arc::clone(credential), standing)
@@ -215,12 +211,20 @@ impl Node {
             service,
             credential,
             freshness: self.freshness(now),
-            facts: ChannelFacts {
-                post_quantum: known.post_quantum,
-                direct,
-                live_proof: known.live_proof,
-            },
+            facts: self.channel_facts(channel, known),
         })
+    }
+
+    pub(super) fn channel_facts(&self, channel: ChannelId, known: &Known) -> ChannelFacts {
+        let direct = self
+            .by_channel
+            .get(&channel)
+            .is_some_and(|entry| self.router.is_direct(entry.flow));
+        ChannelFacts {
+            post_quantum: known.post_quantum,
+            direct,
+            live_proof: known.live_proof,
+        }
     }
 
     /// Has it decided again what a channel in use may, since its peer presented another credential or the policy changed.
@@ -262,6 +266,7 @@ impl Node {
         for channel in channels {
             self.authorise_again(now, channel, wire);
         }
+        self.commands.rights_changed();
     }
 
     /// The peer of a channel has proven that it holds its identity key.
@@ -269,6 +274,7 @@ impl Node {
         if let Some(known) = self.known.get_mut(&channel) {
             known.live_proof = true;
         }
+        self.commands.rights_changed();
         match self.by_channel.get(&channel).map(|entry| entry.used_for) {
             Some(Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority) => {
                 self.own_ready(now, channel, wire);
@@ -401,6 +407,7 @@ impl Node {
                 let order = self.collector.as_mut().map(super::collect::Collector::admit);
                 order.is_some_and(|order| {
                     self.set_use(channel, Use::Gateway { gateway: None, order });
+                    self.note_gateway(now, channel);
                     true
                 })
             }
@@ -438,6 +445,7 @@ impl Node {
     /// Closes the channel of a revoked peer.
     pub(super) fn end_revoked(&mut self, channel: ChannelId, peer: Identifier) {
         self.stats.revoked += 1;
+        self.commands.rights_changed();
         self.event(Event::PeerRevoked { peer });
         self.close_channel(channel, CloseCode::NOT_AUTHORISED);
     }

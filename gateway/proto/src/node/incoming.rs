@@ -2,7 +2,7 @@
 
 use super::{
     ChannelEntry, ConnectionKey, Event, Links, Node, Output, ReadingSink, Service, Use, Wire, candidate_path,
-    flow_path,
+    command::is_command, flow_path,
 };
 use crate::{
     channel::{self, ChannelId, CloseCode, CloseReason, FIRST_APPLICATION_KIND, Received, Role, frames},
@@ -240,8 +240,10 @@ impl Node {
         }
         match entry.used_for {
             Use::Registrar { neighbour } => self.registrar_frame(now, entropy, neighbour, frame, wire),
+            Use::Uplink { uplink } if is_command(frame.0) => self.command_frame(now, uplink, frame),
             Use::Uplink { uplink } => self.uplink_frame(now, uplink, frame.0, frame.1),
             Use::Member { link } => self.member_frame(now, channel, link, frame, wire),
+            Use::Gateway { .. } if is_command(frame.0) => self.commands.gateway_frame(now, channel, frame),
             Use::Gateway { gateway, order } => {
                 if frame.0 == SEAL_KEY {
                     self.gateway_key(now, channel, frame.1, sink, wire)
@@ -401,6 +403,7 @@ impl Node {
     ) {
         self.forget_access(channel);
         self.forget_lists(channel);
+        self.commands.gateway_down(now, channel);
         let Some(entry) = self.by_channel.remove(&channel) else {
             return;
         };

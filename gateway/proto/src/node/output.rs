@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Access, Asked, AuthorityRequest, ConnectionKey, SourceIndex};
+use super::{Access, Asked, AuthorityRequest, CommandAccess, ConnectionKey, SourceIndex};
 use crate::{
     channel::{ChannelId, CloseReason},
+    command::{CommanderOutput, ExecutorOutput},
     delivery::Lost,
     identity::Identifier,
     link::{Class, LinkError},
@@ -65,6 +66,13 @@ pub enum Output {
     Forgotten(Arc<StatusList>),
     /// The authority has signed what time it is now.
     Time(WallTime),
+    /// Decide whether a collector may command a device, and answer with
+    /// [`Executor::handle_permission`](crate::command::Executor::handle_permission).
+    AuthoriseCommand(Box<CommandAccess>),
+    /// What the caller has to do for commands to its devices.
+    Executor(Box<ExecutorOutput>),
+    /// What the caller has to do for commands to others' devices.
+    Commander(Box<CommanderOutput>),
     /// Something an operator cares about.
     Event(Event),
 }

@@ -189,6 +189,7 @@ impl Node {
             known.credential = credential;
             known.grace_said = false;
         }
+        self.commands.rights_changed();
         self.authorise_again(now, channel, wire);
     }
 
@@ -343,6 +344,7 @@ impl Node {
             self.event(Event::PeerInGrace { peer, since });
         }
         for (channel, peer, standing) in ended {
+            self.commands.rights_changed();
             self.event(Event::PeerEnded { peer, standing });
             self.close_channel(channel, CloseCode::NOT_AUTHORISED);
         }

@@ -85,6 +85,11 @@ impl Uplink {
         }
     }
 
+    /// Returns the channel, whether it is up or not.
+    pub(super) fn channel(&self) -> Option<ChannelId> {
+        self.channel.map(|(channel, _)| channel)
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let sealing = match self.company {
             Company::Awaited(since) => Some(since + self.settings.latency),
@@ -235,6 +240,7 @@ impl Node {
             uplink: index,
             neighbour,
         });
+        self.commands_up(now, index);
     }
 
     pub(super) fn uplink_closed(&mut self, now: Now, entropy: &mut dyn Entropy, index: usize) {
@@ -242,6 +248,7 @@ impl Node {
         self.uplinks[index].handle_failure(now.instant, entropy);
         if was_up {
             self.event(Event::UplinkDown { uplink: index });
+            self.commands_down(index);
         }
     }
 

@@ -25,6 +25,7 @@ impl Trunk {
         TrunkReport {
             network: self.network_status(io),
             trust: self.trust_status(now),
+            commands: self.commands_status(),
             journal: self.journal.as_ref().map(|files| journal_status(files, now)),
             uplinks: self.uplink_status(),
             sources: self.collecting.source_status(&self.node),

@@ -108,6 +108,7 @@ impl Broker {
         session.is_closing = false;
         session.expiry_secs = attach.expiry_secs;
         session.receive_maximum = attach.receive_maximum.max(1);
+        session.speaks_v5 = attach.speaks_v5;
         session.will.clone_from(&attach.will);
         for message in &mut session.queue.in_flight {
             message.sent = false;
@@ -160,6 +161,7 @@ impl Broker {
             .as_ref()
             .map(|will| after(now.instant, will.delay_secs.min(expiry)));
         let successor = session.successor.take();
+        self.interrupt_commands(index);
         self.counters.connected -= 1;
         if expiry == 0 {
             let key = self.session(index).map(|session| session.key.clone());

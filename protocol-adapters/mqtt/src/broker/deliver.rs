@@ -18,6 +18,7 @@ use crate::{
     exchange::{Answer, Delivery, Publication, Step, SubscriptionOptions},
     packet::{PacketIdentifier, Qos},
     property::SubscriptionIdentifier,
+    reason::ReasonCode,
     session::end::Termination,
 };
 
@@ -264,7 +265,7 @@ impl Broker {
                 continue;
             }
             let bytes = queue.in_flight_bytes();
-            if queue.in_flight.len() >= window
+            if queue.unacknowledged() >= window
                 || bytes > 0 && bytes + first.message.bytes() > IN_FLIGHT_BYTES_MAX
             {
                 return;
@@ -358,14 +359,19 @@ impl Broker {
         from: ConnectionKey,
         step: Step,
         packet_id: PacketIdentifier,
-        is_refusal: bool,
+        reason: ReasonCode,
     ) {
         let Some(index) = self.by_connection.get(&from).copied() else {
             return;
         };
+        if step == Step::Acknowledged && self.acknowledge_command(index, packet_id, reason) {
+            self.pump(now, index);
+            return;
+        }
         let Some(session) = self.session_mut(index) else {
             return;
         };
+        let is_refusal = reason.is_failure();
         let found = session.queue.find(packet_id);
         let state = found.as_ref().map(|message| (message.queued.qos, message.phase));
         // What this connection has not sent yet, the acknowledgement cannot be about.

@@ -1,6 +1,9 @@
 //! The messages above QoS 0 on their way to one session.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use super::message::Message;
 use crate::{packet::PacketIdentifier, packet::Qos, property::SubscriptionIdentifier};
@@ -49,6 +52,8 @@ pub(super) enum Phase {
 pub(super) struct Queue {
     pub(super) in_flight: VecDeque<InFlight>,
     pub(super) waiting: VecDeque<Queued>,
+    /// Commands that are to be acknowledged on this connection: their tags.
+    pub(super) commands: BTreeMap<PacketIdentifier, u64>,
     bytes: usize,
     in_flight_bytes: usize,
     last_packet_id: u16,
@@ -92,6 +97,18 @@ impl Queue {
         let packet_id = self.free_packet_id();
         self.restore_in_flight(queued, packet_id, Phase::Published, true);
         packet_id
+    }
+
+    /// Gives a command a packet identifier; returns it.
+    pub(super) fn send_command(&mut self, tag: u64) -> PacketIdentifier {
+        let packet_id = self.free_packet_id();
+        self.commands.insert(packet_id, tag);
+        packet_id
+    }
+
+    /// Returns how many messages and commands the client is to acknowledge.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.in_flight.len() + self.commands.len()
     }
 
     /// Puts a message in flight that has its packet identifier already.
@@ -145,6 +162,7 @@ impl Queue {
             self.last_packet_id = self.last_packet_id.wrapping_add(1);
             if let Some(packet_id) = PacketIdentifier::new(self.last_packet_id)
                 && self.find(packet_id).is_none()
+                && !self.commands.contains_key(&packet_id)
             {
                 return packet_id;
             }

@@ -39,6 +39,8 @@ pub(super) struct Session {
     pub(super) successor: Option<(ConnectionKey, Box<Attach>)>,
     pub(super) expiry_secs: u32,
     pub(super) receive_maximum: u16,
+    /// Whether its client speaks MQTT 5.0.
+    pub(super) speaks_v5: bool,
     pub(super) will: Option<Box<Will>>,
     pub(super) will_at: Option<Instant>,
     pub(super) ends_at: Option<Instant>,
@@ -65,6 +67,7 @@ impl Session {
             successor: None,
             expiry_secs: 0,
             receive_maximum: 1,
+            speaks_v5: false,
             will: None,
             will_at: None,
             ends_at: None,
@@ -80,6 +83,11 @@ impl Session {
     /// Returns whether it outlives its connection, and so is in the store.
     pub(super) const fn is_kept(&self) -> bool {
         self.expiry_secs > 0
+    }
+
+    /// Returns whether one more message may be sent to its client.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.unacknowledged() < usize::from(self.receive_maximum).min(super::limits::IN_FLIGHT_MAX)
     }
 
     /// Returns the connection messages can be sent to.

@@ -1,5 +1,6 @@
 //! The broker alone: what outlives connections and crashes, and its bounds.
 
+mod command;
 mod world;
 
 use std::time::Duration;

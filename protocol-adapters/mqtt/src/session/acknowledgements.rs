@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 
+use super::connect::{send_explained, send_packet};
 use crate::{
     frame::PacketType,
-    packet::{PacketIdentifier, Qos},
+    packet::{Packet, PacketIdentifier, Qos, acknowledgement::Acknowledgement},
     reason::ReasonCode,
+    version::ProtocolVersion,
 };
 
 /// PUBACKs and PUBRECs in the order of their PUBLISHes, which is the order they must be sent in (`[MQTT-4.6.0-2]`,
@@ -106,6 +108,8 @@ pub(super) struct PubAcks<'a> {
     pub(super) send: &'a mut Vec<u8>,
     /// Bytes of the largest packet the client takes; larger ones are left out (`[MQTT-3.1.2-25]`).
     pub(super) maximum_packet_size: u32,
+    /// Whether the client wants failures explained (`[MQTT-3.1.2-29]`).
+    pub(super) explains: bool,
 }
 
 impl PubAcks<'_> {
@@ -119,6 +123,24 @@ impl PubAcks<'_> {
         } = *waiting;
         let [high, low] = packet_id.get().to_be_bytes();
         let is_open = qos == Qos::ExactlyOnce && !reason.is_failure();
+        // Only MQTT 5.0 gets as far as here with a failure.
+        if reason.is_failure() {
+            let text = reason.text().filter(|_| self.explains);
+            let maximum_packet_size = self.maximum_packet_size;
+            send_explained(text, self.send, |properties, send| {
+                let answer = Acknowledgement {
+                    packet_id,
+                    reason,
+                    properties,
+                };
+                let packet = match qos {
+                    Qos::ExactlyOnce => Packet::PubRec(answer),
+                    Qos::AtMostOnce | Qos::AtLeastOnce => Packet::PubAck(answer),
+                };
+                send_packet(&packet, ProtocolVersion::V5, maximum_packet_size, send);
+            });
+            return u16::from(!is_open);
+        }
         let first = match qos {
             Qos::ExactlyOnce => PacketType::PubRec,
             Qos::AtMostOnce | Qos::AtLeastOnce => PacketType::PubAck,

@@ -76,7 +76,8 @@ impl Admission {
             Ok(connect) => connect,
             Err(violation) => {
                 // MQTT 3.1.1 has no return code for this: the connection is just closed (3.1.1 §4.8).
-                answer_refusal(version, violation.reason(), u32::MAX, context);
+                let text = violation.to_string();
+                answer_refusal(version, (violation.reason(), Some(&text)), u32::MAX, context);
                 return Err(violation.into());
             }
         };
@@ -88,7 +89,7 @@ impl Admission {
                     let dialog = context.authenticator.dialog(method, context.entropy);
                     let Some(mut dialog) = dialog else {
                         let reason = ReasonCode::BadAuthenticationMethod;
-                        answer_refusal(version, reason, maximum_packet_size, context);
+                        answer_refusal(version, (reason, reason.text()), maximum_packet_size, context);
                         return Err(SessionEnd::Refused { reason });
                     };
                     let turn = dialog.step(data);
@@ -103,7 +104,7 @@ impl Admission {
                 Ok(Opening::Asked(admission, authentication))
             }
             Err(reason) => {
-                answer_refusal(version, reason, maximum_packet_size, context);
+                answer_refusal(version, (reason, reason.text()), maximum_packet_size, context);
                 Err(SessionEnd::Refused { reason })
             }
         }
@@ -170,7 +171,13 @@ impl Admission {
 
     /// Turns the client away.
     fn refuse(&self, reason: ReasonCode, context: &mut Context<'_>) -> SessionEnd {
-        answer_refusal(self.version, reason, self.wishes.maximum_packet_size, context);
+        let maximum_packet_size = self.wishes.maximum_packet_size;
+        answer_refusal(
+            self.version,
+            (reason, reason.text()),
+            maximum_packet_size,
+            context,
+        );
         SessionEnd::Refused { reason }
     }
 
@@ -201,6 +208,7 @@ impl Admission {
             clean_start: self.clean_start,
             expiry_secs: session_expiry_secs,
             receive_maximum: self.wishes.receive_maximum,
+            speaks_v5: self.version == ProtocolVersion::V5,
             will: self.will.take(),
         })));
         Attaching {
@@ -315,6 +323,8 @@ pub(super) struct Wishes {
     receive_maximum: u16,
     pub(super) topic_alias_maximum: u16,
     response_information: bool,
+    /// Whether answers beside CONNACK and DISCONNECT may explain themselves (MQTT 5.0 §3.1.2.11.7).
+    pub(super) problem_information: bool,
 }
 
 impl Wishes {
@@ -325,6 +335,7 @@ impl Wishes {
             receive_maximum: u16::MAX,
             topic_alias_maximum: 0,
             response_information: false,
+            problem_information: true,
         };
         for property in connect.properties.iter() {
             #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is for people")]
@@ -334,6 +345,7 @@ impl Wishes {
                 Property::ReceiveMaximum(maximum) => wishes.receive_maximum = maximum,
                 Property::TopicAliasMaximum(maximum) => wishes.topic_alias_maximum = maximum,
                 Property::RequestResponseInformation(wanted) => wishes.response_information = wanted,
+                Property::RequestProblemInformation(wanted) => wishes.problem_information = wanted,
                 _ => {}
             }
         }
@@ -461,24 +473,42 @@ fn refuse_version(body: &[u8], send: &mut Vec<u8>) {
 /// Writes a CONNACK that refuses, where the version can say the reason.
 fn answer_refusal(
     version: ProtocolVersion,
-    reason: ReasonCode,
+    (reason, text): (ReasonCode, Option<&str>),
     maximum_packet_size: u32,
     context: &mut Context<'_>,
 ) {
     if version == ProtocolVersion::V311 && reason.connect_return_code().is_none() {
         return;
     }
-    let answer = ConnAck {
-        session_present: false,
-        reason: ConnAck::reason_for(reason),
-        properties: Properties::EMPTY,
-    };
-    send_packet(
-        &Packet::ConnAck(answer),
-        version,
-        maximum_packet_size,
-        context.send,
+    let send = &mut *context.send;
+    send_explained(
+        text.filter(|_| version == ProtocolVersion::V5),
+        send,
+        |properties, send| {
+            let answer = ConnAck {
+                session_present: false,
+                reason: ConnAck::reason_for(reason),
+                properties,
+            };
+            send_packet(&Packet::ConnAck(answer), version, maximum_packet_size, send);
+        },
     );
+}
+
+/// Has a packet appended with a Reason String, and without one where there is none to give, or the packet would be larger than the
+/// client takes (`[MQTT-3.2.2-19]`, `[MQTT-3.4.2-2]` and their like).
+pub(super) fn send_explained(
+    text: Option<&str>,
+    send: &mut Vec<u8>,
+    append: impl Fn(Properties<'_>, &mut Vec<u8>),
+) {
+    let before = send.len();
+    if let Some(text) = text {
+        append(Properties::from_list(&[Property::ReasonString(text)]), send);
+    }
+    if send.len() == before {
+        append(Properties::EMPTY, send);
+    }
 }
 
 /// Appends a packet of ours, unless it is larger than the client takes (`[MQTT-3.1.2-24]`, `[MQTT-3.1.2-25]`).

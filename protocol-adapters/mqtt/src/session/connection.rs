@@ -1,6 +1,6 @@
 //! A connected client: what its packets do, but for messages.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use fieldgate_adapters::{
     device::Device,
@@ -13,7 +13,7 @@ use super::{
     Context,
     acknowledgements::{Acknowledgements, PubAcks},
     aliases::{GivenAliases, TopicAliases},
-    connect::{Wishes, authentication_data, send_packet, send_word},
+    connect::{Wishes, authentication_data, send_explained, send_packet, send_word},
     end::SessionEnd,
 };
 use crate::{
@@ -60,6 +60,8 @@ pub(super) struct Connection {
     pub(super) session_expiry_secs: u32,
     /// Bytes of the largest packet the client takes.
     pub(super) maximum_packet_size: u32,
+    /// Whether answers explain themselves.
+    pub(super) explains: bool,
     /// Whether the client asked for a session that ends with its connection.
     asked_for_no_expiry: bool,
     pub(super) acknowledgements: Acknowledgements,
@@ -83,6 +85,7 @@ impl Connection {
             keep_alive_secs: accepted.keep_alive_secs,
             session_expiry_secs: accepted.session_expiry_secs,
             maximum_packet_size: accepted.wishes.maximum_packet_size,
+            explains: accepted.wishes.problem_information,
             asked_for_no_expiry: accepted.wishes.session_expiry_secs == 0,
             acknowledgements: Acknowledgements::default(),
             unfinished: 0,
@@ -243,7 +246,7 @@ impl Connection {
         context.exchange.request(Request::Acknowledge {
             step,
             packet_id: packet.packet_id,
-            is_refusal: packet.reason.is_failure(),
+            reason: packet.reason,
         });
     }
 
@@ -343,13 +346,18 @@ impl Connection {
     /// Says goodbye and leaves the session to the broker.
     pub(super) fn finish(&self, end: &SessionEnd, context: &mut Context<'_>) {
         if let (ProtocolVersion::V5, Some(reason)) = (self.version, end.disconnect_reason()) {
-            self.send(
-                &Packet::Disconnect(Disconnect {
+            let text = if let SessionEnd::Violation(violation) = end {
+                Some(Cow::Owned(violation.to_string()))
+            } else {
+                reason.text().map(Cow::Borrowed)
+            };
+            send_explained(text.as_deref(), context.send, |properties, send| {
+                let goodbye = Disconnect {
                     reason: Disconnect::reason_for(reason),
-                    properties: Properties::EMPTY,
-                }),
-                context,
-            );
+                    properties,
+                };
+                self.put(&Packet::Disconnect(goodbye), send);
+            });
         }
         context.exchange.request(Request::Detach {
             publishes_will: end.publishes_will(),
@@ -359,19 +367,30 @@ impl Connection {
 
     /// Writes every PUBACK and PUBREC whose message is on stable storage.
     pub(super) fn handle_committed(&mut self, up_to: u64, send: &mut Vec<u8>) {
-        let maximum_packet_size = self.maximum_packet_size;
+        let (maximum_packet_size, explains) = (self.maximum_packet_size, self.explains);
         let done = self.acknowledgements.commit(
             up_to,
             &mut PubAcks {
                 send,
                 maximum_packet_size,
+                explains,
             },
         );
         self.unfinished = self.unfinished.saturating_sub(done);
     }
 
     pub(super) fn send(&self, packet: &Packet<'_>, context: &mut Context<'_>) {
-        send_packet(packet, self.version, self.maximum_packet_size, context.send);
+        self.put(packet, context.send);
+    }
+
+    pub(super) fn put(&self, packet: &Packet<'_>, send: &mut Vec<u8>) {
+        send_packet(packet, self.version, self.maximum_packet_size, send);
+    }
+
+    /// Returns what the client is told about a failure, if it wants to be told (`[MQTT-3.1.2-29]`).
+    pub(super) fn text_for(&self, reason: ReasonCode) -> Option<&'static str> {
+        let is_told = self.explains && self.version == ProtocolVersion::V5 && reason.is_failure();
+        reason.text().filter(|_| is_told)
     }
 
     pub(super) fn heap_bytes(&self) -> usize {

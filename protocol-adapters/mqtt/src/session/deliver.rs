@@ -1,6 +1,6 @@
 //! What the broker has for a client: messages, and the answers to its requests.
 
-use super::{Context, aliases::Naming, connection::Connection, end::SessionEnd};
+use super::{Context, aliases::Naming, connect::send_explained, connection::Connection, end::SessionEnd};
 use crate::{
     exchange::{Answer, Delivery, Request, Step},
     packet::{
@@ -62,12 +62,16 @@ impl Connection {
                 }
             }
         }
-        let answer = SubAck {
-            packet_id,
-            properties: Properties::EMPTY,
-            reasons: Reasons::from_list(&reasons),
-        };
-        self.send(&Packet::SubAck(answer), context);
+        // One text for all filters: the first failure's.
+        let text = reasons.iter().find_map(|reason| self.text_for(*reason));
+        send_explained(text, context.send, |properties, send| {
+            let answer = SubAck {
+                packet_id,
+                properties,
+                reasons: Reasons::from_list(&reasons),
+            };
+            self.put(&Packet::SubAck(answer), send);
+        });
     }
 
     fn release(&self, packet_id: PacketIdentifier, is_known: bool, context: &mut Context<'_>) {
@@ -105,7 +109,7 @@ impl Connection {
                 context.exchange.request(Request::Acknowledge {
                     step,
                     packet_id,
-                    is_refusal: true,
+                    reason: ReasonCode::PacketTooLarge,
                 });
             }
             return;

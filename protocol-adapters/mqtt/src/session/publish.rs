@@ -105,10 +105,10 @@ impl Connection {
         if self.acknowledgements.is_waiting(packet_id) {
             return;
         }
-        let maximum_packet_size = self.maximum_packet_size;
         let answers = &mut PubAcks {
             send: context.send,
-            maximum_packet_size,
+            maximum_packet_size: self.maximum_packet_size,
+            explains: self.explains,
         };
         self.acknowledgements
             .answer(packet_id, ReasonCode::Success, qos, answers);
@@ -138,10 +138,10 @@ impl Connection {
             Refusal::NotTaken(Refused::Full | Refused::TooLarge) => ReasonCode::QuotaExceeded,
             Refusal::NotTaken(Refused::NotNow) => return Err(refusal.session_end()),
         };
-        let maximum_packet_size = self.maximum_packet_size;
         let answers = &mut PubAcks {
             send: context.send,
-            maximum_packet_size,
+            maximum_packet_size: self.maximum_packet_size,
+            explains: self.explains,
         };
         self.unfinished += 1;
         self.unfinished -= self.acknowledgements.answer(packet_id, reason, qos, answers);

@@ -309,15 +309,20 @@ impl Bench {
     pub(crate) fn commit(&mut self, up_to: u64) -> (Vec<u8>, Flow) {
         let mut send = Vec::new();
         let flow = self.session.handle_committed(up_to, &mut send);
-        (send, flow)
+        (unexplained(&send), flow)
     }
 
     pub(crate) fn acks(&mut self, up_to: u64) -> Vec<u8> {
         self.commit(up_to).0
     }
 
-    /// Takes what was sent.
+    /// Takes what was sent, but for what explains it to people.
     pub(crate) fn sent(&mut self) -> Vec<u8> {
+        unexplained(&self.sent_whole())
+    }
+
+    /// Takes what was sent.
+    pub(crate) fn sent_whole(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.send)
     }
 
@@ -325,4 +330,49 @@ impl Bench {
         self.now.instant = self.now.instant + std::time::Duration::from_millis(millis);
         self.now.wall.unix_millis += millis;
     }
+}
+
+/// Leaves Reason Strings out of packets, so that what programs act on can be compared.
+fn unexplained(mut packets: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    while let [first, rest @ ..] = packets {
+        let (mut length, mut shift, mut at) = (0, 0, 0);
+        loop {
+            let byte = rest[at];
+            length |= usize::from(byte & 0x7f) << shift;
+            (shift, at) = (shift + 7, at + 1);
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let (body, whole) = (&rest[at..at + length], &packets[..=at + length]);
+        packets = &rest[at + length..];
+        // Where the properties begin; behind them stands nothing but the reason codes of SUBACK.
+        let (properties, at_least) = match first >> 4 {
+            2 => (2, true),
+            4 | 5 => (3, false),
+            9 => (2, true),
+            14 => (1, false),
+            _ => {
+                plain.extend_from_slice(whole);
+                continue;
+            }
+        };
+        let Some([bytes, 0x1f, ..]) = body.get(properties..) else {
+            plain.extend_from_slice(whole);
+            continue;
+        };
+        let end = properties + 1 + usize::from(*bytes);
+        let text = str::from_utf8(&body[properties + 4..end]).expect("it is for people");
+        assert!(text.len() >= 10, "{text:?} explains nothing");
+        let kept = [
+            &body[..properties],
+            if at_least { &[0] } else { &[] },
+            &body[end..],
+        ]
+        .concat();
+        plain.extend([*first, u8::try_from(kept.len()).expect("a short packet")]);
+        plain.extend(kept);
+    }
+    plain
 }

@@ -8,7 +8,7 @@ use fieldgate_mqtt::{
 
 use crate::{
     bench::Bench,
-    bytes::{V5, V311, publish, publish_1},
+    bytes::{V5, V311, connect, publish, publish_1, string},
 };
 
 fn puback(packet_id: u8) -> [u8; 4] {
@@ -302,4 +302,30 @@ fn an_idle_session_takes_less_than_a_kibibyte() {
         println!("an idle session of {version:?} takes {bytes} bytes");
         assert!(bytes <= 1_024, "{bytes}");
     }
+}
+
+#[test]
+fn failures_explain_themselves_unless_the_client_does_not_want_it_or_has_no_room() {
+    let explained = |section: &[u8]| {
+        let mut bench = Bench::new();
+        bench
+            .give(&connect(V5, 0x02, section, &[&string("client")]))
+            .unwrap();
+        bench.sent();
+        bench.journal.refuse = Some(Refused::Full);
+        bench.give(&publish_1(V5, 1, "x")).unwrap();
+        let acknowledgement = bench.sent_whole();
+        // Reserved bits: the connection ends.
+        bench.give(&[0xc1, 0]).unwrap_err();
+        [acknowledgement, bench.sent_whole()]
+            .map(|packet| String::from_utf8_lossy(&packet).contains(" is reached") || packet.len() > 40)
+    };
+    assert_eq!(explained(&[]), [true, true]);
+    assert_eq!(explained(&[0x17, 1]), [true, true]);
+    assert_eq!(explained(&[0x17, 0]), [false, true], "[MQTT-3.1.2-29]");
+    assert_eq!(
+        explained(&[0x27, 0, 0, 0, 20]),
+        [false, false],
+        "[MQTT-3.4.2-2], [MQTT-3.14.2-3]"
+    );
 }

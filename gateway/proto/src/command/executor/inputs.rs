@@ -88,6 +88,11 @@ impl Executor {
     fn handle_command(&mut self, now: Now, collector: Identifier, command: Command) {
         if let Some(number) = self.number_of(collector, command.id) {
             self.stats.duplicates += 1;
+            if matches!(self.entries.get(&number), Some(entry) if matches!(entry.phase, Phase::Asking)) {
+                // Who decides may have been overwhelmed when it was asked.
+                self.rights.look_again(collector);
+                self.admit(now, number);
+            }
             self.hear(now, number, command.deadline.remaining_ms);
             return;
         }

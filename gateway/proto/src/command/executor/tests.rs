@@ -425,3 +425,18 @@ fn a_frame_of_the_wrong_kind_is_refused() {
         Err(CommandError::OutOfPlace { kind: 0x2a })
     );
 }
+
+#[test]
+fn what_nobody_could_decide_is_asked_again_when_the_collector_repeats_it() {
+    let mut executor = gateway();
+    let frame = command([1; 16], order(Guarantee::AtLeastOnce, false), 60_000);
+    say(&mut executor, at(0), A, &frame);
+    let Some(ExecutorOutput::Authorise { question, .. }) = executor.poll_output() else {
+        panic!("no question");
+    };
+    executor.handle_permission(at(0), question, Permission::Undecided);
+    assert_eq!(executor.poll_output(), None);
+    say(&mut executor, at(2), A, &frame);
+    assert_eq!(reported(&settle(&mut executor, at(2))), [State::Queued]);
+    assert_eq!(executor.stats().accepted, 1);
+}

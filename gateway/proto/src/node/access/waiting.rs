@@ -20,7 +20,7 @@ pub(super) struct Pending {
 /// What waits for decisions.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Accesses {
-    pub(super) policy: AccessPolicy,
+    pub(in crate::node) policy: AccessPolicy,
     pub(super) by_channel: BTreeMap<ChannelId, Pending>,
     pub(super) by_attempt: BTreeMap<u64, ChannelId>,
     last_attempt: u64,

@@ -305,9 +305,13 @@ impl Host {
                     SavedPart::Own => self.saved.own = bytes,
                 }
             }
-            other @ (Output::Sign { .. } | Output::Asked { .. } | Output::Forgotten(_) | Output::Time(_)) => {
-                self.outputs.push(other)
-            }
+            other @ (Output::Sign { .. }
+            | Output::Asked { .. }
+            | Output::Forgotten(_)
+            | Output::Time(_)
+            | Output::AuthoriseCommand(_)
+            | Output::Executor(_)
+            | Output::Commander(_)) => self.outputs.push(other),
             Output::Dial { .. }
             | Output::CloseConnection { .. }
             | Output::Released { .. }
@@ -540,7 +544,10 @@ impl Net {
                         | Output::Asked { .. }
                         | Output::Save { .. }
                         | Output::Forgotten(_)
-                        | Output::Time(_)) => host.answer(now, &mut self.entropy, other),
+                        | Output::Time(_)
+                        | Output::AuthoriseCommand(_)
+                        | Output::Executor(_)
+                        | Output::Commander(_)) => host.answer(now, &mut self.entropy, other),
                     }
                 }
                 for neighbour in dials {

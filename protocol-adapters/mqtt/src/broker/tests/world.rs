@@ -11,7 +11,7 @@ use fieldgate_adapters::{
 use fieldgate_proto::time::{ClockQuality, Instant, Now, WallTime};
 
 use crate::{
-    broker::{Broker, ConnectionKey, Output, limits::Limits, message::Message},
+    broker::{Broker, ConnectionKey, Output, command::CommandOutcome, limits::Limits, message::Message},
     exchange::{
         Answer, Attach, Delivery, Envelope, Publication, Request, Step, SubscriptionOptions, Wanted, Will,
     },
@@ -138,6 +138,7 @@ impl World {
             clean_start: false,
             expiry_secs: 0,
             receive_maximum: u16::MAX,
+            speaks_v5: true,
             will: None,
         };
         change(&mut attach);
@@ -191,7 +192,7 @@ impl World {
             Request::Acknowledge {
                 step,
                 packet_id,
-                is_refusal: false,
+                reason: ReasonCode::Success,
             },
         );
     }
@@ -254,6 +255,31 @@ impl World {
             ..Envelope::default()
         };
         self.give(connection, topic, payload, envelope);
+    }
+
+    /// Sends a command to the device `d`.
+    pub(super) fn command(&mut self, tag: u64, topic: &str, payload: &str) {
+        let message = message(topic, payload, Qos::AtLeastOnce);
+        self.broker.command(self.now, tag, message);
+        self.settle();
+    }
+
+    /// Takes what became of commands.
+    pub(super) fn outcomes(&mut self) -> Vec<(u64, CommandOutcome)> {
+        std::iter::from_fn(|| self.broker.poll_command()).collect()
+    }
+
+    /// The client refuses a message.
+    pub(super) fn refuse(&mut self, connection: u64, packet_id: PacketIdentifier, reason: ReasonCode) {
+        let step = Step::Acknowledged;
+        self.request(
+            connection,
+            Request::Acknowledge {
+                step,
+                packet_id,
+                reason,
+            },
+        );
     }
 
     fn take(&mut self, connection: u64) -> Vec<Answer> {
