@@ -139,7 +139,7 @@ fn debian_site(workspace: &Workspace) -> Result<String, Failure> {
         .lines()
         .find_map(|line| line.strip_prefix(&format!("{codename} main ")))
         .map(str::to_owned)
-        .ok_or(Failure::Manifest {
+        .ok_or_else(|| Failure::Manifest {
             path,
             problem: format!("apt has no source of the release {codename:?}"),
         })

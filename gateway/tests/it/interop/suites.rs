@@ -38,14 +38,8 @@ fn the_suite_of_paho_ends_as_known() {
         })
         .map(|name| name.split(' ').next().unwrap_or(name))
         .collect();
-    // The first: paho 2.1.0 overlooks the reason code of a DISCONNECT without properties. The second: its own broker refuses
-    // one certain topic with 0x80, and here nobody has forbidden it.
-    assert_eq!(
-        failed,
-        ["test_maximum_packet_size", "test_subscribe_failure"],
-        "{}",
-        ended.err
-    );
+    // Its own broker refuses one certain topic, and here nobody has forbidden it.
+    assert_eq!(failed, ["test_subscribe_failure"], "{}", ended.err);
     assert!(ended.err.contains("\nRan 21 tests in "), "{}", ended.err);
     site.gateway.try_status().expect("it still runs");
 }
