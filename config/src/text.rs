@@ -259,6 +259,32 @@ pub(crate) const TOPIC_PATTERN: Text<TopicPattern> = Text {
     parse: parse_topic_pattern,
 };
 
+/// The first levels of topics, which others follow.
+pub(crate) const TOPIC_ROOT: Text<String> = Text {
+    what: "the first levels of a topic, at most 256 bytes",
+    parse: parse_topic_root,
+};
+
+fn parse_topic_root(text: &str) -> Result<String, Refusal> {
+    let reason = if text.is_empty() {
+        "is empty"
+    } else if text.len() > 256 {
+        "is longer than 256 bytes"
+    } else if text.chars().any(|c| c.is_control() || matches!(c, '+' | '#')) {
+        "has a control character, + or #"
+    } else if text.starts_with('$') {
+        "begins with $, which belongs to the broker"
+    } else if text.split('/').any(str::is_empty) {
+        "has an empty level"
+    } else {
+        return Ok(text.to_owned());
+    };
+    Err(Refusal::new(
+        reason,
+        "write its levels with / between, like \"fieldgate/command\"",
+    ))
+}
+
 fn parse_topic_template(text: &str) -> Result<TopicTemplate, Refusal> {
     parse_topic_to(text)?
         .parse()

@@ -148,6 +148,8 @@ pub(crate) enum TrunkMessage {
     },
     /// Do something about commands.
     Command(Box<commanding::Job>),
+    /// From a task that talks to a broker about commands.
+    Inbox(commanding::owed::InboxWord),
 }
 
 /// What a node asks its authority.

@@ -25,7 +25,7 @@ mod item;
 pub(crate) mod json;
 pub(crate) mod ledger;
 mod lines;
-mod mqtt;
+pub(crate) mod mqtt;
 mod nats;
 mod null;
 pub(crate) mod open;

@@ -474,6 +474,10 @@ impl Trunk {
                 self.commanding
                     .handle_job(now, &mut self.node, &self.collecting.gateways, *job);
             }
+            TrunkMessage::Inbox(word) => {
+                self.commanding
+                    .handle_inbox(&self.node, &self.collecting.gateways, word);
+            }
             TrunkMessage::Credential(presentation) => {
                 if let Err(error) = self.node.take_credential(now, &presentation) {
                     tracing::error!(%error, hint = error.hint(), "the credential is refused");
