@@ -8,13 +8,18 @@ mod scenario;
 mod suites;
 
 use self::{
-    client::{Client, Message, Place, Transport},
+    client::{Client, Message, Place, Properties, Transport},
     driven::Driven,
     mosquitto::Mosquitto,
     rumqtt::Rumqtt,
     scenario::Make,
 };
-use crate::harness::{pki::Pki, ports, site::Site};
+use crate::harness::{
+    pki::Pki,
+    ports,
+    process::{Process, command},
+    site::Site,
+};
 
 /// A gateway with every listener, and where they are.
 struct Gateway {
@@ -163,6 +168,39 @@ fn every_client_hears_every_other() {
     for (_, client) in &mut clients {
         client.disconnect();
     }
+}
+
+#[test]
+fn mosquitto_rr_gets_its_answer() {
+    let gateway = Gateway::start();
+    let mut responder = Driven::new("paho");
+    responder.connect(&gateway.places[0].of("responder"));
+    responder.subscribe("i/request", 1);
+    let port = gateway.places[0].port.to_string();
+    for (version, response) in [("mqttv5", "i/response/5"), ("mqttv311", "i/response/4")] {
+        let mut requester = command(&["mosquitto_rr", "-h", "127.0.0.1", "-p", &port, "-V", version]);
+        requester.args(["-q", "1", "-t", "i/request", "-e", response, "-m", "how warm?"]);
+        if version == "mqttv5" {
+            requester.args(["-D", "publish", "correlation-data", "request-7"]);
+        }
+        let mut requester = Process::spawn("mosquitto_rr", &mut requester);
+        let request = responder.message();
+        let asked = &request.properties;
+        if version == "mqttv5" {
+            assert_eq!(asked.response_topic.as_deref(), Some(response), "§4.10");
+            assert_eq!(asked.correlation_data.as_deref(), Some("request-7"), "§4.10");
+        }
+        responder.publish(&Message {
+            properties: Properties {
+                correlation_data: asked.correlation_data.clone(),
+                ..Properties::default()
+            },
+            ..Message::new(response, "21.5 °C", 1)
+        });
+        requester.wait_for_text("21.5 °C");
+        assert!(requester.wait().success(), "{version}");
+    }
+    responder.disconnect();
 }
 
 const EVERY_TRANSPORT: [Transport; 4] = [Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
