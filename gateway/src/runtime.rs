@@ -29,6 +29,7 @@ use crate::{
 
 pub(crate) mod accepting;
 pub(crate) mod belonging;
+pub(crate) mod classes;
 pub(crate) mod clock;
 pub(crate) mod collector;
 pub(crate) mod commanding;

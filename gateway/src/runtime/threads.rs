@@ -10,6 +10,7 @@ use std::{
 
 use fieldgate_adapters::{
     authenticate::{Anonymous, Authenticator},
+    classify::Classifier,
     device::{Device, DeviceTable, Login},
     topic::TopicFilter,
 };
@@ -29,6 +30,7 @@ use tokio::sync::mpsc;
 use super::{
     ShardMessage, StartError,
     accepting::Accepting,
+    classes,
     clock::{Clock, TurnClock},
     entropy::SystemEntropy,
     exchange::{
@@ -53,6 +55,7 @@ pub(super) struct ShardPlan {
     backend: Backend,
     senders: Arc<[MailSender<ShardMessage>]>,
     accepting: Arc<Accepting>,
+    classifier: Arc<Classifier>,
     io: fieldgate_io::Settings,
     mqtt: Vec<Listener>,
     links: Vec<SocketAddr>,
@@ -103,6 +106,9 @@ impl ShardPlan {
             backend,
             senders,
             accepting,
+            classifier: Arc::new(classes::classifier(
+                settings.journal.as_ref().map_or(&[], |journal| &journal.classes),
+            )?),
             io: fieldgate_io::Settings {
                 connections_max: clients_max.saturating_add(links_max),
                 ..fieldgate_io::Settings::default()
@@ -183,6 +189,7 @@ impl ShardPlan {
             backend: self.backend,
             senders: Arc::clone(&self.senders),
             accepting: Arc::clone(&self.accepting),
+            classifier: Arc::clone(&self.classifier),
             io: self.io.clone(),
             mqtt: self.mqtt.clone(),
             links: if index == 0 {
@@ -242,6 +249,7 @@ impl ShardPlan {
                 ticket: 0,
                 batch: FieldBatch::default(),
                 accepting: self.accepting,
+                classifier: self.classifier,
             },
             mail,
             shards: self.senders,

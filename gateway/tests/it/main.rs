@@ -19,6 +19,7 @@ mod fleet;
 mod harness;
 mod identity;
 mod journal_faults;
+mod lanes;
 #[cfg(feature = "tls-psk")]
 mod listeners;
 mod mqtt_conformance;

@@ -31,8 +31,18 @@ pub(super) struct Uplink {
     backoff: Backoff,
     retry_at: Option<Instant>,
     company: Company,
+    yielding: Option<Yielding>,
     /// Whether the collector has said in this channel that it has the key that batches are sealed with.
     pub(super) key_seen: bool,
+}
+
+/// Less urgent lanes leave the way to one whose records are being read from disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Yielding {
+    /// The lane that they wait for.
+    to: Class,
+    /// Until when at the most; `None` once that is over: a disk may be slow.
+    until: Option<Instant>,
 }
 
 /// Whether readings that may be sent wait for more to come.
@@ -81,6 +91,7 @@ impl Uplink {
             backoff: Backoff::new(BACKOFF),
             retry_at: Some(now),
             company: Company::Nobody,
+            yielding: None,
             key_seen: false,
         }
     }
@@ -95,7 +106,8 @@ impl Uplink {
             Company::Awaited(since) => Some(since + self.settings.latency),
             Company::Nobody | Company::Enough => None,
         };
-        [self.retry_at, self.sender.poll_timeout(), sealing]
+        let yielding = self.yielding.and_then(|yielding| yielding.until);
+        [self.retry_at, self.sender.poll_timeout(), sealing, yielding]
             .into_iter()
             .flatten()
             .min()
@@ -107,8 +119,38 @@ impl Uplink {
         self.channel = None;
         self.sender.handle_down();
         self.company = Company::Nobody;
+        self.yielding = None;
         self.way = (self.way + 1) % self.settings.ways.len().max(1);
         self.retry_at = Some(self.backoff.handle_failure(now, entropy));
+    }
+
+    /// Ends the patience of lanes that yield, if its time has come.
+    fn lose_patience(&mut self, now: Instant) {
+        if let Some(yielding) = &mut self.yielding {
+            yielding.until.take_if(|until| now >= *until);
+        }
+    }
+
+    /// Returns whether a lane leaves the way to a more urgent one, which was `absent` just now when its turn was. A lane that is
+    /// owed its share had its turn before.
+    fn yields(&self, lane: Class, absent: &PerLane<bool>) -> bool {
+        self.yielding
+            .is_some_and(|yielding| yielding.to < lane && absent[yielding.to] && yielding.until.is_some())
+    }
+
+    /// Notes that a lane's records have to be read from disk.
+    fn handle_absent(&mut self, now: Instant, lane: Class) {
+        if self.yielding.is_none_or(|yielding| lane < yielding.to) {
+            self.yielding = Some(Yielding {
+                to: lane,
+                until: Some(now + YIELD_TIME_MAX),
+            });
+        }
+    }
+
+    /// Notes that a lane's records are there.
+    fn handle_present(&mut self, lane: Class) {
+        self.yielding.take_if(|yielding| yielding.to == lane);
     }
 
     /// Returns whether a record should be sealed now rather than wait for more.
@@ -150,6 +192,7 @@ impl Node {
     pub(super) fn time_out_uplinks(&mut self, now: Now, entropy: &mut dyn Entropy, wire: &mut dyn Wire) {
         for index in 0..self.uplinks.len() {
             self.uplinks[index].sender.handle_timeout(now.instant);
+            self.uplinks[index].lose_patience(now.instant);
             let uplink = &self.uplinks[index];
             if uplink.state == UplinkState::Waiting && uplink.retry_at.is_some_and(|at| now.instant >= at) {
                 self.connect_uplink(now, entropy, index, wire);
@@ -340,6 +383,9 @@ impl Node {
             }
             return false;
         };
+        if uplink.yields(lane, absent) {
+            return false;
+        }
         let mut links = Links {
             connection_of: &self.connection_of,
             wire,
@@ -404,16 +450,19 @@ impl Node {
                     return false;
                 }
                 uplink.sender.handle_sent(now.instant, lane, copied, bytes);
+                uplink.handle_present(lane);
                 true
             }
             Copied::NotYet => {
                 self.router.abandon(out, mark);
                 absent[lane] = true;
+                uplink.handle_absent(now.instant, lane);
                 true
             }
             lost @ Copied::Lost { .. } => {
                 self.router.abandon(out, mark);
                 uplink.sender.handle_lost(now.instant, lane, lost);
+                uplink.handle_present(lane);
                 self.flush_frames(now, index, (channel, lane), wire);
                 true
             }
@@ -436,6 +485,8 @@ pub(super) const BACKOFF: BackoffSettings = BackoffSettings {
     delay_max: std::time::Duration::from_secs(5),
     stable_after: std::time::Duration::from_secs(5),
 };
+/// Longest time that less urgent lanes wait for the disk of a more urgent one.
+const YIELD_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(250);
 /// Readings that are company enough for a record to be sealed without waiting for more.
 const COMPANY: u64 = 256;
 
