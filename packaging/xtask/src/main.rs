@@ -20,6 +20,7 @@ mod program;
 mod setup;
 mod sim;
 mod suite;
+mod suites;
 mod tidy;
 mod tokens;
 mod workspace;
@@ -45,7 +46,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Recipe {
-    /// Install what the checks and tests need: Debian packages, cargo tools, Python peers
+    /// Install what the checks and tests need: Debian packages, cargo tools, clients and suites of others
     Setup,
     /// Formatting, clippy, documentation, licences and sources of dependencies, tidy
     Check,
