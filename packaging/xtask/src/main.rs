@@ -66,6 +66,8 @@ enum Recipe {
     Docs(docs::Options),
     /// The identity suite on kryoptic, which is built first: minutes, and so no part of `ci`
     Tokens,
+    /// mosquitto's own tests of its broker, which Debian's source package has: minutes, and so no part of `ci`
+    Suites,
     /// What continuous integration runs, and nothing else: setup, check, test
     Ci,
 }
@@ -100,6 +102,7 @@ fn run(recipe: &Recipe) -> Result<(), Failure> {
         Recipe::Bench(options) => bench::run(&workspace, options),
         Recipe::Docs(options) => docs::run(&workspace, options),
         Recipe::Tokens => tokens::run(&workspace),
+        Recipe::Suites => suites::run(&workspace),
         Recipe::Ci => ci::run(&workspace),
     }
 }

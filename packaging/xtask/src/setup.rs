@@ -12,7 +12,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     debian_packages(workspace, DEBIAN_PACKAGES)?;
     cargo_tools(workspace)?;
     python_peers(workspace)?;
-    suites::run(workspace)
+    suites::install(workspace)
 }
 
 /// Installs those of some Debian packages that are missing.

@@ -1,4 +1,4 @@
-//! Part of `setup`: MQTT.js from the npm registry, and the public test suites that `gateway/tests/it/interop` runs.
+//! MQTT.js from the npm registry, and the public test suites that `gateway/tests/it/interop` runs: part of `setup`, and `suites`.
 //!
 //! Everything goes below `target`, is pinned, and is checked against a hash that stands in the tree.
 
@@ -10,11 +10,19 @@ use crate::program::Program;
 use crate::setup::{PYTHON_ENVIRONMENT, debian_packages};
 use crate::workspace::Workspace;
 
-/// Installs what is missing.
-pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
+/// Installs what is missing of what the tests of `ci` need.
+pub(crate) fn install(workspace: &Workspace) -> Result<(), Failure> {
     node_clients(workspace)?;
-    paho(workspace)?;
-    mosquitto(workspace)
+    paho(workspace)
+}
+
+/// Installs mosquitto's tests of its broker, and runs them.
+pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
+    mosquitto(workspace)?;
+    Program::cargo_build(workspace, "test")
+        .args(["--package", "fieldgate", "--features", "mosquitto-suite"])
+        .args(["--test", "it", "--", "interop::suites"])
+        .run()
 }
 
 /// Installs the packages of `gateway/tests/interop/package-lock.json`, without their install scripts.
