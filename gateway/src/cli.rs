@@ -61,7 +61,7 @@ pub(crate) enum Command {
     /// Check policies, and ask them who may do what
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Send commands to devices behind gateways, list and cancel them
+    /// Send commands to devices behind gateways; list, show and cancel them
     #[command(subcommand, name = "command")]
     Order(DeviceOrder),
     /// Take the proof of where a reading came from out of a collector's ledger

@@ -126,6 +126,19 @@ fn commands_reach_devices_of_both_versions_and_answers_come_back() {
         states,
         ["answered", "delivered", "delivered", "expired", "unknown_device"]
     );
+    let listed = site.collector.run(&["command", "list"]).expect(0).out;
+    let mut lines = listed.lines();
+    assert!(
+        lines.next().is_some_and(|head| head.starts_with("ID  ")),
+        "{listed}"
+    );
+    let first = lines.next().unwrap_or_default();
+    let words: Vec<&str> = first.split_whitespace().collect();
+    assert_eq!(
+        &words[2..],
+        ["gateway-1", DEVICE, "valve", "answered"],
+        "{listed}"
+    );
 }
 
 #[test]

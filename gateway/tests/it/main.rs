@@ -18,6 +18,7 @@ mod doctor;
 mod fleet;
 mod harness;
 mod identity;
+mod interop;
 mod journal_faults;
 mod lanes;
 #[cfg(feature = "tls-psk")]
