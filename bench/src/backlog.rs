@@ -331,9 +331,10 @@ fn print(options: &Options, outcome: &Outcome) -> Result<(), Failure> {
 /// Readings per second of a backlog beside live traffic.
 const RATE_GOAL: u32 = 10_000;
 const P99_GOAL_MS: u32 = 50;
-/// Clients that fill the journal, and the publishes of any client that may wait for their PUBACK.
+/// Clients that fill the journal.
 const FILLING_CLIENTS: usize = 200;
-const WINDOW: u16 = 32;
+/// Publishes of any client that may wait for their PUBACK; of all together less than a gateway takes in one turn.
+const WINDOW: u16 = 8;
 /// Clients that publish live readings.
 const LIVE_CLIENTS: usize = 50;
 /// Clients that publish live alarms.

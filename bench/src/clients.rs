@@ -269,7 +269,7 @@ fn demand_open(mut stream: TcpStream) -> Result<(), Failure> {
             break;
         }
     }
-    if waiting > SCRATCH_BYTES {
+    if waiting > WAITING_BYTES_MIN {
         Ok(())
     } else {
         Err(Failure::peer(
@@ -382,6 +382,8 @@ const SUBSCRIBERS: usize = 6;
 /// From the beginning of the publishing to that of its measurement: queues of slow subscribers are full then.
 const WARM_UP: Duration = Duration::from_secs(1);
 const SCRATCH_BYTES: usize = 64 << 10;
+/// At QoS 1 the gateway has 256 messages under way to one client.
+const WAITING_BYTES_MIN: usize = 16 << 10;
 /// More does not wait for one client, in the gateway and in the kernel.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 const CONNACK_BYTES: usize = 4;
