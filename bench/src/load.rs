@@ -103,24 +103,28 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Connects all clients; their CONNECTs are under way together.
+    /// Connects all clients, some CONNECTs under way together: a gateway lets go of half-open connections if there are too many.
     pub(crate) fn connect(settings: Settings) -> Result<Self, Failure> {
         let poll = Poll::new().map_err(Failure::io("making an epoll set"))?;
-        let mut streams = Vec::with_capacity(settings.clients);
-        for index in 0..settings.clients {
-            streams.push(open(settings.address, &settings.client_identifier(index))?);
-        }
         let mut clients = Vec::with_capacity(settings.clients);
-        for (index, mut stream) in streams.into_iter().enumerate() {
-            await_connack(&mut stream, &settings.client_identifier(index))?;
-            stream
-                .set_nonblocking(true)
-                .map_err(Failure::io("making a socket non-blocking"))?;
-            let mut stream = TcpStream::from_std(stream);
-            poll.registry()
-                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
-                .map_err(Failure::io("registering a socket"))?;
-            clients.push(Client::new(stream, index, &settings));
+        while clients.len() < settings.clients {
+            let end = settings.clients.min(clients.len() + CONNECTS_AT_ONCE);
+            let mut streams = Vec::with_capacity(CONNECTS_AT_ONCE);
+            for index in clients.len()..end {
+                streams.push(open(settings.address, &settings.client_identifier(index))?);
+            }
+            for mut stream in streams {
+                let index = clients.len();
+                await_connack(&mut stream, &settings.client_identifier(index))?;
+                stream
+                    .set_nonblocking(true)
+                    .map_err(Failure::io("making a socket non-blocking"))?;
+                let mut stream = TcpStream::from_std(stream);
+                poll.registry()
+                    .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
+                    .map_err(Failure::io("registering a socket"))?;
+                clients.push(Client::new(stream, index, &settings));
+            }
         }
         let pace = Pace::default();
         Ok(Self {
@@ -477,6 +481,8 @@ fn thread_cpu() -> Duration {
     )
 }
 
+/// CONNECTs under way together.
+const CONNECTS_AT_ONCE: usize = 50;
 /// How long a connection and its CONNACK may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Longer than any run, so that no PINGREQ disturbs the figures.

@@ -151,7 +151,7 @@ impl ReadingSink for Collecting {
         let (Some(fanout), Some(source)) = (&mut self.fanout, self.sources.get(info.index.0 as usize)) else {
             return false;
         };
-        if !fanout.accepts() {
+        if !fanout.accepts(source.class) {
             return false;
         }
         fanout.offer(&Arc::new(Batch {
@@ -190,7 +190,7 @@ impl ReadingSink for Collecting {
         let (Some(fanout), Some(source)) = (&mut self.fanout, self.sources.get(info.index.0 as usize)) else {
             return false;
         };
-        if !fanout.accepts() {
+        if !fanout.accepts(source.class) {
             return false;
         }
         fanout.offer_gap(&Arc::new(Gap {

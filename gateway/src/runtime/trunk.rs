@@ -18,7 +18,7 @@ use fieldgate_proto::{
 use tokio::sync::mpsc;
 
 use super::{
-    Question, TrunkMessage, accepting::Accepting, clock::Clock, collector::Collecting,
+    Question, TrunkMessage, accepting::Accepting, classes::class_of, clock::Clock, collector::Collecting,
     commanding::Commanding, desk::DeskRequest, entropy::SystemEntropy, exchange::command::Outbound,
     journal::JournalFiles,
 };
@@ -284,7 +284,8 @@ impl Trunk {
             self.node
                 .handle_sinks_committed(fieldgate_proto::node::SourceIndex(source), up_to);
             for lane in Class::ALL {
-                self.node.set_sinks_accepting(lane, fanout.accepts());
+                self.node
+                    .set_sinks_accepting(lane, fanout.accepts(class_of(lane)));
             }
         }
     }

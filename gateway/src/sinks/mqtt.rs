@@ -18,7 +18,7 @@ use std::{
 };
 
 use fieldgate_config::settings::sink::{Format, MqttSink as Settings, OnRejected, Output};
-use tokio::{sync::mpsc, time};
+use tokio::time;
 
 use self::{
     bridge::Bridge,
@@ -32,6 +32,7 @@ use super::{
     json,
     open::read_login,
     output::{body_into, content_type, topic_into},
+    queue::DeliveryReceiver,
     stats::SinkStats,
 };
 
@@ -40,7 +41,7 @@ mod client;
 pub(crate) mod commands;
 
 /// Publishes until the trunk closes the queue. Runs as a task of a `LocalSet`.
-pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: mpsc::Receiver<Delivery>) {
+pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: DeliveryReceiver) {
     let sink = MqttSink {
         settings,
         custody,
@@ -53,7 +54,7 @@ pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: mpsc::
 struct MqttSink {
     settings: Settings,
     custody: Custody,
-    deliveries: mpsc::Receiver<Delivery>,
+    deliveries: DeliveryReceiver,
     /// What was taken from the queue and is not confirmed yet, oldest first.
     retained: VecDeque<Delivery>,
 }
@@ -249,7 +250,7 @@ impl Shared<'_> {
     }
 }
 
-async fn feed(client: &Client, deliveries: &mut mpsc::Receiver<Delivery>, shared: &Shared<'_>) -> End {
+async fn feed(client: &Client, deliveries: &mut DeliveryReceiver, shared: &Shared<'_>) -> End {
     let retained_at = |index: usize| shared.retained.borrow().get(index).cloned();
     let mut again = 0;
     while let Some(delivery) = retained_at(again) {

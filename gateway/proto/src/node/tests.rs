@@ -13,7 +13,7 @@ use std::time::Duration;
 use net::{COLLECTOR, GATEWAY, Net, RELAY, lanes};
 
 use super::*;
-use crate::identity::Identifier;
+use crate::{delivery::PerLane, identity::Identifier};
 
 #[test]
 fn readings_cross_the_relay_and_are_released() {
@@ -285,4 +285,18 @@ fn readings_leave_the_way_to_alarms_that_are_read_from_disk_for_a_moment() {
             "it would turn without end"
         );
     }
+}
+
+#[test]
+fn readings_that_are_owed_their_share_wait_for_no_disk() {
+    let mut net = Net::new(0, |_, _, _| {});
+    let uplink = &mut net.hosts[GATEWAY].node.uplinks[0];
+    let (now, alarms) = (Instant::START, PerLane([true, false, false]));
+    uplink.handle_absent(now, Class::Alarm);
+    assert!(uplink.yields(Class::Normal, &alarms) && uplink.yields(Class::Bulk, &alarms));
+    assert!(!uplink.yields(Class::Alarm, &alarms));
+    // In this turn nobody asked for alarms before them.
+    assert!(!uplink.yields(Class::Normal, &PerLane::default()));
+    uplink.handle_present(Class::Alarm);
+    assert!(!uplink.yields(Class::Normal, &alarms), "the disk has been read");
 }

@@ -133,13 +133,13 @@ impl Uplink {
 
     /// Returns whether a lane leaves the way to a more urgent one, which was `absent` just now when its turn was. A lane that is
     /// owed its share had its turn before.
-    fn yields(&self, lane: Class, absent: &PerLane<bool>) -> bool {
+    pub(super) fn yields(&self, lane: Class, absent: &PerLane<bool>) -> bool {
         self.yielding
             .is_some_and(|yielding| yielding.to < lane && absent[yielding.to] && yielding.until.is_some())
     }
 
     /// Notes that a lane's records have to be read from disk.
-    fn handle_absent(&mut self, now: Instant, lane: Class) {
+    pub(super) fn handle_absent(&mut self, now: Instant, lane: Class) {
         if self.yielding.is_none_or(|yielding| lane < yielding.to) {
             self.yielding = Some(Yielding {
                 to: lane,
@@ -149,7 +149,7 @@ impl Uplink {
     }
 
     /// Notes that a lane's records are there.
-    fn handle_present(&mut self, lane: Class) {
+    pub(super) fn handle_present(&mut self, lane: Class) {
         self.yielding.take_if(|yielding| yielding.to == lane);
     }
 
