@@ -20,7 +20,7 @@
 //! state that recognises its repetition is stored, so a crash at any point duplicates none.
 //!
 //! **Invariants:** a message takes memory once, however many sessions it waits for; every table has a limit in
-//! [`Limits`](limits::Limits); a client that does not read costs others nothing but that memory.
+//! [`Limits`]; a client that does not read costs others nothing but that memory.
 
 mod age;
 mod attach;
