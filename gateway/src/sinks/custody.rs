@@ -1,6 +1,9 @@
 //! What a sink that talks to a server keeps over its connections: positions, the way to the trunk, and what was put aside.
+//!
+//! A gateway forgets what is confirmed to it. So a confirmation goes out once a restart would know of it: when the positions are
+//! on the disk ([`Custody::save`]), or at once where the server itself says how far it is ([`Custody::confirm_settled`]).
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, rc::Rc, sync::Arc, time::Duration};
 
 use fieldgate_config::settings::sink::{OnRejected, Output};
 use tokio::time::Instant;
@@ -28,6 +31,8 @@ pub(crate) struct Custody {
     /// Where what is refused for good goes; `None` if it stays with the gateways.
     pub(crate) set_aside: Option<SetAside>,
     save_at: Option<Instant>,
+    /// By index of the source: what is settled and not confirmed.
+    settled: BTreeMap<u32, u64>,
 }
 
 impl Custody {
@@ -47,6 +52,7 @@ impl Custody {
             output: Rc::new(output),
             set_aside: None,
             save_at: None,
+            settled: BTreeMap::new(),
         }
     }
 
@@ -64,15 +70,23 @@ impl Custody {
         self.positions.of(source)
     }
 
-    /// Notes that everything of `source` up to `up_to` is safe, and says so to the trunk.
+    /// Notes that the server has everything of `source` up to `up_to`.
     pub(crate) fn settle(&mut self, source: &Source, up_to: u64) {
         self.positions.advance(source, up_to);
         self.stats.moved();
-        (self.confirm)(Confirmation {
-            sink: self.index,
-            source: source.index,
-            up_to,
-        });
+        let settled = self.settled.entry(source.index).or_default();
+        *settled = up_to.max(*settled);
+    }
+
+    /// Says to the trunk what is settled: a restart would know of it.
+    pub(crate) fn confirm_settled(&mut self) {
+        for (source, up_to) in std::mem::take(&mut self.settled) {
+            (self.confirm)(Confirmation {
+                sink: self.index,
+                source,
+                up_to,
+            });
+        }
     }
 
     /// Puts an item aside that was refused for good.
@@ -113,19 +127,21 @@ impl Custody {
         }
     }
 
-    /// Writes the positions. What was confirmed since they were written last may go out again after a crash.
+    /// Writes the positions and confirms what they tell of.
     pub(crate) fn save(&mut self) {
-        if let Err(error) = self.positions.save() {
-            tracing::warn!(%error, "positions of a sink not saved; after a restart readings may go out again");
+        if let Err(error) = self.save_now() {
+            tracing::warn!(%error, "positions of a sink not saved: gateways keep what they have delivered since");
         }
     }
 
-    /// Writes the positions before something is done that they must tell of.
+    /// Writes the positions before something is done that they must tell of, and confirms what they tell of.
     ///
     /// # Errors
     /// Those of the file system.
     pub(crate) fn save_now(&mut self) -> io::Result<()> {
-        self.positions.save()
+        self.positions.save()?;
+        self.confirm_settled();
+        Ok(())
     }
 }
 

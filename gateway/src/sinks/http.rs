@@ -97,7 +97,6 @@ impl HttpSink {
             }
             if let Some(index) = self.ready() {
                 self.serve(index).await;
-                self.custody.save_if_due();
                 continue;
             }
             let due = self.queues.values().map(|queue| self.due(queue)).min();
@@ -120,6 +119,7 @@ impl HttpSink {
         delivery.count_known(known, &self.custody.stats);
         if delivery.last() <= known {
             self.custody.settle(source, delivery.last());
+            self.custody.save();
             return;
         }
         let queue = self.queues.entry(source.index).or_insert_with(|| Queue {
@@ -301,6 +301,7 @@ impl HttpSink {
         tally.count(&self.custody.stats);
         self.custody.settle(&queue.source, request.last);
         self.custody.positions.set_cut(&queue.source, None);
+        self.custody.save();
         // Carefully up again after a refusal, so that one bad reading costs few requests.
         queue.count_max = queue
             .count_max

@@ -15,10 +15,11 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use fieldgate_config::settings::sink::{Format, MqttSink as Settings, OnRejected, Output};
-use tokio::time;
+use tokio::{sync::Notify, time};
 
 use self::{
     bridge::Bridge,
@@ -111,12 +112,14 @@ impl MqttSink {
             packet_bytes_max: Cell::new(None),
             on_rejected: self.settings.on_rejected,
             reached,
+            settled: Notify::new(),
         };
         let feeder = feed(&client, &mut self.deliveries, &shared);
         let driver = drive(events, &shared);
         let end = tokio::select! {
             end = driver => end,
             end = feeder => end,
+            end = confirm(&shared) => end,
         };
         // The client only sees that the socket was closed; the bridge knows why.
         match (end, bridge.as_ref().and_then(Bridge::failure)) {
@@ -232,6 +235,8 @@ struct Shared<'a> {
     packet_bytes_max: Cell<Option<u32>>,
     on_rejected: OnRejected,
     reached: &'a Cell<bool>,
+    /// Something is to be confirmed.
+    settled: Notify,
 }
 
 impl Shared<'_> {
@@ -245,8 +250,13 @@ impl Shared<'_> {
     fn take(&self, settled: Option<Settled>) {
         if let Some(settled) = settled {
             settled.tally.count(&self.stats);
-            self.custody.borrow_mut().settle(&settled.source, settled.up_to);
+            self.settle(&settled.source, settled.up_to);
         }
+    }
+
+    fn settle(&self, source: &Source, up_to: u64) {
+        self.custody.borrow_mut().settle(source, up_to);
+        self.settled.notify_one();
     }
 }
 
@@ -277,12 +287,12 @@ async fn publish(client: &Client, delivery: &Delivery, shared: &Shared<'_>) -> R
     let known = shared.custody.borrow().position(source);
     if delivery.first() <= known {
         let up_to = delivery.last().min(known);
-        shared.custody.borrow_mut().settle(source, up_to);
+        shared.settle(source, up_to);
     }
     for item in delivery.items(known) {
         let message = match item {
             Item::Undecodable { .. } => None,
-            // The broker has had them: what is old after a crash are the positions, by a second at the most.
+            // The broker has had them: it is the positions that come from an old backup.
             Item::Gap { gap, .. } if gap.reason == GapReason::Released => None,
             Item::Reading { .. } | Item::Gap { .. } => Some(message(&shared.output, &item)),
         };
@@ -449,6 +459,17 @@ async fn drive(mut events: Events, shared: &Shared<'_>) -> End {
             | Happening::Brought(_)
             | Happening::Other => {}
         }
-        shared.custody.borrow_mut().save_if_due();
     }
 }
+
+/// Writes the positions a little after something was settled, many at once: then it is confirmed. Never ends.
+async fn confirm(shared: &Shared<'_>) -> End {
+    loop {
+        shared.settled.notified().await;
+        time::sleep(CONFIRM_AFTER).await;
+        shared.custody.borrow_mut().save();
+    }
+}
+
+/// How long what was settled waits for company before the positions are written and it is confirmed.
+const CONFIRM_AFTER: Duration = Duration::from_millis(200);

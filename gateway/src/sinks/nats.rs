@@ -461,6 +461,8 @@ impl NatsSink {
                 }
             }
         }
+        // After a crash the stream itself says what it has.
+        self.custody.confirm_settled();
         if self.have.is_empty() && !settled.is_empty() {
             self.custody.positions.account_for(&self.place, self.stored);
         }
