@@ -21,6 +21,7 @@ mod proving;
 mod settings;
 mod trust;
 mod uplink;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

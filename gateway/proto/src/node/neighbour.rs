@@ -2,7 +2,7 @@
 
 use super::{
     ChannelEntry, ConnectionKey, Event, Links, NeighbourSettings, Node, Output, Use, Wire, flow_path,
-    settings::REGISTRAR, uplink::BACKOFF,
+    settings::REGISTRAR, way::BACKOFF,
 };
 use crate::{
     channel::{ChannelId, PqPolicy},
