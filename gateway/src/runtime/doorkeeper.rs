@@ -174,6 +174,7 @@ impl Doorkeeper {
             node::Service::Registrar => Service::Registrar,
             node::Service::Uplink => Service::Uplink,
             node::Service::Authority => Service::Authority,
+            node::Service::Portal => Service::Portal,
         };
         let both = [false, true];
         let variants = both
@@ -209,6 +210,7 @@ impl Doorkeeper {
             node::Service::Registrar => self.registrar(wall, access),
             node::Service::Uplink => self.uplink(wall, access),
             node::Service::Authority => self.authority(wall, access),
+            node::Service::Portal => self.portal(wall, access),
         }
     }
 
@@ -311,6 +313,18 @@ impl Doorkeeper {
             }
         }
         served()
+    }
+
+    /// Members may have a channel for streams; each stream is decided on by itself.
+    fn portal(&self, wall: WallTime, access: &Access) -> Verdict {
+        let principal = principal(access, None);
+        let resource = Resource::Service(Service::Portal);
+        let context = context(wall, access, principal.member);
+        match self.ask(&principal, Action::Connect, resource, context) {
+            Said::Allowed => served(),
+            Said::WithProof => Verdict::Prove,
+            Said::Denied => Verdict::Refuse,
+        }
     }
 
     /// Whoever may enrol may ask the authority; what it answers is its own decision.

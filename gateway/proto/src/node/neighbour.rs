@@ -155,6 +155,7 @@ impl Node {
             neighbour.state = NeighbourState::Ready { connection };
             neighbour.backoff.handle_success(now.instant);
             self.wake_uplinks(now);
+            self.portals.wake(now.instant);
             self.wake_authority(now);
             return;
         };
@@ -199,6 +200,7 @@ impl Node {
         self.event(Event::Attached { neighbour: index });
         self.settle_registrations(now, index, wire);
         self.wake_uplinks(now);
+        self.portals.wake(now.instant);
         self.wake_authority(now);
     }
 

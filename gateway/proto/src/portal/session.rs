@@ -138,6 +138,8 @@ pub struct Session {
     settings: SessionSettings,
     state: SessionState,
     id: Option<SessionId>,
+    /// What the next one will be known by.
+    next_id: Option<SessionId>,
     /// The other side knows the session.
     is_known: bool,
     conveyor: Conveyor,
@@ -163,6 +165,7 @@ impl Session {
             settings,
             state: SessionState::Down { since: None },
             id: None,
+            next_id: None,
             is_known: false,
             conveyor: Conveyor::new(),
             streams: BTreeMap::new(),
@@ -176,11 +179,20 @@ impl Session {
         }
     }
 
+    /// Draws what the next session is known by. Call it on the inlet's side before there is a channel.
+    pub fn prepare(&mut self, entropy: &mut dyn Entropy) {
+        self.next_id.get_or_insert_with(|| {
+            let mut id = [0; 16];
+            entropy.fill(&mut id);
+            id
+        });
+    }
+
     /// Takes the news that a channel to the other side is up.
-    pub fn handle_up(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+    pub fn handle_up(&mut self, now: Instant) {
         self.state = SessionState::Beginning;
         if self.role == Role::Inlet {
-            self.begin(now, entropy);
+            self.begin(now);
         }
     }
 
@@ -192,12 +204,9 @@ impl Session {
         self.begin_at = None;
     }
 
-    fn begin(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        self.id.get_or_insert_with(|| {
-            let mut id = [0; 16];
-            entropy.fill(&mut id);
-            id
-        });
+    fn begin(&mut self, now: Instant) {
+        debug_assert!(self.id.is_some() || self.next_id.is_some(), "prepared before");
+        self.id = self.id.or_else(|| self.next_id.take());
         self.begin_wait = BEGIN_WAIT_MIN;
         self.say_begin(now);
     }
@@ -425,7 +434,8 @@ impl Session {
             Restart::Stale if !is_lost => {}
             Restart::Done | Restart::Stale | Restart::Impossible => {
                 self.lose();
-                self.begin(now, entropy);
+                self.prepare(entropy);
+                self.begin(now);
             }
         }
     }

@@ -146,8 +146,9 @@ impl World {
 
     fn connect(&mut self) {
         self.is_up = true;
-        self.inlet.session.handle_up(self.now, &mut self.dice);
-        self.outlet.session.handle_up(self.now, &mut self.dice);
+        self.inlet.session.prepare(&mut self.dice);
+        self.inlet.session.handle_up(self.now);
+        self.outlet.session.handle_up(self.now);
     }
 
     fn cut(&mut self) {
