@@ -32,7 +32,7 @@ pub use command::CommandAccess;
 pub use connection::ConnectionView;
 pub use neighbour::{NeighbourState, NeighbourView};
 pub use output::{Event, Output};
-pub use portal::{PortalKey, PortalPeerSettings, PortalSettings, PortalView};
+pub use portal::{PortalAccess, PortalKey, PortalPeerSettings, PortalSettings, PortalView};
 pub use settings::{CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings};
 pub use trust::{Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, AuthorityState, TrustView};
 pub use uplink::{UplinkState, UplinkView};

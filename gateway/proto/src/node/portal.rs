@@ -9,10 +9,13 @@
 //! For each node that inlets lead to there is one channel that this node opens and keeps; a node whose inlets lead here opens one
 //! to this node's service. A session stays while there are streams in it, whatever happens to its channels.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
-    ChannelEntry, Event, Links, Node, ReadingSink, Use, Wire,
+    ChannelEntry, ChannelFacts, Event, Links, Node, ReadingSink, Use, Wire,
     settings::PORTAL,
     way::{Attempts, BACKOFF, Destination},
 };
@@ -24,6 +27,7 @@ use crate::{
     portal::{Role, Session, SessionEvent, SessionSettings, SessionState, StreamId, StreamSink},
     route::{FlowId, LinkWriter as _},
     time::{Instant, Now},
+    trust::{Credential, Freshness, Standing},
 };
 
 /// A session of this node.
@@ -59,6 +63,19 @@ pub struct PortalPeerSettings {
     pub live_proof: bool,
     /// Ways to it, in order of preference: index of the neighbour, and the name it holds there (`None` if the neighbour is it).
     pub ways: Vec<(usize, Option<String>)>,
+}
+
+/// Whose streams lead here, for whoever decides about one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortalAccess {
+    /// Who wants it.
+    pub peer: Identifier,
+    /// Its verified credential and how good that is now.
+    pub credential: Option<(Arc<Credential>, Standing)>,
+    /// How fresh the list of the revoked is.
+    pub freshness: Freshness,
+    /// What is known of the channel.
+    pub facts: ChannelFacts,
 }
 
 /// What can be seen of a session.
@@ -281,6 +298,27 @@ impl Node {
             })
         });
         inlets.chain(outlets)
+    }
+
+    /// Returns what is known of the node whose streams a session leads here; `None` while it has no channel, and for a session of this
+    /// node's inlets.
+    #[must_use]
+    pub fn portal_access(&self, now: Now, key: PortalKey) -> Option<PortalAccess> {
+        let PortalKey::Outlet(index) = key else {
+            return None;
+        };
+        let (channel, _) = self.portals.outlets.get(index)?.as_ref()?.channel?;
+        let known = self.known.get(&channel)?;
+        let credential = known.credential.as_ref().map(|credential| {
+            let standing = self.standing(now, credential);
+            (Arc::clone(credential), standing)
+        });
+        Some(PortalAccess {
+            peer: known.peer,
+            credential,
+            freshness: self.freshness(now),
+            facts: self.channel_facts(channel, known),
+        })
     }
 
     /// Opens channels that are missing and whose way is ready; lets sessions do what is due.

@@ -97,6 +97,28 @@ fn a_stream_crosses_the_relay_and_nobody_there_reads_it() {
 }
 
 #[test]
+fn whoever_decides_is_told_whose_streams_they_are() {
+    let mut net = net();
+    open(&mut net, "plc");
+    run(&mut net, 2);
+    let now = net.now;
+    let gateway = net.hosts[GATEWAY].node.portals().next().unwrap();
+    assert_eq!(
+        net.hosts[GATEWAY].node.portal_access(now, gateway.key),
+        None,
+        "it is its own"
+    );
+    let seen = net.hosts[COLLECTOR].node.portals().next().unwrap();
+    let access = net.hosts[COLLECTOR].node.portal_access(now, OUTLET).unwrap();
+    assert_eq!(access.peer, seen.peer);
+    assert!(access.facts.post_quantum && !access.facts.direct && !access.facts.live_proof);
+    // Nobody decides about a node that is not there.
+    let key = net.pipes.keys().find(|(index, _)| *index == COLLECTOR).unwrap().1;
+    net.disconnect(COLLECTOR, key);
+    assert_eq!(net.hosts[COLLECTOR].node.portal_access(now, OUTLET), None);
+}
+
+#[test]
 fn an_outlet_that_is_not_there_is_refused() {
     let mut net = net();
     let stream = open(&mut net, "door");
