@@ -116,7 +116,7 @@ pub(crate) async fn start(
         mailboxes.iter().map(|((sender, _), _)| sender.clone()).collect();
     let (broken_sender, broken) = mpsc::channel(shard_count + 1);
     let control = ControlPlane::start(settings, &identity, &options, &senders[0])?;
-    let (resolve, resolve_requests) = mpsc::channel(64);
+    let (resolve, resolve_requests) = mpsc::channel(DESK_MAX);
     let (desk_sender, desk_requests) = mpsc::channel(DESK_MAX);
     let (rotation_sender, rotations) = mpsc::channel(1);
     let accepting = Arc::new(Accepting::new());
