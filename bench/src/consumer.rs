@@ -17,7 +17,7 @@ use crate::stamp;
 pub(crate) struct Consumer {
     shared: Arc<Shared>,
     address: SocketAddr,
-    thread: JoinHandle<Result<Latencies, Failure>>,
+    thread: JoinHandle<Result<(), Failure>>,
 }
 
 impl Consumer {
@@ -25,7 +25,7 @@ impl Consumer {
     pub(crate) fn subscribe(broker: SocketAddr, window: Arc<Window>) -> Result<Self, Failure> {
         let mut stream = load::open(broker, "consumer")?;
         let mut out = Vec::new();
-        packet::put_subscribe(&mut out, 1, "#");
+        packet::put_subscribe(&mut out, 1, "#", 1);
         stream.write_all(&out).map_err(Failure::io("subscribing"))?;
         stream
             .set_read_timeout(None)
@@ -34,10 +34,9 @@ impl Consumer {
         shared.attend(&stream)?;
         let ours = Arc::clone(&shared);
         let thread = spawn(move || {
-            let mut latencies = Latencies::new();
-            serve(stream, &ours, &mut latencies)?;
+            serve(stream, &ours)?;
             if ours.stop.load(Ordering::Acquire) {
-                return Ok(latencies);
+                return Ok(());
             }
             Err(Failure::peer("consumer", "the broker closed the connection"))
         })?;
@@ -55,17 +54,16 @@ impl Consumer {
         let shared = Arc::new(Shared::new(window));
         let ours = Arc::clone(&shared);
         let thread = spawn(move || {
-            let mut latencies = Latencies::new();
             loop {
                 let (stream, _) = listener.accept().map_err(Failure::io("accepting"))?;
                 if ours.stop.load(Ordering::Acquire) {
-                    return Ok(latencies);
+                    return Ok(());
                 }
                 stream
                     .set_nodelay(true)
                     .map_err(Failure::io("setting TCP_NODELAY"))?;
                 ours.attend(&stream)?;
-                serve(stream, &ours, &mut latencies)?;
+                serve(stream, &ours)?;
             }
         })?;
         Ok(Self {
@@ -85,7 +83,17 @@ impl Consumer {
         self.shared.delivered.load(Ordering::Acquire)
     }
 
-    /// Ends the thread and returns the latencies of the window.
+    /// Returns how many of them carried the time at which they left.
+    pub(crate) fn delivered_stamped(&self) -> u64 {
+        self.shared.stamped.load(Ordering::Acquire)
+    }
+
+    /// Returns the latencies of the window until now, and begins anew.
+    pub(crate) fn take_latencies(&self) -> Latencies {
+        self.shared.take_latencies()
+    }
+
+    /// Ends the thread and returns the latencies of the window since they were last taken.
     pub(crate) fn finish(self) -> Result<Latencies, Failure> {
         self.shared.stop.store(true, Ordering::Release);
         if let Some(stream) = self
@@ -102,13 +110,16 @@ impl Consumer {
         drop(TcpStream::connect(self.address));
         self.thread
             .join()
-            .unwrap_or_else(|_| Err(Failure::peer("consumer", "its thread panicked")))
+            .unwrap_or_else(|_| Err(Failure::peer("consumer", "its thread panicked")))?;
+        Ok(self.shared.take_latencies())
     }
 }
 
 /// What the thread shares with its owner.
 struct Shared {
     delivered: AtomicU64,
+    stamped: AtomicU64,
+    latencies: Mutex<Latencies>,
     stop: AtomicBool,
     window: Arc<Window>,
     /// The connection the thread blocks on, so that its owner can end it.
@@ -116,13 +127,20 @@ struct Shared {
 }
 
 impl Shared {
-    const fn new(window: Arc<Window>) -> Self {
+    fn new(window: Arc<Window>) -> Self {
         Self {
             delivered: AtomicU64::new(0),
+            stamped: AtomicU64::new(0),
+            latencies: Mutex::new(Latencies::new()),
             stop: AtomicBool::new(false),
             window,
             current: Mutex::new(None),
         }
+    }
+
+    fn take_latencies(&self) -> Latencies {
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut latencies, Latencies::new())
     }
 
     fn attend(&self, stream: &TcpStream) -> Result<(), Failure> {
@@ -133,14 +151,14 @@ impl Shared {
 }
 
 fn spawn(
-    work: impl FnOnce() -> Result<Latencies, Failure> + Send + 'static,
-) -> Result<JoinHandle<Result<Latencies, Failure>>, Failure> {
+    work: impl FnOnce() -> Result<(), Failure> + Send + 'static,
+) -> Result<JoinHandle<Result<(), Failure>>, Failure> {
     let builder = thread::Builder::new().name("consumer".to_owned());
     builder.spawn(work).map_err(Failure::io("starting a thread"))
 }
 
 /// Answers what a peer sends until it closes the connection.
-fn serve(mut stream: TcpStream, shared: &Shared, latencies: &mut Latencies) -> Result<(), Failure> {
+fn serve(mut stream: TcpStream, shared: &Shared) -> Result<(), Failure> {
     let mut inbox = Inbox::default();
     let mut scratch = vec![0; SCRATCH_BYTES];
     let mut out = Vec::new();
@@ -153,14 +171,18 @@ fn serve(mut stream: TcpStream, shared: &Shared, latencies: &mut Latencies) -> R
             Err(error) => return Err(Failure::io("receiving readings")(error)),
         };
         let now = clock::now();
-        let mut arrived = 0;
+        let mut arrived = Arrived::default();
         let bytes = scratch.get(..read).unwrap_or_default();
+        let mut latencies = shared.latencies.lock().unwrap_or_else(PoisonError::into_inner);
         let fed = inbox.feed(bytes, |packet| {
-            arrived += handle(&packet, now, &shared.window, latencies, &mut out)?;
+            arrived.add(handle(&packet, &mut out)?, now, &shared.window, &mut latencies);
             Ok::<(), Unexpected>(())
         });
+        drop(latencies);
         fed.map_err(|Unexpected(problem)| Failure::peer("consumer", problem))?;
-        shared.delivered.fetch_add(arrived, Ordering::AcqRel);
+        // Who looks at both never sees fewer readings than stamps.
+        shared.delivered.fetch_add(arrived.readings, Ordering::AcqRel);
+        shared.stamped.fetch_add(arrived.stamped, Ordering::AcqRel);
         if !out.is_empty() {
             match stream.write_all(&out) {
                 Err(error) if !is_disconnect(&error) => return Err(Failure::io("acknowledging")(error)),
@@ -170,25 +192,46 @@ fn serve(mut stream: TcpStream, shared: &Shared, latencies: &mut Latencies) -> R
     }
 }
 
-/// Answers one packet into `out` and returns how many readings it held.
-fn handle(
-    packet: &Packet<'_>,
-    now: u64,
-    window: &Window,
-    latencies: &mut Latencies,
-    out: &mut Vec<u8>,
-) -> Result<u64, Unexpected> {
+/// Readings that arrived together.
+#[derive(Default)]
+struct Arrived {
+    readings: u64,
+    stamped: u64,
+}
+
+impl Arrived {
+    fn add(&mut self, received: Received, now: u64, window: &Window, latencies: &mut Latencies) {
+        let Received::Reading { left_at } = received else {
+            return;
+        };
+        self.readings += 1;
+        if let Some(time) = left_at {
+            self.stamped += 1;
+            if window.contains(time) {
+                latencies.record(now.saturating_sub(time));
+            }
+        }
+    }
+}
+
+/// What a packet was.
+enum Received {
+    /// A reading, and when it left, if it says so.
+    Reading { left_at: Option<u64> },
+    /// Something else.
+    Other,
+}
+
+/// Answers one packet into `out`.
+fn handle(packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<Received, Unexpected> {
     match packet.kind() {
         kind::PUBLISH => {
             if let Some(identifier) = packet.packet_identifier() {
                 packet::put_puback(out, identifier);
             }
-            if let Some(time) = stamp::find(packet.body)
-                && window.contains(time)
-            {
-                latencies.record(now.saturating_sub(time));
-            }
-            return Ok(1);
+            return Ok(Received::Reading {
+                left_at: stamp::find(packet.body).filter(|time| *time > 0),
+            });
         }
         kind::CONNECT => packet::put_connack(out, packet),
         kind::PINGREQ => packet::put_pingresp(out),
@@ -199,7 +242,7 @@ fn handle(
         kind::CONNACK | kind::SUBACK | kind::DISCONNECT => {}
         _ => return Err(Unexpected("the peer sent a packet that is not expected here")),
     }
-    Ok(0)
+    Ok(Received::Other)
 }
 
 fn is_disconnect(error: &std::io::Error) -> bool {

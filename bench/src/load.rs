@@ -32,6 +32,32 @@ pub(crate) struct Settings {
     pub(crate) payload_bytes: usize,
     /// Publishes per second of all clients together; `None`: closed loop.
     pub(crate) rate: Option<u32>,
+    /// What the clients' names begin with; loads that run together need different ones.
+    pub(crate) name: &'static str,
+    /// What each client publishes, below its own name.
+    pub(crate) topic: &'static str,
+    /// Whether payloads carry the time at which they left; the far end does not time those that do not.
+    pub(crate) is_stamped: bool,
+}
+
+impl Settings {
+    /// Returns the settings of a plain closed loop, or of an open one at `rate`, with stamps.
+    pub(crate) const fn new(address: SocketAddr, clients: usize, rate: Option<u32>) -> Self {
+        Self {
+            address,
+            clients,
+            window: 1,
+            payload_bytes: stamp::STAMP_BYTES,
+            rate,
+            name: "device",
+            topic: "temperature",
+            is_stamped: true,
+        }
+    }
+
+    fn client_identifier(&self, index: usize) -> String {
+        format!("{}-{index:05}", self.name)
+    }
 }
 
 /// What the generator's thread shares with the one that measures.
@@ -77,24 +103,28 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Connects all clients; their CONNECTs are under way together.
+    /// Connects all clients, some CONNECTs under way together: a gateway lets go of half-open connections if there are too many.
     pub(crate) fn connect(settings: Settings) -> Result<Self, Failure> {
         let poll = Poll::new().map_err(Failure::io("making an epoll set"))?;
-        let mut streams = Vec::with_capacity(settings.clients);
-        for index in 0..settings.clients {
-            streams.push(open(settings.address, &client_identifier(index))?);
-        }
         let mut clients = Vec::with_capacity(settings.clients);
-        for (index, mut stream) in streams.into_iter().enumerate() {
-            await_connack(&mut stream, index)?;
-            stream
-                .set_nonblocking(true)
-                .map_err(Failure::io("making a socket non-blocking"))?;
-            let mut stream = TcpStream::from_std(stream);
-            poll.registry()
-                .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
-                .map_err(Failure::io("registering a socket"))?;
-            clients.push(Client::new(stream, index, &settings));
+        while clients.len() < settings.clients {
+            let end = settings.clients.min(clients.len() + CONNECTS_AT_ONCE);
+            let mut streams = Vec::with_capacity(CONNECTS_AT_ONCE);
+            for index in clients.len()..end {
+                streams.push(open(settings.address, &settings.client_identifier(index))?);
+            }
+            for mut stream in streams {
+                let index = clients.len();
+                await_connack(&mut stream, &settings.client_identifier(index))?;
+                stream
+                    .set_nonblocking(true)
+                    .map_err(Failure::io("making a socket non-blocking"))?;
+                let mut stream = TcpStream::from_std(stream);
+                poll.registry()
+                    .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
+                    .map_err(Failure::io("registering a socket"))?;
+                clients.push(Client::new(stream, index, &settings));
+            }
         }
         let pace = Pace::default();
         Ok(Self {
@@ -247,7 +277,8 @@ impl Counts {
 /// One MQTT client.
 struct Client {
     stream: TcpStream,
-    index: usize,
+    name: String,
+    is_stamped: bool,
     /// A whole PUBLISH; packet identifier and stamp are written into each copy.
     template: Vec<u8>,
     identifier_at: usize,
@@ -259,13 +290,15 @@ struct Client {
 impl Client {
     fn new(stream: TcpStream, index: usize, settings: &Settings) -> Self {
         let mut template = Vec::new();
-        let topic = format!("{}/temperature", client_identifier(index));
+        let name = settings.client_identifier(index);
+        let topic = format!("{name}/{}", settings.topic);
         let payload = stamp::payload(settings.payload_bytes);
         let identifier_at = packet::put_publish(&mut template, &topic, 0, &payload);
         let slots = Slots::new(settings.window);
         Self {
             stream,
-            index,
+            name,
+            is_stamped: settings.is_stamped,
             template,
             identifier_at,
             inbox: Inbox::default(),
@@ -295,7 +328,9 @@ impl Client {
         if let Some(bytes) = self.out.get_mut(identifier_at..identifier_at + 2) {
             bytes.copy_from_slice(&identifier.to_be_bytes());
         }
-        if let Some(payload) = self.out.get_mut(identifier_at + 2..) {
+        if let Some(payload) = self.out.get_mut(identifier_at + 2..)
+            && self.is_stamped
+        {
             stamp::write(payload, time);
         }
         counts.sent += 1;
@@ -340,7 +375,7 @@ impl Client {
     }
 
     fn broken(&self, problem: impl Into<String>) -> Failure {
-        Failure::peer(format!("client {}", client_identifier(self.index)), problem)
+        Failure::peer(format!("client {}", self.name), problem)
     }
 }
 
@@ -407,10 +442,6 @@ impl From<TooLong> for Unexpected {
     }
 }
 
-fn client_identifier(index: usize) -> String {
-    format!("device-{index:05}")
-}
-
 /// Connects and sends CONNECT.
 pub(crate) fn open(address: SocketAddr, client_identifier: &str) -> Result<std::net::TcpStream, Failure> {
     let connect = || -> io::Result<std::net::TcpStream> {
@@ -427,9 +458,8 @@ pub(crate) fn open(address: SocketAddr, client_identifier: &str) -> Result<std::
     )))
 }
 
-fn await_connack(stream: &mut std::net::TcpStream, index: usize) -> Result<(), Failure> {
+fn await_connack(stream: &mut std::net::TcpStream, who: &str) -> Result<(), Failure> {
     let mut answer = [0; 4];
-    let who = client_identifier(index);
     stream
         .read_exact(&mut answer)
         .map_err(Failure::io(format!("waiting for the CONNACK of {who}")))?;
@@ -451,6 +481,8 @@ fn thread_cpu() -> Duration {
     )
 }
 
+/// CONNECTs under way together.
+const CONNECTS_AT_ONCE: usize = 50;
 /// How long a connection and its CONNACK may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Longer than any run, so that no PINGREQ disturbs the figures.

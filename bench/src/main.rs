@@ -8,6 +8,7 @@
     reason = "a command-line tool speaks on its standard streams"
 )]
 
+mod backlog;
 mod channel;
 mod clients;
 mod clock;
@@ -47,6 +48,8 @@ enum What {
     Load(press::Options),
     /// fieldgate beside a mosquitto bridge: readings/s, CPU, system calls, latency, memory
     Uplink(uplink::Options),
+    /// A backlog that drains beside live traffic: readings/s, latencies with and without it
+    Backlog(backlog::Options),
     /// The end-to-end channel beside plain sealing
     Channel(channel::Options),
     /// Memory of idle MQTT clients, and publishing beside a subscriber that does not read
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
     let outcome = match &Arguments::parse().what {
         What::Load(options) => press::run(options),
         What::Uplink(options) => uplink::run(options),
+        What::Backlog(options) => backlog::run(options),
         What::Channel(options) => channel::run(options),
         What::Clients(options) => clients::run(options),
     };

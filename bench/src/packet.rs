@@ -136,11 +136,11 @@ pub(crate) fn put_publish(out: &mut Vec<u8>, topic: &str, packet_identifier: u16
     out.len() - start - body.len() + in_body
 }
 
-/// Appends SUBSCRIBE to one topic filter with QoS 1 (§3.8).
-pub(crate) fn put_subscribe(out: &mut Vec<u8>, packet_identifier: u16, filter: &str) {
+/// Appends SUBSCRIBE to one topic filter with a maximum QoS (§3.8).
+pub(crate) fn put_subscribe(out: &mut Vec<u8>, packet_identifier: u16, filter: &str, qos: u8) {
     let mut body = packet_identifier.to_be_bytes().to_vec();
     put_text(&mut body, filter);
-    body.push(1);
+    body.push(qos);
     put_packet(out, kind::SUBSCRIBE | 0x02, &body);
 }
 

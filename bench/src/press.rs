@@ -49,11 +49,13 @@ struct Outcome {
 /// Publishes, prints.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let load = Load::connect(Settings {
-        address: options.address,
-        clients: usize::try_from(options.clients).unwrap_or(usize::MAX),
         window: options.window,
         payload_bytes: usize::try_from(options.payload_bytes).unwrap_or(usize::MAX),
-        rate: options.rate,
+        ..Settings::new(
+            options.address,
+            usize::try_from(options.clients).unwrap_or(usize::MAX),
+            options.rate,
+        )
     })?;
     let (window, progress) = (Window::new(), Progress::default());
     let (report, elapsed, acked) = thread::scope(|scope| {

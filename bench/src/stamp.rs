@@ -11,7 +11,7 @@ pub(crate) const STAMP_BYTES: usize = MARK.len() + DIGITS;
 const MARK: &[u8; 6] = b"FGB1t=";
 const DIGITS: usize = 16;
 
-/// Makes a payload of `size` bytes, at least [`STAMP_BYTES`], with a zero stamp at its start.
+/// Makes a payload of `size` bytes, at least [`STAMP_BYTES`], with a zero stamp at its start, which says that it is not timed.
 pub(crate) fn payload(size: usize) -> Vec<u8> {
     let mut payload = Vec::with_capacity(size.max(STAMP_BYTES));
     payload.extend_from_slice(MARK);

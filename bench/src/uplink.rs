@@ -2,7 +2,7 @@
 
 pub(crate) mod bridge;
 pub(crate) mod chain;
-mod measure;
+pub(crate) mod measure;
 mod report;
 mod syscalls;
 

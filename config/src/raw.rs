@@ -14,18 +14,20 @@ use fieldgate_proto::relay::NamePattern;
 use crate::address::HostPort;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
 use crate::settings::{
-    AfterGrace, IoBackend, LogFormat, LogLevel, PasswordHash, Pq, SecretSource, SlowConsumer, WhenFull,
+    AfterGrace, IoBackend, JsonValue, LogFormat, LogLevel, Number, PasswordHash, Pq, ReadingClass,
+    SecretSource, SlowConsumer, WhenFull,
 };
 use crate::shape::{
-    Attributes, Boolean, Choice, FilePath, List, Shape, bytes_u32, bytes_u64, count_u16, count_u32, inline,
-    inlines, millis, seconds, section, sections,
+    Attributes, Boolean, Choice, Figure, FilePath, List, Scalar, Shape, bytes_u32, bytes_u64, count_u16,
+    count_u32, inline, inlines, millis, seconds, section, sections,
 };
 use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
 use crate::template::TopicTemplate;
 use crate::text::{
-    CREDENTIAL, DEVICE_NAME, HOST_PORT, IDENTIFIER, LISTEN, LISTEN_LOOPBACK, NAME, NAME_PATTERN,
-    PASSWORD_HASH, PKCS11_URI, RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE, USERNAME, VARIABLE,
+    CONTENT_TYPE, CREDENTIAL, DEVICE_NAME, DEVICE_PATTERN, HOST_PORT, IDENTIFIER, JSON_PATH, LISTEN,
+    LISTEN_LOOPBACK, NAME, NAME_PATTERN, PASSWORD_HASH, PKCS11_URI, RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE,
+    USERNAME, VARIABLE,
 };
 
 /// Declares tables: `/// meaning`, key, type, `=` shape, presence, and `if` when the key means something.
@@ -112,6 +114,11 @@ const PQ: Choice<Pq> = Choice(&[
 ]);
 const AFTER_GRACE: Choice<AfterGrace> =
     Choice(&[("refuse", AfterGrace::Refuse), ("go-on", AfterGrace::GoOn)]);
+const CLASS: Choice<ReadingClass> = Choice(&[
+    ("alarm", ReadingClass::Alarm),
+    ("normal", ReadingClass::Normal),
+    ("bulk", ReadingClass::Bulk),
+]);
 const WHEN_FULL: Choice<WhenFull> = Choice(&[
     ("refuse", WhenFull::Refuse),
     ("drop-oldest", WhenFull::DropOldest),
@@ -282,6 +289,9 @@ tables! {
         /// Whether a reading is on stable storage before its device is acknowledged. Without it a power cut loses
         /// acknowledged readings; for comparisons only.
         durable: bool = Boolean, Default("true");
+        /// Rules that give readings their class; the first that fits decides. Where none fits, what `mqtt.alarm_topics` names is an
+        /// alarm, and everything else is normal.
+        class: Vec<JournalClass> = sections::<JournalClass>(64), Optional("none");
         /// Whether readings are encrypted on disk, with a key that what holds the identity protects: the token opens it, or the
         /// secret of the identity's file does. Without either a stolen disk cannot be read.
         encrypt: bool = Boolean, Optional("`false`, and `true` if there is `key`");
@@ -293,6 +303,32 @@ tables! {
         normal: JournalLane = section::<JournalLane>(), Default("{}");
         /// The lane of readings that may wait for all others.
         bulk: JournalLane = section::<JournalLane>(), Default("{}");
+    }
+
+    /// A rule that gives readings their class. What it does not name fits every reading.
+    JournalClass {
+        /// What readings get that fit: alarms overtake all others, bulk may wait for all others.
+        class: ReadingClass = CLASS, Required;
+        /// Device: its name, or the beginning of names and `*`.
+        device: String = DEVICE_PATTERN, Optional("every device");
+        /// Topic.
+        topic: String = TOPIC_FILTER, Optional("every topic");
+        /// MIME type; parameters such as `charset` do not count.
+        content_type: String = CONTENT_TYPE, Optional("every type");
+        /// What a JSON payload says; one of more than 16 KiB is not looked into and does not fit.
+        json: JsonTest = inline::<JsonTest>(), Optional("every payload");
+    }
+
+    /// A test of one value in a JSON payload.
+    JsonTest exactly_one("at_least", "at_most", "equals") {
+        /// Where the value stands (RFC 6901): `/level`, `/status/0/code`.
+        path: String = JSON_PATH, Required;
+        /// The least number that fits.
+        at_least: Number = Figure, Optional("none");
+        /// The greatest number that fits.
+        at_most: Number = Figure, Optional("none");
+        /// The one value that fits.
+        equals: JsonValue = Scalar, Optional("none");
     }
 
     /// The readings of one class in the journal.

@@ -44,6 +44,8 @@ fn table(page: &mut String, path: &str, spec: &Spec) {
             | Form::Size { .. }
             | Form::Choice(_)
             | Form::Text { .. }
+            | Form::Number
+            | Form::Scalar
             | Form::List { .. }
             | Form::Secret(_)
             | Form::Attributes { .. } => continue,

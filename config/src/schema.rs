@@ -129,6 +129,8 @@ fn form(form: &Form) -> Value {
         ] }),
         Form::Choice(names) => json!({ "enum": names }),
         Form::Text { what } => json!({ "type": "string", "title": what }),
+        Form::Number => json!({ "type": "number" }),
+        Form::Scalar => json!({ "type": ["string", "number", "boolean"] }),
         Form::List { item, min, max } => {
             json!({ "type": "array", "items": self::form(item), "minItems": min, "maxItems": max })
         }

@@ -207,6 +207,84 @@ pub enum AfterGrace {
     GoOn,
 }
 
+/// How urgent readings are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadingClass {
+    /// Overtakes all others.
+    Alarm,
+    /// An ordinary reading.
+    Normal,
+    /// May wait for all others.
+    Bulk,
+}
+
+/// A rule that gives readings their class. What is `None` fits every reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassRule {
+    /// What readings get that fit.
+    pub class: ReadingClass,
+    /// A device's name, or the beginning of names and `*`.
+    pub device: Option<String>,
+    /// Topic filter.
+    pub topic: Option<String>,
+    /// MIME type without parameters.
+    pub content_type: Option<String>,
+    /// What a JSON payload says.
+    pub json: Option<JsonTest>,
+}
+
+/// A test of one value in a JSON payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonTest {
+    /// Where the value stands (RFC 6901).
+    pub path: String,
+    /// What it has to be.
+    pub condition: JsonCondition,
+}
+
+/// What a value in a JSON payload has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JsonCondition {
+    /// A number, this or more.
+    AtLeast(Number),
+    /// A number, this or less.
+    AtMost(Number),
+    /// This value.
+    Equals(JsonValue),
+}
+
+/// A value in a JSON payload that is no object and no array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JsonValue {
+    /// A text.
+    Text(String),
+    /// A number.
+    Number(Number),
+    /// `true` or `false`.
+    Bool(bool),
+}
+
+/// A number that is finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Number(f64);
+
+impl Number {
+    /// Takes a number; `None` if it is infinite or none at all.
+    #[must_use]
+    pub fn new(number: f64) -> Option<Self> {
+        number.is_finite().then_some(Self(number))
+    }
+
+    /// Returns it.
+    #[must_use]
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+}
+
+// Finite numbers equal themselves.
+impl Eq for Number {}
+
 /// What a lane of the journal does when its disk space is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
@@ -247,6 +325,8 @@ pub struct Journal {
     pub bytes_max: u64,
     /// Alarms, ordinary readings, and those that may wait.
     pub lanes: [JournalLane; 3],
+    /// Rules that give readings their class, in their order.
+    pub classes: Vec<ClassRule>,
     /// What protects the key of the journal; `None` if readings are not encrypted on disk.
     pub key: Option<JournalKey>,
     /// Extra wait before a commit so that more readings share it.

@@ -9,11 +9,13 @@ use crate::spec::Form;
 mod attributes;
 mod number;
 mod path;
+mod scalar;
 mod table;
 
 pub(crate) use attributes::Attributes;
 pub(crate) use number::{bytes_u32, bytes_u64, count_u16, count_u32, millis, seconds};
 pub(crate) use path::{FilePath, Secret, SinkPath, SinkPathShape};
+pub(crate) use scalar::{Figure, Scalar};
 pub(crate) use table::{List, inline, inlines, section, sections};
 
 /// Reads values of one kind.

@@ -64,6 +64,10 @@ pub(crate) enum Form {
     Text {
         what: &'static str,
     },
+    /// A number, whole or not.
+    Number,
+    /// A text, a number, `true` or `false`.
+    Scalar,
     List {
         item: Box<Self>,
         min: usize,
@@ -137,6 +141,8 @@ impl Form {
                 )
             }
             Self::Text { what } => (*what).to_owned(),
+            Self::Number => "a number".to_owned(),
+            Self::Scalar => "a text, a number, `true` or `false`".to_owned(),
             Self::List { item, min, max } => format!("a list of {min} to {max}, each {}", item.words()),
             Self::Table(_, Style::Header) => "a table of its own".to_owned(),
             Self::Table(_, Style::Inline) => "a table in braces".to_owned(),

@@ -67,6 +67,79 @@ fn parse_device_name(text: &str) -> Result<String, Refusal> {
     }
 }
 
+/// Name of a device, or the beginning of names.
+pub(crate) const DEVICE_PATTERN: Text<String> = Text {
+    what: "a device name, or the beginning of names and `*`",
+    parse: parse_device_pattern,
+};
+
+fn parse_device_pattern(text: &str) -> Result<String, Refusal> {
+    let beginning = text.strip_suffix('*');
+    match beginning {
+        Some("") => Ok(text.to_owned()),
+        Some(beginning) => parse_device_name(beginning).map(|_| text.to_owned()),
+        None => parse_device_name(text),
+    }
+}
+
+/// MIME type.
+pub(crate) const CONTENT_TYPE: Text<String> = Text {
+    what: "a MIME type such as `application/json`",
+    parse: parse_content_type,
+};
+
+fn parse_content_type(text: &str) -> Result<String, Refusal> {
+    let is_token = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+    };
+    let fits = text.len() <= 255
+        && text
+            .split_once('/')
+            .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::new(
+            "is not a MIME type",
+            "write type and subtype without parameters: \"application/json\"",
+        ))
+    }
+}
+
+/// Where a value stands in JSON.
+pub(crate) const JSON_PATH: Text<String> = Text {
+    what: "a path into JSON (RFC 6901) such as `/level`",
+    parse: parse_json_path,
+};
+
+fn parse_json_path(text: &str) -> Result<String, Refusal> {
+    let reason = if !text.is_empty() && !text.starts_with('/') {
+        "does not begin with `/`"
+    } else if text
+        .split('~')
+        .skip(1)
+        .any(|behind| !behind.starts_with(['0', '1']))
+    {
+        "has a `~` that is neither `~0` nor `~1`"
+    } else if text.matches('/').count() > JSON_STEPS_MAX {
+        "has more than 8 steps"
+    } else if text.len() > 256 {
+        "is longer than 256 bytes"
+    } else {
+        return Ok(text.to_owned());
+    };
+    Err(Refusal::new(
+        reason,
+        "write the names on the way there: \"/level\", \"/status/0/code\"; `~` in a name is written ~0, and `/` is written ~1",
+    ))
+}
+
+/// Steps of a path into JSON.
+const JSON_STEPS_MAX: usize = 8;
+
 /// Name at a relay.
 pub(crate) const RELAY_NAME: Text<String> = Text {
     what: "a name at the relay, 1 to 128 bytes without spaces and `*`",
@@ -281,6 +354,32 @@ pub(crate) const TOPIC_PATTERN: Text<TopicPattern> = Text {
     what: "a topic filter with `{name}` for `+` and `{name...}` for `#`, at most 1024 bytes",
     parse: parse_topic_pattern,
 };
+
+/// The first levels of topics, which others follow.
+pub(crate) const TOPIC_ROOT: Text<String> = Text {
+    what: "the first levels of a topic, at most 256 bytes",
+    parse: parse_topic_root,
+};
+
+fn parse_topic_root(text: &str) -> Result<String, Refusal> {
+    let reason = if text.is_empty() {
+        "is empty"
+    } else if text.len() > 256 {
+        "is longer than 256 bytes"
+    } else if text.chars().any(|c| c.is_control() || matches!(c, '+' | '#')) {
+        "has a control character, + or #"
+    } else if text.starts_with('$') {
+        "begins with $, which belongs to the broker"
+    } else if text.split('/').any(str::is_empty) {
+        "has an empty level"
+    } else {
+        return Ok(text.to_owned());
+    };
+    Err(Refusal::new(
+        reason,
+        "write its levels with / between, like \"fieldgate/command\"",
+    ))
+}
 
 fn parse_topic_template(text: &str) -> Result<TopicTemplate, Refusal> {
     parse_topic_to(text)?

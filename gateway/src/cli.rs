@@ -61,7 +61,7 @@ pub(crate) enum Command {
     /// Check policies, and ask them who may do what
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Send commands to devices behind gateways, list and cancel them
+    /// Send commands to devices behind gateways; list, show and cancel them
     #[command(subcommand, name = "command")]
     Order(DeviceOrder),
     /// Look at portals: streams through channels, from inlets to outlets of other nodes

@@ -29,6 +29,7 @@ use crate::{
 
 pub(crate) mod accepting;
 pub(crate) mod belonging;
+pub(crate) mod classes;
 pub(crate) mod clock;
 pub(crate) mod collector;
 pub(crate) mod commanding;
@@ -156,6 +157,8 @@ pub(crate) enum TrunkMessage {
     },
     /// Do something about commands.
     Command(Box<commanding::Job>),
+    /// From a task that talks to a broker about commands.
+    Inbox(commanding::owed::InboxWord),
 }
 
 /// What a node asks its authority.

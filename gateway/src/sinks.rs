@@ -12,9 +12,8 @@ use fieldgate_proto::{
     seal::{Seal, merkle::Hash},
     wire::Reader,
 };
-use tokio::sync::mpsc;
 
-use self::{gap::Gap, stats::SinkStats};
+use self::{gap::Gap, queue::DeliverySender, stats::SinkStats};
 
 mod custody;
 pub(crate) mod fanout;
@@ -25,12 +24,13 @@ mod item;
 pub(crate) mod json;
 pub(crate) mod ledger;
 mod lines;
-mod mqtt;
+pub(crate) mod mqtt;
 mod nats;
 mod null;
 pub(crate) mod open;
 mod output;
 pub(crate) mod positions;
+pub(crate) mod queue;
 mod record;
 mod set_aside;
 pub(crate) mod stats;
@@ -197,7 +197,7 @@ pub(crate) struct SinkHandle {
     /// What the sink shows of itself.
     pub(crate) stats: Arc<SinkStats>,
     /// Where readings and gaps go in.
-    pub(crate) queue: mpsc::Sender<Delivery>,
+    pub(crate) queue: DeliverySender,
 }
 
 impl SinkHandle {
@@ -208,5 +208,5 @@ impl SinkHandle {
     }
 }
 
-/// How many deliveries a sink's queue holds. Their bytes are bounded by the fan-out.
+/// How many deliveries of each class a sink's queue holds. Their bytes are bounded by the fan-out.
 pub(crate) const QUEUE_DELIVERIES: usize = 256;

@@ -8,8 +8,8 @@ use crate::{class::Class, reading::Reading, topic::TopicFilter};
 
 /// Rules in their order, made once.
 ///
-/// Deciding about a reading allocates nothing. Content is looked at only where a rule asks for it, and never more than
-/// [`JSON_LEN_MAX`] bytes of it.
+/// Deciding about a reading allocates nothing. Content is looked at only where a rule asks for it, and only if it has no more than
+/// [`JSON_LEN_MAX`] bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Classifier {
     rules: Vec<Rule>,

@@ -40,11 +40,9 @@ fn acknowledge(packet: &Packet<'_>, out: &mut Vec<u8>) {
 
 fn settings(address: SocketAddr, rate: Option<u32>) -> Settings {
     Settings {
-        address,
-        clients: 1,
         window: 4,
         payload_bytes: 100,
-        rate,
+        ..Settings::new(address, 1, rate)
     }
 }
 

@@ -54,10 +54,19 @@ pub(crate) struct Settings {
 pub(crate) struct Chain {
     devices: SocketAddr,
     collector_metrics: SocketAddr,
-    /// Collector, relay, gateway: the order in which they start.
+    /// Gateway, relay, collector: the order in which they stop.
     processes: Vec<Running>,
     consumer: Option<Consumer>,
     storm: Option<Storm>,
+    /// How the collector is started.
+    collector: Restart,
+}
+
+/// What it takes to start a node again.
+struct Restart {
+    settings: Settings,
+    folder: PathBuf,
+    text: String,
 }
 
 impl Chain {
@@ -116,7 +125,39 @@ impl Chain {
             processes,
             consumer,
             storm,
+            collector: Restart {
+                settings: settings.clone(),
+                folder: folder.to_owned(),
+                text: files.collector(&identifiers),
+            },
         })
+    }
+
+    /// Stops the collector.
+    pub(crate) fn stop_collector(&mut self) -> Result<(), Failure> {
+        self.processes.pop().map_or(Ok(()), Running::stop)
+    }
+
+    /// Returns how many readings arrived at the timed sink that carried the time at which they left.
+    pub(crate) fn delivered_stamped(&self) -> u64 {
+        self.consumer.as_ref().map_or(0, Consumer::delivered_stamped)
+    }
+
+    /// Returns the latencies up to the timed sink until now, and begins anew.
+    pub(crate) fn take_latencies(&self) -> Option<Latencies> {
+        self.consumer.as_ref().map(Consumer::take_latencies)
+    }
+
+    /// Starts the collector again.
+    pub(crate) fn start_collector(&mut self) -> Result<(), Failure> {
+        let Restart {
+            settings,
+            folder,
+            text,
+        } = &self.collector;
+        self.processes
+            .push(node(settings, folder, "collector", text, self.collector_metrics)?);
+        Ok(())
     }
 }
 
@@ -278,6 +319,8 @@ fn sum(page: &str, name: &str) -> Option<u64> {
     Some(sum)
 }
 
+/// What devices publish alarms to, below their own name.
+pub(crate) const ALARM_TOPIC: &str = "alarm";
 /// Time between two readings of the policy.
 const STORM_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a node may take to show its metrics.

@@ -85,15 +85,15 @@ pub(crate) fn run(
 ) -> Result<Measurement, Failure> {
     await_path(&mut *system)?;
     let delivered_before = system.delivered()?;
+    let rate = match pace {
+        Pace::Saturated => None,
+        Pace::Paced(rate) => Some(rate),
+    };
+    let clients = usize::try_from(options.clients).unwrap_or(usize::MAX);
     let load = Load::connect(load::Settings {
-        address: system.devices(),
-        clients: usize::try_from(options.clients).unwrap_or(usize::MAX),
         window: options.window,
         payload_bytes: usize::try_from(options.payload_bytes).unwrap_or(usize::MAX),
-        rate: match pace {
-            Pace::Saturated => None,
-            Pace::Paced(rate) => Some(rate),
-        },
+        ..load::Settings::new(system.devices(), clients, rate)
     })?;
     let progress = Progress::default();
     let (middle, report) = thread::scope(|scope| {
@@ -200,15 +200,9 @@ fn costs(middle: &Middle, delivered: u64) -> Vec<ProcessCost> {
 }
 
 /// Publishes until the first reading has come through: bridges and channels are up then.
-fn await_path(system: &mut dyn System) -> Result<(), Failure> {
+pub(crate) fn await_path(system: &mut dyn System) -> Result<(), Failure> {
     let until = clock::now() + PATH_MAX;
-    let settings = load::Settings {
-        address: system.devices(),
-        clients: 1,
-        window: 1,
-        payload_bytes: 0,
-        rate: Some(PROBES_PER_SEC),
-    };
+    let settings = load::Settings::new(system.devices(), 1, Some(PROBES_PER_SEC));
     let (window, progress) = (Window::new(), Progress::default());
     let load = Load::connect(settings)?;
     let sent = thread::scope(|scope| {
@@ -246,7 +240,7 @@ fn no_path(system: &mut dyn System) -> Failure {
 }
 
 /// Waits until `expected` readings have arrived since `before`, or nothing more arrives. Returns how many did.
-fn await_rest(system: &dyn System, before: u64, expected: u64) -> Result<u64, Failure> {
+pub(crate) fn await_rest(system: &dyn System, before: u64, expected: u64) -> Result<u64, Failure> {
     let mut arrived = system.delivered()?.saturating_sub(before);
     let mut until = clock::now() + REST_MAX;
     while arrived < expected && clock::now() < until {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::raw;
-use crate::reader::{Context, Field, RawTable};
+use crate::reader::{Context, Field, Header, RawTable};
 use crate::settings::{self, JournalKey, WhenFull};
 use crate::spec::size_text;
 
@@ -68,6 +68,7 @@ pub(super) fn journal(
         );
         context.push(draft.help("take it out, except for comparisons"));
     }
+    let classes = classes(raw.class.value.as_deref().unwrap_or_default(), context);
     let lanes = raw
         .bytes_max
         .value
@@ -92,10 +93,59 @@ pub(super) fn journal(
         dir: raw.dir.value.unwrap_or_else(|| state_dir.join("journal")),
         bytes_max: raw.bytes_max.value?,
         lanes: lanes?,
+        classes: classes?,
         key,
         commit_delay: raw.commit_delay_ms.value?,
         tail_bytes_max: raw.tail_bytes_max.value?,
         durable: raw.durable.value?,
+    })
+}
+
+/// Returns the rules, `None` if one of them is not what it should be.
+fn classes(raws: &[raw::JournalClass], context: &mut Context<'_>) -> Option<Vec<settings::ClassRule>> {
+    let mut for_all: Option<&Header> = None;
+    for raw in raws {
+        let header = raw.header();
+        if let Some(earlier) = for_all {
+            let draft = header.warning("this rule is never reached: one before it fits every reading");
+            let draft = draft.at(earlier.span.clone(), "the one that fits every reading");
+            context.push(draft.help("put the rule that names nothing behind all others"));
+        }
+        let is_for_all = !raw.device.is_given()
+            && !raw.topic.is_given()
+            && !raw.content_type.is_given()
+            && !raw.json.is_given();
+        for_all = for_all.or_else(|| is_for_all.then_some(header));
+    }
+    raws.iter().map(class).collect()
+}
+
+fn class(raw: &raw::JournalClass) -> Option<settings::ClassRule> {
+    Some(settings::ClassRule {
+        class: raw.class.value?,
+        device: unless_refused(&raw.device)?,
+        topic: unless_refused(&raw.topic)?,
+        content_type: unless_refused(&raw.content_type)?,
+        json: match &raw.json.value {
+            Some(json) => Some(json_test(json)?),
+            None if raw.json.is_given() => return None,
+            None => None,
+        },
+    })
+}
+
+/// Returns what a key says, `None` in it if it is absent, and nothing if it was refused.
+fn unless_refused<V: Clone>(field: &Field<V>) -> Option<Option<V>> {
+    (!field.is_given() || field.value.is_some()).then(|| field.value.clone())
+}
+
+fn json_test(raw: &raw::JsonTest) -> Option<settings::JsonTest> {
+    let at_least = raw.at_least.value.map(settings::JsonCondition::AtLeast);
+    let at_most = raw.at_most.value.map(settings::JsonCondition::AtMost);
+    let equals = raw.equals.value.clone().map(settings::JsonCondition::Equals);
+    Some(settings::JsonTest {
+        path: raw.path.value.clone()?,
+        condition: at_least.or(at_most).or(equals)?,
     })
 }
 

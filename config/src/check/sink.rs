@@ -9,8 +9,8 @@ use crate::raw::sink::SinkName;
 use crate::reader::{Field, RawTable};
 use crate::settings::SecretSource;
 use crate::settings::sink::{
-    FieldName, FileSink, Format, HttpSink, Login, MqttSink, MqttVersion, NatsAuth, NatsSink, Output, Sink,
-    SinkKind, SinkTls, StreamCreate,
+    BrokerCommands, FieldName, FileSink, Format, HttpSink, Login, MqttSink, MqttVersion, NatsAuth, NatsSink,
+    Output, Sink, SinkKind, SinkTls, StreamCreate,
 };
 use crate::shape::SinkPath;
 use crate::template::{Rename, TopicTemplate};
@@ -83,7 +83,11 @@ fn check(raw: &raw::sink::Sink, findings: &mut Findings) {
             ));
             findings.push(draft.help("take it out, except for measurements"));
         }
-        Some(SinkName::Mqtt | SinkName::Nats) => check_server(raw, findings),
+        Some(SinkName::Mqtt) => {
+            check_server(raw, findings);
+            check_commands(raw, findings);
+        }
+        Some(SinkName::Nats) => check_server(raw, findings),
         Some(SinkName::Http) => check_http(raw, findings),
         Some(SinkName::File) => check_file(raw, findings),
         None => {}
@@ -133,6 +137,31 @@ fn check_server(raw: &raw::sink::Sink, findings: &mut Findings) {
             "add [{}.tls], or run the collector beside the broker",
             raw.header().path
         )));
+    }
+}
+
+/// A result that came back as a command would make another result, without end.
+fn check_commands(raw: &raw::sink::Sink, findings: &mut Findings) {
+    let roots = raw
+        .command_topic
+        .value
+        .as_deref()
+        .zip(raw.result_topic.value.as_deref());
+    let is_below = roots.is_some_and(|(commands, results)| {
+        let rest = results.strip_prefix(commands);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    if raw.commands.value == Some(true) && is_below {
+        let place = if raw.result_topic.is_given() {
+            &raw.result_topic
+        } else {
+            &raw.command_topic
+        };
+        let draft = place.error(format!(
+            "`{}` lies in `{}`",
+            raw.result_topic.path, raw.command_topic.path
+        ));
+        findings.push(draft.help("results there would come back as commands: give them topics of their own"));
     }
 }
 
@@ -197,6 +226,10 @@ fn sink(raw: raw::sink::Sink, default_client_id: &str, findings: &mut Findings) 
             version: raw.protocol.value?,
             inflight_max: raw.inflight_max.value?,
             on_rejected: raw.on_rejected.value?,
+            commands: raw.commands.value?.then_some(BrokerCommands {
+                command_topic: raw.command_topic.value?,
+                result_topic: raw.result_topic.value?,
+            }),
         }),
         SinkName::Nats => SinkKind::Nats(NatsSink {
             address: raw.address.value?,

@@ -17,7 +17,8 @@ use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
 use crate::template::{TopicPattern, TopicTemplate};
 use crate::text::{
-    CLIENT_ID, HOST_PORT, HTTP_URL, NAME, STREAM, TOPIC_PATTERN, TOPIC_TEMPLATE, TOPIC_TO, USERNAME,
+    CLIENT_ID, HOST_PORT, HTTP_URL, NAME, STREAM, TOPIC_PATTERN, TOPIC_ROOT, TOPIC_TEMPLATE, TOPIC_TO,
+    USERNAME,
 };
 use crate::url::HttpUrl;
 
@@ -89,6 +90,13 @@ tables! {
         client_id: String = CLIENT_ID, Optional("`fieldgate-<name of the node>`"), if MQTT;
         /// Version of MQTT. With 3.1.1 there are no user properties: choose a `format` that holds the id.
         protocol: MqttVersion = PROTOCOL, Default("\"5\""), if MQTT;
+        /// Whether the broker brings commands to devices. Whoever it lets publish below `command_topic` may command what the
+        /// gateways let this collector command.
+        commands: bool = Boolean, Default("false"), if MQTT;
+        /// Commands come on `<command_topic>/<gateway>/<device>/<resource>`.
+        command_topic: String = TOPIC_ROOT, Default("\"fieldgate/command\""), if MQTT;
+        /// What became of a command that names no response topic is told on `<result_topic>/<gateway>/<device>/<resource>`.
+        result_topic: String = TOPIC_ROOT, Default("\"fieldgate/result\""), if MQTT;
         /// The stream that takes the readings.
         stream: String = STREAM, Required, if NATS;
         /// How to create the stream if it is not there. Without this table it has to be there.

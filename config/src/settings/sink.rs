@@ -146,6 +146,17 @@ pub struct MqttSink {
     pub inflight_max: u16,
     /// What happens to a reading that the broker refuses for good.
     pub on_rejected: OnRejected,
+    /// Commands to devices that the broker brings; `None` if it brings none.
+    pub commands: Option<BrokerCommands>,
+}
+
+/// Commands to devices that a broker brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerCommands {
+    /// First levels of their topics.
+    pub command_topic: String,
+    /// First levels of the topics of their results.
+    pub result_topic: String,
 }
 
 /// Version of MQTT.

@@ -124,6 +124,42 @@ fn the_lanes_share_what_the_journal_has() {
 }
 
 #[test]
+fn rules_for_classes_say_what_they_mean() {
+    let about_rule = |rule: &str| about_gateway(&format!("{LOCAL}[[journal.class]]\n{rule}"));
+    assert_snapshot!(about_rule("device = 'pump-*'"), @r"9:1 error: `journal.class[0].class` is missing");
+    assert_snapshot!(about_rule("class = 'urgent'\ndevice = 'pump *'\ntopic = 'a/#/b'\ncontent_type = 'json'"), @r#"
+    10:9 error: `journal.class[0].class` is "urgent", not one of "alarm", "normal", "bulk"
+    11:10 error: `journal.class[0].device` is "pump *", which is not a device name
+    12:9 error: `journal.class[0].topic` is "a/#/b", which has a # that is not the last level
+    13:16 error: `journal.class[0].content_type` is "json", which is not a MIME type
+    "#);
+    assert_snapshot!(about_rule("class = 'bulk'\ncontent_type = 'text/plain; charset=utf-8'\njson = { path = 'level', at_least = 3 }"), @r#"
+    11:16 error: `journal.class[0].content_type` is "text/plain; charset=utf-8", which is not a MIME type
+    12:17 error: `journal.class[0].json.path` is "level", which does not begin with `/`
+    "#);
+    assert_snapshot!(about_rule("class = 'bulk'\njson = { path = '/a~2', equals = [1] }"), @r#"
+    11:17 error: `journal.class[0].json.path` is "/a~2", which has a `~` that is neither `~0` nor `~1`
+    11:34 error: `journal.class[0].json.equals` is a list, not a text, a number, `true` or `false`
+    "#);
+    assert_snapshot!(about_rule("class = 'bulk'\njson = { path = '/1/2/3/4/5/6/7/8/9', at_least = '3' }"), @r#"
+    11:17 error: `journal.class[0].json.path` is "/1/2/3/4/5/6/7/8/9", which has more than 8 steps
+    11:50 error: `journal.class[0].json.at_least` is the text "3", not a number
+    "#);
+    assert_snapshot!(about_rule("class = 'bulk'\njson = { path = '/a', at_most = inf }"), @r"11:33 error: `journal.class[0].json.at_most` is the fraction inf, not a number");
+    assert_snapshot!(about_rule("class = 'bulk'\njson = { path = '/a' }"), @r"11:8 error: `journal.class[0].json` needs one of `at_least`, `at_most`, `equals`");
+    assert_snapshot!(about_rule("class = 'bulk'\njson = { path = '/a', at_least = 1, at_most = 2 }"), @r"11:37 error: `journal.class[0].json` has 2 of `at_least`, `at_most`, `equals`, but takes exactly one");
+    assert_snapshot!(about_rule("class = 'bulk'\n[[journal.class]]\nclass = 'alarm'\ntopic = 'a'"), @r"11:1 warning: this rule is never reached: one before it fits every reading");
+    for rule in [
+        "class = 'bulk'",
+        "class = 'alarm'\ndevice = '*'\ntopic = '+/level'\ncontent_type = 'application/senml+json'",
+        "class = 'normal'\njson = { path = '', equals = true }",
+        "class = 'normal'\njson = { path = '/a~1b/0', equals = -1.5e3 }",
+    ] {
+        assert_eq!(about_rule(rule), "");
+    }
+}
+
+#[test]
 fn segments_are_whole_blocks() {
     assert_snapshot!(about_gateway(&format!("{LOCAL}[journal]\nsegment_bytes = 3000001")), @r"10:17 error: `journal.segment_bytes` is not a multiple of 4 KiB");
     assert_eq!(
@@ -305,6 +341,10 @@ fn a_collector_is_reachable_and_has_a_sink() {
         ""
     );
     assert_snapshot!(about_collector(&format!("{broker}password = {{ env = 'P' }}")), @r"8:12 error: `collector.sink[0].password` needs `username`");
+    let commands = format!("{broker}commands = true\ncommand_topic = 'a/b'\nresult_topic = ");
+    assert_snapshot!(about_collector(&format!("{commands}'a/b/c'")), @r"10:16 error: `collector.sink[0].result_topic` lies in `collector.sink[0].command_topic`");
+    assert_eq!(about_collector(&format!("{commands}'a/bc'")), "");
+    assert_snapshot!(about_collector(&format!("{commands}'a/#'")), @r#"10:16 error: `collector.sink[0].result_topic` is "a/#", which has a control character, + or #"#);
     let remote = "[[collector.sink]]\nkind = 'mqtt'\naddress = 'broker:1883'\nusername = 'u'\npassword = { env = 'P' }";
     assert_snapshot!(about_collector(remote), @r"7:11 warning: `collector.sink[0].address` is another machine: the password and all readings go there unencrypted");
     let register = "register = [{ relay = { address = 'r:1', identifier = '$RELAY' }, name = 'c' }, { relay = { address = 'R:1', identifier = '$RELAY' }, name = 'c' }]\n";
@@ -326,7 +366,7 @@ fn settings_hold_what_the_file_says() {
     assert_snapshot!(format!("{:?}", settings.node), @r#"Node { name: "everything", state_dir: "/srv/fieldgate", io: Epoll, shards: Some(4), control_socket: "/run/everything.sock" }"#);
     assert_snapshot!(format!("{:?} {:?}", settings.log, settings.metrics), @r"Log { level: Debug, format: Json } Some(Metrics { listen: [::1]:9465 })");
     assert_snapshot!(format!("{:?}", settings.identity), @r#"Pkcs11 { module: "/usr/lib/softhsm/libsofthsm2.so", uri: "pkcs11:token=fieldgate;object=everything", pin: Credential("fieldgate-pin") }"#);
-    assert_snapshot!(format!("{:?}", settings.journal), @r#"Some(Journal { dir: "/srv/journal", bytes_max: 21474836480, lanes: [JournalLane { bytes_max: 1073741824, segment_bytes: 1048576, ttl: Some(86400s), when_full: DropOldest }, JournalLane { bytes_max: 15032385536, segment_bytes: 2097152, ttl: Some(604800s), when_full: Refuse }, JournalLane { bytes_max: 5368709120, segment_bytes: 1048576, ttl: Some(3600s), when_full: Refuse }], key: Some(Secret(Credential("journal-key"))), commit_delay: 3ms, tail_bytes_max: 1048576, durable: false })"#);
+    assert_snapshot!(format!("{:?}", settings.journal), @r#"Some(Journal { dir: "/srv/journal", bytes_max: 21474836480, lanes: [JournalLane { bytes_max: 1073741824, segment_bytes: 1048576, ttl: Some(86400s), when_full: DropOldest }, JournalLane { bytes_max: 15032385536, segment_bytes: 2097152, ttl: Some(604800s), when_full: Refuse }, JournalLane { bytes_max: 5368709120, segment_bytes: 1048576, ttl: Some(3600s), when_full: Refuse }], classes: [ClassRule { class: Alarm, device: Some("pump-*"), topic: Some("+/level"), content_type: Some("application/json"), json: Some(JsonTest { path: "/level", condition: AtLeast(Number(3.0)) }) }, ClassRule { class: Bulk, device: None, topic: None, content_type: None, json: Some(JsonTest { path: "/noise", condition: AtMost(Number(-0.5)) }) }, ClassRule { class: Normal, device: None, topic: None, content_type: None, json: Some(JsonTest { path: "/state", condition: Equals(Text("idle")) }) }], key: Some(Secret(Credential("journal-key"))), commit_delay: 3ms, tail_bytes_max: 1048576, durable: false })"#);
     let mqtt = settings.mqtt.expect("a listener");
     assert_snapshot!(format!("{mqtt:?}"), @r#"Mqtt { listen: [127.0.0.1:1883, [::1]:1883], tls: Some(MqttTls { listen: [127.0.0.1:8884], certificate: "/etc/fieldgate/tls.pem", key: "/etc/fieldgate/tls.key", clients: Some(ClientCertificates { ca: "/etc/fieldgate/ca.pem", auth: Optional, crl: Some("/etc/fieldgate/ca.crl") }) }), psk: Some(MqttPsk { listen: [127.0.0.1:8885] }), websocket: Some(MqttWebSocket { listen: [127.0.0.1:8084], tls: Some(MqttTls { listen: [127.0.0.1:8444], certificate: "/etc/fieldgate/tls.pem", key: "/etc/fieldgate/tls.key", clients: Some(ClientCertificates { ca: "/etc/fieldgate/ca.pem", auth: Optional, crl: Some("/etc/fieldgate/ca.crl") }) }), path: "/ws", origins: Some(["https://panel.example.net"]) }), anonymous: true, latency: 0ns, clients_max: 1, packet_bytes_max: 1024, receive_max: 1, keep_alive_max: 255s, connect_timeout: 1s, alarm_topics: ["+/alarm/#"], command_topic: TopicTemplate { parts: [Literal("to/"), Variable(Device), Literal("/"), Variable(Resource)] }, local_topics: ["hall/#"], sessions_max: 5, session_expiry_max: 0ns, subscriptions_max: 2, queue_messages_max: 3, queue_bytes_max: 65536, slow_consumer: Drop, retained_max: 0, retained_bytes_max: 1048576, connects_per_second_max: 0, devices: [Device { name: "pump-7", username: "pump", password_hash: Some(PasswordHash(…)), certificate: Some(SubjectCn("pump-7")), psk: Some(DevicePsk { identity: "pump-7", key: File("/etc/fieldgate/pump-7.psk") }), publish: ["pump/+/out", "common"], subscribe: ["pump-7/in/#"] }, Device { name: "pump-8", username: "pump-8", password_hash: None, certificate: Some(SanDns("pump-8.example")), psk: None, publish: ["pump-8/#"], subscribe: ["pump-8/#"] }, Device { name: "pump-9", username: "pump-9", password_hash: None, certificate: Some(Sha256([0, 17, 34, 51, 68, 85, 102, 119, 136, 153, 170, 187, 204, 221, 238, 255, 0, 17, 34, 51, 68, 85, 102, 119, 136, 153, 170, 187, 204, 221, 238, 255])), psk: None, publish: ["pump-9/#"], subscribe: ["pump-9/#"] }] }"#);
     assert_eq!(
@@ -350,7 +390,7 @@ fn settings_hold_what_the_file_says() {
     let [mqtt, nats, _, _, http, _, _, file, null] = shown.as_slice() else {
         panic!("nine sinks")
     };
-    assert_snapshot!(mqtt, @r#"Sink { name: "broker", kind: Mqtt(MqttSink { address: HostPort { host: "localhost", port: 1883 }, tls: Some(SinkTls { ca: Some("/etc/fieldgate/broker-ca.pem"), own: Some(("/etc/fieldgate/collector.pem", "/etc/fieldgate/collector.key")) }), client_id: "collector", login: Some(Login { username: "fieldgate", password: Some(Environment("BROKER_PASSWORD")) }), version: V311, inflight_max: 20, on_rejected: SetAside }), output: Output { topic: TopicTemplate { parts: [Literal("plant/"), Variable(Gateway), Literal("/"), Variable(Device), Literal("/"), Variable(Resource)] }, renames: [Rename { from: TopicPattern { levels: [Literal("line"), One(Some("line")), Rest(Some("rest"))] }, to: TopicTemplate { parts: [Literal("plant/"), Capture("line", 0), Literal("/"), Capture("rest", 1)] } }], format: Json, fields: [Id, Topic, Payload], set: {"site": "north"} } }"#);
+    assert_snapshot!(mqtt, @r#"Sink { name: "broker", kind: Mqtt(MqttSink { address: HostPort { host: "localhost", port: 1883 }, tls: Some(SinkTls { ca: Some("/etc/fieldgate/broker-ca.pem"), own: Some(("/etc/fieldgate/collector.pem", "/etc/fieldgate/collector.key")) }), client_id: "collector", login: Some(Login { username: "fieldgate", password: Some(Environment("BROKER_PASSWORD")) }), version: V311, inflight_max: 20, on_rejected: SetAside, commands: Some(BrokerCommands { command_topic: "plant/command", result_topic: "plant/result" }) }), output: Output { topic: TopicTemplate { parts: [Literal("plant/"), Variable(Gateway), Literal("/"), Variable(Device), Literal("/"), Variable(Resource)] }, renames: [Rename { from: TopicPattern { levels: [Literal("line"), One(Some("line")), Rest(Some("rest"))] }, to: TopicTemplate { parts: [Literal("plant/"), Capture("line", 0), Literal("/"), Capture("rest", 1)] } }], format: Json, fields: [Id, Topic, Payload], set: {"site": "north"} } }"#);
     assert_snapshot!(nats, @r#"Sink { name: "nats", kind: Nats(NatsSink { address: HostPort { host: "nats.example.net", port: 4222 }, tls: Some(SinkTls { ca: None, own: None }), auth: Credentials(Credential("nats-creds")), stream: "READINGS", create: Some(StreamCreate { replicas: 3, duplicate_window: 600s, bytes_max: Some(10737418240), age_max: Some(86400s) }), inflight_max: 1000, on_rejected: Stop }), output: Output { topic: TopicTemplate { parts: [Literal("fieldgate/"), Variable(Gateway), Literal("/"), Variable(Path)] }, renames: [], format: Raw, fields: [Id, Gateway, Device, Resource, Class, CapturedAt, TimeQuality, ContentType, Properties, Payload], set: {} } }"#);
     assert_snapshot!(http, @r#"Sink { name: "http", kind: Http(HttpSink { url: HttpUrl { is_https: true, address: HostPort { host: "ingest.example.net", port: 443 }, target: "/readings", authority: "ingest.example.net" }, tls: SinkTls { ca: None, own: None }, token: Some(File("/etc/fieldgate/token")), batch_count: 100, batch_bytes: 65536, linger: 0ns, timeout: 5s, gzip: true, on_rejected: Stop }), output: Output { topic: TopicTemplate { parts: [Variable(Gateway), Literal("/"), Variable(Path)] }, renames: [], format: CloudEvents, fields: [Id, Gateway, Device, Resource, Class, CapturedAt, TimeQuality, ContentType, Properties, Payload], set: {} } }"#);
     assert_snapshot!(file, @r#"Sink { name: "file", kind: File(FileSink { path: "/srv/readings.cbor", rotate_bytes: Some(67108864), rotate_after: Some(3600s), keep_files: Some(48) }), output: Output { topic: TopicTemplate { parts: [Variable(Gateway), Literal("/"), Variable(Path)] }, renames: [], format: Cbor, fields: [Id, Gateway, Device, Resource, Class, CapturedAt, TimeQuality, ContentType, Properties, Payload], set: {} } }"#);

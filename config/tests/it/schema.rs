@@ -16,18 +16,26 @@ fn fits(schema: &Value, value: &Value) -> bool {
         .all(|(keyword, operand)| fits_keyword(schema, keyword, operand, value))
 }
 
+fn is_of_type(one: &Value, value: &Value) -> bool {
+    match one.as_str().expect("a type") {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        other => panic!("type {other}"),
+    }
+}
+
 fn fits_keyword(schema: &Map<String, Value>, keyword: &str, operand: &Value, value: &Value) -> bool {
     let schemas = || operand.as_array().expect("a list of schemas").iter();
     let number = || operand.as_u64().expect("a number");
     match keyword {
         "$schema" | "title" | "description" | "default" | "then" | "else" => true,
-        "type" => match operand.as_str().expect("one type") {
-            "object" => value.is_object(),
-            "array" => value.is_array(),
-            "string" => value.is_string(),
-            "boolean" => value.is_boolean(),
-            "integer" => value.is_i64() || value.is_u64(),
-            other => panic!("type {other}"),
+        "type" => match operand.as_array() {
+            Some(types) => types.iter().any(|one| is_of_type(one, value)),
+            None => is_of_type(operand, value),
         },
         "properties" => value.as_object().is_none_or(|object| {
             let properties = operand.as_object().expect("properties");

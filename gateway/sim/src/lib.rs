@@ -41,7 +41,7 @@ mod world;
 
 pub use attacker::Verb;
 pub use model::Violation;
-pub use report::{Report, Trace};
+pub use report::{Arrival, Report, Trace};
 pub use scenario::Scenario;
 
 /// Plays a scenario to its end.

@@ -19,7 +19,10 @@ use fieldgate_proto::{
 };
 use side::Side;
 
-use crate::sink::{SourceKey, Store};
+use crate::{
+    report::Arrival,
+    sink::{SourceKey, Store},
+};
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,8 +114,10 @@ pub(crate) struct Model {
     restored: [bool; COLLECTORS_MAX],
     /// How often a node said so.
     pub(crate) restores_noticed: u64,
-    /// The order in which readings were handed to the first collector since somebody asked: class by class.
-    pub(crate) arrivals: Vec<(u8, u64)>,
+    /// What was handed to the first collector, in order.
+    pub(crate) arrivals: Vec<Arrival>,
+    /// Simulated milliseconds.
+    pub(crate) millis: u64,
     broken: Option<Broken>,
     /// Bytes searched for plaintext.
     pub(crate) tapped: u64,
@@ -209,7 +214,11 @@ impl Model {
     pub(crate) fn handed(&mut self, host: usize, key: SourceKey, batch: &Batch<'_>) {
         let collector = self.collector(host);
         if collector == 0 {
-            self.arrivals.push((batch.lane.bits(), batch.count));
+            self.arrivals.push(Arrival {
+                millis: self.millis,
+                lane: batch.lane,
+                readings: batch.count,
+            });
         }
         let Some(journal) = self.arrived(key) else { return };
         let side = &journal.sides[collector];

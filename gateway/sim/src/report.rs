@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use fieldgate_proto::link::Class;
+
 use crate::attacker::Verb;
 
 /// What happened in a run that broke no invariant.
@@ -23,6 +25,8 @@ pub struct Report {
     pub lost: u64,
     /// Readings in gap records of all collectors, by reason.
     pub lost_by: BTreeMap<&'static str, u64>,
+    /// What the first collector's sink took, in order; not in sums over many runs.
+    pub arrivals: Vec<Arrival>,
     /// Readings that journals discarded before every collector had them.
     pub discarded: u64,
     /// Collectors restored from backups, and how often somebody noticed, lane by lane.
@@ -75,6 +79,17 @@ pub struct Report {
     pub settled_after: Duration,
     /// A hash over what happened when, lengths included, contents left out.
     pub fingerprint: u64,
+}
+
+/// Readings that a sink took together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Simulated milliseconds since the beginning.
+    pub millis: u64,
+    /// Their class.
+    pub lane: Class,
+    /// How many.
+    pub readings: u64,
 }
 
 /// What happened to trust in a run with an authority.

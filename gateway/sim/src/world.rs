@@ -167,6 +167,7 @@ impl World<'_, '_> {
     /// Plays the next event, or lets the host do what is due next.
     fn step(&mut self) {
         self.report.steps += 1;
+        self.model.millis = self.now / 1_000_000;
         let next_event = self.events.first_key_value().map(|((at, _), _)| *at);
         let wakes = self.hosts.iter().enumerate();
         let next_wake = wakes
@@ -458,6 +459,7 @@ impl World<'_, '_> {
         }
         (self.report.acknowledged, self.report.delivered, self.report.lost) = self.model.totals();
         self.report.lost_by = self.model.lost_by();
+        self.report.arrivals = std::mem::take(&mut self.model.arrivals);
         self.report.restores_noticed = self.model.restores_noticed;
         self.report.tapped = self.model.tapped;
         if let Some(attacker) = self.attacker {

@@ -8,7 +8,8 @@ use super::DEFAULT_CONFIG;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceOrder {
-    /// Send a command to a device behind a gateway; exit code 1 if it does not reach it, with --wait
+    /// Send a command to a device behind a gateway. Prints its id; with --wait the answer or how it ended, with exit code 1
+    /// unless the device had it and took it
     Send(CommandSendArgs),
     /// List the commands that are under way, and those of the last day
     List {
@@ -53,7 +54,7 @@ pub(crate) struct CommandSendArgs {
     /// Name of the device at its gateway
     #[arg(long, value_name = "NAME")]
     pub(crate) device: String,
-    /// What of the device
+    /// Which part of the device: what its command topic has in the place of {resource}
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) resource: String,
     /// The payload
@@ -68,10 +69,10 @@ pub(crate) struct CommandSendArgs {
     /// How long the device may be handed it, like 30s, 5min or 2h
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) deadline: Duration,
-    /// Hand it over once or never; otherwise it is repeated until the device acknowledges it
+    /// Hand it over once or never, whatever crashes; without this it is repeated until the device acknowledges it
     #[arg(long)]
     pub(crate) at_most_once: bool,
-    /// Wait for the device's answer (MQTT 5.0); otherwise its acknowledgement is the end
+    /// Ask the device for an answer (MQTT 5.0); without this its acknowledgement is the end
     #[arg(long)]
     pub(crate) answer: bool,
     /// Wait until the command has come to its end

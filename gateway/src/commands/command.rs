@@ -1,11 +1,15 @@
 //! `fieldgate command send|list|show|cancel`: commands to devices, through the control socket of a collector.
 
-use std::{io::Read as _, path::PathBuf, time::Duration};
+use std::{
+    io::{self, Read as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use data_encoding::BASE64;
 use fieldgate_proto::command::PAYLOAD_LEN_MAX;
 
-use super::{Failure, print, print_json};
+use super::{Failure, operator::table, print, print_json};
 use crate::{
     cli::{CollectorArgs, CommandSendArgs, DeviceOrder},
     control::{
@@ -114,22 +118,25 @@ fn list(args: &CollectorArgs) -> Result<(), Failure> {
     if args.json {
         return print_json(&commands);
     }
-    let mut text = String::new();
-    for command in &commands {
-        text.push_str(&format!(
-            "{}  {}  {}/{}  {}  {}\n",
-            command.id,
-            rfc3339(command.submitted_ms),
-            command.gateway,
-            command.device,
-            command.resource,
-            standing(command),
-        ));
-    }
     if commands.is_empty() {
-        text.push_str("no commands\n");
+        return print("no commands\n");
     }
-    print(&text)
+    let rows: Vec<Vec<String>> = commands
+        .into_iter()
+        .map(|command| {
+            let (submitted, standing) = (rfc3339(command.submitted_ms), standing(&command));
+            vec![
+                command.id,
+                submitted,
+                command.gateway,
+                command.device,
+                command.resource,
+                standing,
+            ]
+        })
+        .collect();
+    let head = ["ID", "SUBMITTED", "GATEWAY", "DEVICE", "RESOURCE", "STATE"];
+    print(&table(&head, &rows))
 }
 
 fn show(id: String, args: &CollectorArgs) -> Result<(), Failure> {
@@ -192,8 +199,12 @@ fn ask(args: &CollectorArgs, job: CommandJob, patience: Duration) -> Result<Comm
         None => super::check::settings(&args.config)?.node.control_socket,
     };
     let reply = control::ask_command(&socket, job, patience).map_err(|error| {
-        Failure::chain("command", &error)
-            .hint("is the collector running, and may you open its control socket?")
+        let failure = Failure::chain("command", &error);
+        if error.kind() == io::ErrorKind::Other {
+            failure.hint("name the collector's file with --config, or its socket with --socket")
+        } else {
+            failure.hint("is the collector running, and may you open its control socket?")
+        }
     })?;
     if let CommandReply::Refused { message, hint } = reply {
         return Err(Failure::new(message).hint(hint));

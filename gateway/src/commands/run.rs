@@ -2,7 +2,7 @@
 
 use std::{path::Path, rc::Rc};
 
-use fieldgate_config::settings::{LogFormat, Settings};
+use fieldgate_config::settings::{LogFormat, Settings, sink::SinkKind};
 use fieldgate_proto::node::Asked;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -23,6 +23,7 @@ use crate::{
         keys::Identity,
         start::{self, Options},
     },
+    sinks,
 };
 
 pub(super) fn run(config: &Path) -> Result<(), Failure> {
@@ -88,6 +89,7 @@ async fn serve(settings: &Settings, identity: Identity, clock: Clock) -> Result<
         let listener = metrics::bind(settings.listen).await.map_err(Failure::new)?;
         tokio::task::spawn_local(metrics::serve(listener, Rc::clone(&running.handle)));
     }
+    take_commands(settings, &running.handle.desk);
     tokio::task::spawn_local(memory::give_back());
     // Whoever reads that the node is ready may signal it at once.
     let mut end = EndSignals::listen()?;
@@ -116,6 +118,20 @@ async fn serve(settings: &Settings, identity: Identity, clock: Clock) -> Result<
     clock.keep();
     tracing::info!("stopped");
     result
+}
+
+/// Takes commands from the brokers that bring some.
+fn take_commands(settings: &Settings, desk: &Rc<Desk>) {
+    let sinks = settings.collector.iter().flat_map(|collector| &collector.sinks);
+    for sink in sinks {
+        if let SinkKind::Mqtt(broker) = &sink.kind
+            && let Some(commands) = &broker.commands
+        {
+            let (name, desk) = (sink.name.clone(), Rc::clone(desk));
+            let task = sinks::mqtt::commands::run(name, broker.clone(), commands.clone(), desk);
+            tokio::task::spawn_local(task);
+        }
+    }
 }
 
 /// Reads the policy again; a policy that is wrong changes nothing.

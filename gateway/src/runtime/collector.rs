@@ -5,17 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use fieldgate_adapters::class::Class;
 use fieldgate_proto::{
     crypto::sha256,
     delivery::{self, KeyTag, Lost, LostCounts, LostReason},
     identity::Identifier,
-    link,
     node::{Node, ReadingSink, SourceIndex, SourceInfo, SourceView, Trouble},
     seal::reading_leaf,
     wire::Reader,
 };
 
+use super::classes::class_of;
 use crate::{
     sinks::{
         Batch, BatchSeal, JournalText, ShownKey, Source,
@@ -152,7 +151,7 @@ impl ReadingSink for Collecting {
         let (Some(fanout), Some(source)) = (&mut self.fanout, self.sources.get(info.index.0 as usize)) else {
             return false;
         };
-        if !fanout.accepts() {
+        if !fanout.accepts(source.class) {
             return false;
         }
         fanout.offer(&Arc::new(Batch {
@@ -191,7 +190,7 @@ impl ReadingSink for Collecting {
         let (Some(fanout), Some(source)) = (&mut self.fanout, self.sources.get(info.index.0 as usize)) else {
             return false;
         };
-        if !fanout.accepts() {
+        if !fanout.accepts(source.class) {
             return false;
         }
         fanout.offer_gap(&Arc::new(Gap {
@@ -208,14 +207,6 @@ impl ReadingSink for Collecting {
             captured: lost.captured,
         }));
         true
-    }
-}
-
-const fn class_of(lane: link::Class) -> Class {
-    match lane {
-        link::Class::Alarm => Class::Alarm,
-        link::Class::Normal => Class::Normal,
-        link::Class::Bulk => Class::Bulk,
     }
 }
 

@@ -6,35 +6,41 @@
 //!        └──────────── reply ─────────┘  └── kept ── Store ◀── records of both sides
 //! ```
 
+pub(crate) mod job;
+pub(crate) mod owed;
 pub(crate) mod store;
 
 use std::collections::BTreeMap;
 
-use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use fieldgate_config::{
     settings::Settings,
-    template::{Origin, TopicTemplate},
+    template::{self, TopicTemplate},
 };
 use fieldgate_io::mailbox::MailSender;
 use fieldgate_proto::{
     command::{
         CommandId, CommandView, Commander, CommanderOutput, CommanderSettings, Executor, ExecutorSettings,
-        Guarantee, Order, PAYLOAD_LEN_MAX, RecordError, Report, Stage, State,
+        Order, RecordError, Stage, State,
     },
-    entropy::Entropy as _,
     identity::Identifier,
     node::Node,
     time::Now,
 };
 use tokio::sync::oneshot;
 
-use self::store::{Change, Kept, Side, Store, StoreHandle};
-use super::{ShardMessage, StartError, entropy::SystemEntropy};
-use crate::control::command::{CommandAnswer, CommandJob, CommandReply, CommandState, SendJob};
+use self::{
+    job::{cancel, describe, hex, refused, show, submit},
+    owed::{InboxWord, Origin, OwedResults},
+    store::{Change, Kept, Side, Store, StoreHandle},
+};
+use super::{ShardMessage, StartError};
+use crate::control::command::{CommandJob, CommandReply, CommandState};
 
 /// A job of somebody who waits for the reply.
 pub(crate) struct Job {
     pub(crate) job: CommandJob,
+    /// Where a command to be sent came from, if a broker brought it.
+    pub(crate) origin: Option<Origin>,
     pub(crate) reply: oneshot::Sender<CommandReply>,
 }
 
@@ -52,19 +58,21 @@ pub(crate) struct Commanding {
     /// Why the last records could not be written.
     problem: Option<String>,
     waiting: BTreeMap<CommandId, Waiter>,
+    owed: OwedResults,
     /// On which topic a device is told commands; `None` on a node without devices.
     command_topic: Option<TopicTemplate>,
     own_name: String,
 }
 
 impl Commanding {
-    const fn new(store: Option<StoreHandle>, command_topic: Option<TopicTemplate>, own_name: String) -> Self {
+    fn new(store: Option<StoreHandle>, command_topic: Option<TopicTemplate>, own_name: String) -> Self {
         Self {
             store,
             command_topic,
             own_name,
             problem: None,
             waiting: BTreeMap::new(),
+            owed: OwedResults::default(),
         }
     }
 
@@ -108,7 +116,20 @@ impl Commanding {
             node.set_commander(commander);
         }
         let store = store.spawn(trunk.clone()).map_err(|error| failed(&error))?;
-        Ok(Self::new(Some(store), topic, name))
+        let mut commanding = Self::new(Some(store), topic, name);
+        for record in &records.owed {
+            let id = commanding
+                .owed
+                .restore(record)
+                .map_err(|error| failed(&error).hint("start the version of fieldgate that wrote it"))?;
+            if node
+                .commander()
+                .is_none_or(|commander| commander.command(&id).is_none())
+            {
+                commanding.forget_owed(id);
+            }
+        }
+        Ok(commanding)
     }
 
     fn write(&self, change: Change) -> bool {
@@ -119,7 +140,7 @@ impl Commanding {
     pub(crate) fn topic(&self, order: &Order) -> String {
         let mut topic = String::new();
         if let Some(template) = &self.command_topic {
-            let origin = Origin {
+            let origin = template::Origin {
                 gateway: &self.own_name,
                 device: &order.device,
                 resource: &order.resource,
@@ -140,7 +161,8 @@ impl Commanding {
         let change = Change {
             side: Side::Gateway,
             key: number.to_be_bytes().to_vec(),
-            record: Some((ticket, record)),
+            ticket: Some(ticket),
+            record: Some(record),
         };
         if !self.write(change)
             && let Some(executor) = node.executor_mut()
@@ -154,6 +176,7 @@ impl Commanding {
         self.write(Change {
             side: Side::Gateway,
             key: number.to_be_bytes().to_vec(),
+            ticket: None,
             record: None,
         });
     }
@@ -170,6 +193,8 @@ impl Commanding {
         }
         for (side, ticket) in kept.tickets {
             match (side, kept.problem.is_none()) {
+                // Nobody waits for these.
+                (Side::Owed, _) => {}
                 (Side::Gateway, stored) => {
                     if let Some(executor) = node.executor_mut() {
                         if stored {
@@ -206,7 +231,8 @@ impl Commanding {
                 let change = Change {
                     side: Side::Collector,
                     key: id.to_vec(),
-                    record: Some((ticket, record)),
+                    ticket: Some(ticket),
+                    record: Some(record),
                 };
                 if !self.write(change)
                     && let Some(commander) = node.commander_mut()
@@ -218,18 +244,21 @@ impl Commanding {
                 self.write(Change {
                     side: Side::Collector,
                     key: id.to_vec(),
+                    ticket: None,
                     record: None,
                 });
+                self.forget_owed(id);
             }
             CommanderOutput::Accepted { id } => {
                 if self.waiting.get(&id).is_some_and(|waiter| !waiter.until_end) {
                     self.reply(id, CommandReply::Kept { id: hex(&id) });
                 }
             }
-            CommanderOutput::NotKept { id } => self.reply(
-                id,
-                refused("the command could not be kept", "look at the collector's disk"),
-            ),
+            CommanderOutput::NotKept { id } => {
+                self.forget_owed(id);
+                let reply = refused("the command could not be kept", "look at the collector's disk");
+                self.reply(id, reply);
+            }
             CommanderOutput::Progress { id, state } => {
                 tracing::debug!(id = hex(&id), state = state.name(), "command");
             }
@@ -243,6 +272,7 @@ impl Commanding {
                     .commander()
                     .and_then(|commander| commander.command(&report.id));
                 if let Some(view) = view {
+                    self.owed.finish(report.id, || describe(node, names, &view));
                     let state = Box::new(describe(node, names, &view));
                     self.reply(report.id, CommandReply::Is { state });
                 }
@@ -268,14 +298,24 @@ impl Commanding {
     ) {
         self.waiting.retain(|_, waiter| !waiter.reply.is_closed());
         let reply = match job.job {
-            CommandJob::Send(send) => match submit(now, node, names, *send) {
-                Ok((id, until_end)) => {
-                    let reply = job.reply;
-                    self.waiting.insert(id, Waiter { until_end, reply });
+            CommandJob::Send(send) => {
+                let (until_end, asked_for) = (send.wait, job.origin.as_ref().and_then(|origin| origin.id));
+                if let Some(known) = asked_for.and_then(|id| node.commander()?.command(&id)) {
+                    self.recognise(known, job.reply);
                     return;
                 }
-                Err(reply) => reply,
-            },
+                match submit(now, node, names, *send, asked_for) {
+                    Ok(id) => {
+                        if let Some(origin) = job.origin {
+                            self.note_owed(id, origin);
+                        }
+                        let reply = job.reply;
+                        self.waiting.insert(id, Waiter { until_end, reply });
+                        return;
+                    }
+                    Err(reply) => reply,
+                }
+            }
             CommandJob::List {} => {
                 let views: Vec<CommandView> = node
                     .commander()
@@ -296,156 +336,76 @@ impl Commanding {
         // Who asked may have gone.
         drop(job.reply.send(reply));
     }
-}
 
-fn refused(message: impl ToString, hint: &str) -> CommandReply {
-    CommandReply::Refused {
-        message: message.to_string(),
-        hint: hint.to_owned(),
-    }
-}
-
-fn submit(
-    now: Now,
-    node: &mut Node,
-    names: &BTreeMap<Identifier, String>,
-    job: SendJob,
-) -> Result<(CommandId, bool), CommandReply> {
-    let gateway = find_gateway(node, names, &job.gateway).ok_or_else(|| {
-        refused(
-            format!("no gateway is called {}", job.gateway),
-            "name one of [[collector.gateway]], a member that is connected, or an identifier fg1…",
-        )
-    })?;
-    let payload = BASE64
-        .decode(job.payload.as_bytes())
-        .map_err(|_| refused("the payload is no Base64", "encode it with padding"))?;
-    if payload.len() > PAYLOAD_LEN_MAX {
-        return Err(refused(
-            format!(
-                "the payload has {} bytes, more than {PAYLOAD_LEN_MAX}",
-                payload.len()
-            ),
-            "put it where the device can fetch it, and send its address",
-        ));
-    }
-    let order = Order {
-        guarantee: if job.at_most_once {
-            Guarantee::AtMostOnce
+    /// Takes a copy of a command that is known: its sender has not heard that it is kept.
+    fn recognise(&mut self, known: CommandView, reply: oneshot::Sender<CommandReply>) {
+        if known.stage == Stage::Keeping {
+            let until_end = false;
+            self.waiting.insert(known.id, Waiter { until_end, reply });
         } else {
-            Guarantee::AtLeastOnce
-        },
-        answer_wanted: job.answer,
-        device: job.device.into(),
-        resource: job.resource.into(),
-        content_type: job.content_type.into(),
-        payload: payload.into(),
-    };
-    let mut id = [0; 16];
-    SystemEntropy.fill(&mut id);
-    let remaining = std::time::Duration::from_millis(job.deadline_ms);
-    let commander = node
-        .commander_mut()
-        .ok_or_else(|| refused("this node is no collector", "ask the collector"))?;
-    commander
-        .submit(now, id, gateway, order, remaining)
-        .map_err(|error| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-            refused(format!("{error}{}", cause.unwrap_or_default()), error.hint())
-        })?;
-    Ok((id, job.wait))
-}
-
-fn parse(id: &str) -> Result<CommandId, CommandReply> {
-    let decoded = HEXLOWER_PERMISSIVE.decode(id.as_bytes()).ok();
-    decoded
-        .and_then(|bytes| CommandId::try_from(bytes).ok())
-        .ok_or_else(|| {
-            refused(
-                format!("{id} is no command's id"),
-                "an id has 32 hexadecimal digits; `fieldgate command list` shows them",
-            )
-        })
-}
-
-fn show(node: &Node, names: &BTreeMap<Identifier, String>, id: &str) -> Result<CommandReply, CommandReply> {
-    let id = parse(id)?;
-    let view = node.commander().and_then(|commander| commander.command(&id));
-    let view = view.ok_or_else(|| {
-        refused(
-            "no command has this id",
-            "`fieldgate command list` shows those of the last day",
-        )
-    })?;
-    let state = Box::new(describe(node, names, &view));
-    Ok(CommandReply::Is { state })
-}
-
-fn cancel(
-    now: Now,
-    node: &mut Node,
-    names: &BTreeMap<Identifier, String>,
-    id: &str,
-) -> Result<CommandReply, CommandReply> {
-    let parsed = parse(id)?;
-    let commander = node
-        .commander_mut()
-        .ok_or_else(|| refused("this node is no collector", "ask the collector"))?;
-    commander
-        .cancel(now, &parsed)
-        .map_err(|error| refused(error, error.hint()))?;
-    show(node, names, id)
-}
-
-fn find_gateway(node: &Node, names: &BTreeMap<Identifier, String>, wanted: &str) -> Option<Identifier> {
-    let mut named = names.iter().filter(|(_, name)| *name == wanted);
-    let named = named.next().map(|(identifier, _)| *identifier);
-    named
-        .or_else(|| wanted.parse().ok())
-        .or_else(|| node.member_called(wanted))
-}
-
-fn describe(node: &Node, names: &BTreeMap<Identifier, String>, view: &CommandView) -> CommandState {
-    let gateway = names.get(&view.gateway).cloned();
-    let gateway = gateway.or_else(|| node.member_name(&view.gateway).map(ToOwned::to_owned));
-    let (state, end) = match &view.stage {
-        Stage::Keeping => ("keeping", None),
-        Stage::Waiting => ("waiting", None),
-        Stage::Sent => ("sent", None),
-        Stage::Known(state) => (state.name(), None),
-        Stage::Finished(report) => (report.state.name(), Some(report)),
-    };
-    let reason_code = end.and_then(|report| {
-        if let State::Rejected(code) = report.state {
-            Some(code)
-        } else {
-            None
+            // Who asked may have gone.
+            drop(reply.send(CommandReply::Kept { id: hex(&known.id) }));
         }
-    });
-    CommandState {
-        id: hex(&view.id),
-        gateway: gateway.unwrap_or_else(|| view.gateway.to_string()),
-        device: (*view.order.device).to_owned(),
-        resource: (*view.order.resource).to_owned(),
-        submitted_ms: view.submitted,
-        deadline_ms: view.deadline,
-        cancelled: view.cancelled,
-        state: state.to_owned(),
-        finished: end.is_some(),
-        succeeded: end.is_some_and(|report| report.state.is_success()),
-        reason_code,
-        answer: end.and_then(answer),
     }
-}
 
-fn answer(report: &Report) -> Option<CommandAnswer> {
-    report.state.answer().map(|answer| CommandAnswer {
-        content_type: (*answer.content_type).to_owned(),
-        payload: BASE64.encode(&answer.payload),
-    })
-}
+    fn note_owed(&mut self, id: CommandId, origin: Origin) {
+        let record = self.owed.note(id, origin);
+        // It comes before the command's own record, which waits for its turn in the same queue.
+        self.write(Change {
+            side: Side::Owed,
+            key: id.to_vec(),
+            ticket: None,
+            record: Some(record),
+        });
+    }
 
-/// Returns the text form of an id.
-pub(crate) fn hex(id: &CommandId) -> String {
-    HEXLOWER.encode(id)
+    fn forget_owed(&mut self, id: CommandId) {
+        if self.owed.forget(&id) {
+            self.write_off(id);
+        }
+    }
+
+    /// Removes what is kept of a result that is owed to nobody any more. If it stays, the next start tells it once more.
+    fn write_off(&self, id: CommandId) {
+        self.write(Change {
+            side: Side::Owed,
+            key: id.to_vec(),
+            ticket: None,
+            record: None,
+        });
+    }
+
+    /// Takes the word of a task that talks to a broker.
+    pub(crate) fn handle_inbox(
+        &mut self,
+        node: &Node,
+        names: &BTreeMap<Identifier, String>,
+        word: InboxWord,
+    ) {
+        let Some(commander) = node.commander() else {
+            return;
+        };
+        match word {
+            InboxWord::Open { sink, results } => {
+                let untold = self.owed.untold(&sink);
+                self.owed.open(sink, results);
+                for id in untold {
+                    if let Some(view) = commander.command(&id)
+                        && matches!(view.stage, Stage::Finished(_))
+                    {
+                        self.owed.finish(id, || describe(node, names, &view));
+                    }
+                }
+            }
+            InboxWord::Told { id, state } => {
+                let Some(Stage::Finished(report)) = commander.command(&id).map(|view| view.stage) else {
+                    return;
+                };
+                let better_may_come = report.state == State::Unconfirmed;
+                if self.owed.told(&id, state, (report.state.name(), better_may_come)) {
+                    self.write_off(id);
+                }
+            }
+        }
+    }
 }

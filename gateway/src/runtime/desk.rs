@@ -24,12 +24,19 @@ use fieldgate_proto::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Question, ShardMessage, TrunkMessage, belonging::TrustFiles, clock::Clock, commanding::Job,
-    doorkeeper::Doorkeeper, signing::SignerHandle,
+    Question, ShardMessage, TrunkMessage,
+    belonging::TrustFiles,
+    clock::Clock,
+    commanding::{
+        Job,
+        owed::{InboxWord, Origin},
+    },
+    doorkeeper::Doorkeeper,
+    signing::SignerHandle,
 };
 use crate::{
     authority::{
-        self, Origin,
+        self, Origin as Asker,
         service::{AuthorityHandle, AuthorityRequest as ServiceRequest},
     },
     control::command::{CommandJob, CommandReply},
@@ -243,7 +250,7 @@ impl Desk {
             drop(trunk.try_send(ShardMessage::Trunk(message)));
         };
         let request = ServiceRequest {
-            from: Origin::Channel { peer, rights },
+            from: Asker::Channel { peer, rights },
             kind,
             reply: Box::new(answer),
         };
@@ -266,10 +273,20 @@ impl Desk {
 
     /// Has the trunk do something about commands; `None` if the node ends before.
     pub(crate) async fn command(&self, job: CommandJob) -> Option<CommandReply> {
+        self.command_from(None, job).await
+    }
+
+    /// The same for a broker that brings a command.
+    pub(crate) async fn command_from(&self, origin: Option<Origin>, job: CommandJob) -> Option<CommandReply> {
         let (reply, answer) = oneshot::channel();
-        self.tell(TrunkMessage::Command(Box::new(Job { job, reply })))
-            .await;
+        let job = Job { job, origin, reply };
+        self.tell(TrunkMessage::Command(Box::new(job))).await;
         answer.await.ok()
+    }
+
+    /// Tells the trunk what a task that talks to a broker has to say.
+    pub(crate) async fn tell_inbox(&self, word: InboxWord) {
+        self.tell(TrunkMessage::Inbox(word)).await;
     }
 
     /// Decides by another policy from now on, about those who are here too.

@@ -64,6 +64,7 @@ macro_rules! with_field {
                 Some(exchange) => Intake::Own {
                     journal: journal.map(|files| &mut files.lanes),
                     exchange,
+                    classifier: &$shard.outgoing.classifier,
                 },
                 None => Intake::Batch(&mut $shard.outgoing),
             };

@@ -10,6 +10,7 @@ use std::{
 
 use fieldgate_adapters::{
     authenticate::{Anonymous, Authenticator},
+    classify::Classifier,
     device::{Device, DeviceTable, Login},
     topic::TopicFilter,
 };
@@ -29,6 +30,7 @@ use tokio::sync::mpsc;
 use super::{
     ShardMessage, StartError,
     accepting::Accepting,
+    classes,
     clock::{Clock, TurnClock},
     entropy::SystemEntropy,
     exchange::{
@@ -54,6 +56,7 @@ pub(super) struct ShardPlan {
     backend: Backend,
     senders: Arc<[MailSender<ShardMessage>]>,
     accepting: Arc<Accepting>,
+    classifier: Arc<Classifier>,
     io: fieldgate_io::Settings,
     mqtt: Vec<Listener>,
     links: Vec<SocketAddr>,
@@ -107,6 +110,9 @@ impl ShardPlan {
             backend,
             senders,
             accepting,
+            classifier: Arc::new(classes::classifier(
+                settings.journal.as_ref().map_or(&[], |journal| &journal.classes),
+            )?),
             io: fieldgate_io::Settings {
                 connections_max: clients_max
                     .saturating_add(links_max)
@@ -196,6 +202,7 @@ impl ShardPlan {
             backend: self.backend,
             senders: Arc::clone(&self.senders),
             accepting: Arc::clone(&self.accepting),
+            classifier: Arc::clone(&self.classifier),
             io: self.io.clone(),
             mqtt: self.mqtt.clone(),
             links: if index == 0 {
@@ -264,6 +271,7 @@ impl ShardPlan {
                 ticket: 0,
                 batch: FieldBatch::default(),
                 accepting: self.accepting,
+                classifier: self.classifier,
             },
             mail,
             shards: self.senders,

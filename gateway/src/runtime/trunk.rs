@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::{
     Question, TrunkMessage,
     accepting::Accepting,
+    classes::class_of,
     clock::Clock,
     collector::Collecting,
     commanding::Commanding,
@@ -316,7 +317,8 @@ impl Trunk {
             self.node
                 .handle_sinks_committed(fieldgate_proto::node::SourceIndex(source), up_to);
             for lane in Class::ALL {
-                self.node.set_sinks_accepting(lane, fanout.accepts());
+                self.node
+                    .set_sinks_accepting(lane, fanout.accepts(class_of(lane)));
             }
         }
     }
@@ -516,6 +518,10 @@ impl Trunk {
             TrunkMessage::Command(job) => {
                 self.commanding
                     .handle_job(now, &mut self.node, &self.collecting.gateways, *job);
+            }
+            TrunkMessage::Inbox(word) => {
+                self.commanding
+                    .handle_inbox(&self.node, &self.collecting.gateways, word);
             }
             TrunkMessage::Credential(presentation) => {
                 if let Err(error) = self.node.take_credential(now, &presentation) {

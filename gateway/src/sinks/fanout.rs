@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use fieldgate_adapters::class::Class;
 use fieldgate_io::clock::monotonic;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -28,7 +29,8 @@ pub(crate) struct Fanout {
 /// One sink and what does not fit its queue at the moment.
 struct Output {
     handle: SinkHandle,
-    overflow: VecDeque<Delivery>,
+    /// By class, alarms first.
+    overflow: [VecDeque<Delivery>; 3],
     /// By [`Source::index`]: the highest sequence confirmed since the start.
     confirmed: Vec<u64>,
     /// By [`Source::index`]: last sequence and bytes of each delivery that waits for this sink, oldest first.
@@ -56,7 +58,7 @@ impl Fanout {
     pub(crate) fn new(sinks: Vec<SinkHandle>) -> Self {
         let outputs = sinks.into_iter().map(|handle| Output {
             handle,
-            overflow: VecDeque::new(),
+            overflow: Default::default(),
             confirmed: Vec::new(),
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -70,9 +72,13 @@ impl Fanout {
         }
     }
 
-    /// Returns whether there is room for more readings.
-    pub(crate) const fn accepts(&self) -> bool {
-        self.held_bytes < HELD_BYTES_MAX
+    /// Returns whether there is room for more readings of a class. Some is left for alarms, whatever else waits.
+    pub(crate) const fn accepts(&self, class: Class) -> bool {
+        self.held_bytes
+            < match class {
+                Class::Alarm => HELD_BYTES_MAX + ALARM_RESERVE,
+                Class::Normal | Class::Bulk => HELD_BYTES_MAX,
+            }
     }
 
     /// Returns whether every sink has confirmed everything it was given.
@@ -137,7 +143,8 @@ impl Fanout {
         self.held_bytes += bytes;
         for sink in &mut self.sinks {
             sink.wait_for(delivery, bytes);
-            sink.overflow.push_back(delivery.clone());
+            sink.overflow_of(delivery.source().class)
+                .push_back(delivery.clone());
             sink.pump();
         }
     }
@@ -229,20 +236,31 @@ impl Output {
         }
     }
 
-    /// Moves what waits into the sink's queue as far as there is room.
+    const fn overflow_of(&mut self, class: Class) -> &mut VecDeque<Delivery> {
+        let [alarm, normal, bulk] = &mut self.overflow;
+        match class {
+            Class::Alarm => alarm,
+            Class::Normal => normal,
+            Class::Bulk => bulk,
+        }
+    }
+
+    /// Moves what waits into the sink's queue as far as there is room for each class.
     fn pump(&mut self) {
-        while let Some(delivery) = self.overflow.pop_front() {
-            match self.handle.queue.try_send(delivery) {
-                Ok(()) => {}
-                Err(TrySendError::Full(delivery)) => {
-                    self.overflow.push_front(delivery);
-                    return;
-                }
-                Err(TrySendError::Closed(delivery)) => {
-                    // The sink has ended; what it did not confirm stays with the gateways.
-                    self.overflow.push_front(delivery);
-                    self.closed = true;
-                    return;
+        for overflow in &mut self.overflow {
+            while let Some(delivery) = overflow.pop_front() {
+                match self.handle.queue.try_send(delivery) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(delivery)) => {
+                        overflow.push_front(delivery);
+                        break;
+                    }
+                    Err(TrySendError::Closed(delivery)) => {
+                        // The sink has ended; what it did not confirm stays with the gateways.
+                        overflow.push_front(delivery);
+                        self.closed = true;
+                        return;
+                    }
                 }
             }
         }
@@ -253,20 +271,24 @@ impl Output {
 const NANOS: u64 = 1_000_000_000;
 /// Bytes of readings that not every sink has confirmed, at the most; one batch of each gateway may exceed it.
 const HELD_BYTES_MAX: usize = 16 << 20;
+/// Bytes of alarms that are taken beyond that.
+const ALARM_RESERVE: usize = 1 << 20;
 /// What a delivery costs beside its readings, in bytes.
 const DELIVERY_OVERHEAD: usize = 128;
 
 #[cfg(test)]
 mod tests {
-    use fieldgate_adapters::class::Class;
     use fieldgate_proto::identity::Identifier;
-    use tokio::sync::mpsc;
 
     use super::*;
-    use crate::sinks::{gap::GapReason, stats::SinkStats};
+    use crate::sinks::{
+        gap::GapReason,
+        queue::{DeliveryReceiver, queue},
+        stats::SinkStats,
+    };
 
-    fn sink(name: &str, room: usize) -> (SinkHandle, mpsc::Receiver<Delivery>) {
-        let (queue, batches) = mpsc::channel(room);
+    fn sink(name: &str, room: usize) -> (SinkHandle, DeliveryReceiver) {
+        let (queue, batches) = queue(room);
         (
             SinkHandle {
                 name: name.to_owned(),
@@ -379,11 +401,12 @@ mod tests {
         let source = source();
         fanout.open(&source, 0);
         for number in 0..20 {
-            if fanout.accepts() {
+            if fanout.accepts(Class::Bulk) {
                 fanout.offer(&batch(&source, number + 1, 1, 1 << 20));
             }
         }
-        assert!(!fanout.accepts());
+        assert!(!fanout.accepts(Class::Bulk) && !fanout.accepts(Class::Normal));
+        assert!(fanout.accepts(Class::Alarm), "alarms find some room");
         assert_eq!(batches.try_recv().unwrap().first(), 1);
         assert!(batches.try_recv().is_err());
         fanout.confirm(Confirmation {
@@ -392,6 +415,6 @@ mod tests {
             up_to: 1,
         });
         assert_eq!(batches.try_recv().unwrap().first(), 2);
-        assert!(fanout.accepts());
+        assert!(fanout.accepts(Class::Bulk));
     }
 }

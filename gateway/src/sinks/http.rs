@@ -29,7 +29,7 @@ use hyper::{
     body::Bytes,
     header::{self, HeaderValue},
 };
-use tokio::{sync::mpsc, time, time::Instant};
+use tokio::{time, time::Instant};
 
 use self::{
     client::{Answer, Client},
@@ -40,13 +40,14 @@ use super::{
     custody::{BackOff, Custody},
     item::Tally,
     open::read_secret,
+    queue::DeliveryReceiver,
 };
 
 mod client;
 mod request;
 
 /// Posts until the trunk closes the queue. Runs as a task of a `LocalSet`.
-pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: mpsc::Receiver<Delivery>) {
+pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: DeliveryReceiver) {
     let sink = HttpSink {
         settings,
         custody,
@@ -60,7 +61,7 @@ pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: mpsc::
 struct HttpSink {
     settings: Settings,
     custody: Custody,
-    deliveries: mpsc::Receiver<Delivery>,
+    deliveries: DeliveryReceiver,
     /// By [`Source::index`]; none is empty. The fan-out bounds their bytes.
     queues: BTreeMap<u32, Queue>,
     client: Client,

@@ -18,10 +18,11 @@ use fieldgate_proto::{
     identity::Identifier,
     seal::{Extent, merkle::Hash},
 };
-use tokio::sync::mpsc;
 
 use super::{
-    Batch, Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle, positions::Positions,
+    Batch, Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle,
+    positions::Positions,
+    queue::{DeliveryReceiver, queue},
     stats::SinkStats,
 };
 use crate::ledger::{Ledger, LedgerError};
@@ -49,7 +50,7 @@ pub(crate) fn spawn(
     confirm: Confirm,
 ) -> io::Result<(SinkHandle, Arc<LedgerStats>)> {
     let ledger = Ledger::open(dir, bytes_max)?;
-    let (queue, deliveries) = mpsc::channel(QUEUE_DELIVERIES);
+    let (queue, deliveries) = queue(QUEUE_DELIVERIES);
     let stats = Arc::new(SinkStats::new());
     stats.taking();
     let shown = Arc::new(LedgerStats::default());
@@ -76,7 +77,7 @@ struct LedgerSink {
     ledger: Ledger,
     positions: Positions,
     confirm: Confirm,
-    deliveries: mpsc::Receiver<Delivery>,
+    deliveries: DeliveryReceiver,
     stats: Arc<SinkStats>,
     shown: Arc<LedgerStats>,
     /// Keys that were verified, and those that do not hold, by the hash of the attestation.

@@ -3,12 +3,13 @@
 use std::{io, sync::Arc, time::Duration};
 
 use fieldgate_io::thread;
-use tokio::{sync::mpsc, time};
+use tokio::time;
 
 use super::{
     Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle,
     item::{Item, Tally},
     positions::Positions,
+    queue::{DeliveryReceiver, queue},
     stats::SinkStats,
 };
 
@@ -40,7 +41,7 @@ pub(crate) fn spawn<T: Target>(
     confirm: Confirm,
     stats: Arc<SinkStats>,
 ) -> io::Result<SinkHandle> {
-    let (queue, deliveries) = mpsc::channel(QUEUE_DELIVERIES);
+    let (queue, deliveries) = queue(QUEUE_DELIVERIES);
     stats.taking();
     let sink = LineSink {
         index,
@@ -64,7 +65,7 @@ struct LineSink<T> {
     target: T,
     positions: Positions,
     confirm: Confirm,
-    deliveries: mpsc::Receiver<Delivery>,
+    deliveries: DeliveryReceiver,
     stats: Arc<SinkStats>,
     text: Vec<u8>,
 }

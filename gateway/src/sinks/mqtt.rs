@@ -18,11 +18,11 @@ use std::{
 };
 
 use fieldgate_config::settings::sink::{Format, MqttSink as Settings, OnRejected, Output};
-use tokio::{sync::mpsc, time};
+use tokio::time;
 
 use self::{
     bridge::Bridge,
-    client::{Client, Connection, Events, Happening, Message, Way},
+    client::{Client, Connection, Events, Happening, Message, Purpose, Way},
 };
 use super::{
     Delivery, Source,
@@ -32,14 +32,16 @@ use super::{
     json,
     open::read_login,
     output::{body_into, content_type, topic_into},
+    queue::DeliveryReceiver,
     stats::SinkStats,
 };
 
 mod bridge;
 mod client;
+pub(crate) mod commands;
 
 /// Publishes until the trunk closes the queue. Runs as a task of a `LocalSet`.
-pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: mpsc::Receiver<Delivery>) {
+pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: DeliveryReceiver) {
     let sink = MqttSink {
         settings,
         custody,
@@ -52,7 +54,7 @@ pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: mpsc::
 struct MqttSink {
     settings: Settings,
     custody: Custody,
-    deliveries: mpsc::Receiver<Delivery>,
+    deliveries: DeliveryReceiver,
     /// What was taken from the queue and is not confirmed yet, oldest first.
     retained: VecDeque<Delivery>,
 }
@@ -95,31 +97,11 @@ impl MqttSink {
     }
 
     async fn incarnation(&mut self, reached: &Cell<bool>) -> End {
-        let login = match self.settings.login.as_ref().map(read_login).transpose() {
-            Ok(login) => login,
-            Err(error) => return End::Refused(error),
+        let opened = connect(&self.settings, &self.settings.client_id, Purpose::Readings);
+        let (client, events, bridge) = match opened {
+            Ok(opened) => opened,
+            Err(end) => return end,
         };
-        let (host, port) = (
-            self.settings.address.host().to_owned(),
-            self.settings.address.port(),
-        );
-        let bridge = match &self.settings.tls {
-            None => None,
-            Some(tls) => match Bridge::open(tls.clone(), host.clone(), port) {
-                Ok(bridge) => Some(bridge),
-                Err(error) => return End::Lost(error.to_string()),
-            },
-        };
-        let (client, events) = client::open(Connection {
-            version: self.settings.version,
-            client_id: self.settings.client_id.clone(),
-            way: match &bridge {
-                Some(bridge) => Way::Socket(bridge.path.clone()),
-                None => Way::Tcp(host, port),
-            },
-            login,
-            inflight_max: self.settings.inflight_max,
-        });
         let shared = Shared {
             progress: RefCell::default(),
             output: std::rc::Rc::clone(&self.custody.output),
@@ -142,6 +124,36 @@ impl MqttSink {
             (end, _) => end,
         }
     }
+}
+
+/// Makes a client, which knows nothing of those before, and the TLS connection behind it, if there is to be one.
+fn connect(
+    settings: &Settings,
+    client_id: &str,
+    purpose: Purpose,
+) -> Result<(Client, Events, Option<Bridge>), End> {
+    let login = settings.login.as_ref().map(read_login).transpose();
+    let login = login.map_err(End::Refused)?;
+    let (host, port) = (settings.address.host().to_owned(), settings.address.port());
+    let bridge = match &settings.tls {
+        None => None,
+        Some(tls) => {
+            let opened = Bridge::open(tls.clone(), host.clone(), port);
+            Some(opened.map_err(|error| End::Lost(error.to_string()))?)
+        }
+    };
+    let (client, events) = client::open(Connection {
+        version: settings.version,
+        client_id: client_id.to_owned(),
+        way: match &bridge {
+            Some(bridge) => Way::Socket(bridge.path.clone()),
+            None => Way::Tcp(host, port),
+        },
+        login,
+        inflight_max: settings.inflight_max,
+        purpose,
+    });
+    Ok((client, events, bridge))
 }
 
 /// Publishes on their way in one incarnation of the client.
@@ -238,7 +250,7 @@ impl Shared<'_> {
     }
 }
 
-async fn feed(client: &Client, deliveries: &mut mpsc::Receiver<Delivery>, shared: &Shared<'_>) -> End {
+async fn feed(client: &Client, deliveries: &mut DeliveryReceiver, shared: &Shared<'_>) -> End {
     let retained_at = |index: usize| shared.retained.borrow().get(index).cloned();
     let mut again = 0;
     while let Some(delivery) = retained_at(again) {
@@ -343,6 +355,7 @@ fn message(output: &Output, item: &Item<'_>) -> Message {
         payload,
         content_type: content_type(output, item).or(given).map(str::to_owned),
         user_properties: user_properties(output, item),
+        correlation_data: None,
     }
 }
 
@@ -431,7 +444,10 @@ async fn drive(mut events: Events, shared: &Shared<'_>) -> End {
                     return end;
                 }
             }
-            Happening::Other => {}
+            Happening::Subscribed
+            | Happening::NotSubscribed { .. }
+            | Happening::Brought(_)
+            | Happening::Other => {}
         }
         shared.custody.borrow_mut().save_if_due();
     }

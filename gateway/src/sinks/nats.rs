@@ -40,10 +40,7 @@ use async_nats::{
     },
 };
 use fieldgate_config::settings::sink::{NatsAuth, NatsSink as Settings};
-use tokio::{
-    sync::{mpsc, watch},
-    time,
-};
+use tokio::{sync::watch, time};
 
 use self::{message::Message, ranges::Ranges};
 use super::{
@@ -52,6 +49,7 @@ use super::{
     item::{Item, Tally},
     open::{read_login, read_secret},
     positions::SourceKey,
+    queue::DeliveryReceiver,
     stats::Subject,
     tls,
 };
@@ -61,7 +59,7 @@ mod ranges;
 mod stream;
 
 /// Publishes until the trunk closes the queue. Runs as a task of a `LocalSet`.
-pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: mpsc::Receiver<Delivery>) {
+pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: DeliveryReceiver) {
     let sink = NatsSink {
         settings,
         custody,
@@ -78,7 +76,7 @@ pub(crate) async fn run(settings: Settings, custody: Custody, deliveries: mpsc::
 struct NatsSink {
     settings: Settings,
     custody: Custody,
-    deliveries: mpsc::Receiver<Delivery>,
+    deliveries: DeliveryReceiver,
     /// What was taken from the queue and is not confirmed yet, oldest first.
     retained: VecDeque<Delivery>,
     /// What the stream has beyond the positions.

@@ -2,13 +2,11 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use tokio::sync::mpsc;
-
-use super::{Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle, stats::SinkStats};
+use super::{Confirm, Confirmation, Delivery, QUEUE_DELIVERIES, SinkHandle, queue::queue, stats::SinkStats};
 
 /// Starts the sink as a task of the current tokio runtime.
 pub(crate) fn spawn(index: usize, mut confirm: Confirm) -> SinkHandle {
-    let (queue, mut deliveries) = mpsc::channel::<Delivery>(QUEUE_DELIVERIES);
+    let (queue, mut deliveries) = queue(QUEUE_DELIVERIES);
     let stats = Arc::new(SinkStats::new());
     stats.taking();
     let shown = Arc::clone(&stats);

@@ -7,14 +7,14 @@ use fieldgate_config::settings::{
     sink::{Login, NatsAuth, OnRejected, Sink, SinkKind},
 };
 use fieldgate_io::Backend;
-use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::{
-    Confirm, Delivery, QUEUE_DELIVERIES, SinkHandle,
+    Confirm, QUEUE_DELIVERIES, SinkHandle,
     custody::Custody,
     file, http, mqtt, nats, null,
     positions::{Known, Positions},
+    queue::{DeliveryReceiver, queue},
     set_aside::SetAside,
     stats::SinkStats,
     stdout::{self, Style},
@@ -91,7 +91,7 @@ struct Parts {
     handle: SinkHandle,
     known: Known,
     custody: Custody,
-    deliveries: mpsc::Receiver<Delivery>,
+    deliveries: DeliveryReceiver,
 }
 
 impl Parts {
@@ -99,7 +99,7 @@ impl Parts {
         let positions = positions(sink, place)?;
         let known = positions.all().clone();
         let stats = Arc::new(SinkStats::new());
-        let (queue, deliveries) = mpsc::channel(QUEUE_DELIVERIES);
+        let (queue, deliveries) = queue(QUEUE_DELIVERIES);
         let aside = place.state_dir.join(format!("sink-{}.rejected.jsonl", sink.name));
         let aside = SetAside::new(aside, &sink.output);
         let custody = Custody::new(

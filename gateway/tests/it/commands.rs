@@ -6,8 +6,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
+    broker::{Broker, publish, subscribe_by},
     node::{Node, json},
-    process::{Ended, Process, command, fieldgate, run},
+    process::{CLIENT_TIME, Ended, Process, command, fieldgate, run},
     site::{DEVICE, Site},
     trusted::Trusted,
     wait::until,
@@ -124,6 +125,19 @@ fn commands_reach_devices_of_both_versions_and_answers_come_back() {
     assert_eq!(
         states,
         ["answered", "delivered", "delivered", "expired", "unknown_device"]
+    );
+    let listed = site.collector.run(&["command", "list"]).expect(0).out;
+    let mut lines = listed.lines();
+    assert!(
+        lines.next().is_some_and(|head| head.starts_with("ID  ")),
+        "{listed}"
+    );
+    let first = lines.next().unwrap_or_default();
+    let words: Vec<&str> = first.split_whitespace().collect();
+    assert_eq!(
+        &words[2..],
+        ["gateway-1", DEVICE, "valve", "answered"],
+        "{listed}"
     );
 }
 
@@ -248,3 +262,154 @@ fn write_policy(node: &Node, rules: &str) {
 /// The gateway's file calls its collector by the name of the uplink.
 const PUMP_7_ONLY: &str = "permit (principal, action == Fieldgate::Action::\"command\", resource)\n\
     when { principal.member && principal.name == \"plant\" && resource.name == \"pump-7\" };\n";
+
+/// A site with a broker that brings its collector commands.
+fn broker_site(protocol: &str) -> (Site, Broker) {
+    let site = Site::new();
+    site.gateway.edit("[[uplink]]\n", "[[uplink]]\ncommands = true\n");
+    let sink = "kind = \"mqtt\"\n";
+    let with_commands = format!("{sink}commands = true\nprotocol = \"{protocol}\"\n");
+    site.collector.edit(sink, &with_commands);
+    let broker = Broker::start(site.dir(), site.broker);
+    (site, broker)
+}
+
+/// Asks through the broker with the stock client for requests and responses; returns what it prints.
+fn request(site: &Site, payload: &str) -> String {
+    let port = site.broker.to_string();
+    let limit = CLIENT_TIME.as_secs().to_string();
+    let mut words = vec![
+        "timeout",
+        &limit,
+        "mosquitto_rr",
+        "-V",
+        "5",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port,
+    ];
+    words.extend(["-q", "1", "-t", VALVE, "-e", "app/7", "-m", payload]);
+    run(&mut command(&words)).expect(0).out
+}
+
+/// Publishes a command with the stock client.
+fn publish_command(site: &Site, payload: &str, more: &[&str]) {
+    let mut words = vec!["-V", "5", "-q", "1", "-t", VALVE, "-m", payload];
+    words.extend(more);
+    publish(SocketAddr::from(([127, 0, 0, 1], site.broker)), &words).expect(0);
+}
+
+const VALVE: &str = "fieldgate/command/gateway-1/pump-7/valve";
+const VALVE_RESULT: &str = "fieldgate/result/gateway-1/pump-7/valve";
+
+#[test]
+fn a_plain_broker_brings_commands_and_is_told_their_results() {
+    let (mut site, broker) = broker_site("5");
+    site.start();
+    site.wait_healthy();
+    site.collector
+        .process()
+        .wait_for_text("the broker brings commands");
+    let mut observer = subscribe_by(&[], site.broker);
+    let mut answering = device(&site, "5", "answer");
+    assert_eq!(request(&site, "open"), "done: open\n");
+    answering.wait_for_text("command: pump-7/command/valve open");
+
+    // Copies of a command are recognised by its id.
+    let id = "000102030405060708090a0b0c0d0e0f";
+    let once = ["-D", "publish", "user-property", "fieldgate-id", id];
+    let words = [
+        &once[..],
+        &[
+            "-D",
+            "publish",
+            "user-property",
+            "fieldgate-guarantee",
+            "at-most-once",
+        ],
+    ]
+    .concat();
+    publish_command(&site, "once", &words);
+    wait_state(&site.collector, id, "delivered");
+    publish_command(&site, "once", &words);
+    observer.wait_for_text(&format!("{VALVE_RESULT} "));
+
+    // A device that does not come, and what is no command.
+    answering.stop();
+    assert_eq!(answering.printed().matches("valve once").count(), 1);
+    publish_command(&site, "late", &["-D", "publish", "message-expiry-interval", "1"]);
+    observer.wait_for_text("\"state\":\"expired\"");
+    publish_command(
+        &site,
+        "often",
+        &["-D", "publish", "user-property", "fieldgate-guarantee", "often"],
+    );
+    observer.wait_for_text("\"refusal\":\"its fieldgate-guarantee is none");
+    observer.stop();
+    broker.stop();
+}
+
+#[test]
+fn a_result_is_told_to_the_broker_after_a_crash_of_the_collector() {
+    let (mut site, broker) = broker_site("5");
+    site.start();
+    site.wait_healthy();
+    site.collector
+        .process()
+        .wait_for_text("the broker brings commands");
+    let mut observer = subscribe_by(&[], site.broker);
+    let words = [
+        ["-D", "publish", "message-expiry-interval", "300"],
+        ["-D", "publish", "response-topic", "app/7"],
+        ["-D", "publish", "correlation-data", "seven"],
+    ];
+    publish_command(&site, "wake", &words.concat());
+    until("the command to be queued at the gateway", || {
+        let commands = list(&site.collector);
+        match commands.first() {
+            Some(command) if command["state"] == "queued" => Ok(()),
+            other => Err(format!("it is {other:?}")),
+        }
+    });
+    site.collector.kill();
+    // What is published while the collector is away waits at the broker.
+    publish_command(
+        &site,
+        "second",
+        &["-D", "publish", "message-expiry-interval", "300"],
+    );
+    let mut answering = device(&site, "5", "answer");
+    answering.wait_for_text("command: pump-7/command/valve wake");
+    site.collector.spawn();
+    site.collector.wait_ready();
+    observer.wait_for_text("app/7 ");
+    answering.wait_for_text("command: pump-7/command/valve second");
+    observer.wait_for_text("\"state\":\"delivered\"");
+    assert!(
+        observer.printed().contains("done: wake"),
+        "{}",
+        observer.printed()
+    );
+    answering.stop();
+    observer.stop();
+    broker.stop();
+}
+
+#[test]
+fn a_broker_of_the_older_version_brings_commands_too() {
+    let (mut site, broker) = broker_site("3.1.1");
+    site.start();
+    site.wait_healthy();
+    site.collector
+        .process()
+        .wait_for_text("the broker brings commands");
+    let mut observer = subscribe_by(&[], site.broker);
+    let mut device = device(&site, "4", "ack");
+    publish_command(&site, "open", &[]);
+    device.wait_for_text("command: pump-7/command/valve open");
+    observer.wait_for_text("\"state\":\"delivered\"");
+    device.stop();
+    observer.stop();
+    broker.stop();
+}

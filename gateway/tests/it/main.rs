@@ -18,7 +18,9 @@ mod doctor;
 mod fleet;
 mod harness;
 mod identity;
+mod interop;
 mod journal_faults;
+mod lanes;
 #[cfg(feature = "tls-psk")]
 mod listeners;
 mod mqtt_conformance;

@@ -10,7 +10,7 @@ use crate::workspace::Workspace;
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// uplink, clients, channel or load, with the options of fieldgate-bench
+    /// uplink, backlog, clients, channel or load, with the options of fieldgate-bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     arguments: Vec<String>,
 }

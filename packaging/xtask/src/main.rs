@@ -20,6 +20,7 @@ mod program;
 mod setup;
 mod sim;
 mod suite;
+mod suites;
 mod tidy;
 mod tokens;
 mod workspace;
@@ -45,7 +46,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Recipe {
-    /// Install what the checks and tests need: Debian packages, cargo tools, Python peers
+    /// Install what the checks and tests need: Debian packages, cargo tools, clients and suites of others
     Setup,
     /// Formatting, clippy, documentation, licences and sources of dependencies, tidy
     Check,
@@ -65,6 +66,8 @@ enum Recipe {
     Docs(docs::Options),
     /// The identity suite on kryoptic, which is built first: minutes, and so no part of `ci`
     Tokens,
+    /// mosquitto's own tests of its broker, which Debian's source package has: minutes, and so no part of `ci`
+    Suites,
     /// What continuous integration runs, and nothing else: setup, check, test
     Ci,
 }
@@ -99,6 +102,7 @@ fn run(recipe: &Recipe) -> Result<(), Failure> {
         Recipe::Bench(options) => bench::run(&workspace, options),
         Recipe::Docs(options) => docs::run(&workspace, options),
         Recipe::Tokens => tokens::run(&workspace),
+        Recipe::Suites => suites::run(&workspace),
         Recipe::Ci => ci::run(&workspace),
     }
 }

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 use crate::program::Program;
+use crate::suites;
 use crate::workspace::Workspace;
 
-/// Installs Debian packages, cargo tools and the Python packages of the second implementation.
+/// Installs Debian packages, cargo tools, the clients and peers of the tests, and the test suites of others.
 pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     debian_packages(workspace, DEBIAN_PACKAGES)?;
     cargo_tools(workspace)?;
-    python_peers(workspace)
+    python_peers(workspace)?;
+    suites::install(workspace)
 }
 
 /// Installs those of some Debian packages that are missing.
@@ -121,7 +123,7 @@ const CARGO_TOOLS: [CargoTool; 2] = [
 ];
 
 /// Where the Python packages go: below `target`, so that nothing outside the tree changes.
-const PYTHON_ENVIRONMENT: &str = "target/python";
+pub(crate) const PYTHON_ENVIRONMENT: &str = "target/python";
 
 /// What tests and measurements start, one line per purpose.
 const DEBIAN_PACKAGES: &[&str] = &[

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use fieldgate_proto::identity::Identifier;
 
-use super::Settings;
+use super::{ALARM_TOPIC, Settings};
 
 /// What the files are made from.
 pub(super) struct Files<'a> {
@@ -88,8 +88,10 @@ impl Files<'_> {
              listen = [\"{devices}\"]\n\
              anonymous = true\n\
              latency_ms = 1\n\
+             alarm_topics = [\"+/{ALARM_TOPIC}\"]\n\
              clients_max = {clients_max}\n\
              connects_per_second_max = 0\n\
+             slow_consumer = \"drop\"\n\
              receive_max = {window}\n\
              \n\
              [[uplink]]\n\

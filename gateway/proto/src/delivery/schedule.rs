@@ -50,10 +50,9 @@ impl Schedule {
 
     /// Returns the lane that goes next of those that wait.
     pub(super) fn pick(&self, waiting: &PerLane<bool>) -> Option<Class> {
-        let owed = |lane: &Class| waiting[*lane] && self.by_alarms[*lane] >= OWED_MIN;
         let lane = Class::ALL
             .into_iter()
-            .find(owed)
+            .find(|lane| waiting[*lane] && self.is_owed_by_alarms(*lane))
             .or_else(|| Class::ALL.into_iter().find(|lane| waiting[*lane]))?;
         let bulk_is_due = waiting[Class::Bulk] && self.bulk_by_normal >= OWED_MIN;
         Some(if lane == Class::Normal && bulk_is_due {
@@ -61,6 +60,11 @@ impl Schedule {
         } else {
             lane
         })
+    }
+
+    /// Returns whether a lane may go before an alarm.
+    pub(super) fn is_owed_by_alarms(&self, lane: Class) -> bool {
+        self.by_alarms[lane] >= OWED_MIN
     }
 
     /// Notes `bytes` bytes of `lane`, and which lanes waited meanwhile.

@@ -170,8 +170,14 @@ impl Sender {
     #[must_use]
     pub fn next(&self, absent: &PerLane<bool>) -> Option<Allowed> {
         let ranges = self.ranges();
-        let ready =
-            PerLane::from_fn(|lane| ranges[lane].is_some() && !absent[lane] && !self.window.is_full(lane));
+        let waiting = PerLane::from_fn(|lane| ranges[lane].is_some() && !absent[lane]);
+        // Alarms that owe something leave alone what room is only theirs: in a flood of them the window would never be so empty
+        // that the lane they owe it to may send.
+        let is_due = Class::ALL
+            .into_iter()
+            .any(|lane| waiting[lane] && self.schedule.is_owed_by_alarms(lane));
+        let is_full = |lane| self.window.is_full(lane) || is_due && self.window.is_full_for_all();
+        let ready = PerLane::from_fn(|lane| waiting[lane] && !is_full(lane));
         let lane = self.schedule.pick(&ready)?;
         let (first, count) = ranges[lane]?;
         Some(Allowed { lane, first, count })

@@ -50,12 +50,16 @@ impl Window {
 
     /// Returns whether nothing more of `lane` may be sent for now. The last record may exceed the window.
     pub(crate) const fn is_full(&self, lane: Class) -> bool {
-        let reserve = match lane {
+        match lane {
             // Relays keep room for alarms, too.
-            Class::Alarm => ALARM_RESERVE,
-            Class::Normal | Class::Bulk => 0,
-        };
-        self.bytes >= self.size + reserve
+            Class::Alarm => self.bytes >= self.size + ALARM_RESERVE,
+            Class::Normal | Class::Bulk => self.is_full_for_all(),
+        }
+    }
+
+    /// Returns whether nothing more may be sent for now but what has room of its own.
+    pub(super) const fn is_full_for_all(&self) -> bool {
+        self.bytes >= self.size
     }
 
     /// Notes a record of `lane` with the readings up to `last`.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use net::{COLLECTOR, GATEWAY, Net, RELAY, lanes};
 
 use super::*;
-use crate::identity::Identifier;
+use crate::{delivery::PerLane, identity::Identifier};
 
 #[test]
 fn readings_cross_the_relay_and_are_released() {
@@ -239,4 +239,65 @@ fn readings_that_wait_for_the_disk_leave_no_deadline_in_the_past() {
     }
     net.pass(2);
     assert_eq!(net.delivered(), 100, "they go once the disk is there");
+}
+
+/// A journal whose alarms have to be read from a slow disk.
+struct AlarmsOnDisk<'a>(&'a mut net::Readings);
+
+impl RecordSource for AlarmsOnDisk<'_> {
+    fn copy_records(
+        &mut self,
+        lane: Class,
+        from: u64,
+        bytes_max: usize,
+        count_max: u64,
+        out: &mut Vec<u8>,
+    ) -> Copied {
+        match lane {
+            Class::Alarm => Copied::NotYet,
+            Class::Normal | Class::Bulk => self.0.copy_records(lane, from, bytes_max, count_max, out),
+        }
+    }
+}
+
+#[test]
+fn readings_leave_the_way_to_alarms_that_are_read_from_disk_for_a_moment() {
+    let mut net = Net::new(100, |gateway, _, _| gateway.uplinks[0].lanes = lanes(10));
+    net.pass(5);
+    assert_eq!(net.delivered(), 10);
+    let gateway = &mut net.hosts[GATEWAY];
+    gateway.node.handle_available(net.now, Class::Alarm, 1, 1);
+    gateway.node.handle_available(net.now, Class::Normal, 1, 100);
+    for (millis, sent) in [(0, 10), (100, 10), (249, 10), (250, 100), (260, 100)] {
+        let mut now = net.now;
+        now.instant = now.instant + Duration::from_millis(millis);
+        gateway
+            .node
+            .handle_timeout(now, &mut net.entropy, &mut gateway.buffers);
+        let mut journal = AlarmsOnDisk(&mut gateway.journal);
+        gateway
+            .node
+            .flush(now, &mut net.entropy, &mut gateway.buffers, Some(&mut journal));
+        let uplink = gateway.node.uplinks().next().unwrap();
+        let stats = uplink.lanes.map(|lane| lane.stats.sent);
+        assert_eq!(stats.0, [0, sent, 0], "after {millis} ms");
+        assert!(
+            gateway.node.poll_timeout().is_none_or(|at| at > now.instant),
+            "it would turn without end"
+        );
+    }
+}
+
+#[test]
+fn readings_that_are_owed_their_share_wait_for_no_disk() {
+    let mut net = Net::new(0, |_, _, _| {});
+    let uplink = &mut net.hosts[GATEWAY].node.uplinks[0];
+    let (now, alarms) = (Instant::START, PerLane([true, false, false]));
+    uplink.handle_absent(now, Class::Alarm);
+    assert!(uplink.yields(Class::Normal, &alarms) && uplink.yields(Class::Bulk, &alarms));
+    assert!(!uplink.yields(Class::Alarm, &alarms));
+    // In this turn nobody asked for alarms before them.
+    assert!(!uplink.yields(Class::Normal, &PerLane::default()));
+    uplink.handle_present(Class::Alarm);
+    assert!(!uplink.yields(Class::Normal, &alarms), "the disk has been read");
 }

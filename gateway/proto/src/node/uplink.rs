@@ -29,8 +29,18 @@ pub(super) struct Uplink {
     pub(super) sender: Sender,
     attempts: Attempts,
     company: Company,
+    yielding: Option<Yielding>,
     /// Whether the collector has said in this channel that it has the key that batches are sealed with.
     pub(super) key_seen: bool,
+}
+
+/// Less urgent lanes leave the way to one whose records are being read from disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Yielding {
+    /// The lane that they wait for.
+    to: Class,
+    /// Until when at the most; `None` once that is over: a disk may be slow.
+    until: Option<Instant>,
 }
 
 /// Whether readings that may be sent wait for more to come.
@@ -77,6 +87,7 @@ impl Uplink {
             sender,
             attempts: Attempts::new(now, BACKOFF),
             company: Company::Nobody,
+            yielding: None,
             key_seen: false,
         }
     }
@@ -91,10 +102,16 @@ impl Uplink {
             Company::Awaited(since) => Some(since + self.settings.latency),
             Company::Nobody | Company::Enough => None,
         };
-        [self.attempts.retry_at, self.sender.poll_timeout(), sealing]
-            .into_iter()
-            .flatten()
-            .min()
+        let yielding = self.yielding.and_then(|yielding| yielding.until);
+        [
+            self.attempts.retry_at,
+            self.sender.poll_timeout(),
+            sealing,
+            yielding,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Notes that the channel is gone, and tries the next way after a while.
@@ -103,8 +120,38 @@ impl Uplink {
         self.channel = None;
         self.sender.handle_down();
         self.company = Company::Nobody;
+        self.yielding = None;
         self.attempts
             .handle_failure(now, entropy, self.settings.ways.len());
+    }
+
+    /// Ends the patience of lanes that yield, if its time has come.
+    fn lose_patience(&mut self, now: Instant) {
+        if let Some(yielding) = &mut self.yielding {
+            yielding.until.take_if(|until| now >= *until);
+        }
+    }
+
+    /// Returns whether a lane leaves the way to a more urgent one, which was `absent` just now when its turn was. A lane that is
+    /// owed its share had its turn before.
+    pub(super) fn yields(&self, lane: Class, absent: &PerLane<bool>) -> bool {
+        self.yielding
+            .is_some_and(|yielding| yielding.to < lane && absent[yielding.to] && yielding.until.is_some())
+    }
+
+    /// Notes that a lane's records have to be read from disk.
+    pub(super) fn handle_absent(&mut self, now: Instant, lane: Class) {
+        if self.yielding.is_none_or(|yielding| lane < yielding.to) {
+            self.yielding = Some(Yielding {
+                to: lane,
+                until: Some(now + YIELD_TIME_MAX),
+            });
+        }
+    }
+
+    /// Notes that a lane's records are there.
+    pub(super) fn handle_present(&mut self, lane: Class) {
+        self.yielding.take_if(|yielding| yielding.to == lane);
     }
 
     /// Returns whether a record should be sealed now rather than wait for more.
@@ -146,6 +193,7 @@ impl Node {
     pub(super) fn time_out_uplinks(&mut self, now: Now, entropy: &mut dyn Entropy, wire: &mut dyn Wire) {
         for index in 0..self.uplinks.len() {
             self.uplinks[index].sender.handle_timeout(now.instant);
+            self.uplinks[index].lose_patience(now.instant);
             let uplink = &self.uplinks[index];
             if uplink.state == UplinkState::Waiting && uplink.attempts.is_due(now.instant) {
                 self.connect_uplink(now, entropy, index, wire);
@@ -299,6 +347,9 @@ impl Node {
             }
             return false;
         };
+        if uplink.yields(lane, absent) {
+            return false;
+        }
         let mut links = Links {
             connection_of: &self.connection_of,
             wire,
@@ -363,16 +414,19 @@ impl Node {
                     return false;
                 }
                 uplink.sender.handle_sent(now.instant, lane, copied, bytes);
+                uplink.handle_present(lane);
                 true
             }
             Copied::NotYet => {
                 self.router.abandon(out, mark);
                 absent[lane] = true;
+                uplink.handle_absent(now.instant, lane);
                 true
             }
             lost @ Copied::Lost { .. } => {
                 self.router.abandon(out, mark);
                 uplink.sender.handle_lost(now.instant, lane, lost);
+                uplink.handle_present(lane);
                 self.flush_frames(now, index, (channel, lane), wire);
                 true
             }
@@ -393,6 +447,8 @@ impl Node {
     }
 }
 
+/// Longest time that less urgent lanes wait for the disk of a more urgent one.
+const YIELD_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(250);
 /// Readings that are company enough for a record to be sealed without waiting for more.
 const COMPANY: u64 = 256;
 

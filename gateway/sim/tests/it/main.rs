@@ -1,5 +1,6 @@
 //! Whole networks, one seed each.
 
+mod lanes;
 mod malicious;
 mod paths;
 mod seeds;

@@ -421,9 +421,11 @@ fn one_ticket_makes_one_member_however_often_the_process_is_killed() {
     }
     // Opening the store takes about twenty writes and syncs, the first batch as many: from the first of them to beyond the
     // last, after which nothing is left to do.
-    let died: u32 = [1, 5, 9, 13, 17, 21, 25, 29, 33, 37, 100]
+    let died: u32 = [1, 5, 9, 13, 17, 21, 25, 29, 33, 37]
         .map(fifty_with_one_ticket)
         .iter()
         .sum();
+    // On a slow machine requests share fewer batches, so there are more writes.
     assert!((8..=10).contains(&died), "{died}");
+    assert_eq!(fifty_with_one_ticket(100_000), 0);
 }

@@ -25,6 +25,8 @@ pub(crate) enum Side {
     Gateway,
     /// The collector's, which sends them.
     Collector,
+    /// The collector's, where it owes results.
+    Owed,
 }
 
 impl Side {
@@ -32,6 +34,7 @@ impl Side {
         TableDefinition::new(match self {
             Self::Gateway => "gateway",
             Self::Collector => "collector",
+            Self::Owed => "owed",
         })
     }
 }
@@ -41,8 +44,10 @@ impl Side {
 pub(crate) struct Change {
     pub(crate) side: Side,
     pub(crate) key: Vec<u8>,
-    /// The ticket that is told afterwards, and the record; `None` to remove it.
-    pub(crate) record: Option<(u64, Vec<u8>)>,
+    /// What is told afterwards, if somebody waits for it.
+    pub(crate) ticket: Option<u64>,
+    /// The record; `None` to remove it.
+    pub(crate) record: Option<Vec<u8>>,
 }
 
 /// What has become of records that were to be kept.
@@ -59,6 +64,7 @@ pub(crate) struct Kept {
 pub(crate) struct Records {
     pub(crate) gateway: Vec<Vec<u8>>,
     pub(crate) collector: Vec<Vec<u8>>,
+    pub(crate) owed: Vec<Vec<u8>>,
 }
 
 /// A store whose thread does not run yet.
@@ -105,6 +111,7 @@ impl Store {
         let records = Records {
             gateway: read(Side::Gateway)?,
             collector: read(Side::Collector)?,
+            owed: read(Side::Owed)?,
         };
         transaction.close()?;
         let path = path.to_owned();
@@ -148,7 +155,7 @@ impl Store {
             }
             let tickets = batch
                 .iter()
-                .filter_map(|change| change.record.as_ref().map(|(ticket, _)| (change.side, *ticket)))
+                .filter_map(|change| change.ticket.map(|ticket| (change.side, ticket)))
                 .collect();
             let mut message = ShardMessage::CommandsKept(Kept { tickets, problem });
             // A mailbox that is full is being emptied; one that is closed belongs to a node that ends.
@@ -205,11 +212,11 @@ fn is_damage(error: &redb::Error) -> bool {
 
 fn write(database: &Database, changes: &[Change]) -> io::Result<()> {
     let transaction = database.begin_write().map_err(io::Error::other)?;
-    for side in [Side::Gateway, Side::Collector] {
+    for side in [Side::Gateway, Side::Collector, Side::Owed] {
         let mut table = transaction.open_table(side.table()).map_err(io::Error::other)?;
         for change in changes.iter().filter(|change| change.side == side) {
             match &change.record {
-                Some((_, record)) => table.insert(change.key.as_slice(), record.as_slice()).map(drop),
+                Some(record) => table.insert(change.key.as_slice(), record.as_slice()).map(drop),
                 None => table.remove(change.key.as_slice()).map(drop),
             }
             .map_err(io::Error::other)?;
@@ -236,7 +243,8 @@ mod tests {
         let change = |side, key: &[u8], record: Option<&[u8]>| Change {
             side,
             key: key.to_vec(),
-            record: record.map(|record| (1, record.to_vec())),
+            ticket: record.map(|_| 1),
+            record: record.map(<[u8]>::to_vec),
         };
         let changes = [
             change(Side::Gateway, b"1", Some(b"one")),

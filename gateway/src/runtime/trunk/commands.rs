@@ -9,7 +9,7 @@ use fieldgate_proto::{
 use super::{DeskRequest, Trunk};
 use crate::{
     runtime::{
-        commanding::{hex, store::Kept},
+        commanding::{job::hex, store::Kept},
         exchange::command::{Outbound, Word},
     },
     status::{CommandsStatus, GatewayCommands},

@@ -60,7 +60,7 @@ impl Rig {
         )
         .unwrap();
         for delivery in deliveries {
-            handle.queue.blocking_send(delivery).unwrap();
+            handle.queue.try_send(delivery).unwrap();
         }
         let mut up_to = 0;
         while up_to < last {
@@ -259,7 +259,7 @@ fn an_old_file_is_closed_though_nothing_is_written() {
         confirm,
     )
     .unwrap();
-    handle.queue.blocking_send(batch(&source(), 1, 3)).unwrap();
+    handle.queue.try_send(batch(&source(), 1, 3)).unwrap();
     assert_eq!(confirmations.recv(), Ok(3));
     // Nothing else comes. The confirmation's channel has no news either, so it serves as the clock.
     let closed = (0..600).any(|_| {

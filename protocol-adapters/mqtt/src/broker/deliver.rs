@@ -351,7 +351,8 @@ impl Broker {
     }
 
     /// Takes a client's acknowledgement. What is not known is forgotten, or was never sent: PUBREC alone gets an answer,
-    /// because its client waits for one (§4.3.3).
+    /// because its client waits for one (§4.3.3). One that is not the next of its message's quality of service ends the
+    /// connection: the two sides no longer agree on what is under way (§4.13).
     pub(super) fn acknowledge(
         &mut self,
         now: Now,
@@ -373,6 +374,18 @@ impl Broker {
         let is_refusal = reason.is_failure();
         let found = session.queue.find(packet_id);
         let state = found.as_ref().map(|message| (message.queued.qos, message.phase));
+        // What this connection has not sent yet, the acknowledgement cannot be about.
+        let is_out_of_step = found.as_ref().is_some_and(|message| {
+            message.sent
+                && match step {
+                    Step::Acknowledged => message.queued.qos == Qos::ExactlyOnce,
+                    Step::Received => message.queued.qos == Qos::AtLeastOnce,
+                    Step::Completed => message.phase == Phase::Published,
+                }
+        });
+        if is_out_of_step {
+            return self.close(index, from, Termination::WrongAcknowledgement);
+        }
         match (step, state) {
             (Step::Acknowledged, Some((Qos::AtLeastOnce, _)))
             | (Step::Completed, Some((_, Phase::Released))) => self.complete(now, index, packet_id),

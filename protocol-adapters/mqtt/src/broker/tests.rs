@@ -178,6 +178,51 @@ fn everything_that_was_stored_is_there_after_a_crash_at_any_batch() {
 }
 
 #[test]
+fn an_acknowledgement_of_another_quality_ends_the_connection_and_the_message_stays() {
+    for (qos, steps) in [
+        (Qos::AtLeastOnce, &[Step::Received][..]),
+        (Qos::AtLeastOnce, &[Step::Completed]),
+        (Qos::ExactlyOnce, &[Step::Acknowledged]),
+        (Qos::ExactlyOnce, &[Step::Completed]),
+        (Qos::ExactlyOnce, &[Step::Received, Step::Acknowledged]),
+    ] {
+        let mut world = World::new(Limits::default());
+        let attach = |world: &mut World, connection| {
+            world.attach_with(connection, "s", |attach| attach.expiry_secs = 60);
+        };
+        attach(&mut world, 1);
+        world.subscribe(1, &[filter("a", options(qos))]);
+        world.attach(2, "p", 0);
+        world.publish(2, "a", "x", qos);
+        let packet_id = world.deliveries(1)[0].packet_id.expect("above QoS 0");
+        for step in steps {
+            world.acknowledge(1, *step, packet_id);
+        }
+        assert_eq!(
+            world.said(1).last(),
+            Some(&Said::Closed(Termination::WrongAcknowledgement)),
+            "{qos:?} {steps:?}"
+        );
+        world.detach(1);
+        attach(&mut world, 3);
+        let again = world.said(3);
+        assert!(
+            matches!(
+                &again[..],
+                [Said::Attached(true), Said::Deliver(..) | Said::Release(..)]
+            ),
+            "{qos:?} {steps:?}: {again:?}"
+        );
+        // An acknowledgement of what is not under way is late, and harms nobody.
+        world.attach(4, "late", 0);
+        world.clear();
+        world.acknowledge(4, Step::Acknowledged, packet_id);
+        world.acknowledge(4, Step::Completed, packet_id);
+        assert_eq!(world.said(4), []);
+    }
+}
+
+#[test]
 fn a_message_at_qos_2_is_neither_sent_nor_released_before_that_is_stored() {
     let mut world = World::new(Limits::default());
     world.attach(1, "s", 600);

@@ -5,6 +5,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use fieldgate_adapters::{
     device::Device,
     scram::{Dialog, Turn},
+    topic::check_filter,
 };
 use fieldgate_proto::time::Now;
 
@@ -126,8 +127,8 @@ impl Connection {
         }
         match Packet::decode(frame, self.version)? {
             Packet::PingReq => self.send(&Packet::PingResp, context),
-            Packet::Subscribe(subscribe) => self.handle_subscribe(&subscribe, context),
-            Packet::Unsubscribe(unsubscribe) => Self::handle_unsubscribe(&unsubscribe, context),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(&subscribe, context)?,
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe, context)?,
             Packet::PubAck(packet) => Self::handle_acknowledgement(Step::Acknowledged, &packet, context),
             Packet::PubRec(packet) => Self::handle_acknowledgement(Step::Received, &packet, context),
             Packet::PubComp(packet) => Self::handle_acknowledgement(Step::Completed, &packet, context),
@@ -148,8 +149,15 @@ impl Connection {
         Ok(())
     }
 
-    /// Passes a SUBSCRIBE on to the broker, with what is refused here: malformed filters, and those outside the device's rights.
-    fn handle_subscribe(&self, subscribe: &Subscribe<'_>, context: &mut Context<'_>) {
+    /// Passes a SUBSCRIBE on to the broker, with what is refused here: filters outside the device's rights.
+    ///
+    /// # Errors
+    /// [`Violation`] if a filter is malformed.
+    fn handle_subscribe(
+        &self,
+        subscribe: &Subscribe<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Violation> {
         let identifier = subscribe.properties.iter().find_map(|property| {
             if let Property::SubscriptionIdentifier(identifier) = property {
                 Some(identifier)
@@ -161,24 +169,29 @@ impl Connection {
             .subscriptions
             .iter()
             .map(|subscription| self.wanted(&subscription, identifier))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let refused = wanted.iter().filter(|wanted| wanted.refusal.is_some());
         context.counters.subscribes_refused += refused.count() as u64;
         context.exchange.request(Request::Subscribe {
             packet_id: subscribe.packet_id,
             wanted,
         });
+        Ok(())
     }
 
-    fn wanted(&self, subscription: &Subscription<'_>, identifier: Option<SubscriptionIdentifier>) -> Wanted {
-        let refusal = match Filter::parse(subscription.filter) {
+    fn wanted(
+        &self,
+        subscription: &Subscription<'_>,
+        identifier: Option<SubscriptionIdentifier>,
+    ) -> Result<Wanted, Violation> {
+        let refusal = match self.filter(subscription.filter)? {
             None => Some(ReasonCode::TopicFilterInvalid),
             Some(filter) if !self.device.may_subscribe(filter.topic_filter) => {
                 Some(ReasonCode::NotAuthorized)
             }
             Some(_) => None,
         };
-        Wanted {
+        Ok(Wanted {
             filter: subscription.filter.into(),
             options: SubscriptionOptions {
                 qos: subscription.qos,
@@ -188,19 +201,44 @@ impl Connection {
             },
             retain_handling: subscription.retain_handling,
             refusal,
-        }
+        })
     }
 
-    fn handle_unsubscribe(unsubscribe: &Unsubscribe<'_>, context: &mut Context<'_>) {
+    /// Takes a filter apart; `None` if it is one of MQTT 3.1.1 that says `$share`, of which that version knows nothing, in a way
+    /// that MQTT 5.0 does not allow.
+    ///
+    /// # Errors
+    /// [`Violation`] if it is malformed. SUBACK has no word for that: 0x8F stands for filters that are correctly formed
+    /// (MQTT 5.0 §3.9.3), and in 3.1.1 the connection must end (3.1.1 `[MQTT-4.8.0-1]`).
+    fn filter<'a>(&self, text: &'a str) -> Result<Option<Filter<'a>>, Violation> {
+        let parsed = Filter::parse(text);
+        let is_malformed = match self.version {
+            ProtocolVersion::V5 => parsed.is_none(),
+            ProtocolVersion::V311 => check_filter(text).is_err(),
+        };
+        if is_malformed {
+            return Err(Violation::malformed(
+                "a topic filter is malformed ([MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.3-1], [MQTT-4.8.2-1], [MQTT-4.8.2-2])",
+            ));
+        }
+        Ok(parsed)
+    }
+
+    fn handle_unsubscribe(
+        &self,
+        unsubscribe: &Unsubscribe<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Violation> {
         let filters = unsubscribe
             .filters
             .iter()
-            .map(|filter| Filter::parse(filter).map(|_| filter.into()))
-            .collect();
+            .map(|filter| Ok(self.filter(filter)?.map(|_| filter.into())))
+            .collect::<Result<_, Violation>>()?;
         context.exchange.request(Request::Unsubscribe {
             packet_id: unsubscribe.packet_id,
             filters,
         });
+        Ok(())
     }
 
     /// Takes a client's acknowledgement of what it was sent.

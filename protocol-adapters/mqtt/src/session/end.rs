@@ -57,6 +57,8 @@ pub enum Termination {
     Administrative,
     /// The client does not read what it is sent, or another bound of the caller is reached.
     QuotaExceeded,
+    /// The client acknowledged a message with a packet that is not the next one of its quality of service (MQTT 5.0 §4.3).
+    WrongAcknowledgement,
 }
 
 impl SessionEnd {
@@ -73,6 +75,7 @@ impl SessionEnd {
             Self::Terminated(Termination::ShuttingDown) => Some(ReasonCode::ServerShuttingDown),
             Self::Terminated(Termination::Administrative) => Some(ReasonCode::AdministrativeAction),
             Self::Terminated(Termination::QuotaExceeded) => Some(ReasonCode::QuotaExceeded),
+            Self::Terminated(Termination::WrongAcknowledgement) => Some(ReasonCode::ProtocolError),
         }
     }
 
@@ -118,6 +121,7 @@ impl SessionEnd {
             Self::Terminated(Termination::QuotaExceeded) => {
                 "look at the device's network: it does not read its answers"
             }
+            Self::Terminated(Termination::WrongAcknowledgement) => ReasonCode::ProtocolError.hint(),
         }
     }
 }
