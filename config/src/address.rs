@@ -103,6 +103,97 @@ fn is_host(text: &str) -> bool {
     name.len() <= NAME_LEN_MAX && labels_fit && (!numeric || name.parse::<std::net::Ipv4Addr>().is_ok())
 }
 
+/// A range of IP addresses, written `10.77.0.0/24`; an address alone is a range of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Network {
+    /// The lowest address of the range.
+    base: IpAddr,
+    /// Bits that all addresses of the range share: at most 32, for IPv6 at most 128.
+    prefix_len: u8,
+}
+
+/// Why a text is not a range of IP addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// What stands before the slash is no IP address.
+    #[error("does not begin with an IP address")]
+    Address,
+    /// What stands behind the slash is no number of bits that the address has.
+    #[error("has a prefix length outside 0..={max}")]
+    PrefixLen {
+        /// Bits of the address.
+        max: u8,
+    },
+    /// The address has bits behind the prefix: it is one of the range, not the range.
+    #[error("has bits behind its prefix")]
+    Host {
+        /// The range that it is an address of.
+        network: Network,
+    },
+}
+
+impl Network {
+    /// Returns whether `address` is in the range.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.is_ipv4() == address.is_ipv4() && Self::of(address, self.prefix_len).base == self.base
+    }
+
+    /// Returns whether it is a range of IPv4 addresses.
+    #[must_use]
+    pub const fn is_ipv4(&self) -> bool {
+        self.base.is_ipv4()
+    }
+
+    /// Returns the range of this prefix length in which `address` is; the length fits the address.
+    fn of(address: IpAddr, prefix_len: u8) -> Self {
+        let base = match address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(prefix_len)).unwrap_or(0);
+                IpAddr::V4((address.to_bits() & mask).into())
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(prefix_len)).unwrap_or(0);
+                IpAddr::V6((address.to_bits() & mask).into())
+            }
+        };
+        Self { base, prefix_len }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix_len)
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let (address, prefix_len) = match text.split_once('/') {
+            Some((address, prefix_len)) => (address, Some(prefix_len)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| NetworkError::Address)?;
+        let max = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_len = match prefix_len {
+            None => max,
+            Some(text) => {
+                let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+                let number = text.parse().ok().filter(|number| is_number && *number <= max);
+                number.ok_or(NetworkError::PrefixLen { max })?
+            }
+        };
+        let network = Self::of(address, prefix_len);
+        if network.base == address {
+            Ok(network)
+        } else {
+            Err(NetworkError::Host { network })
+        }
+    }
+}
+
 /// Longest label of a host name (RFC 1035 §2.3.4).
 const LABEL_LEN_MAX: usize = 63;
 /// Longest host name (RFC 1035 §2.3.4).
@@ -165,7 +256,54 @@ mod tests {
         }
     }
 
+    #[test]
+    fn networks_hold_their_addresses_and_no_others() {
+        let cases = [
+            ("10.77.0.0/24", "10.77.0.255", "10.77.1.0"),
+            ("0.0.0.0/0", "255.0.0.1", "::1"),
+            ("127.0.0.1", "127.0.0.1", "127.0.0.2"),
+            ("::1/128", "::1", "::2"),
+            ("fd00::/8", "fdff::1", "fe00::1"),
+            ("::/0", "fd00::2", "10.0.0.1"),
+        ];
+        for (text, inside, outside) in cases {
+            let network: Network = text.parse().expect(text);
+            assert!(network.contains(inside.parse().expect(inside)), "{text} {inside}");
+            assert!(
+                !network.contains(outside.parse().expect(outside)),
+                "{text} {outside}"
+            );
+            assert_eq!(network.to_string().parse(), Ok(network));
+        }
+    }
+
+    #[test]
+    fn each_fault_of_a_network_has_its_own_error() {
+        for (text, error) in [
+            ("hall-3", NetworkError::Address),
+            ("10.0.0.0/", NetworkError::PrefixLen { max: 32 }),
+            ("10.0.0.0/33", NetworkError::PrefixLen { max: 32 }),
+            ("10.0.0.0/+8", NetworkError::PrefixLen { max: 32 }),
+            ("fd00::/129", NetworkError::PrefixLen { max: 128 }),
+            (
+                "10.77.0.2/24",
+                NetworkError::Host {
+                    network: "10.77.0.0/24".parse().expect("it is one"),
+                },
+            ),
+        ] {
+            assert_eq!(text.parse::<Network>(), Err(error), "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_network_text_never_panics_and_what_is_taken_round_trips(text in "[0-9a-f.:/]{0,24}") {
+            if let Ok(parsed) = text.parse::<Network>() {
+                prop_assert_eq!(parsed.to_string().parse(), Ok(parsed));
+            }
+        }
+
         #[test]
         fn any_text_never_panics_and_what_is_taken_round_trips(text in "\\PC{0,40}") {
             if let Ok(parsed) = text.parse::<HostPort>() {

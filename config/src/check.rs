@@ -17,6 +17,7 @@ use crate::text::{NAME_LEN_MAX, is_name};
 mod collector;
 mod journal;
 mod mqtt;
+mod portal;
 mod relay;
 mod sink;
 mod trust;
@@ -107,6 +108,13 @@ fn whole(
         };
         collector::collector(raw, &surroundings, context.findings)
     });
+    let portal = raw.portal.value.and_then(|raw| {
+        let surroundings = portal::Surroundings {
+            has_link_tcp,
+            has_trust,
+        };
+        portal::portal(raw, &surroundings, context.findings)
+    });
     let metrics = raw.metrics.value.and_then(|raw| {
         Some(settings::Metrics {
             listen: raw.listen.value?,
@@ -130,6 +138,7 @@ fn whole(
         relay,
         authority,
         collector,
+        portal,
         metrics,
     })
 }
@@ -137,11 +146,13 @@ fn whole(
 /// Sees to it that the sections make a whole.
 fn check_purpose(raw: &raw::Root, findings: &mut Findings) {
     let tcp = raw.link.value.as_ref().and_then(|link| link.tcp.value.as_ref());
-    let answers = raw.relay.is_given() || raw.collector.is_given() || raw.authority.is_given();
-    if !(raw.mqtt.is_given() || raw.uplink.is_given() || answers) {
+    let portal = raw.portal.value.as_ref();
+    let has_outlets = portal.is_some_and(|portal| portal.outlet.is_given());
+    let answers = raw.relay.is_given() || raw.collector.is_given() || raw.authority.is_given() || has_outlets;
+    if !(raw.mqtt.is_given() || raw.uplink.is_given() || raw.portal.is_given() || answers) {
         findings.push(Draft::error("the file switches nothing on").help(
-            "a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector], an authority [authority]; \
-             examples stand in /usr/share/doc/fieldgate/examples",
+            "a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector], an authority [authority], and \
+             any of them may have [portal]; examples stand in /usr/share/doc/fieldgate/examples",
         ));
     }
     if let Some(mqtt) = raw.mqtt.value.as_ref().filter(|_| !raw.uplink.is_given()) {
@@ -162,7 +173,7 @@ fn check_purpose(raw: &raw::Root, findings: &mut Findings) {
             .header()
             .warning("`link.tcp` listens, but nothing in this file answers there");
         findings.push(draft.help(
-            "take it out: only relays, collectors and authorities are connected to; gateways connect by themselves",
+            "take it out: only relays, collectors, authorities and nodes with outlets are connected to; gateways connect by themselves",
         ));
     }
     if let Some(journal) = raw
@@ -200,8 +211,16 @@ fn check_listeners(raw: &raw::Root, findings: &mut Findings) {
         .filter_map(|list| list.value.as_ref())
         .flatten();
     let metrics = raw.metrics.value.as_ref().map(|metrics| &metrics.listen);
+    let inlets = raw
+        .portal
+        .value
+        .as_ref()
+        .and_then(|portal| portal.inlet.value.as_ref());
+    let inlets = inlets.into_iter().flatten().map(|inlet| &inlet.listen);
+    let inlets = inlets.filter_map(|field| Some((field.value?, field.place())));
     let listeners: Vec<(SocketAddr, Place<'_>)> = items
         .map(|item| (item.value, item.place()))
+        .chain(inlets)
         .chain(metrics.and_then(|field| field.value.map(|address| (address, field.place()))))
         .collect();
     for (index, (address, place)) in listeners.iter().enumerate() {

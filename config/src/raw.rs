@@ -88,9 +88,11 @@ macro_rules! tables {
 }
 
 mod listeners;
+mod portal;
 pub(crate) mod sink;
 
 pub(crate) use listeners::{Certificate, DevicePsk, MqttPsk, MqttTls, MqttWebSocket, MqttWebSocketTls};
+pub(crate) use portal::{Portal, PortalInlet, PortalOutlet};
 
 const LOG_LEVEL: Choice<LogLevel> = Choice(&[
     ("error", LogLevel::Error),
@@ -178,6 +180,8 @@ tables! {
         authority: Authority = section::<Authority>(), Optional("off");
         /// End of the uplinks.
         collector: Collector = section::<Collector>(), Optional("off");
+        /// Streams of others through channels: inlets and outlets.
+        portal: Portal = section::<Portal>(), Optional("off");
         /// Metrics in the Prometheus text format.
         metrics: Metrics = section::<Metrics>(), Optional("off");
     }

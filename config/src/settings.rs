@@ -5,6 +5,7 @@
 //! What cannot be known without looking at the machine (does the file exist, is the port free, is the key in the token)
 //! is found out at start.
 
+pub mod portal;
 pub mod sink;
 
 use std::collections::BTreeMap;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub authority: Option<Authority>,
     /// `[collector]`; it has at least one sink and a way for gateways to reach it.
     pub collector: Option<Collector>,
+    /// `[portal]`; `link_tcp` is `Some` or it registers, if it has outlets.
+    pub portal: Option<portal::Portal>,
     /// `[metrics]`.
     pub metrics: Option<Metrics>,
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use fieldgate_proto::identity::{Identifier, IdentifierError};
 use fieldgate_proto::relay::NamePattern;
 
-use crate::address::{HostPort, HostPortError};
+use crate::address::{HostPort, HostPortError, Network, NetworkError};
 use crate::settings::PasswordHash;
 use crate::shape::{Refusal, Text};
 use crate::template::{TemplateError, TopicPattern, TopicTemplate};
@@ -241,6 +241,29 @@ fn parse_host_port(text: &str) -> Result<HostPort, Refusal> {
             }
             HostPortError::Port => "choose a port from 1 to 65535",
             HostPortError::Host => "write a host name, an IPv4 address, or an IPv6 address in brackets",
+        };
+        Refusal::new(error.to_string(), hint)
+    })
+}
+
+/// A range of addresses.
+pub(crate) const NETWORK: Text<Network> = Text {
+    what: "a network, `IP address/prefix length`, or an IP address",
+    parse: parse_network,
+};
+
+fn parse_network(text: &str) -> Result<Network, Refusal> {
+    text.parse().map_err(|error: NetworkError| {
+        let hint = match error {
+            NetworkError::Address => {
+                "write a network such as \"10.77.0.0/24\" or \"fd00::/8\", or an address such as \"10.77.0.5\"".to_owned()
+            }
+            NetworkError::PrefixLen { max } => {
+                format!("write the number of bits that the addresses share, 0..={max}, such as \"10.77.0.0/24\"")
+            }
+            NetworkError::Host { network } => {
+                format!("write \"{network}\" for the network, or the address without a slash for itself alone")
+            }
         };
         Refusal::new(error.to_string(), hint)
     })

@@ -64,6 +64,9 @@ pub(crate) enum Command {
     /// Send commands to devices behind gateways; list, show and cancel them
     #[command(subcommand, name = "command")]
     Order(DeviceOrder),
+    /// Look at portals: streams through channels, from inlets to outlets of other nodes
+    #[command(subcommand)]
+    Portal(PortalCommand),
     /// Take the proof of where a reading came from out of a collector's ledger
     Proof(ProofArgs),
     /// Check such a proof; needs the file and nothing else
@@ -326,6 +329,12 @@ pub(crate) struct StatusArgs {
     /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PortalCommand {
+    /// Show a running node's inlets and outlets, and the nodes that their streams come from and go to
+    List(StatusArgs),
 }
 
 #[derive(Debug, Args)]

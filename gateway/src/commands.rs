@@ -18,6 +18,7 @@ mod journal;
 mod member;
 mod operator;
 mod policy;
+mod portal;
 mod proof;
 mod run;
 mod status;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Authority(command) => authority::run(command),
         Command::Policy(command) => policy::run(&command),
         Command::Order(order) => command::run(order),
+        Command::Portal(command) => portal::run(&command),
         Command::Proof(args) => proof::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Status(args) => status::run(&args),

@@ -19,6 +19,7 @@ use crate::{
 
 mod commands;
 mod delivery;
+mod portals;
 mod trust;
 
 /// The recorder and its text form.
@@ -296,6 +297,7 @@ fn describe() {
         .chain(trust::COUNTERS)
         .chain(delivery::COUNTERS)
         .chain(commands::COUNTERS)
+        .chain(portals::COUNTERS)
     {
         describe_counter!(name, unit, meaning);
     }
@@ -304,6 +306,7 @@ fn describe() {
         .chain(trust::GAUGES)
         .chain(delivery::GAUGES)
         .chain(commands::GAUGES)
+        .chain(portals::GAUGES)
     {
         describe_gauge!(name, unit, meaning);
     }
@@ -316,6 +319,7 @@ fn count(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
             .chain(&trust::COUNTERS)
             .chain(&delivery::COUNTERS)
             .chain(&commands::COUNTERS)
+            .chain(&portals::COUNTERS)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -329,6 +333,7 @@ fn level(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
             .chain(&trust::GAUGES)
             .chain(&delivery::GAUGES)
             .chain(&commands::GAUGES)
+            .chain(&portals::GAUGES)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -393,6 +398,7 @@ fn record(status: &NodeStatus) {
     }
     delivery::record(status);
     commands::record(status);
+    portals::record(status);
     for sink in &status.sinks {
         let labels = [("sink", sink.name.as_str())];
         level("fieldgate_sink_reachable", &labels, u64::from(sink.reachable));

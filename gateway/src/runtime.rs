@@ -43,6 +43,7 @@ pub(crate) mod field;
 pub(crate) mod governing;
 pub(crate) mod journal;
 pub(crate) mod keys;
+pub(crate) mod portals;
 pub(crate) mod shard;
 pub(crate) mod signing;
 pub(crate) mod start;
@@ -89,10 +90,10 @@ pub(crate) enum TrunkMessage {
     Local(Box<LocalIdentity>),
     /// The key that seals readings, and the history of the identity that vouches for it.
     SealKey(Box<(SealKey, ChangeHistory)>),
-    /// The address of a neighbour, or why there is none.
+    /// Addresses of a name, or why there are none.
     Resolved {
-        /// Index of the neighbour.
-        neighbour: usize,
+        /// For what.
+        wanted: trunk::Wanted,
         /// Addresses to try, best first.
         addresses: Result<Vec<SocketAddr>, String>,
     },
@@ -146,6 +147,13 @@ pub(crate) enum TrunkMessage {
         question: u64,
         /// The answer.
         permission: Permission,
+    },
+    /// Whether a stream may lead to an outlet.
+    PortalPermission {
+        /// Which question it answers.
+        question: u64,
+        /// The answer.
+        permitted: bool,
     },
     /// Do something about commands.
     Command(Box<commanding::Job>),
@@ -243,6 +251,7 @@ impl NodeHandle {
                 status.delivered = trunk.delivered;
                 status.trust = trunk.trust;
                 status.commands = trunk.commands;
+                status.portals = trunk.portals;
             }
         }
         if let Some(mqtt) = &mut status.mqtt {

@@ -9,6 +9,7 @@ pub(crate) use self::{
     commands::{CommandsStatus, GatewayCommands},
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     ledger::LedgerStatus,
+    portals::{PortalSession, PortalStatus, PortalsStatus},
     sink::SinkStatus,
     tpm::TpmStatus,
     trust::{TokenStatus, TrustStatus},
@@ -19,6 +20,7 @@ mod commands;
 mod delivery;
 mod ledger;
 mod mqtt;
+mod portals;
 mod sink;
 mod tpm;
 mod trust;
@@ -72,6 +74,9 @@ pub(crate) struct NodeStatus {
     /// Commands to devices, on a gateway with devices and on a collector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) commands: Option<CommandsStatus>,
+    /// Inlets and outlets, where the file has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) portals: Option<PortalsStatus>,
     /// Proofs of where readings came from, where a collector keeps them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ledger: Option<LedgerStatus>,
@@ -215,6 +220,7 @@ impl NodeStatus {
         reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
         reasons.extend(self.commands.as_ref().and_then(CommandsStatus::reason));
+        reasons.extend(self.portals.iter().flat_map(PortalsStatus::reasons));
         reasons.extend(self.ledger.iter().filter_map(LedgerStatus::reason));
         reasons.extend(self.sinks.iter().flat_map(SinkStatus::reasons));
         self.health = if reasons.is_empty() {
@@ -299,6 +305,9 @@ impl NodeStatus {
         }
         if let Some(commands) = &self.commands {
             commands.write_text(out)?;
+        }
+        if let Some(portals) = &self.portals {
+            portals.write_text(out)?;
         }
         self.write_network(out)?;
         for source in &self.sources {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fieldgate_config::settings::Mqtt;
 use fieldgate_mqtt::{broker::limits::Limits, settings::Settings};
-use fieldgate_proto::{relay, route};
+use fieldgate_proto::{portal::SessionSettings, relay, route};
 
 use crate::load;
 
@@ -88,4 +88,17 @@ fn relay_defaults_and_limits_are_those_of_the_protocol() {
     let longest = "n".repeat(route::NAME_LEN_MAX);
     assert!(load(&member(&longest)).settings.is_some());
     assert!(load(&member(&format!("{longest}n"))).settings.is_none());
+}
+
+#[test]
+fn bounds_of_portals_are_those_of_the_protocol() {
+    let identity = "[identity]\nfile = 'k'\npassphrase = { env = 'P' }\n";
+    let outlet = |streams: usize| {
+        let text = format!(
+            "{identity}[link.tcp]\n[[portal.outlet]]\nname = 'o'\naddress = 'p:1'\nallow = ['$OTHER']\nstreams_max = {streams}"
+        );
+        load(&text).settings.is_some()
+    };
+    let session = SessionSettings::default();
+    assert!(outlet(session.streams_max) && !outlet(session.streams_max + 1));
 }

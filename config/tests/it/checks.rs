@@ -424,3 +424,79 @@ fn what_a_sink_says_goes_together() {
     assert_snapshot!(about_collector(&format!("{mqtt}topic = '{{divice}}'")), @r#"8:9 error: `collector.sink[0].topic` is "{divice}", which uses `{divice}`, which does not exist"#);
     assert_snapshot!(about_collector("[[collector.sink]]\nkind = 'http'\nurl = 'https://u:Gehe1m@h/'"), @r"7:7 error: `collector.sink[0].url` holds a user name or password");
 }
+
+/// Complaints about a node with outlets, which are reachable over a link; `more` follows the header of one.
+fn about_outlet(more: &str) -> String {
+    complaints(&format!(
+        "{IDENTITY}[link.tcp]\n[[portal.outlet]]\nname = 'o'\naddress = 'plc:502'\n{more}"
+    ))
+}
+
+/// Complaints about a node with an inlet; `more` follows its keys.
+fn about_inlet(more: &str) -> String {
+    complaints(&format!("{IDENTITY}{INLET}{more}"))
+}
+
+const INLET: &str = "[[portal.inlet]]\nname = 'i'\nlisten = '127.0.0.1:0'\nnode = '$GATEWAY'\noutlet = 'o'\ndirect = { address = 'g:1' }\n";
+
+#[test]
+fn portals_have_two_ends() {
+    assert_eq!(about_inlet(""), "");
+    assert_eq!(about_outlet("allow = ['$OTHER']"), "");
+    assert_snapshot!(complaints(&format!("{IDENTITY}[portal]")), @r"2:1 error: `portal` has neither `[[portal.inlet]]` nor `[[portal.outlet]]`");
+    assert_snapshot!(complaints(&format!("{IDENTITY}[[portal.outlet]]\nname = 'o'\naddress = 'plc:502'\nallow = ['$OTHER']")), @r"2:3 error: `portal` has outlets, but neither `register` nor `[link.tcp]`: no inlet could reach them");
+    assert_snapshot!(about_outlet("allow = []"), @r"3:1 warning: an outlet without `allow`, and there is no `[trust]`: nobody may open streams to it");
+    assert_eq!(about_outlet("[trust]"), "");
+    assert_snapshot!(about_outlet("allow = ['$OTHER', '$OTHER']"), @r#"6:75 error: `portal.outlet[0].allow[1]` is "fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc", an identifier that is taken already"#);
+    assert_snapshot!(complaints(&format!("{IDENTITY}[portal]\nregister = [{{ relay = {{ address = 'r:1', identifier = '$RELAY' }}, name = 'g' }}]\n{INLET}")), @r"3:12 warning: `portal.register` is not used: there is no `[[portal.outlet]]` that anybody would look for");
+    assert_snapshot!(complaints(&format!("{IDENTITY}{INLET}[link.tcp]")), @r"8:1 warning: `link.tcp` listens, but nothing in this file answers there");
+}
+
+#[test]
+fn inlets_let_in_whom_they_name() {
+    assert_snapshot!(about_inlet("allow = []"), @r"8:9 warning: `portal.inlet[0].allow` has no network whose addresses could reach 127.0.0.1:0: nobody gets in");
+    assert_snapshot!(about_inlet("allow = ['fd00::/8']"), @r"8:9 warning: `portal.inlet[0].allow` has no network whose addresses could reach 127.0.0.1:0: nobody gets in");
+    assert_snapshot!(about_inlet("allow = ['10.0.0.1/8', '10.0.0.0/33', 'hall']"), @r#"
+    8:10 error: `portal.inlet[0].allow[0]` is "10.0.0.1/8", which has bits behind its prefix
+    8:24 error: `portal.inlet[0].allow[1]` is "10.0.0.0/33", which has a prefix length outside 0..=32
+    8:39 error: `portal.inlet[0].allow[2]` is "hall", which does not begin with an IP address
+    "#);
+    let everywhere = INLET.replace("127.0.0.1:0", "0.0.0.0:1");
+    assert_snapshot!(complaints(&format!("{IDENTITY}{everywhere}")), @r"4:10 warning: `portal.inlet[0].listen` is 0.0.0.0:1, but without `allow` only this machine itself gets in");
+    assert_eq!(
+        complaints(&format!("{IDENTITY}{everywhere}allow = ['10.0.0.0/8']")),
+        ""
+    );
+    let portal = load(&format!("{IDENTITY}{INLET}"))
+        .settings
+        .and_then(|settings| settings.portal);
+    let allow = &portal.expect("no errors").inlets[0].allow;
+    let lets_in = |address: &str| {
+        let address = address.parse().expect(address);
+        allow.iter().any(|network| network.contains(address))
+    };
+    assert!(lets_in("127.0.0.1") && lets_in("::1"));
+    assert!(
+        !lets_in("10.0.0.1") && !lets_in("::2"),
+        "only this machine, unless said otherwise"
+    );
+}
+
+#[test]
+fn inlets_that_lead_to_one_node_share_the_way() {
+    let second = INLET.replace("'i'", "'j'").replace("127.0.0.1:0", "127.0.0.1:1");
+    assert_eq!(about_inlet(&second), "");
+    assert_snapshot!(about_inlet(INLET), @r#"9:8 error: `portal.inlet[1].name` is "i", a name that is taken already"#);
+    assert_snapshot!(about_inlet(&second.replace("g:1", "g:2")), @r"11:8 error: `portal.inlet[1].node` is the node that inlet `i` leads to, but the ways to it, `pq` or `live_proof` differ");
+    assert_snapshot!(about_inlet(&format!("{second}pq = 'off'")), @r"11:8 error: `portal.inlet[1].node` is the node that inlet `i` leads to, but the ways to it, `pq` or `live_proof` differ");
+    assert_snapshot!(about_inlet("via = 'g'"), @r"8:7 error: `portal.inlet[0].via` goes with `relay` or `relays`, which is not there");
+    assert_snapshot!(about_inlet(&second.replace("127.0.0.1:1'", "127.0.0.1:1'\nstreams_max = 0\nidle_secs = 9")), @r"
+    11:15 error: `portal.inlet[1].streams_max` is 0, outside 1..=1024
+    12:13 error: `portal.inlet[1].idle_secs` is 9, outside 10..=31536000
+    ");
+    assert_snapshot!(complaints(&format!("{IDENTITY}{}[metrics]\nlisten = '127.0.0.1:7'", INLET.replace("127.0.0.1:0", "127.0.0.1:7"))), @r"9:10 error: `metrics.listen` is 127.0.0.1:7, which `portal.inlet[0].listen` (127.0.0.1:7) already takes");
+    let twice = about_outlet(
+        "allow = ['$OTHER']\n[[portal.outlet]]\nname = 'o'\naddress = 'plc:503'\nallow = ['$OTHER']",
+    );
+    assert_snapshot!(twice, @r#"8:8 error: `portal.outlet[1].name` is "o", a name that is taken already"#);
+}

@@ -98,7 +98,8 @@ fn duplicate_keys_are_told_beside_everything_else() {
     assert_snapshot!(shown(&text), @r"
      × the file switches nothing on
      help: a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector], an
-           authority [authority]; examples stand in /usr/share/doc/fieldgate/examples
+           authority [authority], and any of them may have [portal]; examples stand in /usr/share/
+           doc/fieldgate/examples
 
      × `name` stands in the file twice
       ╭─[fieldgate.toml:4:1]
@@ -265,7 +266,7 @@ fn programs_get_a_list() {
     let json = load(text).problems.render_json().replace("},{", "},\n{");
     assert_snapshot!(json, @r#"
     [{"severity":"error","file":"fieldgate.toml","line":null,"column":null,"key":"identity","message":"`[identity]` is missing","help":"add [identity]: Where the key of this node lives"},
-    {"severity":"error","file":"fieldgate.toml","line":null,"column":null,"key":null,"message":"the file switches nothing on","help":"a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector], an authority [authority]; examples stand in /usr/share/doc/fieldgate/examples"},
+    {"severity":"error","file":"fieldgate.toml","line":null,"column":null,"key":null,"message":"the file switches nothing on","help":"a gateway has [mqtt] and [[uplink]], a relay [relay], a collector [collector], an authority [authority], and any of them may have [portal]; examples stand in /usr/share/doc/fieldgate/examples"},
     {"severity":"error","file":"fieldgate.toml","line":2,"column":8,"key":"node.name","message":"`node.name` is \"H\", which is not a name","help":"use 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end"}]
     "#);
     assert_eq!(load(&format!("{IDENTITY}[relay]\nmember = [{{ name = 'm', identifier = '$GATEWAY', hold = ['a'] }}]\n[link.tcp]")).problems.render_json(), "[]");

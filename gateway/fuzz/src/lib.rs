@@ -19,6 +19,7 @@ pub mod mqtt_packet;
 pub mod mqtt_session;
 pub mod node;
 pub mod pkcs11_uri;
+pub mod portal;
 pub mod proof;
 pub mod reading;
 pub mod record;
@@ -34,7 +35,7 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 24] = [
+pub const TARGETS: [Target; 25] = [
     ("channel", channel::run),
     ("command", command::run),
     ("config", config::run),
@@ -49,6 +50,7 @@ pub const TARGETS: [Target; 24] = [
     ("mqtt_session", mqtt_session::run),
     ("node", node::run),
     ("pkcs11_uri", pkcs11_uri::run),
+    ("portal", portal::run),
     ("proof", proof::run),
     ("reading", reading::run),
     ("record", record::run),

@@ -17,7 +17,7 @@ mod receiver;
 mod schedule;
 mod sealed;
 mod sender;
-mod window;
+pub(crate) mod window;
 
 pub use frame::{
     ACK, Ack, BATCH, Batch, BatchWriter, DeliveryError, JournalId, LOST, Lost, LostReason, OFFER, Offer,

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod journal;
 pub mod link;
 pub mod node;
+pub mod portal;
 pub mod relay;
 pub mod route;
 pub mod seal;

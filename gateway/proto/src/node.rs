@@ -17,10 +17,12 @@ mod connection;
 mod incoming;
 mod neighbour;
 mod output;
+mod portal;
 mod proving;
 mod settings;
 mod trust;
 mod uplink;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -30,6 +32,7 @@ pub use command::CommandAccess;
 pub use connection::ConnectionView;
 pub use neighbour::{NeighbourState, NeighbourView};
 pub use output::{Event, Output};
+pub use portal::{PortalAccess, PortalKey, PortalPeerSettings, PortalSettings, PortalView};
 pub use settings::{CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings};
 pub use trust::{Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, AuthorityState, TrustView};
 pub use uplink::{UplinkState, UplinkView};
@@ -40,6 +43,7 @@ use crate::{
     entropy::Entropy,
     identity::Identifier,
     link::{Class, LinkSettings},
+    portal::StreamId,
     route::{FlowId, LinkId, LinkWriter, Router, RouterStats},
     time::{Instant, Now},
     trust::Trust,
@@ -58,7 +62,7 @@ pub trait Wire {
     fn queued_bytes(&self, connection: ConnectionKey) -> usize;
 }
 
-/// Where a collector's readings go.
+/// Where what comes for this node goes: a collector's readings, what streams carry.
 pub trait ReadingSink {
     /// Takes consecutive readings of a source that follow what it took before, all of them or none.
     ///
@@ -75,6 +79,12 @@ pub trait ReadingSink {
     /// has verified it. Who keeps no proofs does nothing.
     fn seal_key(&mut self, gateway: &Identifier, key: ShownKey<'_>) {
         let _ = (gateway, key);
+    }
+
+    /// Takes bytes of a stream, in order and each once; tell the session by
+    /// [`Session::handle_consumed`](crate::portal::Session::handle_consumed) once they have gone out. Who has no portals gets none.
+    fn portal_data(&mut self, portal: PortalKey, stream: StreamId, bytes: &[u8]) {
+        let _ = (portal, stream, bytes);
     }
 }
 
@@ -140,6 +150,10 @@ enum Use {
     Authority,
     /// From a node to this authority.
     Asker,
+    /// To a node that inlets lead to.
+    Inlet { inlet: usize },
+    /// From a node whose streams lead here.
+    Outlet { outlet: usize },
     /// It came for a service, and the peer is not authenticated, or not authorised yet.
     Unknown { service: Service },
 }
@@ -153,6 +167,8 @@ pub enum Service {
     Uplink,
     /// An authority's: enrols, renews, revokes.
     Authority,
+    /// That of a node with outlets: takes streams.
+    Portal,
 }
 
 impl Service {
@@ -163,11 +179,12 @@ impl Service {
             Self::Registrar => settings::REGISTRAR,
             Self::Uplink => settings::UPLINK,
             Self::Authority => settings::AUTHORITY,
+            Self::Portal => settings::PORTAL,
         }
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        [Self::Registrar, Self::Uplink, Self::Authority]
+        [Self::Registrar, Self::Uplink, Self::Authority, Self::Portal]
             .into_iter()
             .find(|service| service.as_str() == name)
     }
@@ -196,6 +213,7 @@ pub struct Node {
     uplinks: Vec<uplink::Uplink>,
     collector: Option<collect::Collector>,
     commands: command::Commands,
+    portals: portal::Portals,
     proving: proving::Proving,
     accesses: access::Accesses,
     /// Peers of channels, from the end of the handshake on.
@@ -262,6 +280,7 @@ impl Node {
                 .collect(),
             collector: settings.collect.map(collect::Collector::new),
             commands: command::Commands::default(),
+            portals: portal::Portals::new(now.instant, settings.portals),
             proving: proving::Proving::default(),
             accesses: access::Accesses::new(settings.access),
             known: BTreeMap::new(),
@@ -303,6 +322,7 @@ impl Node {
         self.settle(now, entropy, wire);
         self.time_out_neighbours(now, entropy, wire);
         self.time_out_uplinks(now, entropy, wire);
+        self.time_out_portals(now, entropy, wire);
         self.time_out_trust(now, entropy, wire);
         if let Some(collector) = &mut self.collector {
             collector.handle_timeout(now.instant);
@@ -326,6 +346,7 @@ impl Node {
             self.poll_trust_timeout(),
             self.collector.as_ref().and_then(collect::Collector::poll_timeout),
             self.commands.poll_timeout(),
+            self.portals.poll_timeout(),
         ];
         neighbours.chain(uplinks).chain(own.into_iter().flatten()).min()
     }
@@ -353,6 +374,7 @@ impl Node {
         }
         self.flush_sources(now, wire);
         self.flush_commands(now, wire);
+        self.flush_portals(now, wire);
         self.settle(now, entropy, wire);
     }
 

@@ -15,8 +15,8 @@ use fieldgate_proto::{
     command::Permission,
     identity::Identifier,
     node::{
-        Access, Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, CommandAccess, Service,
-        Verdict,
+        Access, Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, CommandAccess, PortalAccess,
+        Service, Verdict,
     },
     time::WallTime,
     trust::{SavedPart, StatusList},
@@ -48,6 +48,15 @@ pub(crate) enum DeskRequest {
     Authorise(Box<Access>),
     /// Decide whether a collector may command a device.
     AuthoriseCommand(Box<CommandAccess>),
+    /// Decide whether a node may have a stream lead to an outlet.
+    AuthorisePortal {
+        /// Comes back with the answer.
+        question: u64,
+        /// Name of the outlet.
+        outlet: String,
+        /// Whose stream it is.
+        access: Box<PortalAccess>,
+    },
     /// Have the identity key sign a live proof.
     Sign {
         /// For which channel.
@@ -129,6 +138,18 @@ impl Desk {
                     }
                     let question = access.question;
                     self.tell(TrunkMessage::CommandPermission { question, permission })
+                        .await;
+                }
+                DeskRequest::AuthorisePortal {
+                    question,
+                    outlet,
+                    access,
+                } => {
+                    let permitted = self.doorkeeper.decide_portal(self.clock.wall(), &access, &outlet);
+                    if !permitted {
+                        tracing::debug!(peer = %access.peer, outlet, "the policy refuses a stream");
+                    }
+                    self.tell(TrunkMessage::PortalPermission { question, permitted })
                         .await;
                 }
                 DeskRequest::Sign { channel, message } => {

@@ -17,7 +17,7 @@ use fieldgate_policy::{
 use fieldgate_proto::{
     command::Permission,
     identity::Identifier,
-    node::{self, Access, ChannelFacts, CommandAccess, Verdict},
+    node::{self, Access, ChannelFacts, CommandAccess, PortalAccess, Verdict},
     relay::{MemberRights, NamePattern},
     time::{ClockQuality, WallTime},
     trust::{Credential, Freshness, Standing},
@@ -36,6 +36,8 @@ pub(crate) struct Doorkeeper {
     collectors: BTreeMap<Identifier, (String, bool)>,
     /// Names of the devices of this gateway; `None` where clients without credentials come by whatever name they like.
     devices: Option<BTreeSet<String>>,
+    /// Outlets of this node, and whose inlets the file lets lead there.
+    outlets: BTreeMap<String, BTreeSet<Identifier>>,
     /// The name of this node.
     own_name: String,
     /// Names of this relay that anyone may reach in order to enrol.
@@ -148,6 +150,12 @@ impl Doorkeeper {
                     Some(devices.map(|device| device.name.clone()).collect())
                 }
             },
+            outlets: settings
+                .portal
+                .iter()
+                .flat_map(|portal| &portal.outlets)
+                .map(|outlet| (outlet.name.clone(), outlet.allow.iter().copied().collect()))
+                .collect(),
             own_name: settings.node.name.clone(),
             open: open.map(|name| NamePattern::Exact(name.clone())).collect(),
             own_peers: OnceCell::new(),
@@ -174,6 +182,7 @@ impl Doorkeeper {
             node::Service::Registrar => Service::Registrar,
             node::Service::Uplink => Service::Uplink,
             node::Service::Authority => Service::Authority,
+            node::Service::Portal => Service::Portal,
         };
         let both = [false, true];
         let variants = both
@@ -209,6 +218,7 @@ impl Doorkeeper {
             node::Service::Registrar => self.registrar(wall, access),
             node::Service::Uplink => self.uplink(wall, access),
             node::Service::Authority => self.authority(wall, access),
+            node::Service::Portal => self.portal(wall, access),
         }
     }
 
@@ -231,6 +241,21 @@ impl Doorkeeper {
             Said::Allowed => Permission::Permitted,
             Said::WithProof | Said::Denied => Permission::Refused,
         }
+    }
+
+    /// Decides whether a node may have a stream lead to an outlet. Its live proof has to be there already, if the policy wants one.
+    pub(crate) fn decide_portal(&self, wall: WallTime, access: &PortalAccess, outlet: &str) -> bool {
+        let is_named = self
+            .outlets
+            .get(outlet)
+            .is_some_and(|allow| allow.contains(&access.peer));
+        let principal = inlet_principal(access.peer, access.credential.as_ref(), is_named);
+        let context = facts_context(wall, access.facts, access.freshness, is_named);
+        let portal = Resource::Portal {
+            name: outlet.to_owned(),
+            kind: "tcp".to_owned(),
+        };
+        self.ask(&principal, Action::OpenPortal, portal, context) == Said::Allowed
     }
 
     fn registrar(&self, wall: WallTime, access: &Access) -> Verdict {
@@ -313,6 +338,19 @@ impl Doorkeeper {
         served()
     }
 
+    /// Members, and nodes that an outlet names, may have a channel for streams; each stream is decided on by itself.
+    fn portal(&self, wall: WallTime, access: &Access) -> Verdict {
+        let is_named = self.outlets.values().any(|allow| allow.contains(&access.peer));
+        let principal = inlet_principal(access.peer, access.credential.as_ref(), is_named);
+        let resource = Resource::Service(Service::Portal);
+        let context = context(wall, access, is_named || principal.member);
+        match self.ask(&principal, Action::Connect, resource, context) {
+            Said::Allowed => served(),
+            Said::WithProof => Verdict::Prove,
+            Said::Denied => Verdict::Refuse,
+        }
+    }
+
     /// Whoever may enrol may ask the authority; what it answers is its own decision.
     fn authority(&self, wall: WallTime, access: &Access) -> Verdict {
         let principal = principal(access, None);
@@ -386,6 +424,17 @@ fn principal_of(
         principal.named = true;
         name.clone_into(&mut principal.name);
     }
+    principal
+}
+
+/// The principal of a node whose inlets lead here. The file names it by its identifier alone.
+fn inlet_principal(
+    peer: Identifier,
+    credential: Option<&(Arc<Credential>, Standing)>,
+    is_named: bool,
+) -> Principal {
+    let mut principal = principal_of(peer, credential, None);
+    principal.named = is_named;
     principal
 }
 

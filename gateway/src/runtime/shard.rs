@@ -27,6 +27,11 @@ pub(crate) enum Purpose {
     },
     /// Links of other nodes.
     Link,
+    /// Connections that lead to other nodes.
+    Inlet {
+        /// Its place in the file.
+        inlet: usize,
+    },
 }
 
 /// The handler of one shard's driver.
@@ -122,6 +127,9 @@ impl Shard {
                 with_field!(self, |field, intake| field.handle_stop(io, now, intake));
                 for listener in self.listeners.keys() {
                     io.unlisten(*listener);
+                }
+                if let Some(trunk) = &mut self.trunk {
+                    trunk.handle_stop(io, now);
                 }
                 self.stop_by = Some(now.instant + STOP_TIME_MAX);
             }
@@ -231,6 +239,11 @@ impl Handler for Shard {
                     trunk.handle_accepted(io, now, connection, peer);
                 }
             }
+            Some(Purpose::Inlet { inlet }) => {
+                if let Some(trunk) = &mut self.trunk {
+                    trunk.handle_inlet(io, now, *inlet, (connection, peer));
+                }
+            }
             Some(Purpose::Mqtt { stack }) => {
                 let stack = *stack;
                 with_field!(self, |field, intake| field.handle_accepted(
@@ -262,15 +275,27 @@ impl Handler for Shard {
         }
     }
 
+    fn ended(&mut self, io: &mut Io, connection: ConnectionId) {
+        let now = self.now(io);
+        match self.trunk.as_mut().filter(|trunk| trunk.has_portal(connection)) {
+            Some(trunk) => trunk.handle_portal_ended(io, now, connection),
+            None => io.close(connection),
+        }
+    }
+
     fn drained(&mut self, _io: &mut Io, _connection: ConnectionId) {
         // The end of the turn looks at every link's queue anyway.
     }
 
-    fn closed(&mut self, io: &mut Io, connection: ConnectionId, _reason: CloseReason) {
+    fn closed(&mut self, io: &mut Io, connection: ConnectionId, reason: CloseReason) {
         let now = self.now(io);
         with_field!(self, |field, intake| field.handle_closed(now, connection, intake));
-        if let Some(trunk) = self.trunk.as_mut().filter(|trunk| trunk.has(connection)) {
-            trunk.handle_closed(io, now, connection);
+        if let Some(trunk) = &mut self.trunk {
+            if trunk.has(connection) {
+                trunk.handle_closed(io, now, connection);
+            } else {
+                trunk.handle_portal_closed(io, now, connection, reason);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use fieldgate_config::settings::{Collector, IoBackend, Settings};
+use fieldgate_config::settings::{Collector, IoBackend, Settings, portal::Portal};
 use fieldgate_io::{
     Backend, BackendChoice, Selected, Waker,
     mailbox::{MailSender, mailbox},
@@ -31,6 +31,7 @@ use super::{
     governing::Governing,
     journal::{self, JournalFiles},
     keys::Identity,
+    portals::Portals,
     threads::{self, ShardPlan},
     translate::node_settings,
     transport,
@@ -115,7 +116,7 @@ pub(crate) async fn start(
         mailboxes.iter().map(|((sender, _), _)| sender.clone()).collect();
     let (broken_sender, broken) = mpsc::channel(shard_count + 1);
     let control = ControlPlane::start(settings, &identity, &options, &senders[0])?;
-    let (resolve, resolve_requests) = mpsc::channel(64);
+    let (resolve, resolve_requests) = mpsc::channel(DESK_MAX);
     let (desk_sender, desk_requests) = mpsc::channel(DESK_MAX);
     let (rotation_sender, rotations) = mpsc::channel(1);
     let accepting = Arc::new(Accepting::new());
@@ -134,6 +135,7 @@ pub(crate) async fn start(
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
     let trunk = Trunk::new(Parts {
+        portals: Portals::new(settings.portal.as_ref()),
         node,
         journal,
         commit_delay: commit_delay(settings),
@@ -294,11 +296,14 @@ fn shard_count(settings: &Settings) -> usize {
 }
 
 fn roles(settings: &Settings) -> Vec<String> {
+    let has_portal = |has: fn(&Portal) -> bool| settings.portal.as_ref().is_some_and(has);
     let roles = [
         (settings.mqtt.is_some() || !settings.uplinks.is_empty(), "gateway"),
         (settings.relay.is_some(), "relay"),
         (settings.collector.is_some(), "collector"),
         (settings.authority.is_some(), "authority"),
+        (has_portal(|portal| !portal.outlets.is_empty()), "outlet"),
+        (has_portal(|portal| !portal.inlets.is_empty()), "inlet"),
     ];
     roles
         .into_iter()
@@ -410,7 +415,7 @@ fn spawn_ledger(
 
 /// Resolves names for the trunk, which must not wait.
 async fn resolve_names(mut requests: mpsc::Receiver<Resolve>, trunk: MailSender<ShardMessage>) {
-    while let Some(Resolve { neighbour, address }) = requests.recv().await {
+    while let Some(Resolve { wanted, address }) = requests.recv().await {
         let trunk = trunk.clone();
         tokio::task::spawn_local(async move {
             let lookup = tokio::net::lookup_host((address.host().to_owned(), address.port()));
@@ -419,8 +424,8 @@ async fn resolve_names(mut requests: mpsc::Receiver<Resolve>, trunk: MailSender<
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_) => Err("the name server does not answer".to_owned()),
             };
-            let mut message = ShardMessage::Trunk(TrunkMessage::Resolved { neighbour, addresses });
-            // Without an answer the neighbour would be dialled no more, so a full mailbox is waited for.
+            let mut message = ShardMessage::Trunk(TrunkMessage::Resolved { wanted, addresses });
+            // Without an answer a neighbour would be dialled no more, so a full mailbox is waited for.
             while let Err(fieldgate_io::mailbox::MailError::Full(back)) = trunk.try_send(message) {
                 message = back;
                 tokio::time::sleep(MAILBOX_RETRY).await;

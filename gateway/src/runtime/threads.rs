@@ -39,6 +39,7 @@ use super::{
         store::{Entries, Store},
     },
     field::{Checks, Field, Outgoing, Parts},
+    portals,
     shard::{Purpose, Shard},
     transport::{
         Stack,
@@ -59,6 +60,8 @@ pub(super) struct ShardPlan {
     io: fieldgate_io::Settings,
     mqtt: Vec<Listener>,
     links: Vec<SocketAddr>,
+    /// Name and address of each inlet.
+    inlets: Vec<(String, SocketAddr)>,
     field: Option<FieldPlan>,
     latency: Duration,
 }
@@ -99,6 +102,7 @@ impl ShardPlan {
             None => (None, Vec::new()),
         };
         let clients_max = settings.mqtt.as_ref().map_or(0, |mqtt| mqtt.clients_max);
+        let streams_max = portals::connections_max(settings.portal.as_ref());
         let links_max = settings.relay.as_ref().map_or(LINKS_MAX, |relay| relay.links_max);
         Ok(Self {
             started,
@@ -110,7 +114,10 @@ impl ShardPlan {
                 settings.journal.as_ref().map_or(&[], |journal| &journal.classes),
             )?),
             io: fieldgate_io::Settings {
-                connections_max: clients_max.saturating_add(links_max),
+                connections_max: clients_max
+                    .saturating_add(links_max)
+                    .saturating_add(streams_max)
+                    .min(CONNECTIONS_MAX),
                 ..fieldgate_io::Settings::default()
             },
             mqtt,
@@ -119,6 +126,12 @@ impl ShardPlan {
                 .as_ref()
                 .map(|link| link.listen.clone())
                 .unwrap_or_default(),
+            inlets: settings
+                .portal
+                .iter()
+                .flat_map(|portal| &portal.inlets)
+                .map(|inlet| (inlet.name.clone(), inlet.listen))
+                .collect(),
             field,
             latency: settings.mqtt.as_ref().map_or(Duration::ZERO, |mqtt| mqtt.latency),
         })
@@ -197,6 +210,11 @@ impl ShardPlan {
             } else {
                 Vec::new()
             },
+            inlets: if index == 0 {
+                self.inlets.clone()
+            } else {
+                Vec::new()
+            },
             field: self.field.clone(),
             latency: self.latency,
         }
@@ -207,7 +225,7 @@ impl ShardPlan {
         index: usize,
         mail: MailReceiver<ShardMessage>,
         waker: &Waker,
-        (trunk, exchange): (Option<Trunk>, Option<Exchange>),
+        (mut trunk, exchange): (Option<Trunk>, Option<Exchange>),
         bound: &blocking::Sender<Bound>,
     ) -> std::io::Result<()> {
         let mut driver = match Driver::new(self.backend, self.io.clone(), waker) {
@@ -218,7 +236,11 @@ impl ShardPlan {
             }
         };
         let mut listeners = BTreeMap::new();
-        match self.listen(driver.io(), &mut listeners) {
+        let listening = self.listen(driver.io(), &mut listeners).and_then(|addresses| {
+            self.listen_inlets(driver.io(), &mut listeners, trunk.as_mut())?;
+            Ok(addresses)
+        });
+        match listening {
             Ok(addresses) => drop(bound.send(Ok(addresses))),
             Err(error) => {
                 drop(bound.send(Err(error)));
@@ -260,12 +282,36 @@ impl ShardPlan {
         driver.run(&mut shard)
     }
 
+    /// Listens for those whose connections lead to other nodes.
+    fn listen_inlets(
+        &self,
+        io: &mut Io,
+        listeners: &mut BTreeMap<fieldgate_io::ListenerId, Purpose>,
+        mut trunk: Option<&mut Trunk>,
+    ) -> Result<(), StartError> {
+        let options = ListenOptions {
+            class: BufferClass::Link,
+            ..ListenOptions::default()
+        };
+        for (inlet, (name, address)) in self.inlets.iter().enumerate() {
+            let (listener, local) = io
+                .listen(*address, &options)
+                .map_err(|error| cannot_listen(*address, &error))?;
+            listeners.insert(listener, Purpose::Inlet { inlet });
+            if let Some(trunk) = &mut trunk {
+                trunk.set_inlet_address(inlet, local);
+            }
+            tracing::info!(address = %local, inlet = name, "listening for portal");
+        }
+        Ok(())
+    }
+
     fn listen(&self, io: &mut Io, listeners: &mut BTreeMap<fieldgate_io::ListenerId, Purpose>) -> Bound {
         let mut bind = |addresses: &[SocketAddr], purpose: Purpose| -> Result<Vec<SocketAddr>, StartError> {
             let mut bound = Vec::with_capacity(addresses.len());
             for address in addresses {
                 let options = match purpose {
-                    Purpose::Link => ListenOptions {
+                    Purpose::Link | Purpose::Inlet { .. } => ListenOptions {
                         class: BufferClass::Link,
                         ..ListenOptions::default()
                     },
@@ -274,10 +320,9 @@ impl ShardPlan {
                         ..ListenOptions::default()
                     },
                 };
-                let (listener, local) = io.listen(*address, &options).map_err(|error| {
-                    StartError::new(format!("cannot listen on {address}: {error}"))
-                        .hint("choose another address, or stop the program that uses it (`ss -ltnp`)")
-                })?;
+                let (listener, local) = io
+                    .listen(*address, &options)
+                    .map_err(|error| cannot_listen(*address, &error))?;
                 listeners.insert(listener, purpose);
                 bound.push(local);
             }
@@ -292,6 +337,11 @@ impl ShardPlan {
         let links = bind(&self.links, Purpose::Link)?;
         Ok((mqtt, links))
     }
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
+    StartError::new(format!("cannot listen on {address}: {error}"))
+        .hint("choose another address, or stop the program that uses it (`ss -ltnp`)")
 }
 
 /// Makes the broker with what its store holds, if the node has clients.
@@ -421,5 +471,7 @@ fn field_plan(
     Ok((plan, listeners))
 }
 
+/// Connections that one shard may have at the most.
+const CONNECTIONS_MAX: u32 = 1_000_000;
 /// Links of a node that is no relay.
 const LINKS_MAX: u32 = 1024;

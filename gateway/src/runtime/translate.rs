@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 
 use fieldgate_config::{
     address::HostPort,
-    settings::{Pq, Registration, Settings, UplinkPath},
+    settings::{Pq, Registration, Settings, UplinkPath, portal::Portal},
 };
 use fieldgate_proto::{
     channel::{ChannelSettings, Padding, PqPolicy},
     delivery::{LaneSettings, PerLane, ReceiverSettings, Shares},
     identity::Identifier,
     node::{
-        AccessPolicy, CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings,
+        AccessPolicy, CollectSettings, NeighbourSettings, NodeSettings, PortalPeerSettings, PortalSettings,
+        RegistrationSettings, UplinkSettings,
     },
     relay::RelaySettings,
 };
 
-use super::{belonging::Belonging, journal::JournalFiles, trunk::Names};
+use super::{belonging::Belonging, journal::JournalFiles, portals::peers_of, trunk::Names};
 use crate::sinks::positions::SourceKey;
 
 const fn pq_policy(pq: Pq) -> PqPolicy {
@@ -77,6 +78,28 @@ impl Neighbours {
     }
 }
 
+fn portal_settings(portal: &Portal, neighbours: &mut Neighbours) -> PortalSettings {
+    let peers = peers_of(&portal.inlets).into_iter().map(|inlet| {
+        let pq = pq_policy(inlet.pq);
+        PortalPeerSettings {
+            peer: inlet.node,
+            pq,
+            live_proof: inlet.live_proof,
+            ways: neighbours.ways(&inlet.path, pq),
+        }
+    });
+    let allowed = portal.outlets.iter().flat_map(|outlet| &outlet.allow);
+    PortalSettings {
+        peers: peers.collect(),
+        outlets: (!portal.outlets.is_empty()).then(|| allowed.copied().collect()),
+        sessions_max: PORTAL_SESSIONS_MAX,
+        ..PortalSettings::default()
+    }
+}
+
+/// Nodes whose streams lead here at the same time.
+const PORTAL_SESSIONS_MAX: usize = 256;
+
 /// Turns the file's words into the core's.
 pub(super) fn node_settings(
     settings: &Settings,
@@ -112,6 +135,11 @@ pub(super) fn node_settings(
     }
     let padding = settings.uplinks.iter().any(|uplink| uplink.padding);
     let mut pq = PqPolicy::default();
+    if let Some(portal) = &settings.portal {
+        pq = pq_policy(portal.pq);
+        neighbours.register(&portal.registrations, pq);
+        node.portals = portal_settings(portal, &mut neighbours);
+    }
     if let Some(trust) = &settings.trust {
         node.authority_pq = pq_policy(trust.pq);
     }

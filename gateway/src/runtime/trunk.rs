@@ -18,24 +18,42 @@ use fieldgate_proto::{
 use tokio::sync::mpsc;
 
 use super::{
-    Question, TrunkMessage, accepting::Accepting, classes::class_of, clock::Clock, collector::Collecting,
-    commanding::Commanding, desk::DeskRequest, entropy::SystemEntropy, exchange::command::Outbound,
+    Question, TrunkMessage,
+    accepting::Accepting,
+    classes::class_of,
+    clock::Clock,
+    collector::Collecting,
+    commanding::Commanding,
+    desk::DeskRequest,
+    entropy::SystemEntropy,
+    exchange::command::Outbound,
     journal::JournalFiles,
+    portals::{Portals, staged::Takers},
 };
 use crate::status::{
-    CommandsStatus, JournalStatus, LedgerStatus, NetworkStatus, SinkStatus, SourceStatus, TrustStatus,
-    UplinkStatus,
+    CommandsStatus, JournalStatus, LedgerStatus, NetworkStatus, PortalsStatus, SinkStatus, SourceStatus,
+    TrustStatus, UplinkStatus,
 };
 
 mod commands;
 mod complaints;
 mod events;
+mod portals;
 mod report;
 
-/// A neighbour's address, to be resolved by the control thread.
+/// An address, to be resolved by the control thread.
 pub(crate) struct Resolve {
-    pub(crate) neighbour: usize,
+    pub(crate) wanted: Wanted,
     pub(crate) address: HostPort,
+}
+
+/// What an address is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// To dial this neighbour.
+    Neighbour(usize),
+    /// For a stream of an outlet, by the number of the question.
+    Portal(u64),
 }
 
 /// Names for what the node counts by number.
@@ -59,6 +77,7 @@ pub(crate) struct Trunk {
     uplink_notes: BTreeMap<(usize, Class), String>,
     collecting: Collecting,
     commanding: Commanding,
+    portals: Portals,
     /// Commands for devices, on their way to the broker.
     outbound: Vec<Outbound>,
     /// Whether the node may have something to say that waits for the end of a turn.
@@ -94,6 +113,7 @@ pub(crate) struct TrunkReport {
     pub(crate) delivered: u64,
     pub(crate) trust: Option<TrustStatus>,
     pub(crate) commands: Option<CommandsStatus>,
+    pub(crate) portals: Option<PortalsStatus>,
 }
 
 /// What a trunk is made of.
@@ -103,6 +123,7 @@ pub(crate) struct Parts {
     pub(crate) commit_delay: Duration,
     pub(crate) collecting: Collecting,
     pub(crate) commanding: Commanding,
+    pub(crate) portals: Portals,
     pub(crate) names: Names,
     pub(crate) resolve: mpsc::Sender<Resolve>,
     pub(crate) desk: mpsc::Sender<DeskRequest>,
@@ -136,6 +157,7 @@ impl Trunk {
             uplink_notes: BTreeMap::new(),
             collecting: parts.collecting,
             commanding: parts.commanding,
+            portals: parts.portals,
             outbound: Vec::new(),
             is_due: false,
             complaints: complaints::Complaints::default(),
@@ -183,6 +205,12 @@ impl Trunk {
         result: std::io::Result<()>,
     ) {
         let now = self.judged(now);
+        if self.portals.has(id) {
+            self.with_portals(io, now, |portals, ground| {
+                portals.handle_connected(ground, id, result)
+            });
+            return;
+        }
         let Some(neighbour) = self.dialling.remove(&id) else {
             return;
         };
@@ -248,16 +276,21 @@ impl Trunk {
     /// Takes bytes of a link.
     pub(crate) fn handle_received(&mut self, io: &mut Io, now: Now, id: ConnectionId, bytes: &mut [u8]) {
         let now = self.judged(now);
+        if self.portals.has(id) {
+            self.with_portals(io, now, |portals, ground| {
+                portals.handle_received(ground, id, bytes)
+            });
+            return;
+        }
         let key = ConnectionKey(id.as_u64());
-        self.node.handle_bytes(
-            now,
-            &mut SystemEntropy,
-            key,
-            bytes,
-            &mut IoWire(io),
-            &mut self.collecting,
-        );
+        let sink = &mut Takers {
+            collecting: &mut self.collecting,
+            staged: &mut self.portals.staged,
+        };
+        self.node
+            .handle_bytes(now, &mut SystemEntropy, key, bytes, &mut IoWire(io), sink);
         self.drain(io, now);
+        self.run_portals(io, now);
     }
 
     /// A link is gone.
@@ -304,15 +337,25 @@ impl Trunk {
             self.drain(io, now);
         }
         let committed = self.run_journal(io, now);
+        self.end_portals_turn(io, now);
+        self.flush(io, now);
+        // What waited for room in sessions goes out in the same turn.
+        while self.write_portals(io, now) {
+            self.flush(io, now);
+        }
+        // What was released, or has to be read from disk.
+        let more = self.run_journal(io, now);
+        committed.max(more)
+    }
+
+    /// Has the node send what waits.
+    fn flush(&mut self, io: &mut Io, now: Now) {
         let journal = self
             .journal
             .as_mut()
             .map(|files| &mut files.lanes as &mut dyn RecordSource);
         self.node.flush(now, &mut SystemEntropy, &mut IoWire(io), journal);
         self.drain(io, now);
-        // What was released, or has to be read from disk.
-        let more = self.run_journal(io, now);
-        committed.max(more)
     }
 
     /// Flushes the journal when it is time and carries out what it wants.
@@ -384,14 +427,7 @@ impl Trunk {
                     let attempt = access.attempt;
                     if self.desk.try_send(DeskRequest::Authorise(access)).is_err() {
                         // Who decides is overwhelmed: nobody new is let in.
-                        self.node.handle_verdict(
-                            now,
-                            &mut SystemEntropy,
-                            attempt,
-                            Verdict::Refuse,
-                            &mut IoWire(io),
-                            &mut self.collecting,
-                        );
+                        self.handle_verdict(io, now, attempt, Verdict::Refuse);
                     }
                 }
                 Output::Sign { channel, message } => {
@@ -435,16 +471,24 @@ impl Trunk {
         match message {
             TrunkMessage::Local(local) => self.node.set_local(*local),
             TrunkMessage::SealKey(sealing) => self.node.set_seal_key(now, sealing.0, &sealing.1),
-            TrunkMessage::Resolved { neighbour, addresses } => {
-                return self.handle_resolved(io, now, neighbour, addresses);
-            }
-            TrunkMessage::Verdict { attempt, verdict } => {
-                self.node
-                    .handle_verdict(now, entropy, attempt, verdict, wire, &mut self.collecting);
-            }
+            TrunkMessage::Resolved { wanted, addresses } => match wanted {
+                Wanted::Neighbour(neighbour) => return self.handle_resolved(io, now, neighbour, addresses),
+                Wanted::Portal(question) => {
+                    return self.with_portals(io, now, |portals, ground| {
+                        portals.handle_resolved(ground, question, addresses);
+                    });
+                }
+            },
+            TrunkMessage::Verdict { attempt, verdict } => self.handle_verdict(io, now, attempt, verdict),
             TrunkMessage::PolicyChanged { proof_demands } => {
                 self.node.set_proof_demands(now, proof_demands);
                 self.node.authorise_all_again(now, wire);
+                self.with_portals(io, now, Portals::handle_policy_changed);
+            }
+            TrunkMessage::PortalPermission { question, permitted } => {
+                return self.with_portals(io, now, |portals, ground| {
+                    portals.handle_permission(ground, question, permitted);
+                });
             }
             TrunkMessage::Signature { channel, signature } => {
                 self.node.handle_signature(now, entropy, channel, signature, wire);
@@ -498,7 +542,7 @@ impl Trunk {
         } else if self
             .resolve
             .try_send(Resolve {
-                neighbour,
+                wanted: Wanted::Neighbour(neighbour),
                 address: address.clone(),
             })
             .is_err()
@@ -528,10 +572,16 @@ impl Trunk {
         let journal = self.journal.as_ref().and_then(|files| files.lanes.poll_timeout());
         let flush = self.pending_since.map(|since| since + self.commit_delay);
         let due = self.is_due.then_some(Instant::START);
-        [self.node.poll_timeout(), journal, flush, due]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.node.poll_timeout(),
+            journal,
+            flush,
+            due,
+            self.portals.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Returns whether everything taken from devices is on stable storage.

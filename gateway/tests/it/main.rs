@@ -28,6 +28,7 @@ mod mqtt_exchange;
 mod mqtt_peer;
 mod namespaces;
 mod paho;
+mod portals;
 mod power_cuts;
 mod proofs;
 mod rotation;

@@ -13,7 +13,7 @@ use crate::link::Class;
 ///
 /// Invariants: `bytes` is the sum over all records; a lane's is the sum over its own.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(crate) struct Window {
     /// Bytes that may be on their way.
     size: u64,
     /// Up to here it doubles with each window that arrives, above it grows by one record.
@@ -39,7 +39,7 @@ struct InFlight {
 }
 
 impl Window {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             size: SIZE_START,
             threshold: SIZE_MAX,
@@ -49,7 +49,7 @@ impl Window {
     }
 
     /// Returns whether nothing more of `lane` may be sent for now. The last record may exceed the window.
-    pub(super) const fn is_full(&self, lane: Class) -> bool {
+    pub(crate) const fn is_full(&self, lane: Class) -> bool {
         match lane {
             // Relays keep room for alarms, too.
             Class::Alarm => self.bytes >= self.size + ALARM_RESERVE,
@@ -63,7 +63,7 @@ impl Window {
     }
 
     /// Notes a record of `lane` with the readings up to `last`.
-    pub(super) fn handle_sent(&mut self, lane: Class, last: u64, bytes: usize) {
+    pub(crate) fn handle_sent(&mut self, lane: Class, last: u64, bytes: usize) {
         let bytes = bytes as u64;
         let in_flight = &mut self.lanes[lane];
         in_flight.records.push_back((last, bytes));
@@ -73,7 +73,7 @@ impl Window {
     }
 
     /// Takes the news that everything of `lane` up to `received` has arrived, and grows if the window was in use.
-    pub(super) fn handle_received(&mut self, lane: Class, received: u64) {
+    pub(crate) fn handle_received(&mut self, lane: Class, received: u64) {
         let was_used = self.bytes * 2 >= self.size;
         let in_flight = &mut self.lanes[lane];
         let mut arrived = 0;
@@ -98,7 +98,7 @@ impl Window {
 
     /// Takes an acknowledgement of `lane` without anything new, with the sequences received and sent; true if something was
     /// lost, so that the caller shall send again what is behind `received`.
-    pub(super) fn handle_duplicate(&mut self, lane: Class, received: u64, sent: u64) -> bool {
+    pub(crate) fn handle_duplicate(&mut self, lane: Class, received: u64, sent: u64) -> bool {
         let in_flight = &mut self.lanes[lane];
         if sent <= received || received < in_flight.recovering_to {
             return false;
@@ -115,7 +115,7 @@ impl Window {
     }
 
     /// Takes the news that nothing of `lane` has arrived for so long that all of it counts as lost.
-    pub(super) fn handle_silence(&mut self, lane: Class, received: u64) {
+    pub(crate) fn handle_silence(&mut self, lane: Class, received: u64) {
         self.lanes[lane].recovering_to = 0;
         self.shrink(lane, received, 0);
         self.size = SIZE_MIN;

@@ -236,8 +236,9 @@ impl Node {
             Use::Member { .. } => Service::Registrar,
             Use::Gateway { .. } => Service::Uplink,
             Use::Asker => Service::Authority,
+            Use::Outlet { .. } => Service::Portal,
             Use::Unknown { service } => service,
-            Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority => return,
+            Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority | Use::Inlet { .. } => return,
         };
         if self.accesses.policy != AccessPolicy::Ask || !self.known.contains_key(&channel) {
             return;
@@ -276,7 +277,7 @@ impl Node {
         }
         self.commands.rights_changed();
         match self.by_channel.get(&channel).map(|entry| entry.used_for) {
-            Some(Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority) => {
+            Some(Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority | Use::Inlet { .. }) => {
                 self.own_ready(now, channel, wire);
             }
             Some(_) => {
@@ -320,6 +321,7 @@ impl Node {
                 .collector
                 .as_ref()
                 .is_some_and(|collector| collector.is_listed(&peer)),
+            Service::Portal => self.portals.is_listed(&peer),
         };
         if !listed {
             self.refuse(channel, peer, service.as_str());
@@ -415,6 +417,7 @@ impl Node {
                 self.set_use(channel, Use::Asker);
                 true
             }
+            Service::Portal => self.outlet_established(now, (channel, flow), peer),
         };
         if served {
             self.admitted(now, channel, wire);

@@ -1,8 +1,8 @@
 //! What comes in: bytes of connections, and what links, routing and channels make of them.
 
 use super::{
-    ChannelEntry, ConnectionKey, Event, Links, Node, Output, ReadingSink, Service, Use, Wire, candidate_path,
-    command::is_command, flow_path,
+    ChannelEntry, ConnectionKey, Event, Links, Node, Output, PortalKey, ReadingSink, Service, Use, Wire,
+    candidate_path, command::is_command, flow_path,
 };
 use crate::{
     channel::{self, ChannelId, CloseCode, CloseReason, FIRST_APPLICATION_KIND, Received, Role, frames},
@@ -252,6 +252,14 @@ impl Node {
                 }
             }
             Use::Authority | Use::Asker => false,
+            Use::Inlet { inlet } => {
+                let portal = (channel, PortalKey::Inlet(inlet));
+                self.portal_frame(now, entropy, portal, frame, sink)
+            }
+            Use::Outlet { outlet } => {
+                let portal = (channel, PortalKey::Outlet(outlet));
+                self.portal_frame(now, entropy, portal, frame, sink)
+            }
             Use::Unknown { .. } => self.keep_frame(channel, frame.0, frame.1),
         }
     }
@@ -341,11 +349,11 @@ impl Node {
             "roles fit uses"
         );
         match entry.used_for {
-            Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority => {
+            Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority | Use::Inlet { .. } => {
                 self.own_established(now, channel, wire);
             }
             Use::Unknown { service } => self.authorise(now, channel, service, wire),
-            Use::Member { .. } | Use::Gateway { .. } | Use::Asker => {}
+            Use::Member { .. } | Use::Gateway { .. } | Use::Asker | Use::Outlet { .. } => {}
         }
     }
 
@@ -441,6 +449,13 @@ impl Node {
                 ..
             } => self.gateway_closed(channel, gateway),
             Use::Authority => self.authority_closed(now, entropy),
+            Use::Inlet { inlet } => {
+                if let Some(peer) = self.portals.peer_settings(inlet).map(|settings| settings.peer) {
+                    self.event(Event::ChannelLost { peer, reason });
+                }
+                self.inlet_closed(now, entropy, inlet);
+            }
+            Use::Outlet { outlet } => self.outlet_closed(now, channel, outlet),
             Use::Gateway { gateway: None, .. } | Use::Asker | Use::Unknown { .. } => {}
         }
     }

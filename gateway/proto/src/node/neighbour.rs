@@ -2,7 +2,7 @@
 
 use super::{
     ChannelEntry, ConnectionKey, Event, Links, NeighbourSettings, Node, Output, Use, Wire, flow_path,
-    settings::REGISTRAR, uplink::BACKOFF,
+    settings::REGISTRAR, way::BACKOFF,
 };
 use crate::{
     channel::{ChannelId, PqPolicy},
@@ -155,6 +155,7 @@ impl Node {
             neighbour.state = NeighbourState::Ready { connection };
             neighbour.backoff.handle_success(now.instant);
             self.wake_uplinks(now);
+            self.portals.wake(now.instant);
             self.wake_authority(now);
             return;
         };
@@ -199,6 +200,7 @@ impl Node {
         self.event(Event::Attached { neighbour: index });
         self.settle_registrations(now, index, wire);
         self.wake_uplinks(now);
+        self.portals.wake(now.instant);
         self.wake_authority(now);
     }
 

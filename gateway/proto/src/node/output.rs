@@ -108,6 +108,16 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
+    /// Streams to this node flow, or can.
+    PortalUp {
+        /// Who is at the other end.
+        peer: Identifier,
+    },
+    /// The channel for streams to this node is gone. They wait for another.
+    PortalDown {
+        /// Who was at the other end.
+        peer: Identifier,
+    },
     /// The relay at a neighbour confirmed a name.
     Registered {
         /// Index of the neighbour.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::AccessPolicy;
+use super::{AccessPolicy, PortalSettings};
 use crate::{
     channel::{ChannelSettings, PqPolicy},
     delivery::{JournalId, LaneSettings, PerLane, ReceiverSettings, Shares},
@@ -26,6 +26,8 @@ pub struct NodeSettings {
     pub relay: Option<RelaySettings>,
     /// Taking readings of gateways.
     pub collect: Option<CollectSettings>,
+    /// Streams of others.
+    pub portals: PortalSettings,
     /// Who decides what peers may do.
     pub access: AccessPolicy,
     /// Ways to the authority of [`Node::trusting`](super::Node::trusting), in order of preference: index of the neighbour, and
@@ -57,6 +59,7 @@ impl NodeSettings {
             uplinks: Vec::new(),
             relay: None,
             collect: None,
+            portals: PortalSettings::default(),
             access: AccessPolicy::Lists,
             authority_ways: Vec::new(),
             authority_pq: PqPolicy::default(),
@@ -79,6 +82,9 @@ impl NodeSettings {
         }
         if self.authority {
             services.insert(AUTHORITY.to_owned());
+        }
+        if self.portals.outlets.is_some() {
+            services.insert(PORTAL.to_owned());
         }
         RouterSettings {
             services,
@@ -148,3 +154,5 @@ pub(super) const REGISTRAR: &str = "registrar";
 pub(super) const UPLINK: &str = "uplink";
 /// Service of an authority.
 pub(super) const AUTHORITY: &str = "authority";
+/// Service of a node with outlets.
+pub(super) const PORTAL: &str = "portal";

@@ -5,6 +5,7 @@ mod commands;
 mod fleet;
 mod flood;
 mod net;
+mod portals;
 mod proving;
 mod trust;
 

@@ -377,7 +377,7 @@ impl Node {
 const fn is_own(used_for: Use) -> bool {
     matches!(
         used_for,
-        Use::Authority | Use::Registrar { .. } | Use::Uplink { .. }
+        Use::Authority | Use::Registrar { .. } | Use::Uplink { .. } | Use::Inlet { .. }
     )
 }
 

@@ -1,15 +1,16 @@
 //! Delivery of the journal to a collector: the way there, the channel, and what is sent in it.
 
 use super::{
-    ChannelEntry, Copied, Event, Links, Node, Output, RecordSource, UplinkSettings, Use, Wire, flow_path,
+    ChannelEntry, Copied, Event, Links, Node, Output, RecordSource, UplinkSettings, Use, Wire,
     settings::UPLINK,
+    way::{Attempts, BACKOFF, Destination},
 };
 use crate::{
     channel::{ChannelId, PLAINTEXT_LEN_MAX},
     delivery::{Allowed, BatchWriter, LaneView, PerLane, SEAL_KEY_SEEN, Sender, SenderEvent},
     entropy::Entropy,
-    link::{Backoff, BackoffSettings, Class},
-    route::{Address, FlowId, LinkWriter as _, Route},
+    link::Class,
+    route::{FlowId, LinkWriter as _},
     time::{Instant, Now},
 };
 
@@ -26,10 +27,7 @@ pub(super) struct Uplink {
     pub(super) state: UplinkState,
     channel: Option<(ChannelId, FlowId)>,
     pub(super) sender: Sender,
-    /// Index into `settings.ways` of the way in use, or to try next.
-    way: usize,
-    backoff: Backoff,
-    retry_at: Option<Instant>,
+    attempts: Attempts,
     company: Company,
     yielding: Option<Yielding>,
     /// Whether the collector has said in this channel that it has the key that batches are sealed with.
@@ -87,9 +85,7 @@ impl Uplink {
             state: UplinkState::Waiting,
             channel: None,
             sender,
-            way: 0,
-            backoff: Backoff::new(BACKOFF),
-            retry_at: Some(now),
+            attempts: Attempts::new(now, BACKOFF),
             company: Company::Nobody,
             yielding: None,
             key_seen: false,
@@ -107,10 +103,15 @@ impl Uplink {
             Company::Nobody | Company::Enough => None,
         };
         let yielding = self.yielding.and_then(|yielding| yielding.until);
-        [self.retry_at, self.sender.poll_timeout(), sealing, yielding]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.attempts.retry_at,
+            self.sender.poll_timeout(),
+            sealing,
+            yielding,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Notes that the channel is gone, and tries the next way after a while.
@@ -120,8 +121,8 @@ impl Uplink {
         self.sender.handle_down();
         self.company = Company::Nobody;
         self.yielding = None;
-        self.way = (self.way + 1) % self.settings.ways.len().max(1);
-        self.retry_at = Some(self.backoff.handle_failure(now, entropy));
+        self.attempts
+            .handle_failure(now, entropy, self.settings.ways.len());
     }
 
     /// Ends the patience of lanes that yield, if its time has come.
@@ -194,70 +195,33 @@ impl Node {
             self.uplinks[index].sender.handle_timeout(now.instant);
             self.uplinks[index].lose_patience(now.instant);
             let uplink = &self.uplinks[index];
-            if uplink.state == UplinkState::Waiting && uplink.retry_at.is_some_and(|at| now.instant >= at) {
+            if uplink.state == UplinkState::Waiting && uplink.attempts.is_due(now.instant) {
                 self.connect_uplink(now, entropy, index, wire);
             }
         }
     }
 
-    /// Begins the handshake over the first way, from the preferred one on, whose neighbour is ready.
+    /// Begins the handshake with the collector, if a way to it is ready.
     fn connect_uplink(&mut self, now: Now, entropy: &mut dyn Entropy, index: usize, wire: &mut dyn Wire) {
-        let uplink = &self.uplinks[index];
-        let ways = uplink.settings.ways.len();
-        let ready = (0..ways)
-            .map(|offset| (uplink.way + offset) % ways)
-            .find_map(|way| {
-                let (neighbour, name) = &uplink.settings.ways[way];
-                Some((way, self.ready_link(*neighbour)?, name.clone()))
-            });
-        let Some((way, link, name)) = ready else {
-            // The neighbour wakes the uplink when it is ready.
-            self.uplinks[index].retry_at = None;
-            return;
-        };
-        let mut addresses = Vec::with_capacity(2);
-        addresses.extend(name.as_deref().map(Address::Name));
-        addresses.push(Address::Service(UPLINK));
-        let route = Route::new(addresses).expect("a checked name and a service make a route");
-        let (collector, pq) = (uplink.settings.collector, uplink.settings.pq);
-        let opened = self
-            .router
-            .open(now.instant, entropy, link, &route)
-            .ok()
-            .and_then(|flow| {
-                match self
-                    .channels
-                    .connect(now, entropy, collector, flow_path(flow), pq)
-                {
-                    Ok(channel) => Some((channel, flow)),
-                    Err(_) => {
-                        self.router.close(
-                            flow,
-                            &mut Links {
-                                connection_of: &self.connection_of,
-                                wire,
-                            },
-                        );
-                        None
-                    }
-                }
-            });
         let uplink = &mut self.uplinks[index];
-        uplink.way = way;
+        let mut attempts = std::mem::replace(&mut uplink.attempts, Attempts::new(now.instant, BACKOFF));
+        let ways = std::mem::take(&mut uplink.settings.ways);
+        let destination = Destination {
+            peer: uplink.settings.collector,
+            pq: uplink.settings.pq,
+            service: UPLINK,
+            ways: &ways,
+        };
+        let opened = self.open_way(now, entropy, destination, &mut attempts, wire);
+        let uplink = &mut self.uplinks[index];
+        (uplink.attempts, uplink.settings.ways) = (attempts, ways);
         let Some((channel, flow)) = opened else {
-            uplink.retry_at = Some(uplink.backoff.handle_failure(now.instant, entropy));
             return;
         };
         uplink.state = UplinkState::Connecting;
-        uplink.retry_at = None;
         uplink.channel = Some((channel, flow));
-        self.by_channel.insert(
-            channel,
-            ChannelEntry {
-                used_for: Use::Uplink { uplink: index },
-                flow,
-            },
-        );
+        let used_for = Use::Uplink { uplink: index };
+        self.by_channel.insert(channel, ChannelEntry { used_for, flow });
         self.by_flow.insert(flow, channel);
     }
 
@@ -268,17 +232,17 @@ impl Node {
             .iter_mut()
             .filter(|uplink| uplink.state == UplinkState::Waiting)
         {
-            uplink.retry_at.get_or_insert(now.instant);
+            uplink.attempts.retry_at.get_or_insert(now.instant);
         }
     }
 
     pub(super) fn uplink_established(&mut self, now: Now, index: usize) {
         let uplink = &mut self.uplinks[index];
         uplink.state = UplinkState::Up;
-        uplink.backoff.handle_success(now.instant);
+        uplink.attempts.backoff.handle_success(now.instant);
         uplink.sender.handle_up(now.instant);
         uplink.key_seen = false;
-        let neighbour = uplink.settings.ways[uplink.way].0;
+        let neighbour = uplink.settings.ways[uplink.attempts.way].0;
         self.event(Event::UplinkUp {
             uplink: index,
             neighbour,
@@ -473,18 +437,16 @@ impl Node {
     pub fn uplinks(&self) -> impl Iterator<Item = UplinkView> + '_ {
         self.uplinks.iter().map(|uplink| UplinkView {
             state: uplink.state,
-            neighbour: uplink.settings.ways.get(uplink.way).map_or(0, |way| way.0),
+            neighbour: uplink
+                .settings
+                .ways
+                .get(uplink.attempts.way)
+                .map_or(0, |way| way.0),
             lanes: uplink.sender.lanes(),
         })
     }
 }
 
-/// Waits between attempts to reach a collector.
-pub(super) const BACKOFF: BackoffSettings = BackoffSettings {
-    delay_min: std::time::Duration::from_millis(100),
-    delay_max: std::time::Duration::from_secs(5),
-    stable_after: std::time::Duration::from_secs(5),
-};
 /// Longest time that less urgent lanes wait for the disk of a more urgent one.
 const YIELD_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(250);
 /// Readings that are company enough for a record to be sealed without waiting for more.

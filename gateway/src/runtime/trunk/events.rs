@@ -128,6 +128,10 @@ impl Trunk {
             Event::ListRefused { peer, error } => self.complain(now, Complaint::List, peer, |repeated| {
                 tracing::warn!(%peer, %error, hint = error.hint(), repeated, "list of the revoked refused");
             }),
+            Event::PortalUp { peer } => tracing::info!(%peer, "portals to node up"),
+            Event::PortalDown { peer } => {
+                tracing::warn!(%peer, "portals to node down; their streams wait for another channel");
+            }
             Event::PeerEnded { .. }
             | Event::SelfRevoked { .. }
             | Event::PeerInGrace { .. }
@@ -250,6 +254,8 @@ fn log_trust(event: Event) {
         | Event::ReadingsLost { .. }
         | Event::CollectorSetBack { .. }
         | Event::Forgotten { .. }
+        | Event::PortalUp { .. }
+        | Event::PortalDown { .. }
         | Event::SourceSetBack { .. } => {}
     }
 }

@@ -22,6 +22,7 @@ impl Node {
         let mut peers: Vec<(Service, Identifier)> = relays
             .map(|relay| (Service::Registrar, relay))
             .chain(collectors.map(|collector| (Service::Uplink, collector)))
+            .chain(self.portals.peers().map(|peer| (Service::Portal, peer)))
             .chain(
                 authority
                     .filter(|authority| *authority != own)
@@ -64,7 +65,18 @@ impl Node {
                     settings.is_some_and(|settings| settings.live_proof),
                 )
             }
-            Use::Member { .. } | Use::Gateway { .. } | Use::Asker | Use::Unknown { .. } => return false,
+            Use::Inlet { inlet } => {
+                let settings = self.portals.peer_settings(inlet);
+                (
+                    Service::Portal,
+                    settings.is_some_and(|settings| settings.live_proof),
+                )
+            }
+            Use::Member { .. }
+            | Use::Gateway { .. }
+            | Use::Asker
+            | Use::Outlet { .. }
+            | Use::Unknown { .. } => return false,
         };
         let peer = self.known.get(&channel).map(|known| known.peer);
         in_settings || peer.is_some_and(|peer| self.proof_demands.contains(&(service, peer)))
@@ -100,7 +112,18 @@ impl Node {
                 self.admitted(now, channel, wire);
             }
             Some(Use::Authority) => self.authority_established(now, channel, wire),
-            Some(Use::Member { .. } | Use::Gateway { .. } | Use::Asker | Use::Unknown { .. }) | None => {}
+            Some(Use::Inlet { inlet }) => {
+                self.inlet_established(now, inlet);
+                self.admitted(now, channel, wire);
+            }
+            Some(
+                Use::Member { .. }
+                | Use::Gateway { .. }
+                | Use::Asker
+                | Use::Outlet { .. }
+                | Use::Unknown { .. },
+            )
+            | None => {}
         }
     }
 }

@@ -115,7 +115,10 @@ impl RecordSource for Readings {
 }
 
 #[derive(Default)]
-pub(super) struct Taken(pub(super) Vec<Vec<u8>>, pub(super) Seals);
+pub(super) struct Taken(pub(super) Vec<Vec<u8>>, pub(super) Seals, pub(super) Streams);
+
+/// What came out of streams.
+pub(super) type Streams = BTreeMap<(PortalKey, StreamId), Vec<u8>>;
 
 /// What a sink has seen of seals.
 #[derive(Default)]
@@ -185,6 +188,13 @@ impl ReadingSink for Taken {
 
     fn gap(&mut self, _source: &SourceInfo, lost: &Lost) -> bool {
         panic!("nothing is lost here: {lost:?}");
+    }
+
+    fn portal_data(&mut self, portal: PortalKey, stream: StreamId, bytes: &[u8]) {
+        self.2
+            .entry((portal, stream))
+            .or_default()
+            .extend_from_slice(bytes);
     }
 
     fn seal_key(&mut self, _gateway: &Identifier, key: ShownKey<'_>) {

@@ -10,8 +10,11 @@ use crate::{
     channel::{ChannelId, PqPolicy},
     entropy::Entropy,
     link::{Backoff, BackoffSettings},
-    node::{ChannelEntry, Event, Links, Node, Output, Use, Wire, flow_path, settings::AUTHORITY},
-    route::{Address, Route},
+    node::{
+        ChannelEntry, Event, Node, Output, Use, Wire,
+        settings::AUTHORITY,
+        way::{Attempts, Destination},
+    },
     time::{ClockQuality, Instant, Now},
     trust::{Credential, ENROL_LEN_MAX, Trust, TrustFrame},
 };
@@ -29,9 +32,7 @@ pub(in crate::node) struct TrustClient {
     pq: PqPolicy,
     state: AuthorityState,
     channel: Option<ChannelId>,
-    way: usize,
-    backoff: Backoff,
-    retry_at: Option<Instant>,
+    attempts: Attempts,
     next_request: u32,
     /// By request: who wants the answer (`None`: this node itself, for its renewal), and until when.
     waiting: BTreeMap<u32, (Option<u64>, Instant)>,
@@ -65,9 +66,7 @@ impl TrustClient {
             ways,
             pq,
             channel: None,
-            way: 0,
-            backoff: Backoff::new(BACKOFF),
-            retry_at: Some(now),
+            attempts: Attempts::new(now, BACKOFF),
             next_request: 1,
             waiting: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -88,7 +87,9 @@ impl TrustClient {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.retry_at.filter(|_| self.state == AuthorityState::Waiting)
+        self.attempts
+            .retry_at
+            .filter(|_| self.state == AuthorityState::Waiting)
     }
 
     pub(super) fn wants_to_connect(&self, now: Instant) -> bool {
@@ -292,52 +293,25 @@ impl Node {
     /// Begins the handshake with the authority over the first way whose neighbour is ready.
     pub(super) fn connect_authority(&mut self, now: Now, entropy: &mut dyn Entropy, wire: &mut dyn Wire) {
         let Some(authority) = self.trust.as_ref().and_then(Trust::authority) else {
-            self.authority_client.retry_at = None;
+            self.authority_client.attempts.retry_at = None;
             return;
         };
-        let client = &self.authority_client;
-        let ways = client.ways.len();
-        let ready = (0..ways)
-            .map(|offset| (client.way + offset) % ways)
-            .find_map(|way| {
-                let (neighbour, name) = client.ways.get(way)?;
-                Some((way, self.ready_link(*neighbour)?, name.clone()))
-            });
-        let Some((way, link, name)) = ready else {
-            // The neighbour wakes it when it is ready.
-            self.authority_client.retry_at = None;
-            return;
-        };
-        let mut addresses = Vec::with_capacity(2);
-        addresses.extend(name.as_deref().map(Address::Name));
-        addresses.push(Address::Service(AUTHORITY));
-        let route = Route::new(addresses).expect("a checked name and a service make a route");
-        let pq = client.pq;
-        let opened = self
-            .router
-            .open(now.instant, entropy, link, &route)
-            .ok()
-            .and_then(|flow| {
-                let connected = self
-                    .channels
-                    .connect(now, entropy, authority, flow_path(flow), pq);
-                if connected.is_err() {
-                    let mut links = Links {
-                        connection_of: &self.connection_of,
-                        wire: &mut *wire,
-                    };
-                    self.router.close(flow, &mut links);
-                }
-                Some((connected.ok()?, flow))
-            });
         let client = &mut self.authority_client;
-        client.way = way;
+        let mut attempts = std::mem::replace(&mut client.attempts, Attempts::new(now.instant, BACKOFF));
+        let ways = std::mem::take(&mut client.ways);
+        let destination = Destination {
+            peer: authority,
+            pq: client.pq,
+            service: AUTHORITY,
+            ways: &ways,
+        };
+        let opened = self.open_way(now, entropy, destination, &mut attempts, wire);
+        let client = &mut self.authority_client;
+        (client.attempts, client.ways) = (attempts, ways);
         let Some((channel, flow)) = opened else {
-            client.retry_at = Some(client.backoff.handle_failure(now.instant, entropy));
             return;
         };
         client.state = AuthorityState::Connecting;
-        client.retry_at = None;
         client.channel = Some(channel);
         let used_for = Use::Authority;
         self.by_channel.insert(channel, ChannelEntry { used_for, flow });
@@ -347,7 +321,7 @@ impl Node {
     /// Lets the way to the authority be looked for again.
     pub(in crate::node) fn wake_authority(&mut self, now: Now) {
         if self.authority_client.state == AuthorityState::Waiting {
-            self.authority_client.retry_at.get_or_insert(now.instant);
+            self.authority_client.attempts.retry_at.get_or_insert(now.instant);
         }
     }
 
@@ -358,7 +332,7 @@ impl Node {
         wire: &mut dyn Wire,
     ) {
         self.authority_client.state = AuthorityState::Up;
-        self.authority_client.backoff.handle_success(now.instant);
+        self.authority_client.attempts.backoff.handle_success(now.instant);
         self.event(Event::AuthorityUp);
         self.admitted(now, channel, wire);
         self.send_queue(now, wire);
@@ -369,8 +343,9 @@ impl Node {
         let was_up = client.state == AuthorityState::Up;
         client.state = AuthorityState::Waiting;
         client.channel = None;
-        client.way = (client.way + 1) % client.ways.len().max(1);
-        client.retry_at = Some(client.backoff.handle_failure(now.instant, entropy));
+        client
+            .attempts
+            .handle_failure(now.instant, entropy, client.ways.len());
         let unanswered: Vec<Option<u64>> = std::mem::take(&mut client.waiting)
             .into_values()
             .map(|(id, _)| id)

@@ -1,0 +1,194 @@
+//! `[portal]`.
+
+use std::collections::BTreeMap;
+
+use fieldgate_proto::identity::Identifier;
+
+use super::collector::{check_registrations, registration};
+use super::uplink::{check_relays, path};
+use super::{Unique, values};
+use crate::problem::Findings;
+use crate::raw;
+use crate::reader::RawTable;
+use crate::settings::portal::{Portal, PortalInlet, PortalOutlet};
+
+/// What the portals have to know of the rest of the file.
+pub(super) struct Surroundings {
+    pub(super) has_link_tcp: bool,
+    pub(super) has_trust: bool,
+}
+
+pub(super) fn portal(
+    raw: raw::Portal,
+    surroundings: &Surroundings,
+    findings: &mut Findings,
+) -> Option<Portal> {
+    if !(raw.inlet.is_given() || raw.outlet.is_given()) {
+        let draft = raw
+            .header()
+            .error("`portal` has neither `[[portal.inlet]]` nor `[[portal.outlet]]`");
+        findings.push(
+            draft.help(
+                "add an inlet, where others connect, or an outlet, which inlets of other nodes lead to",
+            ),
+        );
+    }
+    check_reachable(&raw, surroundings, findings);
+    check_registrations(raw.register.value.as_deref(), findings);
+    check_names(&raw, findings);
+    for inlet in raw.inlet.value.iter().flatten() {
+        check_relays(inlet.relays.value.as_deref(), findings);
+        check_sources(inlet, findings);
+    }
+    check_outlets(&raw, surroundings.has_trust, findings);
+    let inlets = inlets(raw.inlet.value.unwrap_or_default(), findings);
+    let outlets: Option<Vec<_>> = raw
+        .outlet
+        .value
+        .unwrap_or_default()
+        .into_iter()
+        .map(outlet)
+        .collect();
+    let registrations = raw.register.value.unwrap_or_default();
+    Some(Portal {
+        registrations: registrations
+            .into_iter()
+            .map(registration)
+            .collect::<Option<_>>()?,
+        pq: raw.pq.value?,
+        inlets: inlets?,
+        outlets: outlets?,
+    })
+}
+
+fn check_reachable(raw: &raw::Portal, surroundings: &Surroundings, findings: &mut Findings) {
+    if raw.outlet.is_given() && !raw.register.is_given() && !surroundings.has_link_tcp {
+        let draft = raw.header().error(
+            "`portal` has outlets, but neither `register` nor `[link.tcp]`: no inlet could reach them",
+        );
+        findings.push(draft.help(
+            "add register = [{ relay = { address = \"host:port\", identifier = \"fg1…\" }, name = \"gateway-1\" }]; or [link.tcp] \
+             for inlets that reach this node without a relay",
+        ));
+    }
+    if raw.register.is_given() && !raw.outlet.is_given() {
+        let draft = raw.register.warning(
+            "`portal.register` is not used: there is no `[[portal.outlet]]` that anybody would look for",
+        );
+        findings.push(draft.help("take it out: inlets need no name"));
+    }
+}
+
+fn check_names(raw: &raw::Portal, findings: &mut Findings) {
+    let mut inlets = Unique::new("a name", "give each inlet a name of its own");
+    for inlet in raw.inlet.value.iter().flatten() {
+        if let Some(name) = &inlet.name.value {
+            inlets.add(name, inlet.name.place(), findings);
+        }
+    }
+    let mut outlets = Unique::new("a name", "give each outlet a name of its own");
+    for outlet in raw.outlet.value.iter().flatten() {
+        if let Some(name) = &outlet.name.value {
+            outlets.add(name, outlet.name.place(), findings);
+        }
+    }
+}
+
+/// Sees to it that somebody can get into an inlet.
+fn check_sources(raw: &raw::PortalInlet, findings: &mut Findings) {
+    let (Some(listen), Some(allow)) = (raw.listen.value, &raw.allow.value) else {
+        return;
+    };
+    let is_of_family = |network: &crate::address::Network| network.is_ipv4() == listen.is_ipv4();
+    let help = "name the networks of those who shall connect: allow = [\"10.77.0.0/24\"]";
+    let reaches = allow.iter().any(|item| is_of_family(&item.value));
+    // One that was refused may be the network that is missing.
+    if !reaches && !findings.has_errors() {
+        let draft = raw.allow.warning(format!(
+            "`{}` has no network whose addresses could reach {listen}: nobody gets in",
+            raw.allow.path
+        ));
+        findings.push(draft.help(help));
+    } else if !raw.allow.is_given() && !listen.ip().is_loopback() {
+        let draft = raw.listen.warning(format!(
+            "`{}` is {listen}, but without `allow` only this machine itself gets in",
+            raw.listen.path
+        ));
+        findings.push(draft.help(help));
+    }
+}
+
+fn check_outlets(raw: &raw::Portal, has_trust: bool, findings: &mut Findings) {
+    for outlet in raw.outlet.value.iter().flatten() {
+        let mut allowed = Unique::new("an identifier", "take one of the two out");
+        for item in outlet.allow.value.iter().flatten() {
+            allowed.add(item.value, item.place(), findings);
+        }
+        let is_empty = outlet.allow.value.as_ref().is_some_and(Vec::is_empty);
+        if is_empty && !has_trust {
+            let draft = outlet.header().warning(
+                "an outlet without `allow`, and there is no `[trust]`: nobody may open streams to it",
+            );
+            findings.push(draft.help(
+                "add allow = [\"fg1…\"] with the identifiers of the nodes whose inlets shall lead here; or [trust] with a policy \
+                 that permits openPortal",
+            ));
+        }
+    }
+}
+
+/// Builds the inlets; those that lead to one node share the ways to it.
+fn inlets(raws: Vec<raw::PortalInlet>, findings: &mut Findings) -> Option<Vec<PortalInlet>> {
+    let mut first: BTreeMap<Identifier, PortalInlet> = BTreeMap::new();
+    let mut built = Some(Vec::new());
+    for raw in raws {
+        let place = (raw.node.path.clone(), raw.node.span.clone());
+        let Some(inlet) = inlet(raw) else {
+            built = None;
+            continue;
+        };
+        let other = first.entry(inlet.node).or_insert_with(|| inlet.clone());
+        if (&other.path, other.pq, other.live_proof) != (&inlet.path, inlet.pq, inlet.live_proof) {
+            let message = format!(
+                "`{}` is the node that inlet `{}` leads to, but the ways to it, `pq` or `live_proof` differ",
+                place.0, other.name
+            );
+            let draft = crate::problem::Draft::error(message)
+                .key(place.0)
+                .at(place.1, "this value");
+            findings.push(
+                draft.help("write the same ways, pq and live_proof: all streams to a node go by one channel"),
+            );
+        }
+        if let Some(built) = &mut built {
+            built.push(inlet);
+        }
+    }
+    built
+}
+
+fn inlet(raw: raw::PortalInlet) -> Option<PortalInlet> {
+    let path = path(raw.direct.value, raw.via.value, raw.relay.value, raw.relays.value)?;
+    Some(PortalInlet {
+        name: raw.name.value?,
+        listen: raw.listen.value?,
+        node: raw.node.value?,
+        outlet: raw.outlet.value?,
+        path,
+        pq: raw.pq.value?,
+        live_proof: raw.live_proof.value?,
+        allow: values(raw.allow.value?),
+        streams_max: raw.streams_max.value?,
+        idle: raw.idle_secs.value?,
+    })
+}
+
+fn outlet(raw: raw::PortalOutlet) -> Option<PortalOutlet> {
+    Some(PortalOutlet {
+        name: raw.name.value?,
+        address: raw.address.value?,
+        allow: values(raw.allow.value?),
+        streams_max: raw.streams_max.value?,
+        idle: raw.idle_secs.value?,
+    })
+}

@@ -1,0 +1,133 @@
+//! Portals (PROTOCOL.md §15): the codecs, and both sides of a session against a peer that says anything.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fieldgate_proto::channel::frames;
+use fieldgate_proto::entropy::Entropy;
+use fieldgate_proto::portal::{
+    BEGIN, BEGUN, Begin, Items, PACKET, ResetReason, Role, Session, SessionEvent, SessionSettings, SessionState,
+    StreamId, StreamSink, TAKEN,
+};
+use fieldgate_proto::time::Instant;
+use fieldgate_proto::wire::Reader;
+
+/// Reads the input as a Begin, as items, and as what the other side of a session says, on either side.
+pub fn run(data: &[u8]) {
+    if let Ok(begin) = Begin::decode(data) {
+        let mut record = Vec::new();
+        begin.put(BEGIN, &mut record);
+        let written: Vec<_> = frames(&record).map(|frame| frame.map(|(_, body)| body)).collect();
+        assert_eq!(written, [Ok(data)]);
+    }
+    let mut items = Items::new(data);
+    let mut again = Vec::new();
+    let mut is_sound = true;
+    loop {
+        match items.next_item() {
+            Ok(Some((stream, item))) => item.put(stream, &mut again),
+            Ok(None) => break,
+            Err(_) => {
+                is_sound = false;
+                break;
+            }
+        }
+    }
+    // A reason of a later version is the one that is known instead.
+    assert!(!is_sound || again.len() == data.len());
+    converse(data, Role::Inlet);
+    converse(data, Role::Outlet);
+}
+
+struct Zeroes;
+
+impl Entropy for Zeroes {
+    fn fill(&mut self, out: &mut [u8]) {
+        out.fill(0);
+    }
+}
+
+/// What came of each stream and was not passed on.
+#[derive(Default)]
+struct Kept(BTreeMap<StreamId, usize>);
+
+impl StreamSink for Kept {
+    fn data(&mut self, stream: StreamId, bytes: &[u8]) {
+        assert!(!bytes.is_empty(), "nothing is no data");
+        *self.0.entry(stream).or_default() += bytes.len();
+    }
+}
+
+const WINDOW: u64 = 4096;
+const STREAMS_MAX: usize = 4;
+
+/// Feeds one side. Bad frames change nothing that counts; streams, and what came of them, stay within their bounds.
+fn converse(data: &[u8], role: Role) {
+    let settings = SessionSettings {
+        streams_max: STREAMS_MAX,
+        window: WINDOW,
+        ..SessionSettings::default()
+    };
+    let mut session = Session::new(role, settings);
+    session.prepare(&mut Zeroes);
+    let mut now = Instant::START;
+    session.handle_up(now);
+    let mut kept = Kept::default();
+    let mut record = Vec::new();
+    let mut reader = Reader::new(data);
+    while let (Ok(step), Ok(body)) = (reader.u8("step"), reader.bytes8("body")) {
+        let stream = StreamId::new(u32::from(step >> 4));
+        match step & 15 {
+            0 if matches!(session.state(), SessionState::Down { .. }) => {
+                session.prepare(&mut Zeroes);
+                session.handle_up(now);
+            }
+            0 => session.handle_down(now),
+            1 => now = now + Duration::from_millis(u64::from(step) * 500),
+            2 => drop(session.open("plc", "origin")),
+            3 => session.accept(stream),
+            4 => drop(session.write(stream, body)),
+            5 => session.finish(stream),
+            6 => session.reset(stream, ResetReason::Closed),
+            7 => {
+                let count = kept.0.remove(&stream).unwrap_or(0);
+                session.handle_consumed(stream, count);
+            }
+            other => {
+                let kind = [BEGIN, BEGUN, PACKET, TAKEN][usize::from(other & 3)];
+                // What is refused is the peer's fault, and the channel's end.
+                let taken = session.handle_frame(now, &mut Zeroes, kind, body, &mut kept);
+                if taken.is_err() {
+                    session.handle_down(now);
+                }
+            }
+        }
+        session.handle_timeout(now);
+        let mut events = 0;
+        while let Some(event) = session.poll_event() {
+            events += 1;
+            assert!(events < 1_000, "one input has events without end");
+            match event {
+                SessionEvent::Requested { stream, .. } if step & 0x80 == 0 => session.accept(stream),
+                SessionEvent::Reset { stream, .. } | SessionEvent::Over { stream } => {
+                    kept.0.remove(&stream);
+                }
+                SessionEvent::Requested { .. }
+                | SessionEvent::Opened { .. }
+                | SessionEvent::Finished { .. } => {}
+            }
+        }
+        let mut frames = 0;
+        record.clear();
+        while session.write_frames(now, &mut record) {
+            frames += 1;
+            assert!(frames < 1_000, "there is always one more frame");
+            assert!(record.len() <= Session::RECORD_MAX, "a record is too long");
+            record.clear();
+        }
+        let alive: Vec<StreamId> = session.streams().map(|(stream, _)| stream).collect();
+        assert!(alive.len() <= STREAMS_MAX);
+        kept.0.retain(|stream, _| alive.contains(stream));
+        assert!(kept.0.values().all(|count| *count as u64 <= WINDOW), "more came than was allowed");
+    }
+}

@@ -1,0 +1,489 @@
+//! Portals: sessions with the nodes that streams lead to, and with those they come from.
+//!
+//! ```text
+//!  Node::portal(key) ─▶ Session ─ open, write, finish … ─┐
+//!                                                        ├─ flush ─▶ records of the session's channel
+//!  ReadingSink::portal_data ◀─ frames of the channel ────┘
+//! ```
+//!
+//! For each node that inlets lead to there is one channel that this node opens and keeps; a node whose inlets lead here opens one
+//! to this node's service. A session stays while there are streams in it, whatever happens to its channels.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    ChannelEntry, ChannelFacts, Event, Links, Node, ReadingSink, Use, Wire,
+    settings::PORTAL,
+    way::{Attempts, BACKOFF, Destination},
+};
+use crate::{
+    channel::{ChannelId, CloseCode, PqPolicy},
+    entropy::Entropy,
+    identity::Identifier,
+    link::Class,
+    portal::{Role, Session, SessionEvent, SessionSettings, SessionState, StreamId, StreamSink},
+    route::{FlowId, LinkWriter as _},
+    time::{Instant, Now},
+    trust::{Credential, Freshness, Standing},
+};
+
+/// A session of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortalKey {
+    /// With the node at this index of [`PortalSettings::peers`]; its streams begin here.
+    Inlet(usize),
+    /// With a node whose streams lead here: its place, which another takes when it is gone.
+    Outlet(usize),
+}
+
+/// What a node does for streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortalSettings {
+    /// Nodes that inlets of this node lead to.
+    pub peers: Vec<PortalPeerSettings>,
+    /// Who may have streams led here, where the lists decide; `None` if this node has no outlets.
+    pub outlets: Option<BTreeSet<Identifier>>,
+    /// Bounds of each session.
+    pub session: SessionSettings,
+    /// Nodes whose streams lead here at the same time.
+    pub sessions_max: usize,
+}
+
+/// A node that inlets lead to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortalPeerSettings {
+    /// Who must be at the other end.
+    pub peer: Identifier,
+    /// Policy for the channel.
+    pub pq: PqPolicy,
+    /// Whether its identity key must sign in the channel before anything is said.
+    pub live_proof: bool,
+    /// Ways to it, in order of preference: index of the neighbour, and the name it holds there (`None` if the neighbour is it).
+    pub ways: Vec<(usize, Option<String>)>,
+}
+
+/// Whose streams lead here, for whoever decides about one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortalAccess {
+    /// Who wants it.
+    pub peer: Identifier,
+    /// Its verified credential and how good that is now.
+    pub credential: Option<(Arc<Credential>, Standing)>,
+    /// How fresh the list of the revoked is.
+    pub freshness: Freshness,
+    /// What is known of the channel.
+    pub facts: ChannelFacts,
+}
+
+/// What can be seen of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct PortalView<'a> {
+    /// Which one.
+    pub key: PortalKey,
+    /// With whom.
+    pub peer: Identifier,
+    /// Index of the neighbour that its channel goes by, or would next; `None` for one that the other node opened.
+    pub neighbour: Option<usize>,
+    /// The session.
+    pub session: &'a Session,
+}
+
+/// The way to a node that inlets lead to.
+#[derive(Debug)]
+struct Inlet {
+    settings: PortalPeerSettings,
+    attempts: Attempts,
+    /// From the beginning of the handshake on.
+    channel: Option<(ChannelId, FlowId)>,
+    session: Session,
+}
+
+/// What a node's streams lead to.
+#[derive(Debug)]
+struct Outlet {
+    peer: Identifier,
+    channel: Option<(ChannelId, FlowId)>,
+    session: Session,
+}
+
+#[derive(Debug)]
+pub(super) struct Portals {
+    settings: SessionSettings,
+    sessions_max: usize,
+    listed: Option<BTreeSet<Identifier>>,
+    inlets: Vec<Inlet>,
+    outlets: Vec<Option<Outlet>>,
+    by_peer: BTreeMap<Identifier, usize>,
+}
+
+impl Portals {
+    pub(super) fn new(now: Instant, settings: PortalSettings) -> Self {
+        let session = settings.session;
+        let inlets = settings.peers.into_iter().map(|settings| Inlet {
+            settings,
+            attempts: Attempts::new(now, BACKOFF),
+            channel: None,
+            session: Session::new(Role::Inlet, session),
+        });
+        Self {
+            settings: session,
+            sessions_max: settings.sessions_max,
+            listed: settings.outlets,
+            inlets: inlets.collect(),
+            outlets: Vec::new(),
+            by_peer: BTreeMap::new(),
+        }
+    }
+
+    /// Returns whether the settings name `peer` as one whose streams may lead here.
+    pub(super) fn is_listed(&self, peer: &Identifier) -> bool {
+        self.listed.as_ref().is_some_and(|listed| listed.contains(peer))
+    }
+
+    pub(super) fn peer_settings(&self, inlet: usize) -> Option<&PortalPeerSettings> {
+        Some(&self.inlets.get(inlet)?.settings)
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = Identifier> + '_ {
+        self.inlets.iter().map(|inlet| inlet.settings.peer)
+    }
+
+    fn session(&mut self, key: PortalKey) -> Option<&mut Session> {
+        match key {
+            PortalKey::Inlet(index) => Some(&mut self.inlets.get_mut(index)?.session),
+            PortalKey::Outlet(index) => Some(&mut self.outlets.get_mut(index)?.as_mut()?.session),
+        }
+    }
+
+    /// Returns the channel of a session in which frames may be sent and taken.
+    fn channel(&self, key: PortalKey) -> Option<(ChannelId, FlowId)> {
+        match key {
+            PortalKey::Inlet(index) => {
+                let inlet = self.inlets.get(index)?;
+                inlet
+                    .channel
+                    .filter(|_| !matches!(inlet.session.state(), SessionState::Down { .. }))
+            }
+            PortalKey::Outlet(index) => self.outlets.get(index)?.as_ref()?.channel,
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = PortalKey> + use<> {
+        let outlets = (0..self.outlets.len()).map(PortalKey::Outlet);
+        (0..self.inlets.len()).map(PortalKey::Inlet).chain(outlets)
+    }
+
+    fn sessions(&self) -> impl Iterator<Item = &Session> {
+        let outlets = self.outlets.iter().flatten().map(|outlet| &outlet.session);
+        self.inlets.iter().map(|inlet| &inlet.session).chain(outlets)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let waiting = self.inlets.iter().filter(|inlet| inlet.channel.is_none());
+        let attempts = waiting.filter_map(|inlet| inlet.attempts.retry_at);
+        self.sessions()
+            .filter_map(Session::poll_timeout)
+            .chain(attempts)
+            .min()
+    }
+
+    pub(super) fn wake(&mut self, now: Instant) {
+        let waiting = self.inlets.iter_mut().filter(|inlet| inlet.channel.is_none());
+        for inlet in waiting {
+            inlet.attempts.retry_at.get_or_insert(now);
+        }
+    }
+
+    /// Takes the channel of a peer whose streams lead here. Returns the place of its session and the channel it had before; `None`
+    /// if there are as many sessions as may be.
+    fn admit(
+        &mut self,
+        now: Instant,
+        (channel, flow): (ChannelId, FlowId),
+        peer: Identifier,
+    ) -> Option<(usize, Option<ChannelId>)> {
+        self.listed.as_ref()?;
+        let place = match self.by_peer.get(&peer) {
+            Some(place) => *place,
+            None => self.place_for(peer)?,
+        };
+        let outlet = self.outlets.get_mut(place)?.as_mut()?;
+        let before = outlet.channel.replace((channel, flow));
+        if before.is_some() {
+            outlet.session.handle_down(now);
+        }
+        outlet.session.handle_up(now);
+        Some((place, before.map(|(channel, _)| channel)))
+    }
+
+    fn place_for(&mut self, peer: Identifier) -> Option<usize> {
+        let free = self.outlets.iter().position(|outlet| match outlet {
+            None => true,
+            // One that is of no use to anybody makes room.
+            Some(outlet) => outlet.channel.is_none() && outlet.session.streams().len() == 0,
+        });
+        let place = match free {
+            Some(place) => place,
+            None if self.outlets.len() < self.sessions_max => {
+                self.outlets.push(None);
+                self.outlets.len() - 1
+            }
+            None => return None,
+        };
+        let outlet = Outlet {
+            peer,
+            channel: None,
+            session: Session::new(Role::Outlet, self.settings),
+        };
+        if let Some(before) = self.outlets.get_mut(place)?.replace(outlet) {
+            self.by_peer.remove(&before.peer);
+        }
+        self.by_peer.insert(peer, place);
+        Some(place)
+    }
+}
+
+/// Hands what comes out of streams to the caller.
+struct ToCaller<'a> {
+    key: PortalKey,
+    sink: &'a mut dyn ReadingSink,
+}
+
+impl StreamSink for ToCaller<'_> {
+    fn data(&mut self, stream: StreamId, bytes: &[u8]) {
+        self.sink.portal_data(self.key, stream, bytes);
+    }
+}
+
+impl Node {
+    /// Returns a session, to open streams in and to write to them. Call [`Node::flush`] afterwards.
+    pub fn portal(&mut self, key: PortalKey) -> Option<&mut Session> {
+        self.portals.session(key)
+    }
+
+    /// Returns what happened next to a stream, in whichever session.
+    pub fn poll_portal_event(&mut self) -> Option<(PortalKey, SessionEvent)> {
+        let keys = self.portals.keys();
+        keys.into_iter()
+            .find_map(|key| Some((key, self.portals.session(key)?.poll_event()?)))
+    }
+
+    /// Returns the next stream that has waited and can be written to now; see [`Session::poll_writable`].
+    pub fn poll_portal_writable(&mut self) -> Option<(PortalKey, StreamId)> {
+        let keys = self.portals.keys();
+        keys.into_iter()
+            .find_map(|key| Some((key, self.portals.session(key)?.poll_writable()?)))
+    }
+
+    /// Returns what can be seen of each session.
+    pub fn portals(&self) -> impl Iterator<Item = PortalView<'_>> {
+        let inlets = self.portals.inlets.iter().enumerate();
+        let inlets = inlets.map(|(index, inlet)| PortalView {
+            key: PortalKey::Inlet(index),
+            peer: inlet.settings.peer,
+            neighbour: inlet.settings.ways.get(inlet.attempts.way).map(|way| way.0),
+            session: &inlet.session,
+        });
+        let outlets = self.portals.outlets.iter().enumerate();
+        let outlets = outlets.filter_map(|(index, outlet)| {
+            let outlet = outlet.as_ref()?;
+            Some(PortalView {
+                key: PortalKey::Outlet(index),
+                peer: outlet.peer,
+                neighbour: None,
+                session: &outlet.session,
+            })
+        });
+        inlets.chain(outlets)
+    }
+
+    /// Returns what is known of the node whose streams a session leads here; `None` while it has no channel, and for a session of this
+    /// node's inlets.
+    #[must_use]
+    pub fn portal_access(&self, now: Now, key: PortalKey) -> Option<PortalAccess> {
+        let PortalKey::Outlet(index) = key else {
+            return None;
+        };
+        let (channel, _) = self.portals.outlets.get(index)?.as_ref()?.channel?;
+        let known = self.known.get(&channel)?;
+        let credential = known.credential.as_ref().map(|credential| {
+            let standing = self.standing(now, credential);
+            (Arc::clone(credential), standing)
+        });
+        Some(PortalAccess {
+            peer: known.peer,
+            credential,
+            freshness: self.freshness(now),
+            facts: self.channel_facts(channel, known),
+        })
+    }
+
+    /// Opens channels that are missing and whose way is ready; lets sessions do what is due.
+    pub(super) fn time_out_portals(&mut self, now: Now, entropy: &mut dyn Entropy, wire: &mut dyn Wire) {
+        for key in self.portals.keys() {
+            if let Some(session) = self.portals.session(key) {
+                session.handle_timeout(now.instant);
+            }
+            if let PortalKey::Inlet(index) = key
+                && let Some(inlet) = self.portals.inlets.get(index)
+                && inlet.channel.is_none()
+                && inlet.attempts.is_due(now.instant)
+            {
+                self.connect_inlet(now, entropy, index, wire);
+            }
+        }
+    }
+
+    fn connect_inlet(&mut self, now: Now, entropy: &mut dyn Entropy, index: usize, wire: &mut dyn Wire) {
+        let Some(inlet) = self.portals.inlets.get_mut(index) else {
+            return;
+        };
+        inlet.session.prepare(entropy);
+        let mut attempts = std::mem::replace(&mut inlet.attempts, Attempts::new(now.instant, BACKOFF));
+        let ways = std::mem::take(&mut inlet.settings.ways);
+        let destination = Destination {
+            peer: inlet.settings.peer,
+            pq: inlet.settings.pq,
+            service: PORTAL,
+            ways: &ways,
+        };
+        let opened = self.open_way(now, entropy, destination, &mut attempts, wire);
+        let Some(inlet) = self.portals.inlets.get_mut(index) else {
+            return;
+        };
+        (inlet.attempts, inlet.settings.ways) = (attempts, ways);
+        inlet.channel = opened;
+        if let Some((channel, flow)) = opened {
+            let used_for = Use::Inlet { inlet: index };
+            self.by_channel.insert(channel, ChannelEntry { used_for, flow });
+            self.by_flow.insert(flow, channel);
+        }
+    }
+
+    pub(super) fn inlet_established(&mut self, now: Now, index: usize) {
+        let Some(inlet) = self.portals.inlets.get_mut(index) else {
+            return;
+        };
+        inlet.attempts.backoff.handle_success(now.instant);
+        inlet.session.handle_up(now.instant);
+        let peer = inlet.settings.peer;
+        self.event(Event::PortalUp { peer });
+    }
+
+    pub(super) fn inlet_closed(&mut self, now: Now, entropy: &mut dyn Entropy, index: usize) {
+        let Some(inlet) = self.portals.inlets.get_mut(index) else {
+            return;
+        };
+        inlet.channel = None;
+        inlet
+            .attempts
+            .handle_failure(now.instant, entropy, inlet.settings.ways.len());
+        let was_up = !matches!(inlet.session.state(), SessionState::Down { .. });
+        inlet.session.handle_down(now.instant);
+        let peer = inlet.settings.peer;
+        if was_up {
+            self.event(Event::PortalDown { peer });
+        }
+    }
+
+    /// Serves a channel of a node whose streams lead here; false if there are too many.
+    pub(super) fn outlet_established(
+        &mut self,
+        now: Now,
+        (channel, flow): (ChannelId, FlowId),
+        peer: Identifier,
+    ) -> bool {
+        let admitted = self.portals.admit(now.instant, (channel, flow), peer);
+        let Some((outlet, before)) = admitted else {
+            return false;
+        };
+        self.set_use(channel, Use::Outlet { outlet });
+        if let Some(before) = before {
+            self.close_channel(before, CloseCode::REPLACED);
+        }
+        true
+    }
+
+    pub(super) fn outlet_closed(&mut self, now: Now, channel: ChannelId, index: usize) {
+        let outlet = self.portals.outlets.get_mut(index).and_then(Option::as_mut);
+        // The channel that took its place goes on.
+        if let Some(outlet) = outlet.filter(|outlet| outlet.channel.is_some_and(|(of, _)| of == channel)) {
+            outlet.channel = None;
+            outlet.session.handle_down(now.instant);
+        }
+    }
+
+    /// Takes a frame of a session's channel; false if it is bad, and the channel is closed.
+    pub(super) fn portal_frame(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        (channel, key): (ChannelId, PortalKey),
+        (kind, body): (u8, &[u8]),
+        sink: &mut dyn ReadingSink,
+    ) -> bool {
+        if self.portals.channel(key).is_none_or(|(of, _)| of != channel) {
+            // One that was replaced: nothing in it counts any more.
+            return true;
+        }
+        let Some(session) = self.portals.session(key) else {
+            return true;
+        };
+        let mut sink = ToCaller { key, sink };
+        let taken = session.handle_frame(now.instant, entropy, kind, body, &mut sink);
+        if taken.is_err() {
+            self.close_channel(channel, CloseCode::BROKEN);
+        }
+        taken.is_ok()
+    }
+
+    /// Seals what sessions have to say, as far as links take it.
+    pub(super) fn flush_portals(&mut self, now: Now, wire: &mut dyn Wire) {
+        for key in self.portals.keys() {
+            while self.flush_portal(now, key, wire) {}
+        }
+    }
+
+    /// Seals one record of a session; false if there is nothing more to do for now.
+    fn flush_portal(&mut self, now: Now, key: PortalKey, wire: &mut dyn Wire) -> bool {
+        let Some((channel, flow)) = self.portals.channel(key) else {
+            return false;
+        };
+        let Some(session) = self.portals.session(key).filter(|session| session.has_frames()) else {
+            return false;
+        };
+        let mut links = Links {
+            connection_of: &self.connection_of,
+            wire,
+        };
+        let Some(link) = self.router.link_of(flow) else {
+            return false;
+        };
+        if links.queued_bytes(link) >= LINK_BYTES_MAX {
+            return false;
+        }
+        let Some(out) = links.buffer(link) else {
+            return false;
+        };
+        let Ok(mark) = self.router.begin(now.instant, flow, Class::Normal, out) else {
+            return false;
+        };
+        let Ok(start) = self.channels.begin(channel, out) else {
+            self.router.abandon(out, mark);
+            return false;
+        };
+        session.write_frames(now.instant, out);
+        if self.channels.finish(now.instant, channel, out, start).is_err() {
+            // What was written is sent again when nobody takes it.
+            self.router.abandon(out, mark);
+            return false;
+        }
+        self.router.finish(flow, out, mark).is_ok()
+    }
+}
+
+/// Bytes queued on a link from which on nothing more of streams is sealed for it: what is sealed cannot be overtaken any more.
+const LINK_BYTES_MAX: usize = 192 << 10;

@@ -1,0 +1,111 @@
+//! Channels that this node opens to a peer, by one of several ways.
+
+use super::{Links, Node, Wire, flow_path};
+use crate::{
+    channel::{ChannelId, PqPolicy},
+    entropy::Entropy,
+    identity::Identifier,
+    link::{Backoff, BackoffSettings},
+    route::{Address, FlowId, Route},
+    time::{Instant, Now},
+};
+
+/// Whom a channel is opened to, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Destination<'a> {
+    /// Who must be at the other end.
+    pub(super) peer: Identifier,
+    /// Policy for the channel.
+    pub(super) pq: PqPolicy,
+    /// What is wanted of it.
+    pub(super) service: &'static str,
+    /// Index of a neighbour, and the name the peer holds there (`None` if the neighbour is the peer); in order of preference.
+    pub(super) ways: &'a [(usize, Option<String>)],
+}
+
+/// Which way is tried when.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    /// Index of the way in use, or to try next.
+    pub(super) way: usize,
+    pub(super) backoff: Backoff,
+    /// `None` while the channel is wanted no earlier than a neighbour is ready.
+    pub(super) retry_at: Option<Instant>,
+}
+
+impl Attempts {
+    pub(super) const fn new(now: Instant, backoff: BackoffSettings) -> Self {
+        Self {
+            way: 0,
+            backoff: Backoff::new(backoff),
+            retry_at: Some(now),
+        }
+    }
+
+    /// Notes that the channel is gone, and plans to try the next way after a while.
+    pub(super) fn handle_failure(&mut self, now: Instant, entropy: &mut dyn Entropy, ways: usize) {
+        self.way = (self.way + 1) % ways.max(1);
+        self.retry_at = Some(self.backoff.handle_failure(now, entropy));
+    }
+
+    /// Returns whether it is time to try.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.retry_at.is_some_and(|at| now >= at)
+    }
+}
+
+impl Node {
+    /// Begins the handshake over the first way, from the preferred one on, whose neighbour is ready. Says what becomes of the
+    /// attempts; returns the channel and its flow if one was begun.
+    pub(super) fn open_way(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        destination: Destination<'_>,
+        attempts: &mut Attempts,
+        wire: &mut dyn Wire,
+    ) -> Option<(ChannelId, FlowId)> {
+        let ways = destination.ways;
+        let ready = (0..ways.len())
+            .map(|offset| (attempts.way + offset) % ways.len())
+            .find_map(|way| {
+                let (neighbour, name) = ways.get(way)?;
+                Some((way, self.ready_link(*neighbour)?, name.as_deref()))
+            });
+        let Some((way, link, name)) = ready else {
+            // The neighbour wakes whoever waits when it is ready.
+            attempts.retry_at = None;
+            return None;
+        };
+        attempts.way = way;
+        let mut addresses = Vec::with_capacity(2);
+        addresses.extend(name.map(Address::Name));
+        addresses.push(Address::Service(destination.service));
+        let route = Route::new(addresses).expect("a checked name and a service make a route");
+        let flow = self.router.open(now.instant, entropy, link, &route).ok();
+        let opened = flow.and_then(|flow| {
+            let (peer, pq) = (destination.peer, destination.pq);
+            let channel = self.channels.connect(now, entropy, peer, flow_path(flow), pq);
+            if channel.is_err() {
+                let mut links = Links {
+                    connection_of: &self.connection_of,
+                    wire,
+                };
+                self.router.close(flow, &mut links);
+            }
+            Some((channel.ok()?, flow))
+        });
+        attempts.retry_at = match opened {
+            Some(_) => None,
+            None => Some(attempts.backoff.handle_failure(now.instant, entropy)),
+        };
+        opened
+    }
+}
+
+/// Waits between attempts to reach a peer.
+pub(super) const BACKOFF: BackoffSettings = BackoffSettings {
+    delay_min: std::time::Duration::from_millis(100),
+    delay_max: std::time::Duration::from_secs(5),
+    stable_after: std::time::Duration::from_secs(5),
+};

@@ -1,0 +1,509 @@
+//! Portals at work: sockets of inlets and outlets on one side, streams of the node's sessions on the other.
+//!
+//! ```text
+//!  who connects ─▶ inlet: allow? ─▶ session.open ── Opened ─▶ bytes both ways ─▶ Over, or Reset
+//!                                        ║ channel                                  ▲
+//!  Requested ─▶ which outlet? ─▶ policy (control thread) ─▶ name ─▶ connect ─▶ accept
+//! ```
+//!
+//! What a local socket brings and the session does not take is kept, at most one receive of it, and the socket is not read until it
+//! is gone. What the session brings is queued on the socket; while more than a quarter of a megabyte is queued, the other side
+//! gets no more credit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use fieldgate_config::{
+    address::{HostPort, Network},
+    settings::portal::{Portal as Settings, PortalInlet},
+};
+use fieldgate_io::{BufferClass, CloseReason, ConnectOptions, ConnectionId, Io};
+use fieldgate_proto::{
+    node::{Node, PortalKey},
+    portal::{ResetReason, SessionEvent, StreamId},
+    time::{Instant, Now},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    desk::DeskRequest,
+    trunk::{Resolve, Wanted},
+};
+
+mod audit;
+mod lingering;
+mod opening;
+pub(crate) mod report;
+pub(crate) mod staged;
+
+use audit::Complaint;
+use lingering::Lingering;
+use staged::Staged;
+
+/// A stream of one of the node's sessions.
+type Key = (PortalKey, StreamId);
+
+/// What portals work with, for the time of a call.
+pub(crate) struct Ground<'a> {
+    pub(crate) io: &'a mut Io,
+    pub(crate) now: Now,
+    pub(crate) node: &'a mut Node,
+    pub(crate) desk: &'a mpsc::Sender<DeskRequest>,
+    pub(crate) resolve: &'a mpsc::Sender<Resolve>,
+}
+
+/// The inlets and outlets of a node, and their streams.
+///
+/// Invariants: every entry of `by_connection` leads to a stream; `open` of a portal is the number of its streams; `by_question` has the
+/// questions that are not answered, perhaps about streams that are no more.
+#[derive(Default)]
+pub(crate) struct Portals {
+    inlets: Vec<Inlet>,
+    outlets: Vec<Outlet>,
+    /// Streams that were asked for by a name that no outlet has.
+    unknown: Complaint,
+    unknown_total: u64,
+    streams: BTreeMap<Key, Stream>,
+    by_connection: BTreeMap<ConnectionId, Key>,
+    /// Streams that wait for the control thread.
+    by_question: BTreeMap<u64, Key>,
+    last_question: u64,
+    /// Streams to whose sockets something was given whose going out the session was not told of.
+    untold: BTreeSet<Key>,
+    lingering: Lingering,
+    /// What came out of streams in this call of the node.
+    pub(crate) staged: Staged,
+    /// When streams are looked at that wait or carry nothing; `None` if there is none.
+    sweep_at: Option<Instant>,
+    is_stopping: bool,
+}
+
+/// What inlets and outlets have in common.
+struct Portal {
+    name: String,
+    streams_max: usize,
+    idle: Duration,
+    /// Streams now.
+    open: usize,
+    /// Streams since the start, without those that were refused.
+    total: u64,
+    refused: u64,
+    complaint: Complaint,
+}
+
+struct Inlet {
+    portal: Portal,
+    listen: SocketAddr,
+    /// The session that its streams are in.
+    session: PortalKey,
+    outlet: String,
+    allow: Vec<Network>,
+}
+
+struct Outlet {
+    portal: Portal,
+    address: HostPort,
+}
+
+/// Which portal a stream belongs to, by its place in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Inlet(usize),
+    Outlet(usize),
+}
+
+/// How far a stream is.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    /// The control thread is asked whether it may be, or for addresses.
+    Asking { question: u64 },
+    /// What the outlet leads to is being connected; addresses left to try, the best last.
+    Connecting { candidates: Vec<SocketAddr> },
+    /// The node with the outlet was asked.
+    Opening,
+    /// Bytes flow.
+    Open,
+}
+
+struct Stream {
+    place: Place,
+    origin: String,
+    progress: Progress,
+    connection: Option<ConnectionId>,
+    /// From the socket, not taken by the session.
+    pending: Vec<u8>,
+    /// The socket has no more to say.
+    has_ended: bool,
+    /// The other side has no more to say.
+    is_finished: bool,
+    /// Bytes from the socket.
+    from_socket: u64,
+    /// Bytes given to the socket.
+    to_socket: u64,
+    /// Bytes of those of which the session knows that they went out.
+    told: u64,
+    since: Instant,
+    /// When something passed last.
+    active: Instant,
+}
+
+/// How a stream ends on this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Both sides have finished.
+    Over,
+    /// This side ends it.
+    Here(ResetReason),
+    /// The other side has ended it, or the session is lost.
+    There(ResetReason),
+}
+
+/// Returns the nodes that inlets lead to, each by the first inlet that does: the order of their sessions.
+pub(crate) fn peers_of(inlets: &[PortalInlet]) -> Vec<&PortalInlet> {
+    let mut peers: Vec<&PortalInlet> = Vec::new();
+    for inlet in inlets {
+        if !peers.iter().any(|peer| peer.node == inlet.node) {
+            peers.push(inlet);
+        }
+    }
+    peers
+}
+
+/// Returns how many local connections portals may have.
+pub(crate) fn connections_max(settings: Option<&Settings>) -> u32 {
+    let portals = settings.iter();
+    let inlets = portals.clone().flat_map(|portal| &portal.inlets);
+    let outlets = portals.flat_map(|portal| &portal.outlets);
+    let streams = inlets
+        .map(|inlet| inlet.streams_max)
+        .chain(outlets.map(|outlet| outlet.streams_max));
+    // As many again may still be on their way out.
+    streams
+        .map(|streams| u32::from(streams) * 2)
+        .fold(0, u32::saturating_add)
+}
+
+impl Portal {
+    fn new(name: &str, streams_max: u16, idle: Duration) -> Self {
+        Self {
+            name: name.to_owned(),
+            streams_max: streams_max.into(),
+            idle,
+            open: 0,
+            total: 0,
+            refused: 0,
+            complaint: Complaint::default(),
+        }
+    }
+}
+
+impl Portals {
+    pub(crate) fn new(settings: Option<&Settings>) -> Self {
+        let Some(settings) = settings else {
+            return Self::default();
+        };
+        let peers = peers_of(&settings.inlets);
+        let inlets = settings.inlets.iter().map(|inlet| Inlet {
+            portal: Portal::new(&inlet.name, inlet.streams_max, inlet.idle),
+            listen: inlet.listen,
+            session: PortalKey::Inlet(
+                peers
+                    .iter()
+                    .position(|peer| peer.node == inlet.node)
+                    .expect("every node that an inlet leads to is among them"),
+            ),
+            outlet: inlet.outlet.clone(),
+            allow: inlet.allow.clone(),
+        });
+        let outlets = settings.outlets.iter().map(|outlet| Outlet {
+            portal: Portal::new(&outlet.name, outlet.streams_max, outlet.idle),
+            address: outlet.address.clone(),
+        });
+        Self {
+            inlets: inlets.collect(),
+            outlets: outlets.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes note of where an inlet listens.
+    pub(crate) fn set_listening(&mut self, inlet: usize, address: SocketAddr) {
+        if let Some(inlet) = self.inlets.get_mut(inlet) {
+            inlet.listen = address;
+        }
+    }
+
+    /// Returns whether the connection is a local one of a stream.
+    pub(crate) fn has(&self, connection: ConnectionId) -> bool {
+        self.by_connection.contains_key(&connection)
+    }
+
+    fn portal(&mut self, place: Place) -> Option<&mut Portal> {
+        match place {
+            Place::Inlet(index) => self.inlets.get_mut(index).map(|inlet| &mut inlet.portal),
+            Place::Outlet(index) => self.outlets.get_mut(index).map(|outlet| &mut outlet.portal),
+        }
+    }
+
+    fn stream_of(&mut self, connection: ConnectionId) -> Option<(Key, &mut Stream)> {
+        let key = *self.by_connection.get(&connection)?;
+        Some((key, self.streams.get_mut(&key)?))
+    }
+
+    /// Takes bytes of a local socket.
+    pub(crate) fn handle_received(
+        &mut self,
+        ground: &mut Ground<'_>,
+        connection: ConnectionId,
+        bytes: &[u8],
+    ) {
+        let now = ground.now.instant;
+        let Some((key, stream)) = self.stream_of(connection) else {
+            return;
+        };
+        stream.active = now;
+        stream.from_socket += bytes.len() as u64;
+        let written = match ground.node.portal(key.0) {
+            Some(session) if stream.pending.is_empty() && stream.progress == Progress::Open => {
+                session.write(key.1, bytes)
+            }
+            Some(_) | None => 0,
+        };
+        let rest = bytes.get(written..).unwrap_or_default();
+        if !rest.is_empty() {
+            stream.pending.extend_from_slice(rest);
+            ground.io.pause_receive(connection);
+        }
+    }
+
+    /// A local socket has no more to say.
+    pub(crate) fn handle_ended(&mut self, ground: &mut Ground<'_>, connection: ConnectionId) {
+        let Some((key, stream)) = self.stream_of(connection) else {
+            return;
+        };
+        stream.has_ended = true;
+        if stream.pending.is_empty()
+            && let Some(session) = ground.node.portal(key.0)
+        {
+            session.finish(key.1);
+        }
+        self.handle_events(ground);
+    }
+
+    /// A local socket is gone.
+    pub(crate) fn handle_closed(
+        &mut self,
+        ground: &mut Ground<'_>,
+        connection: ConnectionId,
+        reason: CloseReason,
+    ) {
+        self.lingering.forget(connection);
+        let Some((key, stream)) = self.stream_of(connection) else {
+            return;
+        };
+        // It cannot be told apart whether all of it arrived, when the kernel says that the connection broke.
+        let is_clean = matches!(reason, CloseReason::Peer | CloseReason::Local);
+        let end = if is_clean && stream.has_ended && stream.is_finished {
+            End::Over
+        } else {
+            End::Here(ResetReason::Broken)
+        };
+        stream.connection = None;
+        self.by_connection.remove(&connection);
+        self.end(ground, key, end);
+    }
+
+    /// Deals with what sessions have to say, and with what came out of their streams.
+    pub(crate) fn handle_events(&mut self, ground: &mut Ground<'_>) {
+        self.pass_on(ground);
+        while let Some((session, event)) = ground.node.poll_portal_event() {
+            match event {
+                SessionEvent::Requested {
+                    stream,
+                    outlet,
+                    origin,
+                } => self.handle_requested(ground, (session, stream), &outlet, origin),
+                SessionEvent::Opened { stream } => self.handle_opened(ground, (session, stream)),
+                SessionEvent::Finished { stream } => {
+                    if let Some(stream) = self.streams.get_mut(&(session, stream)) {
+                        stream.is_finished = true;
+                        if let Some(connection) = stream.connection {
+                            ground.io.finish(connection);
+                        }
+                    }
+                }
+                SessionEvent::Reset { stream, reason } => {
+                    self.end(ground, (session, stream), End::There(reason));
+                }
+                SessionEvent::Over { stream } => self.end(ground, (session, stream), End::Over),
+            }
+        }
+    }
+
+    /// Gives sockets what came out of streams.
+    fn pass_on(&mut self, ground: &mut Ground<'_>) {
+        let staged = std::mem::take(&mut self.staged);
+        for (key, bytes) in staged.pieces() {
+            let Some(stream) = self.streams.get_mut(&key) else {
+                continue;
+            };
+            stream.active = ground.now.instant;
+            stream.to_socket += bytes.len() as u64;
+            // One that is gone will be told of by `handle_closed`; what comes meanwhile goes nowhere.
+            if let Some(buffer) = stream.connection.and_then(|id| ground.io.send_buffer(id)) {
+                buffer.extend_from_slice(bytes);
+            }
+            self.untold.insert(key);
+        }
+        self.staged = staged.emptied();
+    }
+
+    /// Does what is due, and has sessions told what went out. Call it before the node is flushed.
+    pub(crate) fn end_turn(&mut self, ground: &mut Ground<'_>) {
+        self.handle_events(ground);
+        self.tell_consumed(ground);
+        self.lingering.end_turn(ground.io, ground.now.instant);
+        if self.sweep_at.is_some_and(|at| ground.now.instant >= at) {
+            self.sweep(ground);
+        }
+        self.handle_events(ground);
+    }
+
+    /// Tells sessions what went out. What is queued counts as out while it is little: whoever waits for a socket that is not read
+    /// gets no more credit, and no other word of the kernel is needed.
+    fn tell_consumed(&mut self, ground: &mut Ground<'_>) {
+        let (io, node, streams) = (&*ground.io, &mut *ground.node, &mut self.streams);
+        self.untold.retain(|key| {
+            let Some(stream) = streams.get_mut(key) else {
+                return false;
+            };
+            let congested = stream
+                .connection
+                .filter(|connection| io.is_congested(*connection));
+            let queued = congested.map_or(0, |connection| io.queued_bytes(connection));
+            let out = stream.to_socket.saturating_sub(queued as u64);
+            let news = usize::try_from(out.saturating_sub(stream.told)).unwrap_or(usize::MAX);
+            if news > 0
+                && let Some(session) = node.portal(key.0)
+            {
+                session.handle_consumed(key.1, news);
+                stream.told = out;
+            }
+            stream.told < stream.to_socket
+        });
+    }
+
+    /// Gives sessions what waited for room in them; says whether there was any. Call it after the node was flushed, and flush it
+    /// again then.
+    pub(crate) fn write_pending(&mut self, ground: &mut Ground<'_>) -> bool {
+        let mut any = false;
+        while let Some(key) = ground.node.poll_portal_writable() {
+            let (Some(stream), Some(session)) = (self.streams.get_mut(&key), ground.node.portal(key.0))
+            else {
+                continue;
+            };
+            let written = session.write(key.1, &stream.pending);
+            any |= written > 0;
+            stream.active = ground.now.instant;
+            stream.pending.drain(..written);
+            if !stream.pending.is_empty() {
+                continue;
+            }
+            if stream.has_ended {
+                session.finish(key.1);
+            } else if let Some(connection) = stream.connection {
+                ground.io.resume_receive(connection);
+            }
+        }
+        if any {
+            self.handle_events(ground);
+        }
+        any
+    }
+
+    /// Ends streams that wait, or carry nothing, for too long.
+    fn sweep(&mut self, ground: &mut Ground<'_>) {
+        let now = ground.now.instant;
+        let late: Vec<(Key, ResetReason)> = self
+            .streams
+            .iter()
+            .filter_map(|(key, stream)| {
+                if stream.progress != Progress::Open {
+                    let is_late = now.saturating_since(stream.since) >= OPEN_TIME_MAX;
+                    return is_late.then_some((*key, ResetReason::Unreachable));
+                }
+                let idle = match stream.place {
+                    Place::Inlet(index) => self.inlets.get(index).map(|inlet| inlet.portal.idle),
+                    Place::Outlet(index) => self.outlets.get(index).map(|outlet| outlet.portal.idle),
+                };
+                let is_idle = idle.is_some_and(|idle| now.saturating_since(stream.active) >= idle);
+                is_idle.then_some((*key, ResetReason::Idle))
+            })
+            .collect();
+        for (key, reason) in late {
+            self.end(ground, key, End::Here(reason));
+        }
+        self.sweep_at = (!self.streams.is_empty()).then(|| now + SWEEP_EVERY);
+    }
+
+    /// Ends every stream, as an operator wants the node to end.
+    pub(crate) fn handle_stop(&mut self, ground: &mut Ground<'_>) {
+        self.is_stopping = true;
+        let all: Vec<Key> = self.streams.keys().copied().collect();
+        for key in all {
+            self.end(ground, key, End::Here(ResetReason::Closed));
+        }
+    }
+
+    /// Takes a stream off; its socket is closed when everything has gone out if it is over, and with a reset otherwise.
+    fn end(&mut self, ground: &mut Ground<'_>, key: Key, end: End) {
+        let Some(stream) = self.streams.remove(&key) else {
+            return;
+        };
+        self.untold.remove(&key);
+        if let Progress::Asking { question } = &stream.progress {
+            self.by_question.remove(question);
+        }
+        if let End::Here(reason) = end
+            && let Some(session) = ground.node.portal(key.0)
+        {
+            session.reset(key.1, reason);
+        }
+        if let Some(connection) = stream.connection {
+            self.by_connection.remove(&connection);
+            match end {
+                End::Over => self.lingering.add(ground.io, ground.now.instant, connection),
+                End::Here(_) | End::There(_) => ground.io.abort(connection),
+            }
+        }
+        let Some(portal) = self.portal(stream.place) else {
+            return;
+        };
+        portal.open = portal.open.saturating_sub(1);
+        if stream.progress == Progress::Open {
+            audit::ended(ground, portal, key, &stream, end);
+        } else {
+            let (End::Here(reason) | End::There(reason)) = end else {
+                return;
+            };
+            portal.refused += 1;
+            audit::refused(ground, portal, stream.place, &stream.origin, reason.name());
+        }
+    }
+
+    /// Returns when [`Portals::end_turn`] has something to do.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        [self.sweep_at, self.lingering.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+/// Longest time from the wish for a stream to its being open.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(30);
+/// Between two looks at streams that wait or carry nothing.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,153 @@
+//! What the log says of streams: who, whereto, how much, how long, why it ended. Target `audit`.
+
+use std::time::Duration;
+
+use fieldgate_proto::{node::PortalKey, time::Instant};
+
+use super::{End, Ground, Key, Place, Portal, Stream};
+
+/// When refusals of a portal were spoken of, so that whoever knocks at it all day does not fill the log.
+#[derive(Debug, Default)]
+pub(super) struct Complaint {
+    said: Option<Instant>,
+    /// How many were not spoken of since.
+    unsaid: u64,
+}
+
+impl Complaint {
+    /// Takes note of one; returns how many were not spoken of, if this one is to be.
+    fn note(&mut self, now: Instant) -> Option<u64> {
+        if self.said.is_some_and(|said| now.saturating_since(said) < EVERY) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+impl Place {
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Inlet(_) => "inlet",
+            Self::Outlet(_) => "outlet",
+        }
+    }
+}
+
+/// Returns who is at the other end of a session: identifier, and the name in its credential.
+fn peer_of(ground: &Ground<'_>, session: PortalKey) -> (String, String) {
+    let view = ground.node.portals().find(|view| view.key == session);
+    view.map_or_else(Default::default, |view| {
+        let name = ground.node.member_name(&view.peer).unwrap_or_default();
+        (view.peer.to_string(), name.to_owned())
+    })
+}
+
+/// A stream is open.
+pub(super) fn begun(ground: &Ground<'_>, portal: &Portal, key: Key, stream: &Stream) {
+    let (peer, member) = peer_of(ground, key.0);
+    tracing::info!(
+        target: "audit",
+        kind = stream.place.kind(),
+        portal = portal.name,
+        peer,
+        member,
+        origin = stream.origin,
+        stream = key.1.number(),
+        "portal stream open"
+    );
+}
+
+/// A stream that was open is no more.
+pub(super) fn ended(ground: &Ground<'_>, portal: &Portal, key: Key, stream: &Stream, end: End) {
+    let (peer, member) = peer_of(ground, key.0);
+    let (by, reason) = match end {
+        End::Over => ("both", "finished"),
+        End::Here(reason) => ("this side", reason.name()),
+        End::There(reason) => ("other side", reason.name()),
+    };
+    let secs = ground.now.instant.saturating_since(stream.since).as_secs_f64();
+    tracing::info!(
+        target: "audit",
+        kind = stream.place.kind(),
+        portal = portal.name,
+        peer,
+        member,
+        origin = stream.origin,
+        stream = key.1.number(),
+        bytes_from_socket = stream.from_socket,
+        bytes_to_socket = stream.to_socket,
+        secs = (secs * 1000.0).round() / 1000.0,
+        by,
+        reason,
+        "portal stream ended"
+    );
+}
+
+/// A stream that never opened.
+pub(super) fn refused(
+    ground: &Ground<'_>,
+    portal: &mut Portal,
+    place: Place,
+    origin: &str,
+    reason: &'static str,
+) {
+    if let Some(unsaid) = portal.complaint.note(ground.now.instant) {
+        tracing::warn!(
+            target: "audit",
+            kind = place.kind(),
+            portal = portal.name,
+            origin,
+            reason,
+            unsaid,
+            "portal stream refused"
+        );
+    }
+}
+
+/// A stream to an outlet that does not exist.
+pub(super) fn unknown(
+    ground: &Ground<'_>,
+    complaint: &mut Complaint,
+    session: PortalKey,
+    outlet: &str,
+    origin: &str,
+) {
+    if let Some(unsaid) = complaint.note(ground.now.instant) {
+        let (peer, member) = peer_of(ground, session);
+        tracing::warn!(
+            target: "audit",
+            kind = "outlet",
+            // By the word of the peer: it may contain anything.
+            portal = ?outlet,
+            peer,
+            member,
+            origin = ?origin,
+            reason = "there is no such outlet",
+            unsaid,
+            "portal stream refused"
+        );
+    }
+}
+
+/// Between two lines about refusals of one portal.
+const EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_spoken_of_once_a_second() {
+        let mut complaint = Complaint::default();
+        let at = |millis| Instant::START + Duration::from_millis(millis);
+        assert_eq!(complaint.note(at(0)), Some(0));
+        for millis in [1, 500, 999] {
+            assert_eq!(complaint.note(at(millis)), None);
+        }
+        assert_eq!(complaint.note(at(1_000)), Some(3));
+        assert_eq!(complaint.note(at(1_001)), None);
+        assert_eq!(complaint.note(at(9_000)), Some(1));
+    }
+}

@@ -1,0 +1,84 @@
+//! The portals' part of the status.
+
+use fieldgate_config::address::HostPort;
+use fieldgate_proto::{
+    node::{Node, PortalKey, PortalView},
+    portal::SessionState,
+};
+
+use super::{Portal, Portals};
+use crate::status::{PortalSession, PortalStatus, PortalsStatus};
+
+impl Portals {
+    /// Returns what is shown of portals; `None` on a node without any.
+    pub(crate) fn status(&self, node: &Node, neighbours: &[HostPort]) -> Option<PortalsStatus> {
+        if self.inlets.is_empty() && self.outlets.is_empty() {
+            return None;
+        }
+        let sessions: Vec<PortalSession> = node
+            .portals()
+            .map(|view| session_status(node, neighbours, &view))
+            .collect();
+        let inlets = self.inlets.iter().map(|inlet| {
+            let node = node.portals().find(|view| view.key == inlet.session);
+            let node = node.map(|view| view.peer.to_string()).unwrap_or_default();
+            PortalStatus {
+                address: inlet.listen.to_string(),
+                leads_to: Some(format!("{} at {node}", inlet.outlet)),
+                ..portal_status(&inlet.portal)
+            }
+        });
+        let outlets = self.outlets.iter().map(|outlet| PortalStatus {
+            address: outlet.address.to_string(),
+            ..portal_status(&outlet.portal)
+        });
+        Some(PortalsStatus {
+            sessions,
+            inlets: inlets.collect(),
+            outlets: outlets.collect(),
+            unknown_outlets: self.unknown_total,
+        })
+    }
+}
+
+fn portal_status(portal: &Portal) -> PortalStatus {
+    PortalStatus {
+        name: portal.name.clone(),
+        streams: portal.open as u64,
+        streams_total: portal.total,
+        refused: portal.refused,
+        ..PortalStatus::default()
+    }
+}
+
+fn session_status(node: &Node, neighbours: &[HostPort], view: &PortalView<'_>) -> PortalSession {
+    let session = view.session;
+    let stats = session.stats();
+    let via = view.neighbour.and_then(|neighbour| neighbours.get(neighbour));
+    let rtt = session.round_trip();
+    PortalSession {
+        peer: view.peer.to_string(),
+        member: node.member_name(&view.peer).map(ToOwned::to_owned),
+        role: match view.key {
+            PortalKey::Inlet(_) => "inlet",
+            PortalKey::Outlet(_) => "outlet",
+        }
+        .to_owned(),
+        state: match session.state() {
+            SessionState::Up => "up",
+            SessionState::Beginning => "beginning",
+            SessionState::Down { .. } => "down",
+        }
+        .to_owned(),
+        via: via.map(ToString::to_string),
+        rtt_us: rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        streams: session.streams().len() as u64,
+        streams_total: stats.streams,
+        bytes_sent: stats.bytes_sent,
+        bytes_received: stats.bytes_received,
+        bytes_kept: session.bytes_kept() as u64,
+        resumed: stats.resumed,
+        lost: stats.lost,
+        went_back: stats.went_back,
+    }
+}

@@ -1,0 +1,110 @@
+//! Portals and what they need of the trunk.
+
+use std::net::SocketAddr;
+
+use fieldgate_io::{CloseReason, ConnectionId, Io};
+use fieldgate_proto::{node::Verdict, time::Now};
+
+use super::{IoWire, SystemEntropy, Trunk};
+use crate::runtime::portals::{Ground, Portals, staged::Takers};
+
+impl Trunk {
+    /// Lets portals do something, and what follows from it. What they have to say goes out at the end of the turn.
+    pub(super) fn with_portals(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        act: impl FnOnce(&mut Portals, &mut Ground<'_>),
+    ) {
+        let mut ground = Ground {
+            io,
+            now,
+            node: &mut self.node,
+            desk: &self.desk,
+            resolve: &self.resolve,
+        };
+        act(&mut self.portals, &mut ground);
+        self.is_due = true;
+    }
+
+    /// Deals with what came out of streams, and what happened to them.
+    pub(super) fn run_portals(&mut self, io: &mut Io, now: Now) {
+        self.with_portals(io, now, Portals::handle_events);
+    }
+
+    /// Does what portals have to do at the end of a turn.
+    pub(super) fn end_portals_turn(&mut self, io: &mut Io, now: Now) {
+        self.with_portals(io, now, Portals::end_turn);
+        self.is_due = false;
+    }
+
+    /// Gives sessions what waited for room in them; says whether there was any.
+    pub(super) fn write_portals(&mut self, io: &mut Io, now: Now) -> bool {
+        let mut any = false;
+        self.with_portals(io, now, |portals, ground| any = portals.write_pending(ground));
+        self.is_due = false;
+        any
+    }
+
+    /// Takes a connection to an inlet.
+    pub(crate) fn handle_inlet(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        inlet: usize,
+        (connection, peer): (ConnectionId, SocketAddr),
+    ) {
+        let now = self.judged(now);
+        self.with_portals(io, now, |portals, ground| {
+            portals.handle_accepted(ground, inlet, connection, peer);
+        });
+    }
+
+    /// Takes note of where an inlet listens.
+    pub(crate) fn set_inlet_address(&mut self, inlet: usize, address: SocketAddr) {
+        self.portals.set_listening(inlet, address);
+    }
+
+    /// Returns whether the connection is a local one of a stream.
+    pub(crate) fn has_portal(&self, connection: ConnectionId) -> bool {
+        self.portals.has(connection)
+    }
+
+    /// A local connection of a stream has no more to say.
+    pub(crate) fn handle_portal_ended(&mut self, io: &mut Io, now: Now, connection: ConnectionId) {
+        let now = self.judged(now);
+        self.with_portals(io, now, |portals, ground| {
+            portals.handle_ended(ground, connection)
+        });
+    }
+
+    /// A connection is gone that is no link.
+    pub(crate) fn handle_portal_closed(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        connection: ConnectionId,
+        reason: CloseReason,
+    ) {
+        let now = self.judged(now);
+        self.with_portals(io, now, |portals, ground| {
+            portals.handle_closed(ground, connection, reason);
+        });
+    }
+
+    /// Takes the decision about a peer; what it said meanwhile may be for streams.
+    pub(super) fn handle_verdict(&mut self, io: &mut Io, now: Now, attempt: u64, verdict: Verdict) {
+        let sink = &mut Takers {
+            collecting: &mut self.collecting,
+            staged: &mut self.portals.staged,
+        };
+        self.node
+            .handle_verdict(now, &mut SystemEntropy, attempt, verdict, &mut IoWire(io), sink);
+    }
+
+    /// The node is to end: streams are ended, so that nobody waits for them.
+    pub(crate) fn handle_stop(&mut self, io: &mut Io, now: Now) {
+        let now = self.judged(now);
+        self.with_portals(io, now, Portals::handle_stop);
+    }
+}

@@ -1,0 +1,194 @@
+//! What the status says of portals.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::bytes;
+
+/// Inlets, outlets, and the sessions that their streams are in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PortalsStatus {
+    /// With each node, those that inlets lead to first.
+    pub(crate) sessions: Vec<PortalSession>,
+    /// In the order of the file.
+    pub(crate) inlets: Vec<PortalStatus>,
+    /// In the order of the file.
+    pub(crate) outlets: Vec<PortalStatus>,
+    /// Streams that were asked for by a name that no outlet has.
+    pub(crate) unknown_outlets: u64,
+}
+
+/// What this node and another carry for each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PortalSession {
+    /// The other node.
+    pub(crate) peer: String,
+    /// The name in its credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) member: Option<String>,
+    /// Which side this node is on: `inlet` or `outlet`.
+    pub(crate) role: String,
+    /// `up`, `beginning` or `down`.
+    pub(crate) state: String,
+    /// Where the way begins; on the inlet's side only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) via: Option<String>,
+    /// Smoothed round trip to the other node, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rtt_us: Option<u64>,
+    /// Streams now.
+    pub(crate) streams: u64,
+    /// Streams since the start, with those that were refused.
+    pub(crate) streams_total: u64,
+    /// Bytes of streams given to the other node since the start.
+    pub(crate) bytes_sent: u64,
+    /// Bytes of streams that came from it since the start.
+    pub(crate) bytes_received: u64,
+    /// Bytes that are kept until the other node has taken them.
+    pub(crate) bytes_kept: u64,
+    /// Times that streams went on in another channel.
+    pub(crate) resumed: u64,
+    /// Times that streams were lost.
+    pub(crate) lost: u64,
+    /// Times that packets on their way were sent again.
+    pub(crate) went_back: u64,
+}
+
+/// An inlet or outlet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PortalStatus {
+    /// Name from the file.
+    pub(crate) name: String,
+    /// Where an inlet listens; what an outlet leads to.
+    pub(crate) address: String,
+    /// What an inlet leads to: the name of the outlet, and its node's identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) leads_to: Option<String>,
+    /// Streams now.
+    pub(crate) streams: u64,
+    /// Streams since the start, without those that were refused.
+    pub(crate) streams_total: u64,
+    /// Streams that were refused since the start.
+    pub(crate) refused: u64,
+}
+
+impl PortalsStatus {
+    /// Returns what is wrong.
+    pub(super) fn reasons(&self) -> impl Iterator<Item = String> + '_ {
+        let down = self
+            .sessions
+            .iter()
+            .filter(|session| session.role == "inlet" && session.state != "up");
+        down.map(|session| format!("portals to {}: the node is not reached", session.name()))
+    }
+
+    /// Writes it for a person.
+    ///
+    /// # Errors
+    /// What `out` says.
+    pub(crate) fn write_text(&self, out: &mut String) -> std::fmt::Result {
+        for inlet in &self.inlets {
+            let leads_to = inlet.leads_to.as_deref().unwrap_or_default();
+            let name = &inlet.name;
+            writeln!(out, "  inlet      {name} on {} to {leads_to}", inlet.address)?;
+            inlet.write_counts(out)?;
+        }
+        for outlet in &self.outlets {
+            writeln!(out, "  outlet     {} to {}", outlet.name, outlet.address)?;
+            outlet.write_counts(out)?;
+        }
+        if self.unknown_outlets > 0 {
+            writeln!(
+                out,
+                "  outlet     {} streams refused that asked for names there are not",
+                self.unknown_outlets
+            )?;
+        }
+        for session in &self.sessions {
+            session.write_text(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl PortalStatus {
+    fn write_counts(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "             {} streams, {} since the start, {} refused",
+            self.streams, self.streams_total, self.refused
+        )
+    }
+}
+
+impl PortalSession {
+    fn name(&self) -> &str {
+        self.member.as_deref().unwrap_or(&self.peer)
+    }
+
+    fn write_text(&self, out: &mut String) -> std::fmt::Result {
+        let rtt = self.rtt_us.map_or_else(String::new, |rtt| {
+            format!(", {}.{:03} ms", rtt / 1000, rtt % 1000)
+        });
+        let via = self
+            .via
+            .as_ref()
+            .map_or_else(String::new, |via| format!(" via {via}"));
+        let direction = if self.role == "inlet" { "to" } else { "from" };
+        writeln!(
+            out,
+            "  portals    {direction} {}{via}, {}{rtt}",
+            self.name(),
+            self.state
+        )?;
+        writeln!(
+            out,
+            "             {} streams, {} sent, {} received, {} resumed, {} lost",
+            self.streams,
+            bytes(self.bytes_sent),
+            bytes(self.bytes_received),
+            self.resumed,
+            self.lost
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_sees_portals_and_who_is_not_reached() {
+        let session = |role: &str, state: &str| PortalSession {
+            peer: "fg1xyz".to_owned(),
+            role: role.to_owned(),
+            state: state.to_owned(),
+            rtt_us: Some(1_234),
+            bytes_sent: 2_048,
+            ..PortalSession::default()
+        };
+        let status = PortalsStatus {
+            sessions: vec![session("inlet", "down"), session("outlet", "down")],
+            inlets: vec![PortalStatus {
+                name: "plc".to_owned(),
+                address: "127.0.0.1:1502".to_owned(),
+                leads_to: Some("plc at fg1xyz".to_owned()),
+                streams: 2,
+                streams_total: 5,
+                refused: 1,
+            }],
+            ..PortalsStatus::default()
+        };
+        let mut text = String::new();
+        status.write_text(&mut text).expect("memory takes it");
+        assert_eq!(
+            text,
+            "  inlet      plc on 127.0.0.1:1502 to plc at fg1xyz\n             2 streams, 5 since the start, 1 refused\n  \
+             portals    to fg1xyz, down, 1.234 ms\n             0 streams, 2.0 KiB sent, 0 B received, 0 resumed, 0 lost\n  \
+             portals    from fg1xyz, down, 1.234 ms\n             0 streams, 2.0 KiB sent, 0 B received, 0 resumed, 0 lost\n"
+        );
+        let reasons: Vec<_> = status.reasons().collect();
+        assert_eq!(reasons, ["portals to fg1xyz: the node is not reached"]);
+    }
+}
