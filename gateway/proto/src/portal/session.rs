@@ -131,7 +131,7 @@ pub struct SessionStats {
 ///   └──────────── handle_down ──────────┘
 /// ```
 ///
-/// Memory is bounded: what was not taken by [`Conveyor`]'s bytes, what was not passed on by `streams_max` × `window`.
+/// Memory is bounded: what was not taken by the 16 MiB of packets kept, what was not passed on by `streams_max` × `window`.
 #[derive(Debug)]
 pub struct Session {
     role: Role,

@@ -264,7 +264,9 @@ impl World<'_, '_> {
             | NodeEvent::CredentialRefused { .. }
             | NodeEvent::ListRefused { .. }
             | NodeEvent::AuthorityUp
-            | NodeEvent::AuthorityDown => return,
+            | NodeEvent::AuthorityDown
+            | NodeEvent::PortalUp { .. }
+            | NodeEvent::PortalDown { .. } => return,
         };
         *count += 1;
     }
