@@ -77,13 +77,16 @@ fn every_node_tells_its_state(site: &Site) {
     assert!(site.relay.samples().sum("fieldgate_relay_forwarded_frames_total") > 0.0);
 }
 
+/// Waits until a node counts so much: what has arrived is confirmed a little later.
 fn counts(node: &Node, wanted: &[(&str, f64)]) {
-    let samples = node.samples();
-    for (name, value) in wanted {
-        let have = samples.sum(name);
-        assert!(
-            (have - value).abs() < f64::EPSILON,
-            "{name} is {have}, not {value}"
-        );
-    }
+    crate::harness::wait::until("counted", || {
+        let samples = node.samples();
+        for (name, value) in wanted {
+            let have = samples.sum(name);
+            if (have - value).abs() >= f64::EPSILON {
+                return Err(format!("{name} is {have}, not {value}"));
+            }
+        }
+        Ok(())
+    });
 }

@@ -5,6 +5,7 @@ mod driven;
 mod mosquitto;
 mod rumqtt;
 mod scenario;
+#[cfg(feature = "public-suites")]
 mod suites;
 
 use self::{

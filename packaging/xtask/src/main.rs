@@ -66,7 +66,7 @@ enum Recipe {
     Docs(docs::Options),
     /// The identity suite on kryoptic, which is built first: minutes, and so no part of `ci`
     Tokens,
-    /// mosquitto's own tests of its broker, which Debian's source package has: minutes, and so no part of `ci`
+    /// Paho's and mosquitto's own test suites against a gateway: minutes, with time limits of their own, and so no part of `ci`
     Suites,
     /// What continuous integration runs, and nothing else: setup, check, test
     Ci,

@@ -7,20 +7,21 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 use crate::program::Program;
-use crate::setup::{PYTHON_ENVIRONMENT, debian_packages};
+use crate::setup::{self, PYTHON_ENVIRONMENT, debian_packages};
 use crate::workspace::Workspace;
 
 /// Installs what is missing of what the tests of `ci` need.
 pub(crate) fn install(workspace: &Workspace) -> Result<(), Failure> {
-    node_clients(workspace)?;
-    paho(workspace)
+    node_clients(workspace)
 }
 
-/// Installs mosquitto's tests of its broker, and runs them.
+/// Installs the public suites, and runs them.
 pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
+    setup::run(workspace)?;
+    paho(workspace)?;
     mosquitto(workspace)?;
     Program::cargo_build(workspace, "test")
-        .args(["--package", "fieldgate", "--features", "mosquitto-suite"])
+        .args(["--package", "fieldgate", "--features", "public-suites"])
         .args(["--test", "it", "--", "interop::suites"])
         .run()
 }

@@ -1,4 +1,5 @@
-//! Public test suites, run unchanged against gateways. What each is known to end with stands in `tests/interop`.
+//! Public test suites, run unchanged against gateways by `cargo xtask suites`: they wait for seconds, and no longer, so they want a machine
+//! of their own. What each is known to end with stands in `tests/interop`.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,6 @@ use crate::harness::{
     site::Site,
 };
 
-#[cfg(feature = "mosquitto-suite")]
 mod mosquitto;
 
 #[test]
