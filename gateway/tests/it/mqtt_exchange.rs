@@ -112,6 +112,8 @@ fn clients_of_every_shard_reach_each_other() {
         assert_eq!(peer.next(), Event::End);
         listeners[0].publish("mover", &round.to_string(), at(1));
         assert_eq!(next.take().payload, round.to_string());
+        // The gateway has read PUBACK before it answers; a takeover that comes first may repeat the message (4.4).
+        next.silent();
         peer = next;
     }
 }
