@@ -28,6 +28,7 @@ pub mod status_list;
 pub mod ticket;
 pub mod topic;
 pub mod websocket;
+pub mod websocket_client;
 pub mod wire;
 pub mod worker_protocol;
 
@@ -35,7 +36,7 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 25] = [
+pub const TARGETS: [Target; 26] = [
     ("channel", channel::run),
     ("command", command::run),
     ("config", config::run),
@@ -59,6 +60,7 @@ pub const TARGETS: [Target; 25] = [
     ("ticket", ticket::run),
     ("topic", topic::run),
     ("websocket", websocket::run),
+    ("websocket_client", websocket_client::run),
     ("wire", wire::run),
     ("worker_protocol", worker_protocol::run),
 ];

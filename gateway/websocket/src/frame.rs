@@ -12,9 +12,17 @@ use std::mem;
 
 use crate::{MESSAGE_BYTES_MAX, Violation};
 
-/// Takes frames of a client apart.
+/// Who sends frames: only those of clients are masked (RFC 6455 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    Client,
+    Server,
+}
+
+/// Takes frames of the other side apart.
 #[derive(Debug)]
 pub(crate) struct Decoder {
+    sender: Sender,
     part: Part,
     /// Payload taken off the mask; each call overwrites it.
     plain: Vec<u8>,
@@ -38,7 +46,7 @@ enum Part {
 struct Masked {
     left: u64,
     /// Turned so that its first byte belongs to the next byte of the payload.
-    mask: [u8; 4],
+    mask: [u8; MASK_LEN],
 }
 
 /// Payload of a control frame.
@@ -89,8 +97,9 @@ pub(crate) enum Event<'d> {
 }
 
 impl Decoder {
-    pub(crate) const fn new() -> Self {
+    pub(crate) const fn new(sender: Sender) -> Self {
         Self {
+            sender,
             part: Part::Header(Gathered::new()),
             plain: Vec::new(),
             message: None,
@@ -103,7 +112,7 @@ impl Decoder {
             match &mut self.part {
                 Part::Header(header) => {
                     let has_start = header.fill(input, START_LEN);
-                    let want = header_len(header.as_bytes())?;
+                    let want = header_len(header.as_bytes(), self.sender)?;
                     if !has_start || !header.fill(input, want) {
                         self.give_back();
                         return Ok(None);
@@ -197,27 +206,19 @@ impl Masked {
 
     /// Takes the mask off the next bytes of the payload (RFC 6455 §5.3).
     fn unmask(&mut self, bytes: &mut [u8]) {
-        let [a, b, c, d] = self.mask;
-        let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-        let (whole, rest) = bytes.as_chunks_mut::<8>();
-        for chunk in whole {
-            *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
-        }
-        for (byte, mask) in rest.iter_mut().zip(self.mask.iter().cycle()) {
-            *byte ^= mask;
-        }
+        apply(self.mask, bytes);
         self.mask.rotate_left(bytes.len() & 3);
         self.left = self.left.saturating_sub(bytes.len() as u64);
     }
 }
 
-/// The header of a frame of a client.
+/// The header of a frame.
 #[derive(Debug)]
 struct Header {
     is_final: bool,
     opcode: u8,
     len: u64,
-    mask: [u8; 4],
+    mask: [u8; MASK_LEN],
 }
 
 impl Header {
@@ -247,27 +248,35 @@ impl Header {
             is_final: first & FINAL_BIT != 0,
             opcode: first & OPCODE_BITS,
             len,
-            mask: mask.try_into().map_err(|_| Violation::Length)?,
+            mask: match mask {
+                // What a server sends; a mask of zeroes changes nothing.
+                [] => [0; MASK_LEN],
+                mask => mask.try_into().map_err(|_| Violation::Length)?,
+            },
         })
     }
 }
 
 /// Checks the first two bytes of a header, as soon as they are there, and returns its whole length.
-fn header_len(bytes: &[u8]) -> Result<usize, Violation> {
+fn header_len(bytes: &[u8], sender: Sender) -> Result<usize, Violation> {
     let &[first, second, ..] = bytes else {
         return Ok(START_LEN);
     };
     if first & RESERVED_BITS != 0 {
         return Err(Violation::ReservedBit);
     }
-    if second & MASK_BIT == 0 {
-        return Err(Violation::NotMasked);
-    }
-    Ok(match second & LENGTH_BITS {
-        LENGTH_16 => MASKED_LEN_MIN.saturating_add(2),
-        LENGTH_64 => HEADER_LEN_MAX,
-        _ => MASKED_LEN_MIN,
-    })
+    let mask = match (second & MASK_BIT != 0, sender) {
+        (true, Sender::Client) => MASK_LEN,
+        (false, Sender::Server) => 0,
+        (false, Sender::Client) => return Err(Violation::NotMasked),
+        (true, Sender::Server) => return Err(Violation::Masked),
+    };
+    let length = match second & LENGTH_BITS {
+        LENGTH_16 => 2,
+        LENGTH_64 => 8,
+        _ => 0,
+    };
+    Ok(START_LEN.saturating_add(length).saturating_add(mask))
 }
 
 /// Reads what a close frame says (RFC 6455 §5.5.1, §7.4).
@@ -286,28 +295,47 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     }
 }
 
-/// Appends a whole, unmasked frame.
-pub(crate) fn write(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
+/// Appends a whole frame: unmasked, as servers send it, or under the mask of a client.
+pub(crate) fn write(opcode: u8, payload: &[u8], mask: Option<[u8; MASK_LEN]>, out: &mut Vec<u8>) {
+    let mask_bit = if mask.is_some() { MASK_BIT } else { 0 };
     out.push(FINAL_BIT | opcode);
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(short @ ..LENGTH_16), _) => out.push(short),
+        (Ok(short @ ..LENGTH_16), _) => out.push(mask_bit | short),
         (_, Ok(medium)) => {
-            out.push(LENGTH_16);
+            out.push(mask_bit | LENGTH_16);
             out.extend_from_slice(&medium.to_be_bytes());
         }
         (_, Err(_)) => {
-            out.push(LENGTH_64);
+            out.push(mask_bit | LENGTH_64);
             out.extend_from_slice(&(payload.len() as u64).to_be_bytes());
         }
     }
+    out.extend_from_slice(mask.as_ref().map_or(&[], |mask| mask.as_slice()));
+    let start = out.len();
     out.extend_from_slice(payload);
+    if let (Some(mask), Some(masked)) = (mask, out.get_mut(start..)) {
+        apply(mask, masked);
+    }
+}
+
+/// Puts a mask on bytes, or takes it off (RFC 6455 §5.3).
+fn apply(mask: [u8; MASK_LEN], bytes: &mut [u8]) {
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (whole, rest) = bytes.as_chunks_mut::<8>();
+    for chunk in whole {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
 }
 
 /// Appends a close frame.
-pub(crate) fn write_close(code: Option<u16>, out: &mut Vec<u8>) {
+pub(crate) fn write_close(code: Option<u16>, mask: Option<[u8; MASK_LEN]>, out: &mut Vec<u8>) {
     match code {
-        Some(code) => write(CLOSE, &code.to_be_bytes(), out),
-        None => write(CLOSE, &[], out),
+        Some(code) => write(CLOSE, &code.to_be_bytes(), mask, out),
+        None => write(CLOSE, &[], mask, out),
     }
 }
 
@@ -330,8 +358,8 @@ pub(crate) const PONG: u8 = 10;
 
 /// What every header begins with.
 const START_LEN: usize = 2;
-/// A header with a mask and a length of 7 bits.
-const MASKED_LEN_MIN: usize = 6;
+/// RFC 6455 §5.3.
+pub(crate) const MASK_LEN: usize = 4;
 /// A header with a mask and a length of 8 bytes.
 const HEADER_LEN_MAX: usize = 14;
 /// RFC 6455 §5.5.

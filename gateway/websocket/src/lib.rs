@@ -1,5 +1,5 @@
-//! The server's side of a WebSocket (RFC 6455), sans-IO: what a connection receives goes in, the bytes of its binary messages come
-//! out, and answers are appended to a buffer.
+//! WebSockets (RFC 6455), sans-IO: what a connection receives goes in, the bytes of its binary messages come out, and answers are
+//! appended to a buffer. Here is the server's side; [`client`] has the other, and [`tunnel`] the way through an HTTP proxy.
 //!
 //! ```text
 //!  Opening ──good request──▶ Open ──close frame, violation, close()──▶ Closed
@@ -19,12 +19,15 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+pub mod client;
 mod frame;
+mod http;
 mod request;
+pub mod tunnel;
 
 use std::sync::Arc;
 
-use frame::{Decoder, Event};
+use frame::{Decoder, Event, Sender};
 use request::Request;
 pub use request::{HEADERS_MAX, REQUEST_BYTES_MAX, Refusal};
 
@@ -92,9 +95,12 @@ pub enum Violation {
     /// RFC 6455 §5.2.
     #[error("opcode {0} is not one of RFC 6455")]
     Opcode(u8),
-    /// RFC 6455 §5.1.
+    /// RFC 6455 §5.1: of a client.
     #[error("a frame is not masked")]
     NotMasked,
+    /// RFC 6455 §5.1: of a server.
+    #[error("a frame is masked")]
+    Masked,
     /// RFC 6455 §5.5.
     #[error("a control frame is fragmented or longer than 125 bytes")]
     Control,
@@ -129,6 +135,7 @@ impl Violation {
             Self::ReservedBit
             | Self::Opcode(_)
             | Self::NotMasked
+            | Self::Masked
             | Self::Control
             | Self::Length
             | Self::Fragments
@@ -172,7 +179,7 @@ impl WebSocket {
                 Ok(None) => return Ok(()),
                 Ok(Some(upgrade)) => {
                     upgrade.answer(settings, out);
-                    self.state = State::Open(Decoder::new());
+                    self.state = State::Open(Decoder::new(Sender::Client));
                 }
                 Err(refusal) => {
                     refusal.answer(out);
@@ -195,10 +202,10 @@ impl WebSocket {
             }
         };
         if let Some(ping) = pong {
-            frame::write(frame::PONG, ping.as_bytes(), out);
+            frame::write(frame::PONG, ping.as_bytes(), None, out);
         }
         result.map_err(|(code, ended)| {
-            frame::write_close(code, out);
+            frame::write_close(code, None, out);
             self.state = State::Closed;
             ended
         })
@@ -207,14 +214,14 @@ impl WebSocket {
     /// Appends a binary message with `payload`. Before the upgrade and after the close there is nobody to send to: nothing happens.
     pub fn send(&self, payload: &[u8], out: &mut Vec<u8>) {
         if self.is_open() && !payload.is_empty() {
-            frame::write(frame::BINARY, payload, out);
+            frame::write(frame::BINARY, payload, None, out);
         }
     }
 
     /// Appends a close frame that says that the work is done (RFC 6455 §7.4.1, code 1000), unless the WebSocket is closed or was never open.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         if self.is_open() {
-            frame::write_close(Some(NORMAL_CLOSURE), out);
+            frame::write_close(Some(NORMAL_CLOSURE), None, out);
         }
         self.state = State::Closed;
     }

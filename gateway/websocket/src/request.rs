@@ -1,10 +1,11 @@
 //! The request that turns HTTP into a WebSocket, and the answer (RFC 6455 §4.2).
 
-use aws_lc_rs::digest;
 use data_encoding::BASE64;
-use httparse::Header;
 
-use crate::Settings;
+use crate::{
+    Settings,
+    http::{END, Fields, accept, end_of_head},
+};
 
 /// A request that may be granted.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Refusal {
             }
             Self::Path => "give the client the path of the listener's configuration",
             Self::Origin => "add the page's origin to the listener's configuration if it is meant to connect",
-            Self::Subprotocol => "let the client offer the subprotocol `mqtt`",
+            Self::Subprotocol => "let the client offer the subprotocol of the listener, as `mqtt`",
         }
     }
 
@@ -110,7 +111,7 @@ impl Request {
         if !may_become_get(gathered) {
             return Err(Refusal::Malformed);
         }
-        if let Some(end) = end_of_request(gathered, from) {
+        if let Some(end) = end_of_head(gathered, from) {
             let (request, _) = gathered.split_at(end);
             let parsed = parse(request, settings)?;
             *input = input.get(end.saturating_sub(before)..).unwrap_or_default();
@@ -133,16 +134,6 @@ impl Request {
         );
         out.extend_from_slice(text.as_bytes());
     }
-}
-
-/// Finds the end of the empty line, looking from `from` on. A line may end in a line feed alone (RFC 9112 §2.2).
-fn end_of_request(bytes: &[u8], from: usize) -> Option<usize> {
-    let tail = bytes.get(from..)?;
-    let at = |pattern: &[u8]| {
-        let found = tail.windows(pattern.len()).position(|window| window == pattern)?;
-        from.checked_add(found)?.checked_add(pattern.len())
-    };
-    [at(END), at(b"\n\n"), at(b"\n\r\n")].into_iter().flatten().min()
 }
 
 /// Returns whether a request that begins so can still have a method in capitals.
@@ -168,7 +159,7 @@ fn parse(bytes: &[u8], settings: &Settings) -> Result<Request, Refusal> {
     }
     let fields = Fields(request.headers);
     // Every request of HTTP/1.1 has exactly one (RFC 9112 §3.2); one with a body could carry a second request past a proxy.
-    if fields.one("Host")?.is_none() || fields.has_body()? {
+    if one(&fields, "Host")?.is_none() || has_body(&fields)? {
         return Err(Refusal::Malformed);
     }
     if path_of(target) != settings.path {
@@ -177,10 +168,10 @@ fn parse(bytes: &[u8], settings: &Settings) -> Result<Request, Refusal> {
     if !fields.lists("Connection", "upgrade") || !fields.lists("Upgrade", "websocket") {
         return Err(Refusal::NotUpgrade);
     }
-    if fields.one("Sec-WebSocket-Version")? != Some(b"13") {
+    if one(&fields, "Sec-WebSocket-Version")? != Some(b"13") {
         return Err(Refusal::Version);
     }
-    if let (Some(allowed), Some(origin)) = (&settings.origins, fields.one("Origin")?)
+    if let (Some(allowed), Some(origin)) = (&settings.origins, one(&fields, "Origin")?)
         && !allowed
             .iter()
             .any(|one| one.as_bytes().eq_ignore_ascii_case(origin))
@@ -190,7 +181,7 @@ fn parse(bytes: &[u8], settings: &Settings) -> Result<Request, Refusal> {
     if !fields.names("Sec-WebSocket-Protocol", &settings.subprotocol) {
         return Err(Refusal::Subprotocol);
     }
-    let key = fields.one("Sec-WebSocket-Key")?.ok_or(Refusal::Malformed)?;
+    let key = one(&fields, "Sec-WebSocket-Key")?.ok_or(Refusal::Malformed)?;
     let nonce = BASE64.decode(key).map_err(|_| Refusal::Malformed)?;
     if nonce.len() != NONCE_LEN {
         return Err(Refusal::Malformed);
@@ -198,12 +189,14 @@ fn parse(bytes: &[u8], settings: &Settings) -> Result<Request, Refusal> {
     Ok(Request { accept: accept(key) })
 }
 
-/// Returns the answer to a key (RFC 6455 §4.2.2, step 5.4). No secret is in it: it shows that the request was understood.
-fn accept(key: &[u8]) -> String {
-    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-    context.update(key);
-    context.update(GUID);
-    BASE64.encode(context.finish().as_ref())
+/// Returns the value of a field that may stand there once.
+fn one<'r>(fields: &Fields<'r>, name: &str) -> Result<Option<&'r [u8]>, Refusal> {
+    fields.one(name).map_err(|_| Refusal::Malformed)
+}
+
+fn has_body(fields: &Fields<'_>) -> Result<bool, Refusal> {
+    let length = one(fields, "Content-Length")?;
+    Ok(length.is_some_and(|length| length != b"0") || fields.has("Transfer-Encoding"))
 }
 
 /// Returns the path of a request's target, which may be a whole URI (RFC 6455 §4.1).
@@ -218,50 +211,6 @@ fn path_of(target: &str) -> &str {
     path.split('?').next().unwrap_or_default()
 }
 
-/// Header fields of a request.
-struct Fields<'r>(&'r [Header<'r>]);
-
-impl<'r> Fields<'r> {
-    fn all(&self, name: &str) -> impl Iterator<Item = &'r [u8]> {
-        self.0
-            .iter()
-            .filter(move |header| header.name.eq_ignore_ascii_case(name))
-            .map(|header| header.value.trim_ascii())
-    }
-
-    /// Returns the value of a field that may stand there once.
-    fn one(&self, name: &str) -> Result<Option<&'r [u8]>, Refusal> {
-        let mut all = self.all(name);
-        let first = all.next();
-        if all.next().is_some() {
-            return Err(Refusal::Malformed);
-        }
-        Ok(first)
-    }
-
-    /// Returns whether a list has `token`, in capitals or not.
-    fn lists(&self, name: &str, token: &str) -> bool {
-        self.tokens(name)
-            .any(|one| one.eq_ignore_ascii_case(token.as_bytes()))
-    }
-
-    /// Returns whether a list has exactly `token`.
-    fn names(&self, name: &str, token: &str) -> bool {
-        self.tokens(name).any(|one| one == token.as_bytes())
-    }
-
-    fn tokens(&self, name: &str) -> impl Iterator<Item = &'r [u8]> {
-        self.all(name)
-            .flat_map(|value| value.split(|byte| *byte == b','))
-            .map(<[u8]>::trim_ascii)
-    }
-
-    fn has_body(&self) -> Result<bool, Refusal> {
-        let length = self.one("Content-Length")?;
-        Ok(length.is_some_and(|length| length != b"0") || self.all("Transfer-Encoding").next().is_some())
-    }
-}
-
 /// Bytes of a request at most.
 pub const REQUEST_BYTES_MAX: usize = 8 << 10;
 /// Header fields of a request at most.
@@ -270,7 +219,3 @@ pub const HEADERS_MAX: usize = 64;
 const METHOD_LEN_MAX: usize = 16;
 /// Bytes of the nonce in `Sec-WebSocket-Key` (RFC 6455 §4.1).
 const NONCE_LEN: usize = 16;
-/// RFC 6455 §1.3.
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// The empty line.
-const END: &[u8] = b"\r\n\r\n";
