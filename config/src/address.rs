@@ -103,6 +103,141 @@ fn is_host(text: &str) -> bool {
     name.len() <= NAME_LEN_MAX && labels_fit && (!numeric || name.parse::<std::net::Ipv4Addr>().is_ok())
 }
 
+/// Where a node takes links, and over what: `relay.example.net:4433`, `wss://relay.example.net/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkAddress {
+    /// Over TCP.
+    Tcp(HostPort),
+    /// Over a WebSocket.
+    WebSocket(WebSocketAddress),
+}
+
+/// A `wss` or `ws` URL without user information, query and fragment (RFC 6455 §3).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WebSocketAddress {
+    /// Whether it is `wss`. Otherwise the host is this machine.
+    pub is_tls: bool,
+    /// Host and port.
+    pub address: HostPort,
+    /// Path, beginning with `/`.
+    pub path: String,
+}
+
+impl LinkAddress {
+    /// Returns host and port.
+    #[must_use]
+    pub const fn host_port(&self) -> &HostPort {
+        match self {
+            Self::Tcp(address) => address,
+            Self::WebSocket(url) => &url.address,
+        }
+    }
+}
+
+impl From<HostPort> for LinkAddress {
+    fn from(address: HostPort) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl WebSocketAddress {
+    /// Returns host, and port if it is not the usual one: the header `Host`.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let text = self.address.to_string();
+        let usual = if self.is_tls { ":443" } else { ":80" };
+        match text.strip_suffix(usual) {
+            Some(host) => host.to_owned(),
+            None => text,
+        }
+    }
+}
+
+impl fmt::Display for LinkAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::WebSocket(url) => {
+                let scheme = if url.is_tls { "wss" } else { "ws" };
+                write!(f, "{scheme}://{}{}", url.authority(), url.path)
+            }
+        }
+    }
+}
+
+/// Why a text is no address for links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkAddressError {
+    /// Host or port.
+    #[error(transparent)]
+    Host(#[from] HostPortError),
+    /// A URL of another scheme.
+    #[error("is a URL, but not of `wss`")]
+    Scheme,
+    /// A user, a query, a fragment or a character that paths do not have.
+    #[error("has a user name, a query, a fragment or a character that a path does not have")]
+    Path,
+    /// `ws` to another machine.
+    #[error("is `ws`, but leads to another machine")]
+    Plain,
+}
+
+impl LinkAddressError {
+    /// Returns what an operator can do about it.
+    #[must_use]
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Self::Host(HostPortError::NoPort) => {
+                "write host:port, such as \"relay.example.net:4433\" or \"[fd00::2]:4433\""
+            }
+            Self::Host(HostPortError::Port) => "choose a port from 1 to 65535",
+            Self::Host(HostPortError::Host) => {
+                "write a host name, an IPv4 address, or an IPv6 address in brackets"
+            }
+            Self::Scheme => "write host:port for TCP, or \"wss://host/path\"",
+            Self::Path => "write scheme, host and path only, such as \"wss://relay.example.net/links\"",
+            Self::Plain => "write wss://: without TLS few networks let a WebSocket through unharmed",
+        }
+    }
+}
+
+impl FromStr for LinkAddress {
+    type Err = LinkAddressError;
+
+    fn from_str(text: &str) -> Result<Self, LinkAddressError> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Ok(Self::Tcp(text.parse()?));
+        };
+        let (is_tls, usual_port) = match scheme {
+            "wss" => (true, 443),
+            "ws" => (false, 80),
+            _ => return Err(LinkAddressError::Scheme),
+        };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let is_path_byte =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~' | b'%');
+        if authority.contains(['@', '?', '#']) || path.len() > PATH_LEN_MAX || !path.bytes().all(is_path_byte)
+        {
+            return Err(LinkAddressError::Path);
+        }
+        let address: HostPort = match authority.parse() {
+            Err(HostPortError::NoPort) => format!("{authority}:{usual_port}").parse()?,
+            other => other?,
+        };
+        if !is_tls && !address.is_loopback() {
+            return Err(LinkAddressError::Plain);
+        }
+        Ok(Self::WebSocket(WebSocketAddress {
+            is_tls,
+            address,
+            path: if path.is_empty() { "/" } else { path }.to_owned(),
+        }))
+    }
+}
+
+/// Longest path of a URL, in bytes.
+const PATH_LEN_MAX: usize = 255;
+
 /// A range of IP addresses, written `10.77.0.0/24`; an address alone is a range of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Network {
@@ -203,6 +338,48 @@ const NAME_LEN_MAX: usize = 253;
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn links_have_addresses_of_several_forms() {
+        for (text, shown) in [
+            ("relay.example.net:4433", "relay.example.net:4433"),
+            ("wss://Relay.Example.net", "wss://relay.example.net/"),
+            ("wss://relay.example.net:443/", "wss://relay.example.net/"),
+            ("wss://[fd00::2]:8443/a/b", "wss://[fd00::2]:8443/a/b"),
+            ("ws://127.0.0.1:8080/x", "ws://127.0.0.1:8080/x"),
+            ("ws://localhost", "ws://localhost/"),
+        ] {
+            let address: LinkAddress = text.parse().expect(text);
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(address));
+        }
+        let LinkAddress::WebSocket(url) = "wss://relay.example.net/links".parse().expect("a URL") else {
+            panic!("it is no TCP");
+        };
+        assert_eq!(
+            (url.authority().as_str(), url.address.port()),
+            ("relay.example.net", 443)
+        );
+    }
+
+    #[test]
+    fn what_is_no_address_of_links_is_refused_with_a_reason() {
+        for (text, error) in [
+            ("relay", LinkAddressError::Host(HostPortError::NoPort)),
+            ("wss://", LinkAddressError::Host(HostPortError::Host)),
+            ("wss://relay:0/", LinkAddressError::Host(HostPortError::Port)),
+            ("https://relay/", LinkAddressError::Scheme),
+            ("wss://user@relay/", LinkAddressError::Path),
+            ("wss://relay?x=1", LinkAddressError::Path),
+            ("wss://relay/?x=1", LinkAddressError::Path),
+            ("wss://relay/a b", LinkAddressError::Path),
+            ("wss://relay/a\r\nHost: x", LinkAddressError::Path),
+            ("ws://relay.example.net/", LinkAddressError::Plain),
+        ] {
+            assert_eq!(text.parse::<LinkAddress>(), Err(error), "{text}");
+            assert!(!error.hint().is_empty());
+        }
+    }
 
     #[test]
     fn names_and_addresses_are_taken() {

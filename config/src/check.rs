@@ -16,6 +16,7 @@ use crate::text::{NAME_LEN_MAX, is_name};
 
 mod collector;
 mod journal;
+mod link;
 mod mqtt;
 mod portal;
 mod relay;
@@ -76,7 +77,7 @@ fn whole(
     if !has_node {
         return None;
     }
-    let has_link_tcp = raw.link.value.as_ref().is_some_and(|link| link.tcp.is_given());
+    let has_link_listener = raw.link.value.as_ref().is_some_and(link::listens);
     // An authority trusts itself.
     let has_trust = raw.trust.is_given() || raw.authority.is_given();
     let has_journal = raw.mqtt.is_given() || raw.uplink.is_given();
@@ -89,18 +90,25 @@ fn whole(
     let journal = journal::journal(raw.journal, has_journal, &state_dir, context);
     let mqtt = raw.mqtt.value.and_then(|raw| mqtt::mqtt(raw, context.findings));
     let uplinks = uplink::uplinks(raw.uplink.value.unwrap_or_default(), context.findings);
-    let link_tcp = raw.link.value.and_then(|link| link.tcp.value).and_then(link_tcp);
+    let (link_tcp, link_websocket) = raw.link.value.map_or((None, None), |raw| {
+        let tcp = raw.tcp.value.and_then(link::tcp);
+        let websocket = raw
+            .websocket
+            .value
+            .and_then(|raw| link::websocket(raw, context.findings));
+        (tcp, websocket)
+    });
     let relay = raw
         .relay
         .value
-        .and_then(|raw| relay::relay(raw, has_link_tcp, has_trust, context.findings));
+        .and_then(|raw| relay::relay(raw, has_link_listener, has_trust, context.findings));
     let authority = raw
         .authority
         .value
-        .and_then(|raw| trust::authority(raw, has_link_tcp, &state_dir, context.findings));
+        .and_then(|raw| trust::authority(raw, has_link_listener, &state_dir, context.findings));
     let collector = raw.collector.value.and_then(|raw| {
         let surroundings = collector::Surroundings {
-            has_link_tcp,
+            has_link_listener,
             has_trust,
             state_dir: &state_dir,
             journal_dir: journal.as_ref().map(|journal| journal.dir.as_path()),
@@ -110,7 +118,7 @@ fn whole(
     });
     let portal = raw.portal.value.and_then(|raw| {
         let surroundings = portal::Surroundings {
-            has_link_tcp,
+            has_link_listener,
             has_trust,
         };
         portal::portal(raw, &surroundings, context.findings)
@@ -135,6 +143,7 @@ fn whole(
         mqtt,
         uplinks: uplinks?,
         link_tcp,
+        link_websocket,
         relay,
         authority,
         collector,
@@ -168,10 +177,20 @@ fn check_purpose(raw: &raw::Root, findings: &mut Findings) {
             .warning("nothing fills the journal: only what it already holds is delivered");
         findings.push(draft.help("add [mqtt], where devices publish"));
     }
-    if let Some(tcp) = tcp.filter(|_| !answers) {
-        let draft = tcp
-            .header()
-            .warning("`link.tcp` listens, but nothing in this file answers there");
+    let websocket = raw
+        .link
+        .value
+        .as_ref()
+        .and_then(|link| link.websocket.value.as_ref());
+    let websocket = websocket.filter(|websocket| link::is_listening(websocket));
+    let idle = [
+        tcp.map(|tcp| (tcp.header(), "link.tcp")),
+        websocket.map(|websocket| (websocket.header(), "link.websocket")),
+    ];
+    for (header, name) in idle.into_iter().flatten().filter(|_| !answers) {
+        let draft = header.warning(format!(
+            "`{name}` listens, but nothing in this file answers there"
+        ));
         findings.push(draft.help(
             "take it out: only relays, collectors, authorities and nodes with outlets are connected to; gateways connect by themselves",
         ));
@@ -197,6 +216,11 @@ fn check_listeners(raw: &raw::Root, findings: &mut Findings) {
     let websocket = mqtt.and_then(|mqtt| mqtt.websocket.value.as_ref());
     let websocket_tls = websocket.and_then(|websocket| websocket.tls.value.as_ref());
     let tcp = raw.link.value.as_ref().and_then(|link| link.tcp.value.as_ref());
+    let link_websocket = raw
+        .link
+        .value
+        .as_ref()
+        .and_then(|link| link.websocket.value.as_ref());
     let lists = [
         mqtt.map(|mqtt| &mqtt.listen),
         tls.map(|tls| &tls.listen),
@@ -204,6 +228,7 @@ fn check_listeners(raw: &raw::Root, findings: &mut Findings) {
         websocket.map(|websocket| &websocket.listen),
         websocket_tls.map(|tls| &tls.listen),
         tcp.map(|tcp| &tcp.listen),
+        link_websocket.map(|websocket| &websocket.listen),
     ];
     let items = lists
         .into_iter()
@@ -353,12 +378,6 @@ fn place_of_key(raw: raw::Identity) -> Option<settings::Identity> {
     Some(settings::Identity::File {
         path: raw.file.value?,
         passphrase: raw.passphrase.value?,
-    })
-}
-
-fn link_tcp(raw: raw::LinkTcp) -> Option<settings::LinkTcp> {
-    Some(settings::LinkTcp {
-        listen: values(raw.listen.value?),
     })
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::relay::NamePattern;
 
-use crate::address::HostPort;
+use crate::address::{HostPort, LinkAddress};
 use crate::reader::{Field, Header, Item, RawTable, Reader};
 use crate::settings::{
     AfterGrace, IoBackend, JsonValue, LogFormat, LogLevel, Number, PasswordHash, Pq, ReadingClass,
@@ -25,9 +25,9 @@ use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
 use crate::template::TopicTemplate;
 use crate::text::{
-    CONTENT_TYPE, CREDENTIAL, DEVICE_NAME, DEVICE_PATTERN, HOST_PORT, IDENTIFIER, JSON_PATH, LISTEN,
-    LISTEN_LOOPBACK, NAME, NAME_PATTERN, PASSWORD_HASH, PKCS11_URI, RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE,
-    USERNAME, VARIABLE,
+    CONTENT_TYPE, CREDENTIAL, DEVICE_NAME, DEVICE_PATTERN, HOST_PORT, IDENTIFIER, JSON_PATH, LINK_ADDRESS,
+    LISTEN, LISTEN_LOOPBACK, NAME, NAME_PATTERN, PASSWORD_HASH, PKCS11_URI, PROXY, PROXY_USERNAME,
+    RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE, URL_PATH, USERNAME, VARIABLE,
 };
 
 /// Declares tables: `/// meaning`, key, type, `=` shape, presence, and `if` when the key means something.
@@ -454,22 +454,30 @@ tables! {
 
     /// A relay and who it must be.
     RelayAddress {
-        /// Its `[link.tcp]` address.
-        address: HostPort = HOST_PORT, Required;
+        /// Its `[link.tcp]` or `[link.websocket]` address.
+        address: LinkAddress = LINK_ADDRESS, Required;
+        /// Other addresses of the same node. One is dialled when those before it had no answer for 250 ms, the one that worked
+        /// last comes first, and the first that answers is kept.
+        also: Vec<Item<LinkAddress>> = List { item: LINK_ADDRESS, min: 0, max: 4 }, Default("[]");
         /// Its identifier.
         identifier: Identifier = IDENTIFIER, Required;
     }
 
     /// A node without a relay in between.
     DirectAddress {
-        /// Its `[link.tcp]` address.
-        address: HostPort = HOST_PORT, Required;
+        /// Its `[link.tcp]` or `[link.websocket]` address.
+        address: LinkAddress = LINK_ADDRESS, Required;
+        /// Other addresses of the same node. One is dialled when those before it had no answer for 250 ms, the one that worked
+        /// last comes first, and the first that answers is kept.
+        also: Vec<Item<LinkAddress>> = List { item: LINK_ADDRESS, min: 0, max: 4 }, Default("[]");
     }
 
     /// Listeners for links from other nodes.
     Link {
         /// Links over TCP.
         tcp: LinkTcp = section::<LinkTcp>(), Optional("off");
+        /// Links over WebSockets, for networks that let out port 443 only.
+        websocket: LinkWebSocket = section::<LinkWebSocket>(), Optional("off");
     }
 
     /// Links over TCP, for a relay and for a collector with direct uplinks. Needs no TLS: links carry channels only.
@@ -478,7 +486,28 @@ tables! {
         listen: Vec<Item<SocketAddr>> = List { item: LISTEN, min: 1, max: 16 }, Default("[\"0.0.0.0:4433\"]");
     }
 
-    /// Forwarding between members. The relay sees ciphertext only. Needs `[link.tcp]`.
+    /// Links over WebSockets (RFC 6455), and how this node dials addresses `wss://…`. The channel inside is what protects; TLS
+    /// is there because networks let nothing else through.
+    LinkWebSocket {
+        /// Addresses. Without `certificate` on this machine only, for a proxy there that ends TLS.
+        listen: Vec<Item<SocketAddr>> = List { item: LISTEN, min: 0, max: 16 }, Default("[]");
+        /// Certificate chain in PEM, the server's own first. Files that change are read again within a minute.
+        certificate: PathBuf = FILE, Optional("none");
+        /// Private key in PEM.
+        key: PathBuf = FILE, Required, if When::With(&["certificate"]);
+        /// Path of the requests that are taken.
+        path: String = URL_PATH, Default("\"/\"");
+        /// Certificates of the authorities that may sign those of the nodes this one dials, in PEM.
+        ca: PathBuf = FILE, Optional("those of the system");
+        /// HTTP proxy to dial through.
+        proxy: HostPort = PROXY, Optional("none");
+        /// User name for the proxy.
+        proxy_username: String = PROXY_USERNAME, Optional("none"), if When::With(&["proxy"]);
+        /// Its password.
+        proxy_password: SecretSource = SECRET, Required, if When::With(&["proxy_username"]);
+    }
+
+    /// Forwarding between members. The relay sees ciphertext only. Needs `[link.tcp]`, or `[link.websocket]` with `listen`.
     Relay {
         /// Whether the channels in which members register must be post-quantum, as for `[[uplink]]`.
         pq: Pq = PQ, Default("\"required\"");

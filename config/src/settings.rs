@@ -16,7 +16,7 @@ use std::time::Duration;
 use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::relay::NamePattern;
 
-use crate::address::HostPort;
+use crate::address::{HostPort, LinkAddress};
 use crate::template::TopicTemplate;
 
 /// One node: everything its file switches on.
@@ -42,13 +42,15 @@ pub struct Settings {
     pub uplinks: Vec<Uplink>,
     /// `[link.tcp]`.
     pub link_tcp: Option<LinkTcp>,
-    /// `[relay]`; `link_tcp` is then `Some` as well.
+    /// `[link.websocket]`.
+    pub link_websocket: Option<LinkWebSocket>,
+    /// `[relay]`; there is then a listener for links.
     pub relay: Option<Relay>,
-    /// `[authority]`; `link_tcp` is `Some` as well if it has `public` addresses.
+    /// `[authority]`; there is a listener for links if it has `public` addresses.
     pub authority: Option<Authority>,
     /// `[collector]`; it has at least one sink and a way for gateways to reach it.
     pub collector: Option<Collector>,
-    /// `[portal]`; `link_tcp` is `Some` or it registers, if it has outlets.
+    /// `[portal]`; there is a listener for links or it registers, if it has outlets.
     pub portal: Option<portal::Portal>,
     /// `[metrics]`.
     pub metrics: Option<Metrics>,
@@ -545,16 +547,20 @@ pub enum UplinkPath {
     },
     /// Over a link straight to it.
     Direct {
-        /// Its `[link.tcp]`.
-        address: HostPort,
+        /// Where it takes links.
+        address: LinkAddress,
+        /// Where it takes links as well.
+        also: Vec<LinkAddress>,
     },
 }
 
 /// A relay and who it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayAddress {
-    /// The relay's `[link.tcp]`.
-    pub address: HostPort,
+    /// Where the relay takes links.
+    pub address: LinkAddress,
+    /// Where it takes links as well.
+    pub also: Vec<LinkAddress>,
     /// The relay's identity.
     pub identifier: Identifier,
 }
@@ -575,6 +581,30 @@ pub enum Pq {
 pub struct LinkTcp {
     /// Addresses, at least one.
     pub listen: Vec<SocketAddr>,
+}
+
+/// Links over WebSockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkWebSocket {
+    /// Addresses to listen on; those of other machines only with `tls`.
+    pub listen: Vec<SocketAddr>,
+    /// Files of the certificate chain and of the key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Path of the requests that are taken.
+    pub path: String,
+    /// File with the authorities of those that are dialled; `None` for the system's.
+    pub ca: Option<PathBuf>,
+    /// Proxy to dial through.
+    pub proxy: Option<Proxy>,
+}
+
+/// An HTTP proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where it is.
+    pub address: HostPort,
+    /// User name and password, if it wants them.
+    pub login: Option<(String, SecretSource)>,
 }
 
 /// The relay: who may use it, and for what.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use fieldgate_proto::identity::{Identifier, IdentifierError};
 use fieldgate_proto::relay::NamePattern;
 
-use crate::address::{HostPort, HostPortError, Network, NetworkError};
+use crate::address::{HostPort, HostPortError, LinkAddress, LinkAddressError, Network, NetworkError};
 use crate::settings::PasswordHash;
 use crate::shape::{Refusal, Text};
 use crate::template::{TemplateError, TopicPattern, TopicTemplate};
@@ -245,6 +245,44 @@ fn parse_host_port(text: &str) -> Result<HostPort, Refusal> {
         Refusal::new(error.to_string(), hint)
     })
 }
+
+/// Where another node takes links.
+pub(crate) const LINK_ADDRESS: Text<LinkAddress> = Text {
+    what: "`host:port`, the host a name or an IP address, or a URL `wss://host/path`",
+    parse: |text| {
+        text.parse()
+            .map_err(|error: LinkAddressError| Refusal::new(error.to_string(), error.hint()))
+    },
+};
+
+/// An HTTP proxy.
+pub(crate) const PROXY: Text<HostPort> = Text {
+    what: "an HTTP proxy, `http://host:port`",
+    parse: |text| {
+        let hint = "write \"http://proxy.example.net:3128\"; user name and password have keys of their own";
+        let rest = text
+            .strip_prefix("http://")
+            .ok_or_else(|| Refusal::new("does not begin with `http://`", hint))?;
+        let address: Result<HostPort, HostPortError> = rest.strip_suffix('/').unwrap_or(rest).parse();
+        address.map_err(|error| Refusal::new(error.to_string(), hint))
+    },
+};
+
+/// User name for a proxy.
+pub(crate) const PROXY_USERNAME: Text<String> = Text {
+    what: "text of 1 to 128 bytes without a colon",
+    parse: |text| {
+        // RFC 7617 §2: a colon ends the user name.
+        if (1..=128).contains(&text.len()) && !text.contains(':') && !text.chars().any(char::is_control) {
+            Ok(text.to_owned())
+        } else {
+            Err(Refusal::new(
+                "is empty, too long, or has a colon or control characters",
+                "write the user name alone; the password goes into `proxy_password`",
+            ))
+        }
+    },
+};
 
 /// A range of addresses.
 pub(crate) const NETWORK: Text<Network> = Text {

@@ -43,6 +43,7 @@ pub(crate) mod field;
 pub(crate) mod governing;
 pub(crate) mod journal;
 pub(crate) mod keys;
+pub(crate) mod links;
 pub(crate) mod portals;
 pub(crate) mod shard;
 pub(crate) mod signing;

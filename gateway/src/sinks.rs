@@ -37,7 +37,7 @@ pub(crate) mod stats;
 pub(crate) mod stdout;
 #[cfg(test)]
 mod testing;
-mod tls;
+pub(crate) mod tls;
 
 /// One lane of one gateway's journal, as the collector knows it.
 #[derive(Debug)]

@@ -175,6 +175,12 @@ pub(crate) struct NetworkStatus {
     pub(crate) forwarded_frames: u64,
     /// Payload bytes forwarded.
     pub(crate) forwarded_bytes: u64,
+    /// Connections that were dialled and came to nothing, since the start.
+    #[serde(default)]
+    pub(crate) dials_failed: u64,
+    /// Connections whose WebSocket did not open, since the start.
+    #[serde(default)]
+    pub(crate) websockets_refused: u64,
     /// Frames dropped, by reason.
     pub(crate) dropped: Vec<(String, u64)>,
 }
@@ -191,6 +197,9 @@ pub(crate) struct LinkStatus {
     /// Identity attached to the link, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) member: Option<String>,
+    /// Why this address of the neighbour was kept, where this node dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) chosen: Option<String>,
     /// Smoothed round trip in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rtt_us: Option<u64>,

@@ -12,7 +12,7 @@ use crate::settings;
 
 /// What the collector has to know of the rest of the file.
 pub(super) struct Surroundings<'s> {
-    pub(super) has_link_tcp: bool,
+    pub(super) has_link_listener: bool,
     pub(super) has_trust: bool,
     pub(super) state_dir: &'s Path,
     pub(super) journal_dir: Option<&'s Path>,
@@ -73,7 +73,7 @@ pub(super) fn collector(
 }
 
 fn check_reachable(raw: &raw::Collector, surroundings: &Surroundings<'_>, findings: &mut Findings) {
-    if !raw.register.is_given() && !surroundings.has_link_tcp {
+    if !raw.register.is_given() && !surroundings.has_link_listener {
         let draft = raw
             .header()
             .error("`collector` has neither `register` nor `[link.tcp]`: no gateway could reach it");

@@ -14,7 +14,7 @@ use crate::settings::portal::{Portal, PortalInlet, PortalOutlet};
 
 /// What the portals have to know of the rest of the file.
 pub(super) struct Surroundings {
-    pub(super) has_link_tcp: bool,
+    pub(super) has_link_listener: bool,
     pub(super) has_trust: bool,
 }
 
@@ -62,7 +62,7 @@ pub(super) fn portal(
 }
 
 fn check_reachable(raw: &raw::Portal, surroundings: &Surroundings, findings: &mut Findings) {
-    if raw.outlet.is_given() && !raw.register.is_given() && !surroundings.has_link_tcp {
+    if raw.outlet.is_given() && !raw.register.is_given() && !surroundings.has_link_listener {
         let draft = raw.header().error(
             "`portal` has outlets, but neither `register` nor `[link.tcp]`: no inlet could reach them",
         );

@@ -12,11 +12,11 @@ use crate::settings;
 
 pub(super) fn relay(
     raw: raw::Relay,
-    has_link_tcp: bool,
+    has_link_listener: bool,
     has_trust: bool,
     findings: &mut Findings,
 ) -> Option<settings::Relay> {
-    if !has_link_tcp {
+    if !has_link_listener {
         let draft = raw
             .header()
             .error("`relay` needs `[link.tcp]`: no member could connect");

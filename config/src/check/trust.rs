@@ -37,11 +37,11 @@ pub(super) fn trust(raw: raw::Trust, findings: &mut Findings) -> Option<settings
 
 pub(super) fn authority(
     raw: raw::Authority,
-    has_link_tcp: bool,
+    has_link_listener: bool,
     state_dir: &Path,
     findings: &mut Findings,
 ) -> Option<settings::Authority> {
-    if raw.public.value.as_ref().is_some_and(|public| !public.is_empty()) && !has_link_tcp {
+    if raw.public.value.as_ref().is_some_and(|public| !public.is_empty()) && !has_link_listener {
         let draft = raw
             .public
             .error("`authority.public` needs `[link.tcp]`: nothing would answer there");

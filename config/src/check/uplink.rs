@@ -1,6 +1,6 @@
 //! `[[uplink]]`.
 
-use super::Unique;
+use super::{Unique, values};
 use crate::problem::Findings;
 use crate::raw;
 use crate::settings;
@@ -45,6 +45,9 @@ pub(super) fn check_relays(relays: Option<&[raw::RelayAddress]>, findings: &mut 
         if let Some(address) = &relay.address.value {
             addresses.add(address, relay.address.place(), findings);
         }
+        for item in relay.also.value.iter().flatten() {
+            addresses.add(&item.value, item.place(), findings);
+        }
     }
 }
 
@@ -58,6 +61,7 @@ pub(super) fn path(
     if let Some(direct) = direct {
         return Some(settings::UplinkPath::Direct {
             address: direct.address.value?,
+            also: values(direct.also.value?),
         });
     }
     let relays = relay.into_iter().chain(relays.into_iter().flatten());
@@ -71,6 +75,7 @@ pub(super) fn path(
 pub(super) fn relay_address(raw: raw::RelayAddress) -> Option<settings::RelayAddress> {
     Some(settings::RelayAddress {
         address: raw.address.value?,
+        also: values(raw.also.value?),
         identifier: raw.identifier.value?,
     })
 }

@@ -161,7 +161,8 @@ fn the_examples_of_a_fleet_belong_together() {
     );
 
     let direct = UplinkPath::Direct {
-        address: authority.public.first().expect("one").clone(),
+        address: authority.public.first().expect("one").clone().into(),
+        also: Vec::new(),
     };
     assert_eq!(relay_trust.path.as_ref(), Some(&direct));
     let collector_trust = collector.trust.expect("trust");
@@ -186,7 +187,7 @@ fn the_minimal_examples_belong_together() {
         settings("gateway-minimal.toml"),
         settings("collector-minimal.toml"),
     );
-    let UplinkPath::Direct { address } = &gateway.uplinks.first().expect("one uplink").path else {
+    let UplinkPath::Direct { address, .. } = &gateway.uplinks.first().expect("one uplink").path else {
         panic!("direct")
     };
     let listen = &collector.link_tcp.as_ref().expect("a listener").listen;

@@ -204,6 +204,7 @@ const REQUIRED: &[(&str, &str)] = &[
         "name = 'u'\ncollector = '$COLLECTOR'\nvia = 'c'\nrelay = { address = 'r:1', identifier = '$RELAY' }",
     ),
     ("link.tcp", ""),
+    ("link.websocket", ""),
     ("relay", ""),
     ("[relay.member]", "name = 'm'\nidentifier = '$GATEWAY'"),
     ("authority", ""),

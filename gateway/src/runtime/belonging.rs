@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf, str::FromStr as _};
 
 use fieldgate_config::{
-    address::HostPort,
+    address::LinkAddress,
     settings::{AfterGrace, RelayAddress, Settings, UplinkPath},
 };
 use fieldgate_proto::{
@@ -115,7 +115,7 @@ fn paths(ways: &[Way]) -> Result<Vec<UplinkPath>, StartError> {
     ways.iter()
         .map(|way| {
             let address = |text: &str| {
-                HostPort::from_str(text)
+                LinkAddress::from_str(text)
                     .map_err(|error| StartError::new(format!("the ticket's address {text}: {error}")))
             };
             Ok(match way {
@@ -127,11 +127,13 @@ fn paths(ways: &[Way]) -> Result<Vec<UplinkPath>, StartError> {
                     via: name.clone(),
                     relays: vec![RelayAddress {
                         address: address(at)?,
+                        also: Vec::new(),
                         identifier: *relay,
                     }],
                 },
                 Way::Direct { address: at } => UplinkPath::Direct {
                     address: address(at)?,
+                    also: Vec::new(),
                 },
             })
         })

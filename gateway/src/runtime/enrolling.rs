@@ -130,6 +130,10 @@ async fn ask(
 ) -> Result<(), EnrolFailure> {
     let mut only = settings.clone();
     (only.mqtt, only.journal, only.link_tcp, only.relay) = (None, None, None, None);
+    if let Some(websocket) = &mut only.link_websocket {
+        // What it dials with stays.
+        (websocket.listen, websocket.tls) = (Vec::new(), None);
+    }
     (only.collector, only.authority, only.metrics) = (None, None, None);
     only.uplinks.clear();
     only.trust = Some(trust_section(settings));

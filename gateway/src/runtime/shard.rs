@@ -13,7 +13,7 @@ use super::{
     clock::TurnClock,
     exchange::Exchange,
     field::{Field, Intake, Outgoing},
-    trunk::Trunk,
+    trunk::{LinkKind, Trunk},
 };
 use crate::status::ShardStatus;
 
@@ -26,7 +26,7 @@ pub(crate) enum Purpose {
         stack: usize,
     },
     /// Links of other nodes.
-    Link,
+    Link(LinkKind),
     /// Connections that lead to other nodes.
     Inlet {
         /// Its place in the file.
@@ -234,9 +234,9 @@ impl Handler for Shard {
     fn accepted(&mut self, io: &mut Io, listener: ListenerId, connection: ConnectionId, peer: SocketAddr) {
         let now = self.now(io);
         match self.listeners.get(&listener) {
-            Some(Purpose::Link) => {
+            Some(Purpose::Link(kind)) => {
                 if let Some(trunk) = &mut self.trunk {
-                    trunk.handle_accepted(io, now, connection, peer);
+                    trunk.handle_accepted(io, now, (connection, peer), *kind);
                 }
             }
             Some(Purpose::Inlet { inlet }) => {

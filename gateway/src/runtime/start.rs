@@ -31,8 +31,9 @@ use super::{
     governing::Governing,
     journal::{self, JournalFiles},
     keys::Identity,
+    links::Layers,
     portals::Portals,
-    threads::{self, ShardPlan},
+    threads::{self, Mailbox, ShardPlan},
     translate::node_settings,
     transport,
     trunk::{Parts, Resolve, Trunk},
@@ -106,15 +107,10 @@ pub(crate) async fn start(
     let clock = options.clock.clone();
     let local = identity.attest(clock.wall()).await?;
     let seal_key = seal_key(settings, &mut identity, clock.wall()).await?;
-    let shard_count = shard_count(settings);
-    let mut mailboxes = Vec::with_capacity(shard_count);
-    for _ in 0..shard_count {
-        let waker = Waker::new().map_err(|error| StartError::new(format!("no event descriptor: {error}")))?;
-        mailboxes.push((mailbox::<ShardMessage>(MAILBOX_MAX, waker.clone()), waker));
-    }
+    let mailboxes = mailboxes(shard_count(settings))?;
     let senders: Arc<[MailSender<ShardMessage>]> =
         mailboxes.iter().map(|((sender, _), _)| sender.clone()).collect();
-    let (broken_sender, broken) = mpsc::channel(shard_count + 1);
+    let (broken_sender, broken) = mpsc::channel(mailboxes.len() + 1);
     let control = ControlPlane::start(settings, &identity, &options, &senders[0])?;
     let (resolve, resolve_requests) = mpsc::channel(DESK_MAX);
     let (desk_sender, desk_requests) = mpsc::channel(DESK_MAX);
@@ -123,6 +119,7 @@ pub(crate) async fn start(
     let journal = open_journal(settings, &mailboxes[0].1)?;
     let (collecting, positions) = collecting(settings, backend, &senders[0], &options)?;
     let (node_settings, names) = node_settings(settings, &control.belonging, journal.as_ref(), positions);
+    let layers = Layers::load(settings, &names.neighbours, &clock)?;
     let now = TurnClock::following(clock.clone(), started).at(fieldgate_io::clock::monotonic());
     let mut node = Node::new(now, &mut SystemEntropy, node_settings, local);
     if let Some(trust) = control.trust {
@@ -134,7 +131,9 @@ pub(crate) async fn start(
     let commanding = Commanding::open(settings, now, &mut node, &senders[0])?;
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
+    let layers_acceptor = layers.acceptor();
     let trunk = Trunk::new(Parts {
+        layers,
         portals: Portals::new(settings.portal.as_ref()),
         node,
         journal,
@@ -158,7 +157,8 @@ pub(crate) async fn start(
         accepting,
     )?;
     let exchange = threads::exchange(settings, now, &senders)?;
-    let acceptors = plan.acceptors();
+    let mut acceptors = plan.acceptors();
+    acceptors.extend(layers_acceptor);
     let (threads, mqtt, links) = plan.spawn(mailboxes, trunk, exchange, &broken_sender)?;
     let handle = Rc::new(NodeHandle {
         name: settings.node.name.clone(),
@@ -198,6 +198,15 @@ pub(crate) async fn start(
         threads,
         broken,
     })
+}
+
+/// Makes one mailbox for each shard.
+fn mailboxes(count: usize) -> Result<Vec<Mailbox>, StartError> {
+    let mailbox = |_| {
+        let waker = Waker::new().map_err(|error| StartError::new(format!("no event descriptor: {error}")))?;
+        Ok((mailbox::<ShardMessage>(MAILBOX_MAX, waker.clone()), waker))
+    };
+    (0..count).map(mailbox).collect()
 }
 
 fn commit_delay(settings: &Settings) -> Duration {

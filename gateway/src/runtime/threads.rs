@@ -46,7 +46,7 @@ use super::{
         listeners::{self, Listener},
         tls,
     },
-    trunk::Trunk,
+    trunk::{LinkKind, Trunk},
 };
 
 /// What every shard's thread needs.
@@ -60,6 +60,7 @@ pub(super) struct ShardPlan {
     io: fieldgate_io::Settings,
     mqtt: Vec<Listener>,
     links: Vec<SocketAddr>,
+    websockets: Vec<SocketAddr>,
     /// Name and address of each inlet.
     inlets: Vec<(String, SocketAddr)>,
     field: Option<FieldPlan>,
@@ -123,6 +124,11 @@ impl ShardPlan {
             mqtt,
             links: settings
                 .link_tcp
+                .as_ref()
+                .map(|link| link.listen.clone())
+                .unwrap_or_default(),
+            websockets: settings
+                .link_websocket
                 .as_ref()
                 .map(|link| link.listen.clone())
                 .unwrap_or_default(),
@@ -207,6 +213,11 @@ impl ShardPlan {
             mqtt: self.mqtt.clone(),
             links: if index == 0 {
                 self.links.clone()
+            } else {
+                Vec::new()
+            },
+            websockets: if index == 0 {
+                self.websockets.clone()
             } else {
                 Vec::new()
             },
@@ -311,7 +322,7 @@ impl ShardPlan {
             let mut bound = Vec::with_capacity(addresses.len());
             for address in addresses {
                 let options = match purpose {
-                    Purpose::Link | Purpose::Inlet { .. } => ListenOptions {
+                    Purpose::Link(_) | Purpose::Inlet { .. } => ListenOptions {
                         class: BufferClass::Link,
                         ..ListenOptions::default()
                     },
@@ -334,7 +345,8 @@ impl ShardPlan {
             .enumerate()
             .map(|(stack, listener)| bind(&listener.addresses, Purpose::Mqtt { stack }))
             .collect::<Result<_, _>>()?;
-        let links = bind(&self.links, Purpose::Link)?;
+        let mut links = bind(&self.links, Purpose::Link(LinkKind::Tcp))?;
+        links.extend(bind(&self.websockets, Purpose::Link(LinkKind::WebSocket))?);
         Ok((mqtt, links))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fieldgate_config::{
-    address::HostPort,
+    address::LinkAddress,
     settings::{Pq, Registration, Settings, UplinkPath, portal::Portal},
 };
 use fieldgate_proto::{
@@ -17,7 +17,12 @@ use fieldgate_proto::{
     relay::RelaySettings,
 };
 
-use super::{belonging::Belonging, journal::JournalFiles, portals::peers_of, trunk::Names};
+use super::{
+    belonging::Belonging,
+    journal::JournalFiles,
+    portals::peers_of,
+    trunk::{Names, dialling::Neighbour},
+};
 use crate::sinks::positions::SourceKey;
 
 const fn pq_policy(pq: Pq) -> PqPolicy {
@@ -32,18 +37,32 @@ const fn pq_policy(pq: Pq) -> PqPolicy {
 #[derive(Default)]
 struct Neighbours {
     settings: Vec<NeighbourSettings>,
-    addresses: Vec<HostPort>,
+    addresses: Vec<Neighbour>,
 }
 
 impl Neighbours {
-    fn index(&mut self, address: &HostPort, relay: Option<Identifier>, pq: PqPolicy) -> usize {
+    fn index(
+        &mut self,
+        (address, also): (&LinkAddress, &[LinkAddress]),
+        relay: Option<Identifier>,
+        pq: PqPolicy,
+    ) -> usize {
+        let is_same = |known: &Neighbour| known.addresses.first() == Some(address);
         let known = self
             .addresses
             .iter()
             .zip(&self.settings)
-            .position(|(known, settings)| known == address && settings.relay == relay);
+            .position(|(known, settings)| is_same(known) && settings.relay == relay);
+        if let Some(known) = known.and_then(|known| self.addresses.get_mut(known)) {
+            // Another entry may know of another way to the same node.
+            let new = also.iter().filter(|other| !known.addresses.contains(other));
+            let new: Vec<LinkAddress> = new.cloned().collect();
+            known.addresses.extend(new);
+        }
         known.unwrap_or_else(|| {
-            self.addresses.push(address.clone());
+            let mut addresses = vec![address.clone()];
+            addresses.extend_from_slice(also);
+            self.addresses.push(Neighbour { addresses });
             self.settings.push(NeighbourSettings {
                 relay,
                 pq,
@@ -59,18 +78,18 @@ impl Neighbours {
             UplinkPath::Relays { via, relays } => relays
                 .iter()
                 .map(|relay| {
-                    let index = self.index(&relay.address, Some(relay.identifier), pq);
+                    let index = self.index((&relay.address, &relay.also), Some(relay.identifier), pq);
                     (index, Some(via.clone()))
                 })
                 .collect(),
-            UplinkPath::Direct { address } => vec![(self.index(address, None, pq), None)],
+            UplinkPath::Direct { address, also } => vec![(self.index((address, also), None, pq), None)],
         }
     }
 
     fn register(&mut self, registrations: &[Registration], pq: PqPolicy) {
         for registration in registrations {
             let relay = &registration.relay;
-            let index = self.index(&relay.address, Some(relay.identifier), pq);
+            let index = self.index((&relay.address, &relay.also), Some(relay.identifier), pq);
             self.settings[index].registrations.push(RegistrationSettings {
                 name: registration.name.clone(),
             });

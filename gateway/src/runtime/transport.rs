@@ -180,6 +180,14 @@ impl Transport {
         }
     }
 
+    /// Returns whether bytes can be sent: the WebSocket is open, if there is one.
+    pub(crate) const fn is_open(&self) -> bool {
+        match &self.websocket {
+            Some(websocket) => websocket.is_open(),
+            None => true,
+        }
+    }
+
     /// Returns the device that the connection itself has proven to be.
     pub(crate) fn device(&self) -> Option<&Arc<Device>> {
         match &self.security {

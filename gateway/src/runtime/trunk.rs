@@ -1,18 +1,13 @@
 //! The trunk: what one shard of each node owns beside its clients. Links, channels, relay, journal, delivery.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use fieldgate_config::address::HostPort;
-use fieldgate_io::{ConnectOptions, ConnectionId, Io};
+use fieldgate_io::{ConnectionId, Io};
 use fieldgate_proto::{
     journal::JournalState,
     link::Class,
-    node::{ConnectionKey, Node, Output, RecordSource, Verdict, Wire},
+    node::{ConnectionKey, Node, Output, RecordSource, Verdict},
     time::{Instant, Now},
 };
 use tokio::sync::mpsc;
@@ -28,6 +23,7 @@ use super::{
     entropy::SystemEntropy,
     exchange::command::Outbound,
     journal::JournalFiles,
+    links::{Layers, Received},
     portals::{Portals, staged::Takers},
 };
 use crate::status::{
@@ -35,11 +31,33 @@ use crate::status::{
     TrustStatus, UplinkStatus,
 };
 
+/// The links' send buffers, as the node of a trunk wants them.
+macro_rules! wire {
+    ($trunk:expr, $io:expr) => {
+        $crate::runtime::links::IoWire {
+            io: $io,
+            layers: &mut $trunk.layers,
+        }
+    };
+}
+
 mod commands;
 mod complaints;
+pub(crate) mod dialling;
 mod events;
 mod portals;
 mod report;
+
+use dialling::{Dialling, Neighbour};
+
+/// How a link is listened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkKind {
+    /// TCP and nothing else.
+    Tcp,
+    /// A WebSocket, with TLS or behind a proxy that ends it.
+    WebSocket,
+}
 
 /// An address, to be resolved by the control thread.
 pub(crate) struct Resolve {
@@ -50,8 +68,13 @@ pub(crate) struct Resolve {
 /// What an address is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// To dial this neighbour.
-    Neighbour(usize),
+    /// To dial a neighbour.
+    Neighbour {
+        /// Its number.
+        neighbour: usize,
+        /// Which of its addresses.
+        form: usize,
+    },
     /// For a stream of an outlet, by the number of the question.
     Portal(u64),
 }
@@ -59,7 +82,7 @@ pub(crate) enum Wanted {
 /// Names for what the node counts by number.
 pub(crate) struct Names {
     /// Addresses of the neighbours.
-    pub(crate) neighbours: Vec<HostPort>,
+    pub(crate) neighbours: Vec<Neighbour>,
     /// Names of the uplinks.
     pub(crate) uplinks: Vec<String>,
 }
@@ -91,10 +114,10 @@ pub(crate) struct Trunk {
     clock: Clock,
     /// Whom the log has complained of.
     complaints: complaints::Complaints,
-    /// Addresses left to try, by neighbour.
-    candidates: BTreeMap<usize, Vec<SocketAddr>>,
-    /// Neighbours being dialled, by connection.
-    dialling: BTreeMap<ConnectionId, usize>,
+    /// Neighbours being dialled.
+    dialling: Dialling,
+    /// What lies between links and their sockets.
+    layers: Layers,
     /// Addresses of connections, for status and log.
     peers: BTreeMap<ConnectionKey, String>,
     /// For the other shards: which readings the journal takes.
@@ -125,25 +148,13 @@ pub(crate) struct Parts {
     pub(crate) commanding: Commanding,
     pub(crate) portals: Portals,
     pub(crate) names: Names,
+    pub(crate) layers: Layers,
     pub(crate) resolve: mpsc::Sender<Resolve>,
     pub(crate) desk: mpsc::Sender<DeskRequest>,
     pub(crate) belongs: bool,
     pub(crate) is_authority: bool,
     pub(crate) clock: Clock,
     pub(crate) accepting: Arc<Accepting>,
-}
-
-/// The driver's send buffers as the node wants them.
-struct IoWire<'a>(&'a mut Io);
-
-impl Wire for IoWire<'_> {
-    fn buffer(&mut self, connection: ConnectionKey) -> Option<&mut Vec<u8>> {
-        self.0.send_buffer(ConnectionId::from_u64(connection.0))
-    }
-
-    fn queued_bytes(&self, connection: ConnectionKey) -> usize {
-        self.0.queued_bytes(ConnectionId::from_u64(connection.0))
-    }
 }
 
 impl Trunk {
@@ -167,19 +178,55 @@ impl Trunk {
             belongs: parts.belongs,
             is_authority: parts.is_authority,
             clock: parts.clock,
-            candidates: BTreeMap::new(),
-            dialling: BTreeMap::new(),
+            dialling: Dialling::default(),
+            layers: parts.layers,
             peers: BTreeMap::new(),
             accepting: parts.accepting,
         }
     }
 
-    /// Takes a link that a neighbour opened.
-    pub(crate) fn handle_accepted(&mut self, io: &mut Io, now: Now, id: ConnectionId, peer: SocketAddr) {
+    /// Takes a connection that a neighbour opened, with or without a WebSocket to come.
+    pub(crate) fn handle_accepted(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        (id, peer): (ConnectionId, SocketAddr),
+        kind: LinkKind,
+    ) {
         let now = self.judged(now);
         let key = ConnectionKey(id.as_u64());
-        self.peers.insert(key, peer.to_string());
-        self.node.handle_connected(now, key, None, &mut IoWire(io));
+        match kind {
+            LinkKind::Tcp => {
+                self.peers.insert(key, peer.to_string());
+                self.node.handle_connected(now, key, None, &mut wire!(self, io));
+            }
+            LinkKind::WebSocket => {
+                self.peers.insert(key, format!("{peer} over WebSocket"));
+                match self.layers.accept(now.instant, key) {
+                    Ok(None) => {}
+                    Ok(Some(oldest)) => {
+                        self.drop_opening(io, now, oldest, "others wait");
+                        self.drain(io, now);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%peer, error, "link refused");
+                        io.abort(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drops a connection whose WebSocket did not open.
+    fn drop_opening(&mut self, io: &mut Io, now: Now, key: ConnectionKey, error: &str) {
+        let id = ConnectionId::from_u64(key.0);
+        io.abort(id);
+        if !self.lost(io, now, id, error) {
+            self.layers.forget(key);
+            if let Some(peer) = self.peers.remove(&key) {
+                tracing::debug!(peer, error, "link refused");
+            }
+        }
     }
 
     /// Returns `now` with the time by which the ends of statements are judged: it is surely past, while the time that readings
@@ -211,66 +258,9 @@ impl Trunk {
             });
             return;
         }
-        let Some(neighbour) = self.dialling.remove(&id) else {
-            return;
-        };
-        match result {
-            Ok(()) => {
-                self.candidates.remove(&neighbour);
-                self.node
-                    .handle_connected(now, ConnectionKey(id.as_u64()), Some(neighbour), &mut IoWire(io));
-            }
-            Err(error) => {
-                self.peers.remove(&ConnectionKey(id.as_u64()));
-                tracing::debug!(address = %self.names.neighbours[neighbour], %error, "not reached");
-                self.dial_next(io, now, neighbour);
-            }
+        if self.handle_dialled(io, now, id, result) {
+            self.drain(io, now);
         }
-        self.drain(io, now);
-    }
-
-    /// Takes addresses for a neighbour.
-    fn handle_resolved(
-        &mut self,
-        io: &mut Io,
-        now: Now,
-        neighbour: usize,
-        addresses: Result<Vec<SocketAddr>, String>,
-    ) {
-        match addresses {
-            Ok(mut addresses) => {
-                // Taken from the end.
-                addresses.reverse();
-                self.candidates.insert(neighbour, addresses);
-            }
-            Err(error) => {
-                tracing::debug!(address = %self.names.neighbours[neighbour], error, "name not resolved")
-            }
-        }
-        self.dial_next(io, now, neighbour);
-        self.drain(io, now);
-    }
-
-    /// Dials the next address of a neighbour, or reports that there is none left.
-    fn dial_next(&mut self, io: &mut Io, now: Now, neighbour: usize) {
-        while let Some(address) = self.candidates.get_mut(&neighbour).and_then(Vec::pop) {
-            match io.connect(
-                address,
-                &ConnectOptions {
-                    timeout: DIAL_TIME_MAX,
-                    ..ConnectOptions::default()
-                },
-            ) {
-                Ok(id) => {
-                    self.dialling.insert(id, neighbour);
-                    self.peers.insert(ConnectionKey(id.as_u64()), address.to_string());
-                    return;
-                }
-                Err(error) => tracing::debug!(%address, %error, "not dialled"),
-            }
-        }
-        self.candidates.remove(&neighbour);
-        self.node.handle_dial_failed(now, &mut SystemEntropy, neighbour);
     }
 
     /// Takes bytes of a link.
@@ -283,14 +273,53 @@ impl Trunk {
             return;
         }
         let key = ConnectionKey(id.as_u64());
+        match self.layers.receive(io, key, bytes) {
+            None => self.take_bytes(io, now, key, bytes),
+            Some(Received::Link { opened, mut bytes }) => {
+                if opened {
+                    self.layers_opened(io, now, id);
+                }
+                if !bytes.is_empty() {
+                    self.take_bytes(io, now, key, &mut bytes);
+                }
+            }
+            Some(Received::Broken {
+                was_open,
+                error,
+                mut bytes,
+            }) => {
+                if was_open && !bytes.is_empty() {
+                    self.take_bytes(io, now, key, &mut bytes);
+                }
+                tracing::debug!(peer = self.peer(key), error, "link closed");
+                io.close(id);
+                if !self.lost(io, now, id, &error) {
+                    self.handle_closed(io, now, id);
+                }
+            }
+        }
+        self.drain(io, now);
+        self.run_portals(io, now);
+    }
+
+    /// A link's WebSocket is open.
+    fn layers_opened(&mut self, io: &mut Io, now: Now, id: ConnectionId) {
+        if self.dialling.is_dialling(id) {
+            self.opened(io, now, id);
+        } else {
+            let key = ConnectionKey(id.as_u64());
+            self.node.handle_connected(now, key, None, &mut wire!(self, io));
+        }
+    }
+
+    fn take_bytes(&mut self, io: &mut Io, now: Now, key: ConnectionKey, bytes: &mut [u8]) {
         let sink = &mut Takers {
             collecting: &mut self.collecting,
             staged: &mut self.portals.staged,
         };
+        let wire = &mut wire!(self, io);
         self.node
-            .handle_bytes(now, &mut SystemEntropy, key, bytes, &mut IoWire(io), sink);
-        self.drain(io, now);
-        self.run_portals(io, now);
+            .handle_bytes(now, &mut SystemEntropy, key, bytes, wire, sink);
     }
 
     /// A link is gone.
@@ -300,11 +329,13 @@ impl Trunk {
         if let Some(peer) = self.peers.remove(&key) {
             tracing::debug!(peer, "link down");
         }
-        if let Some(neighbour) = self.dialling.remove(&id) {
-            self.dial_next(io, now, neighbour);
+        self.dialling.link_gone(key);
+        let was_opening = self.layers.is_opening(key);
+        self.layers.forget(key);
+        if !self.lost(io, now, id, "the other side closed the connection") && !was_opening {
+            self.node
+                .handle_disconnected(now, &mut SystemEntropy, key, &mut wire!(self, io));
         }
-        self.node
-            .handle_disconnected(now, &mut SystemEntropy, key, &mut IoWire(io));
         self.drain(io, now);
     }
 
@@ -333,7 +364,8 @@ impl Trunk {
             .poll_timeout()
             .is_some_and(|deadline| now.instant >= deadline)
         {
-            self.node.handle_timeout(now, &mut SystemEntropy, &mut IoWire(io));
+            self.node
+                .handle_timeout(now, &mut SystemEntropy, &mut wire!(self, io));
             self.drain(io, now);
         }
         let committed = self.run_journal(io, now);
@@ -343,6 +375,12 @@ impl Trunk {
         while self.write_portals(io, now) {
             self.flush(io, now);
         }
+        self.dial_due(io, now);
+        for key in self.layers.overdue(now.instant) {
+            self.drop_opening(io, now, key, "the WebSocket did not open in time");
+        }
+        self.drain(io, now);
+        self.layers.flush(io);
         // What was released, or has to be read from disk.
         let more = self.run_journal(io, now);
         committed.max(more)
@@ -354,7 +392,8 @@ impl Trunk {
             .journal
             .as_mut()
             .map(|files| &mut files.lanes as &mut dyn RecordSource);
-        self.node.flush(now, &mut SystemEntropy, &mut IoWire(io), journal);
+        self.node
+            .flush(now, &mut SystemEntropy, &mut wire!(self, io), journal);
         self.drain(io, now);
     }
 
@@ -416,6 +455,8 @@ impl Trunk {
                 Output::CloseConnection { connection } => {
                     let id = ConnectionId::from_u64(connection.0);
                     self.peers.remove(&connection);
+                    self.dialling.link_gone(connection);
+                    self.layers.close(io, connection);
                     io.close(id);
                 }
                 Output::Released { uplink, lane, up_to } => {
@@ -436,8 +477,13 @@ impl Trunk {
                         .try_send(DeskRequest::Sign { channel, message })
                         .is_err()
                     {
-                        self.node
-                            .handle_signature(now, &mut SystemEntropy, channel, None, &mut IoWire(io));
+                        self.node.handle_signature(
+                            now,
+                            &mut SystemEntropy,
+                            channel,
+                            None,
+                            &mut wire!(self, io),
+                        );
                     }
                 }
                 Output::Authority(request) => self.hand_over(DeskRequest::Authority(request)),
@@ -467,12 +513,14 @@ impl Trunk {
     pub(crate) fn handle_message(&mut self, io: &mut Io, now: Now, message: TrunkMessage) {
         let now = self.judged(now);
         let entropy = &mut SystemEntropy;
-        let wire = &mut IoWire(io);
+        let wire = &mut wire!(self, io);
         match message {
             TrunkMessage::Local(local) => self.node.set_local(*local),
             TrunkMessage::SealKey(sealing) => self.node.set_seal_key(now, sealing.0, &sealing.1),
             TrunkMessage::Resolved { wanted, addresses } => match wanted {
-                Wanted::Neighbour(neighbour) => return self.handle_resolved(io, now, neighbour, addresses),
+                Wanted::Neighbour { neighbour, form } => {
+                    return self.handle_resolved(io, now, (neighbour, form), addresses);
+                }
                 Wanted::Portal(question) => {
                     return self.with_portals(io, now, |portals, ground| {
                         portals.handle_resolved(ground, question, addresses);
@@ -532,25 +580,6 @@ impl Trunk {
         self.drain(io, now);
     }
 
-    fn dial(&mut self, io: &mut Io, now: Now, neighbour: usize) {
-        let Some(address) = self.names.neighbours.get(neighbour) else {
-            return;
-        };
-        if let Ok(ip) = address.host().parse::<IpAddr>() {
-            let addresses = Ok(vec![SocketAddr::new(ip, address.port())]);
-            self.handle_resolved(io, now, neighbour, addresses);
-        } else if self
-            .resolve
-            .try_send(Resolve {
-                wanted: Wanted::Neighbour(neighbour),
-                address: address.clone(),
-            })
-            .is_err()
-        {
-            self.node.handle_dial_failed(now, &mut SystemEntropy, neighbour);
-        }
-    }
-
     fn neighbour(&self, index: usize) -> String {
         self.names
             .neighbours
@@ -578,6 +607,8 @@ impl Trunk {
             flush,
             due,
             self.portals.poll_timeout(),
+            self.dialling.poll_timeout(),
+            self.layers.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -589,6 +620,3 @@ impl Trunk {
         self.journal.as_ref().is_none_or(JournalFiles::is_idle)
     }
 }
-
-/// Longest time for one attempt to dial.
-const DIAL_TIME_MAX: Duration = Duration::from_secs(5);

@@ -48,7 +48,11 @@ pub(crate) async fn connect(
         .map_err(|error| format!("TLS with {host}: {error}"))
 }
 
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
+/// Returns the authorities of a file, or those of the system.
+///
+/// # Errors
+/// In words, if there are none.
+pub(crate) fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let Some(path) = ca else {
         let found = rustls_native_certs::load_native_certs();

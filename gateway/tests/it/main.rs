@@ -21,6 +21,7 @@ mod identity;
 mod interop;
 mod journal_faults;
 mod lanes;
+mod links;
 #[cfg(feature = "tls-psk")]
 mod listeners;
 mod mqtt_conformance;

@@ -83,7 +83,9 @@ fn listeners(settings: &Settings) -> Vec<(&'static str, SocketAddr)> {
         .metrics
         .iter()
         .map(|metrics| ("metrics.listen", metrics.listen));
+    let websocket = settings.link_websocket.iter().flat_map(|link| &link.listen);
     mqtt.chain(link.map(|address| ("link.tcp.listen", *address)))
+        .chain(websocket.map(|address| ("link.websocket.listen", *address)))
         .chain(metrics)
         .filter(|(_, address)| address.port() != 0)
         .collect()

@@ -1,17 +1,17 @@
 //! The portals' part of the status.
 
-use fieldgate_config::address::HostPort;
 use fieldgate_proto::{
     node::{Node, PortalKey, PortalView},
     portal::SessionState,
 };
 
 use super::{Portal, Portals};
+use crate::runtime::trunk::dialling::Neighbour;
 use crate::status::{PortalSession, PortalStatus, PortalsStatus};
 
 impl Portals {
     /// Returns what is shown of portals; `None` on a node without any.
-    pub(crate) fn status(&self, node: &Node, neighbours: &[HostPort]) -> Option<PortalsStatus> {
+    pub(crate) fn status(&self, node: &Node, neighbours: &[Neighbour]) -> Option<PortalsStatus> {
         if self.inlets.is_empty() && self.outlets.is_empty() {
             return None;
         }
@@ -51,7 +51,7 @@ fn portal_status(portal: &Portal) -> PortalStatus {
     }
 }
 
-fn session_status(node: &Node, neighbours: &[HostPort], view: &PortalView<'_>) -> PortalSession {
+fn session_status(node: &Node, neighbours: &[Neighbour], view: &PortalView<'_>) -> PortalSession {
     let session = view.session;
     let stats = session.stats();
     let via = view.neighbour.and_then(|neighbour| neighbours.get(neighbour));

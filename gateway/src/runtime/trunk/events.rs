@@ -25,6 +25,7 @@ impl Trunk {
                 software,
             } => {
                 let dialled = neighbour.is_some();
+                self.dialling.link_up(connection);
                 tracing::info!(peer = self.peer(connection), dialled, software, "link up");
             }
             Event::LinkBroken { connection, error } => {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use fieldgate_io::{CloseReason, ConnectionId, Io};
 use fieldgate_proto::{node::Verdict, time::Now};
 
-use super::{IoWire, SystemEntropy, Trunk};
+use super::{SystemEntropy, Trunk};
 use crate::runtime::portals::{Ground, Portals, staged::Takers};
 
 impl Trunk {
@@ -98,8 +98,14 @@ impl Trunk {
             collecting: &mut self.collecting,
             staged: &mut self.portals.staged,
         };
-        self.node
-            .handle_verdict(now, &mut SystemEntropy, attempt, verdict, &mut IoWire(io), sink);
+        self.node.handle_verdict(
+            now,
+            &mut SystemEntropy,
+            attempt,
+            verdict,
+            &mut wire!(self, io),
+            sink,
+        );
     }
 
     /// The node is to end: streams are ended, so that nobody waits for them.

@@ -1,6 +1,6 @@
 //! The trunk's part of the status.
 
-use fieldgate_io::{ConnectionId, Io};
+use fieldgate_io::Io;
 use fieldgate_proto::{
     delivery::SenderState,
     journal::{JournalState, LaneView},
@@ -77,7 +77,11 @@ impl Trunk {
             rtt_us: view
                 .round_trip
                 .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-            queued_bytes: io.queued_bytes(ConnectionId::from_u64(view.connection.0)) as u64,
+            chosen: self
+                .dialling
+                .chosen(view.connection)
+                .map(|chosen| chosen.why.clone()),
+            queued_bytes: self.layers.queued_bytes(io, view.connection) as u64,
         });
         let dropped = DropReason::ALL
             .iter()
@@ -94,6 +98,8 @@ impl Trunk {
             registered: self.node.registered_names(),
             forwarded_frames: router.frames_forwarded.iter().sum(),
             forwarded_bytes: router.bytes_forwarded,
+            dials_failed: self.dialling.failed(),
+            websockets_refused: self.layers.refused(),
             dropped: dropped.filter(|(_, count)| *count > 0).collect(),
         }
     }
