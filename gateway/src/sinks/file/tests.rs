@@ -264,8 +264,8 @@ fn an_old_file_is_closed_though_nothing_is_written() {
     .unwrap();
     handle.queue.try_send(batch(&source(), 1, 3)).unwrap();
     assert_eq!(confirmations.recv(), Ok(3));
-    // Nothing else comes. The confirmation's channel has no news either, so it serves as the clock.
-    let closed = (0..600).any(|_| {
+    // Nothing else comes. The confirmation's channel has no news either, so it serves as the clock: a minute at least.
+    let closed = (0..3_000).any(|_| {
         let _ = confirmations.recv_timeout(Duration::from_millis(20));
         rig.closed().len() == 1
     });
