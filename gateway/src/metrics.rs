@@ -46,7 +46,7 @@ impl Exposition {
 }
 
 /// Name, unit and meaning of every counter.
-const COUNTERS: [(&str, Unit, &str); 30] = [
+const COUNTERS: [(&str, Unit, &str); 32] = [
     (
         "fieldgate_ledger_unsealed_readings_total",
         Unit::Count,
@@ -140,6 +140,16 @@ const COUNTERS: [(&str, Unit, &str); 30] = [
         "Channel handshakes that failed",
     ),
     (
+        "fieldgate_link_dials_failed_total",
+        Unit::Count,
+        "Connections for links that were dialled and came to nothing",
+    ),
+    (
+        "fieldgate_link_websockets_refused_total",
+        Unit::Count,
+        "Connections for links whose WebSocket did not open",
+    ),
+    (
         "fieldgate_records_refused_total",
         Unit::Count,
         "Records that did not open: forged, replayed or stale",
@@ -192,7 +202,7 @@ const COUNTERS: [(&str, Unit, &str); 30] = [
 ];
 
 /// Name, unit and meaning of every gauge.
-const GAUGES: [(&str, Unit, &str); 24] = [
+const GAUGES: [(&str, Unit, &str); 25] = [
     (
         "fieldgate_ledger_bytes",
         Unit::Bytes,
@@ -257,6 +267,11 @@ const GAUGES: [(&str, Unit, &str); 24] = [
         "fieldgate_relay_names",
         Unit::Count,
         "Names registered by members",
+    ),
+    (
+        "fieldgate_relay_neighbour_up",
+        Unit::Count,
+        "1 while this relay forwards to another that it dials",
     ),
     (
         "fieldgate_mqtt_sessions",
@@ -486,6 +501,10 @@ fn record_network(status: &NodeStatus) {
     );
     level("fieldgate_channels", &[], network.channels);
     level("fieldgate_relay_names", &[], network.registered.len() as u64);
+    for relay in &network.relays {
+        let labels = [("relay", relay.name.as_str()), ("address", &relay.address)];
+        level("fieldgate_relay_neighbour_up", &labels, u64::from(relay.is_up()));
+    }
     count("fieldgate_handshakes_total", &[], network.handshakes);
     count(
         "fieldgate_handshake_failures_total",
@@ -493,6 +512,12 @@ fn record_network(status: &NodeStatus) {
         network.handshake_failures,
     );
     count("fieldgate_records_refused_total", &[], network.records_refused);
+    count("fieldgate_link_dials_failed_total", &[], network.dials_failed);
+    count(
+        "fieldgate_link_websockets_refused_total",
+        &[],
+        network.websockets_refused,
+    );
     count(
         "fieldgate_relay_forwarded_frames_total",
         &[],

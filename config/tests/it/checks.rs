@@ -320,6 +320,34 @@ fn a_relay_has_a_listener_and_members_with_rights() {
 }
 
 #[test]
+fn relays_in_a_row_are_named_once_and_dialled_once() {
+    let neighbour =
+        |lines: &str| format!("[[relay.neighbour]]\nname = 'north'\nidentifier = '$RELAY'\n{lines}\n");
+    let member = "[[relay.member]]\nname = 'g'\nidentifier = '$GATEWAY'\nhold = ['g']\nreach = ['north']\n";
+    let north = neighbour("address = 'n:1'\nregister = ['south']\nreach = ['g']");
+    assert_eq!(about_relay(&format!("{member}{north}")), "");
+    assert_eq!(about_relay(&neighbour("address = 'n:1'")), "");
+    assert_snapshot!(about_relay(&format!("{member}{}", neighbour("address = 'n:1'\nreach = ['h']\nregister = ['a', 'a']"))), @r#"
+    13:10 warning: `relay.neighbour[0].reach[0]` is "h", which no member may hold
+    14:18 error: `relay.neighbour[0].register[1]` is "a", a name that is taken already
+    "#);
+    assert_snapshot!(about_relay(&format!("{member}{north}{}", neighbour("address = 'N:1'"))), @r#"18:11 error: `relay.neighbour[1].address` is "n:1", an address that is taken already"#);
+    let uplink = |through: &str| {
+        complaints(&format!(
+            "{IDENTITY}{LOCAL}[[uplink]]\nname = 'u'\ncollector = '$COLLECTOR'\nvia = 'c'\n\
+             relays = [{{ address = 'r:1', identifier = '$RELAY' }}, {{ address = 'r:1', identifier = '$RELAY', through = {through} }}]\n"
+        ))
+    };
+    assert_eq!(uplink("['north', 'west']"), "");
+    assert_snapshot!(uplink("['north', 'north', 'c']"), @r#"
+    9:227 error: `uplink[0].relays[1].through[1]` is "north", a name that is taken already
+    9:236 error: `uplink[0].relays[1].through[2]` is "c", which is `via`
+    "#);
+    assert_snapshot!(uplink("[]"), @r#"9:122 error: `uplink[0].relays[1].address` is "r:1", an address that is taken already"#);
+    assert_snapshot!(uplink("['1', '2', '3', '4', '5', '6', '7']"), @"9:217 error: `uplink[0].relays[1].through` has 7 entries, outside 0..=6");
+}
+
+#[test]
 fn a_collector_is_reachable_and_has_a_sink() {
     assert_snapshot!(complaints(&format!("{IDENTITY}[collector]")), @r"
     2:1 error: `collector` has neither `register` nor `[link.tcp]`: no gateway could reach it
@@ -379,10 +407,10 @@ fn settings_hold_what_the_file_says() {
     let [a, b, c] = settings.uplinks.as_slice() else {
         panic!("three uplinks")
     };
-    assert_snapshot!(format!("{a:?}"), @r#"Uplink { name: "a", collector: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, path: Relays { via: "collector-1", relays: [RelayAddress { address: Tcp(HostPort { host: "relay.example.net", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Preferred, padding: true, live_proof: true, commands: true, latency: 2ms, verifiable: false }"#);
-    assert_snapshot!(format!("{b:?}"), @r#"Uplink { name: "b", collector: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc, path: Relays { via: "collector-2", relays: [RelayAddress { address: Tcp(HostPort { host: "10.0.0.1", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, RelayAddress { address: Tcp(HostPort { host: "fd00::1", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Off, padding: false, live_proof: false, commands: false, latency: 1ms, verifiable: true }"#);
+    assert_snapshot!(format!("{a:?}"), @r#"Uplink { name: "a", collector: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, path: Relays { via: "collector-1", relays: [RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "relay.example.net", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: [] }] }, pq: Preferred, padding: true, live_proof: true, commands: true, latency: 2ms, verifiable: false }"#);
+    assert_snapshot!(format!("{b:?}"), @r#"Uplink { name: "b", collector: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc, path: Relays { via: "collector-2", relays: [RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "10.0.0.1", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: [] }, RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "fd00::1", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: ["north", "west"] }] }, pq: Off, padding: false, live_proof: false, commands: false, latency: 1ms, verifiable: true }"#);
     assert_snapshot!(format!("{c:?}"), @r#"Uplink { name: "c", collector: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r, path: Direct { address: Tcp(HostPort { host: "10.0.0.3", port: 4433 }), also: [WebSocket(WebSocketAddress { is_tls: true, address: HostPort { host: "collector.example.net", port: 443 }, path: "/links" })] }, pq: Required, padding: false, live_proof: false, commands: false, latency: 1ms, verifiable: true }"#);
-    assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, links_per_member_max: 2, labels_max: 4096, queue_bytes_max: 139264, held_bytes_max: 1048576, open: ["authority"], guests_max: 1, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: [Exact("collector-1"), Prefix("plant-")], reach: [Exact("collector-1"), Prefix("plant-")] }] })"#);
+    assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, links_per_member_max: 2, labels_max: 4096, queue_bytes_max: 139264, held_bytes_max: 1048576, open: ["authority"], guests_max: 1, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: [Exact("collector-1"), Prefix("plant-")], reach: [Exact("collector-1"), Prefix("plant-")] }], neighbours: [RelayNeighbour { name: "north", relay: RelayAddress { address: Tcp(HostPort { host: "north.example.net", port: 4433 }), also: [], identifier: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc }, register: ["south"], reach: [Prefix("plant-")] }] })"#);
     let collector = settings.collector.expect("a collector");
     assert_eq!(collector.state_dir, std::path::Path::new("/srv/collector"));
     assert_snapshot!(format!("{:?}", collector.ledger), @r#"Some(Ledger { dir: "/srv/ledger", bytes_max: 2147483648 })"#);
@@ -499,4 +527,50 @@ fn inlets_that_lead_to_one_node_share_the_way() {
         "allow = ['$OTHER']\n[[portal.outlet]]\nname = 'o'\naddress = 'plc:503'\nallow = ['$OTHER']",
     );
     assert_snapshot!(twice, @r#"8:8 error: `portal.outlet[1].name` is "o", a name that is taken already"#);
+}
+
+#[test]
+fn links_over_websockets_need_a_certificate_where_others_come() {
+    let relay =
+        "[relay]\nmember = [{ name = 'm', identifier = '$GATEWAY', hold = ['a'] }]\n[link.websocket]\n";
+    let about = |more: &str| complaints(&format!("{IDENTITY}{relay}{more}"));
+    assert_eq!(about("listen = ['127.0.0.1:8080']"), "");
+    assert_eq!(
+        about("listen = ['0.0.0.0:443']\ncertificate = 'c'\nkey = 'k'"),
+        ""
+    );
+    let open = about("listen = ['0.0.0.0:443']");
+    assert!(
+        open.contains(
+            "error: `link.websocket` has no certificate, and 0.0.0.0:443 can be reached by other machines"
+        ),
+        "{open}"
+    );
+    let nobody = about("");
+    assert!(nobody.contains("`relay` needs `[link.tcp]`"), "{nobody}");
+    let idle = about("certificate = 'c'\nkey = 'k'");
+    assert!(
+        idle.contains("`link.websocket.certificate` is not used"),
+        "{idle}"
+    );
+    for (more, complaint) in [
+        ("proxy = 'https://p:1'", "does not begin with `http://`"),
+        ("proxy = 'http://p'", "has no port"),
+        ("proxy = 'http://p:1'\nproxy_username = 'a:b'", "has a colon"),
+        ("proxy_username = 'a'", "proxy"),
+        ("proxy = 'http://p:1'\nproxy_username = 'a'", "proxy_password"),
+        ("listen = ['127.0.0.1:1']\ncertificate = 'c'", "key"),
+    ] {
+        let text = about(more);
+        assert!(
+            text.contains("error") && text.contains(complaint),
+            "{more}: {text}"
+        );
+    }
+}
+
+#[test]
+fn settings_of_links_hold_what_the_file_says() {
+    let settings = load(include_str!("every_key.toml")).settings.expect("no errors");
+    assert_snapshot!(format!("{:?}", settings.link_websocket), @r#"Some(LinkWebSocket { listen: [0.0.0.0:443], tls: Some(("/etc/fieldgate/relay.pem", "/etc/fieldgate/relay.key")), path: "/links", ca: Some("/etc/fieldgate/ca.pem"), proxy: Some(Proxy { address: HostPort { host: "proxy.example.net", port: 3128 }, login: Some(("plant", Environment("PROXY_PASSWORD"))) }) })"#);
 }

@@ -14,13 +14,14 @@
 //! Two backends do the same behind it, chosen once per process by [`Backend::select`]: io_uring and epoll.
 //!
 //! The other parts serve the threads around the shards: [`mailbox`] and [`Waker`] carry messages between threads,
-//! [`storage`] executes what a journal asks for, [`files`] appends lines durably, [`clock`] is the only reader of
-//! clocks, [`thread`] names and pins threads, [`process`] hardens the process.
+//! [`storage`] executes what a journal asks for, [`files`] appends lines durably, [`lock`] keeps files for one process,
+//! [`clock`] is the only reader of clocks, [`thread`] names and pins threads, [`process`] hardens the process.
 //!
 //! It is the only crate of the workspace with `unsafe` code, confined to the modules that say so at their top.
 
 pub mod clock;
 pub mod files;
+pub mod lock;
 pub mod mailbox;
 pub mod process;
 pub mod storage;

@@ -30,6 +30,13 @@ fn site() -> (Site, String, Pki) {
     (site, format!("wss://127.0.0.1:{port}/links"), pki)
 }
 
+/// Starts the relay first, so that no address fails because nobody listens yet.
+fn start(site: &mut Site) {
+    site.relay.start();
+    site.collector.start();
+    site.gateway.start();
+}
+
 /// Has a node dial the relay at other addresses.
 fn dial(site: &Site, node: &Node, address: &str, also: &str) {
     node.edit(
@@ -67,7 +74,7 @@ fn readings_travel_over_tls_and_through_a_proxy() {
         "{ca}proxy = \"http://{}\"\nproxy_username = \"Aladdin\"\nproxy_password = {{ file = \"proxy-password\" }}\n",
         proxy.address
     ));
-    site.start();
+    start(&mut site);
     carry(&site, "21.5");
 
     let direct = link(&site.gateway);
@@ -104,11 +111,8 @@ fn the_first_address_that_answers_is_kept() {
     let (mut site, wss, pki) = site();
     let ca = format!("[link.websocket]\nca = \"{}\"\n", pki.ca());
     // Takes connections and says nothing: a WebSocket never opens there.
-    let silent = TcpListener::bind("127.0.0.1:0").expect("loopback");
-    let silent = format!(
-        "wss://{}/",
-        silent.local_addr().map(|addr| (addr, silent)).expect("bound").0
-    );
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let silent = format!("wss://{}/", listener.local_addr().expect("it is bound"));
     let tcp = site.link.to_string();
     dial(&site, &site.gateway, &silent, &format!("\"{tcp}\""));
     site.gateway.append(&ca);
@@ -116,10 +120,11 @@ fn the_first_address_that_answers_is_kept() {
     let closed = format!("127.7.7.7:{}", ports::free());
     dial(&site, &site.collector, &closed, &format!("\"{wss}\""));
     site.collector.append(&ca);
-    site.start();
+    start(&mut site);
     carry(&site, "22.5");
     let kept = link(&site.gateway);
     assert_eq!(kept["peer"], tcp.as_str());
+    assert_eq!(kept["chosen"], format!("answered before {silent}").as_str());
     let other = link(&site.collector);
     assert!(text(&other, "peer").starts_with(&wss), "{other}");
     let why = text(&other, "chosen");
@@ -136,7 +141,7 @@ fn a_certificate_of_a_stranger_is_not_taken() {
     dial(&site, &site.gateway, &wss, "");
     site.gateway
         .append(&format!("[link.websocket]\nca = \"{}\"\n", stranger.ca()));
-    site.start();
+    start(&mut site);
     site.gateway.wait_status("failed dials", |status| {
         status["network"]["dials_failed"]
             .as_u64()

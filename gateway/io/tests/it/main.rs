@@ -8,7 +8,7 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -128,19 +128,50 @@ impl<F: FnMut(&mut Io, &Seen)> Script<F> {
         })
     }
 
-    /// Runs turns until `done`, and fails if that takes absurdly long.
+    /// Runs turns until `done`, and fails if nothing is seen for absurdly long.
     pub(crate) fn run(&mut self, driver: &mut Driver, done: impl Fn(&Self, &mut Io) -> bool) {
-        let give_up = clock::monotonic() + 30_000_000_000;
+        let mut progress = Progress::default();
         while !done(self, driver.io()) {
             driver.turn(self).expect("the kernel lets us wait");
             let stats = driver.io().stats();
             let last = self.seen.len().saturating_sub(20);
             assert!(
-                clock::monotonic() < give_up,
+                progress.goes_on(self.seen.len()),
                 "stuck after {:?}\n{stats:?}",
                 &self.seen[last..]
             );
         }
+    }
+}
+
+/// Tells a test that is stuck from one that is slow.
+pub(crate) struct Progress {
+    count: usize,
+    /// Monotonic nanoseconds.
+    give_up: u64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            give_up: clock::monotonic() + Self::STUCK_NANOS,
+        }
+    }
+}
+
+impl Progress {
+    /// Without anything new for so long, nothing comes any more.
+    const STUCK_NANOS: u64 = 60_000_000_000;
+
+    /// Takes how much has happened so far; false if that has been the same for a minute.
+    pub(crate) fn goes_on(&mut self, count: usize) -> bool {
+        let now = clock::monotonic();
+        if count != self.count {
+            self.count = count;
+            self.give_up = now + Self::STUCK_NANOS;
+        }
+        now < self.give_up
     }
 }
 
@@ -228,13 +259,26 @@ pub(crate) fn driver(backend: Backend, settings: Settings) -> Driver {
 /// A driver that listens, and where.
 pub(crate) fn listening(backend: Backend, settings: Settings) -> (Driver, ListenerId, SocketAddr) {
     let mut driver = driver(backend, settings);
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (listener, addr) = listen_at(&mut driver, Ipv4Addr::LOCALHOST);
+    (driver, listener, addr)
+}
+
+/// Has a driver listen at an address of the loopback network.
+pub(crate) fn listen_at(driver: &mut Driver, host: Ipv4Addr) -> (ListenerId, SocketAddr) {
     let (listener, addr) = driver
         .io()
-        .listen(any, &ListenOptions::default())
+        .listen(SocketAddr::from((host, 0)), &ListenOptions::default())
         .expect("loopback");
     assert_ne!(addr.port(), 0);
-    (driver, listener, addr)
+    (listener, addr)
+}
+
+/// An address of the loopback network that no other test uses, this one for the other backend included: a port there that was
+/// given back stays free.
+pub(crate) fn own_host(backend: Backend, test: u8) -> Ipv4Addr {
+    let kind = 2 * test + u8::from(backend == Backend::Uring);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 1 + kind, high, low)
 }
 
 /// A client, and the server's name for its connection.

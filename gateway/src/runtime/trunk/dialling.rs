@@ -22,7 +22,10 @@ use fieldgate_proto::{
 };
 
 use super::{Resolve, SystemEntropy, Trunk, Wanted};
-use crate::runtime::links::{IoWire, Layers};
+use crate::{
+    runtime::links::{IoWire, Layers},
+    status::ONLY_ADDRESS,
+};
 
 /// A node that is dialled, by its addresses in the order of the file.
 #[derive(Debug)]
@@ -193,7 +196,7 @@ impl Dialling {
         } else if let Some(slower) = slower.first() {
             format!("answered before {slower}")
         } else if neighbour.addresses.len() == 1 {
-            "its only address".to_owned()
+            ONLY_ADDRESS.to_owned()
         } else if learned.is_some_and(|learned| learned.worked == Some(target.form)) {
             "worked the last time".to_owned()
         } else {
