@@ -29,6 +29,7 @@ pub mod thread;
 
 mod backend;
 mod connection;
+mod datagram;
 mod driver;
 mod epoll;
 mod handler;
@@ -36,11 +37,13 @@ mod io;
 mod outbox;
 mod shard;
 mod sys;
+mod table;
 mod uring;
 mod waker;
 
 pub use backend::{Backend, BackendChoice, BackendError, Selected, UnknownBackend};
 pub use connection::{BufferClass, CloseReason, ConnectionId, ListenerId};
+pub use datagram::{DatagramId, DatagramOptions, DatagramPath};
 pub use driver::Driver;
 pub use handler::{Handler, Turn};
 pub use io::{ConnectOptions, Io, ListenOptions};

@@ -13,10 +13,11 @@ use std::{
 };
 
 use fieldgate_io::{
-    Backend, BackendChoice, CloseReason, ConnectionId, Driver, Handler, Io, ListenOptions, ListenerId,
-    Settings, Turn, Waker, clock,
+    Backend, BackendChoice, CloseReason, ConnectionId, DatagramId, DatagramPath, Driver, Handler, Io,
+    ListenOptions, ListenerId, Settings, Turn, Waker, clock,
 };
 
+mod datagrams;
 mod lifecycle;
 mod limits;
 mod streams;
@@ -60,6 +61,9 @@ pub(crate) enum Seen {
     Closed(ConnectionId, CloseReason),
     Written(u64, Vec<u8>, Result<(), ErrorKind>),
     Woken,
+    Datagram(DatagramId, DatagramPath, Vec<u8>),
+    DatagramsDrained(DatagramId),
+    DatagramFailed(DatagramId, Option<SocketAddr>, ErrorKind),
     TurnEnded,
 }
 
@@ -205,6 +209,25 @@ impl<F: FnMut(&mut Io, &Seen)> Handler for Script<F> {
             "nothing can be sent after the end"
         );
         self.see(io, Seen::Closed(connection, reason));
+    }
+
+    fn datagram(&mut self, io: &mut Io, socket: DatagramId, path: DatagramPath, bytes: &mut [u8]) {
+        self.see(io, Seen::Datagram(socket, path, bytes.to_vec()));
+        bytes.fill(0xee);
+    }
+
+    fn datagrams_drained(&mut self, io: &mut Io, socket: DatagramId) {
+        self.see(io, Seen::DatagramsDrained(socket));
+    }
+
+    fn datagram_failed(
+        &mut self,
+        io: &mut Io,
+        socket: DatagramId,
+        remote: Option<SocketAddr>,
+        error: io::Error,
+    ) {
+        self.see(io, Seen::DatagramFailed(socket, remote, error.kind()));
     }
 
     fn written(&mut self, io: &mut Io, token: u64, buffer: Vec<u8>, result: io::Result<()>) {
