@@ -38,6 +38,10 @@ pub(super) fn relay(
     check_room(&raw, findings);
     let members = raw.member.value.unwrap_or_default();
     check_members(&members, findings);
+    let cluster = raw
+        .cluster
+        .value
+        .map(|raw| super::cluster::cluster(raw, findings));
     if !has_trust {
         // Otherwise credentials say who holds what.
         check_reach(&members, raw.open.value.as_deref().unwrap_or_default(), findings);
@@ -52,6 +56,10 @@ pub(super) fn relay(
         open: values(raw.open.value?),
         guests_max: raw.guests_max.value?,
         members: members.into_iter().map(member).collect::<Option<_>>()?,
+        cluster: match cluster {
+            Some(cluster) => Some(cluster?),
+            None => None,
+        },
     })
 }
 

@@ -23,6 +23,7 @@ use super::{
     accepting::Accepting,
     belonging::{Belonging, TrustFiles},
     clock::{Clock, TurnClock},
+    clustering::Clustering,
     collector::Collecting,
     commanding::Commanding,
     desk::Desk,
@@ -122,7 +123,9 @@ pub(crate) async fn start(
     let accepting = Arc::new(Accepting::new());
     let journal = open_journal(settings, &mailboxes[0].1)?;
     let (collecting, positions) = collecting(settings, backend, &senders[0], &options)?;
-    let (node_settings, names) = node_settings(settings, &control.belonging, journal.as_ref(), positions);
+    let own = identity.history().identifier();
+    let (node_settings, names) =
+        node_settings(settings, own, &control.belonging, journal.as_ref(), positions);
     let now = TurnClock::following(clock.clone(), started).at(fieldgate_io::clock::monotonic());
     let mut node = Node::new(now, &mut SystemEntropy, node_settings, local);
     if let Some(trust) = control.trust {
@@ -131,6 +134,7 @@ pub(crate) async fn start(
     if let Some(key) = seal_key {
         node.set_seal_key(now, key, identity.history());
     }
+    let (store, clustering) = Clustering::begin(settings, own, now, &mut node);
     let commanding = Commanding::open(settings, now, &mut node, &senders[0])?;
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
@@ -144,6 +148,7 @@ pub(crate) async fn start(
         names,
         resolve,
         desk: desk_sender,
+        store,
         belongs: settings.trust.is_some() || settings.authority.is_some(),
         is_authority: settings.authority.is_some(),
         clock: clock.clone(),
@@ -186,6 +191,9 @@ pub(crate) async fn start(
             senders[0].clone(),
             broken_sender,
         );
+    }
+    if let Some(clustering) = clustering {
+        clustering.serve(senders[0].clone());
     }
     tokio::task::spawn_local(clock.clone().run());
     tokio::task::spawn_local(transport::tls::follow(acceptors));

@@ -31,15 +31,18 @@ use super::{
     portals::{Portals, staged::Takers},
 };
 use crate::status::{
-    CommandsStatus, JournalStatus, LedgerStatus, NetworkStatus, PortalsStatus, SinkStatus, SourceStatus,
-    TrustStatus, UplinkStatus,
+    ClusterStatus, CommandsStatus, JournalStatus, LedgerStatus, NetworkStatus, PortalsStatus, SinkStatus,
+    SourceStatus, TrustStatus, UplinkStatus,
 };
 
+mod cluster;
 mod commands;
 mod complaints;
 mod events;
 mod portals;
 mod report;
+
+pub(crate) use cluster::StoreDesk;
 
 /// An address, to be resolved by the control thread.
 pub(crate) struct Resolve {
@@ -85,6 +88,8 @@ pub(crate) struct Trunk {
     names: Names,
     resolve: mpsc::Sender<Resolve>,
     desk: mpsc::Sender<DeskRequest>,
+    /// The way to the store of the cluster, where this node is of one.
+    store: Option<StoreDesk>,
     /// Whether the file has `[trust]` or `[authority]`.
     belongs: bool,
     is_authority: bool,
@@ -114,6 +119,7 @@ pub(crate) struct TrunkReport {
     pub(crate) trust: Option<TrustStatus>,
     pub(crate) commands: Option<CommandsStatus>,
     pub(crate) portals: Option<PortalsStatus>,
+    pub(crate) cluster: Option<ClusterStatus>,
 }
 
 /// What a trunk is made of.
@@ -127,6 +133,7 @@ pub(crate) struct Parts {
     pub(crate) names: Names,
     pub(crate) resolve: mpsc::Sender<Resolve>,
     pub(crate) desk: mpsc::Sender<DeskRequest>,
+    pub(crate) store: Option<StoreDesk>,
     pub(crate) belongs: bool,
     pub(crate) is_authority: bool,
     pub(crate) clock: Clock,
@@ -164,6 +171,7 @@ impl Trunk {
             names: parts.names,
             resolve: parts.resolve,
             desk: parts.desk,
+            store: parts.store,
             belongs: parts.belongs,
             is_authority: parts.is_authority,
             clock: parts.clock,
@@ -336,6 +344,7 @@ impl Trunk {
             self.node.handle_timeout(now, &mut SystemEntropy, &mut IoWire(io));
             self.drain(io, now);
         }
+        self.run_store(now);
         let committed = self.run_journal(io, now);
         self.end_portals_turn(io, now);
         self.flush(io, now);
@@ -513,6 +522,11 @@ impl Trunk {
             TrunkMessage::CommandPermission { question, permission } => {
                 if let Some(executor) = self.node.executor_mut() {
                     executor.handle_permission(now, question, permission);
+                }
+            }
+            TrunkMessage::Store(events) => {
+                for event in &events {
+                    self.node.handle_store(now, event);
                 }
             }
             TrunkMessage::Command(job) => {
