@@ -7,17 +7,17 @@ use async_nats::jetstream::{self, stream::Info};
 use crate::harness::process::{Process, command};
 
 /// A server on a port of 127.0.0.1; its streams outlive it.
-pub(super) struct NatsServer {
+pub(crate) struct NatsServer {
     process: Process,
     port: u16,
 }
 
 /// A message as the stream has it.
 #[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) subject: String,
-    pub(super) id: String,
-    pub(super) payload: String,
+pub(crate) struct Stored {
+    pub(crate) subject: String,
+    pub(crate) id: String,
+    pub(crate) payload: String,
 }
 
 impl NatsServer {
@@ -25,7 +25,8 @@ impl NatsServer {
     ///
     /// # Panics
     /// If it does not run.
-    pub(super) fn start(dir: &Path, port: u16, more: &str) -> Self {
+    pub(crate) fn start(dir: &Path, port: u16, more: &str) -> Self {
+        fs::create_dir_all(dir).expect("the directory above is ours");
         let store = dir.join("jetstream");
         let file = dir.join("nats.conf");
         let text = format!(
@@ -40,17 +41,17 @@ impl NatsServer {
     }
 
     /// Kills it as a crash would.
-    pub(super) fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill();
     }
 
     /// Returns what the stream says of itself; `None` if it is not there.
-    pub(super) fn info(&self, stream: &str) -> Option<Info> {
+    pub(crate) fn info(&self, stream: &str) -> Option<Info> {
         self.ask(async |context| Some(context.get_stream(stream).await.ok()?.cached_info().clone()))
     }
 
     /// Returns the messages of a stream in order.
-    pub(super) fn messages(&self, stream: &str) -> Vec<Stored> {
+    pub(crate) fn messages(&self, stream: &str) -> Vec<Stored> {
         self.ask(async |context| {
             let Ok(stream) = context.get_stream(stream).await else {
                 return Vec::new();
@@ -71,14 +72,14 @@ impl NatsServer {
     }
 
     /// Creates a stream by hand.
-    pub(super) fn create(&self, config: jetstream::stream::Config) {
+    pub(crate) fn create(&self, config: jetstream::stream::Config) {
         self.ask(async |context| {
             context.create_stream(config.clone()).await.expect("it is new");
         });
     }
 
     /// Deletes a stream.
-    pub(super) fn delete(&self, stream: &str) {
+    pub(crate) fn delete(&self, stream: &str) {
         self.ask(async |context| {
             context.delete_stream(stream).await.expect("it is there");
         });
