@@ -8,6 +8,7 @@ mod authority;
 mod world;
 
 pub mod channel;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod credential;
@@ -35,8 +36,9 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 25] = [
+pub const TARGETS: [Target; 26] = [
     ("channel", channel::run),
+    ("cluster", cluster::run),
     ("command", command::run),
     ("config", config::run),
     ("credential", credential::run),
