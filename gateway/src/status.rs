@@ -137,6 +137,9 @@ pub(crate) struct IdentityStatus {
 /// One shard.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ShardStatus {
+    /// Whether the shard did not answer in time; everything else about it is then not known.
+    #[serde(default)]
+    pub(crate) is_silent: bool,
     /// MQTT clients connected.
     pub(crate) clients: u64,
     /// MQTT connections accepted since the start.
@@ -229,6 +232,12 @@ impl NodeStatus {
         reasons.extend(self.cluster.iter().flat_map(ClusterStatus::reasons));
         reasons.extend(self.ledger.iter().filter_map(LedgerStatus::reason));
         reasons.extend(self.sinks.iter().flat_map(SinkStatus::reasons));
+        let shards = self.shards.iter().enumerate();
+        for (index, _) in shards.filter(|(_, shard)| shard.is_silent) {
+            reasons.push(format!(
+                "shard {index} has not answered within 2 s; what it does is not shown"
+            ));
+        }
         self.health = if reasons.is_empty() {
             Health::Healthy
         } else {

@@ -1,8 +1,7 @@
 //! Nodes that this node dials and keeps a link to.
 
 use super::{
-    ChannelEntry, ConnectionKey, Event, Links, NeighbourSettings, Node, Output, Use, Wire, flow_path,
-    settings::REGISTRAR, way::BACKOFF,
+    ConnectionKey, Event, NeighbourSettings, Node, Output, Use, Wire, settings::REGISTRAR, way::BACKOFF,
 };
 use crate::{
     channel::{ChannelId, PqPolicy},
@@ -162,28 +161,10 @@ impl Node {
         neighbour.state = NeighbourState::Attaching { connection };
         let pq = neighbour.pq;
         let route = Route::new([Address::Service(REGISTRAR)]).expect("one service makes a route");
-        let Ok(flow) = self.router.open(now.instant, entropy, link, &route) else {
-            return;
-        };
-        match self.channels.connect(now, entropy, relay, flow_path(flow), pq) {
-            Ok(channel) => {
-                self.neighbours[index].channel = Some(channel);
-                self.by_channel.insert(
-                    channel,
-                    ChannelEntry {
-                        used_for: Use::Registrar { neighbour: index },
-                        flow,
-                    },
-                );
-                self.by_flow.insert(flow, channel);
-            }
-            Err(_) => self.router.close(
-                flow,
-                &mut Links {
-                    connection_of: &self.connection_of,
-                    wire,
-                },
-            ),
+        let used_for = Use::Registrar { neighbour: index };
+        let opened = self.open_channel(now, entropy, (link, &route), (relay, pq, used_for), wire);
+        if let Some((channel, _)) = opened {
+            self.neighbours[index].channel = Some(channel);
         }
     }
 

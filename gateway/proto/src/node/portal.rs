@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    ChannelEntry, ChannelFacts, Event, Links, Node, ReadingSink, Use, Wire,
+    ChannelFacts, Event, Links, Node, ReadingSink, Use, Wire,
     settings::PORTAL,
     way::{Attempts, BACKOFF, Destination},
 };
@@ -348,6 +348,7 @@ impl Node {
             peer: inlet.settings.peer,
             pq: inlet.settings.pq,
             service: PORTAL,
+            used_for: Use::Inlet { inlet: index },
             ways: &ways,
         };
         let opened = self.open_way(now, entropy, destination, &mut attempts, wire);
@@ -356,11 +357,6 @@ impl Node {
         };
         (inlet.attempts, inlet.settings.ways) = (attempts, ways);
         inlet.channel = opened;
-        if let Some((channel, flow)) = opened {
-            let used_for = Use::Inlet { inlet: index };
-            self.by_channel.insert(channel, ChannelEntry { used_for, flow });
-            self.by_flow.insert(flow, channel);
-        }
     }
 
     pub(super) fn inlet_established(&mut self, now: Now, index: usize) {

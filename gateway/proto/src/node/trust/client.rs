@@ -11,7 +11,7 @@ use crate::{
     entropy::Entropy,
     link::{Backoff, BackoffSettings},
     node::{
-        ChannelEntry, Event, Node, Output, Use, Wire,
+        Event, Node, Output, Use, Wire,
         settings::AUTHORITY,
         way::{Attempts, Destination},
     },
@@ -303,19 +303,16 @@ impl Node {
             peer: authority,
             pq: client.pq,
             service: AUTHORITY,
+            used_for: Use::Authority,
             ways: &ways,
         };
         let opened = self.open_way(now, entropy, destination, &mut attempts, wire);
         let client = &mut self.authority_client;
         (client.attempts, client.ways) = (attempts, ways);
-        let Some((channel, flow)) = opened else {
-            return;
-        };
-        client.state = AuthorityState::Connecting;
-        client.channel = Some(channel);
-        let used_for = Use::Authority;
-        self.by_channel.insert(channel, ChannelEntry { used_for, flow });
-        self.by_flow.insert(flow, channel);
+        if let Some((channel, _)) = opened {
+            client.state = AuthorityState::Connecting;
+            client.channel = Some(channel);
+        }
     }
 
     /// Lets the way to the authority be looked for again.
