@@ -11,6 +11,7 @@ pub(crate) use self::{
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     ledger::LedgerStatus,
     portals::{PortalSession, PortalStatus, PortalsStatus},
+    relays::RelayStatus,
     sink::SinkStatus,
     tpm::TpmStatus,
     trust::{TokenStatus, TrustStatus},
@@ -23,6 +24,7 @@ mod delivery;
 mod ledger;
 mod mqtt;
 mod portals;
+mod relays;
 mod sink;
 mod tpm;
 mod trust;
@@ -179,6 +181,9 @@ pub(crate) struct NetworkStatus {
     pub(crate) records_refused: u64,
     /// Names registered here by members, where this node is a relay.
     pub(crate) registered: Vec<String>,
+    /// Relays that this one dials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) relays: Vec<RelayStatus>,
     /// Frames forwarded.
     pub(crate) forwarded_frames: u64,
     /// Payload bytes forwarded.
@@ -226,6 +231,7 @@ impl NodeStatus {
         reasons.extend(self.journal.iter().flat_map(JournalStatus::reasons));
         reasons.extend(self.mqtt.as_ref().and_then(MqttStatus::reason));
         reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
+        reasons.extend(self.network.relays.iter().filter_map(RelayStatus::reason));
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
         reasons.extend(self.commands.as_ref().and_then(CommandsStatus::reason));
         reasons.extend(self.portals.iter().flat_map(PortalsStatus::reasons));
@@ -363,6 +369,9 @@ impl NodeStatus {
         )?;
         if !network.registered.is_empty() {
             writeln!(out, "  names      {}", network.registered.join(", "))?;
+        }
+        for relay in &network.relays {
+            relay.write_text(out)?;
         }
         if network.forwarded_frames > 0 {
             writeln!(

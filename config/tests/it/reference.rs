@@ -131,12 +131,24 @@ fn variants() -> Vec<String> {
     let key = "key = { credential = \"journal-key\" }";
     let relay = "relay = { address = \"relay.example.net:4433\", identifier = \"$RELAY\" }";
     let via = format!("via = \"authority\"\n{relay}");
-    vec![
+    let through = |text: &str| text.replace(" }", ", through = [\"x\"] }");
+    let other = "identifier = \"$OTHER\" },";
+    let login = "username = \"relay\"\npassword = { credential = \"nats\" }";
+    let logins = ["username = \"relay\"\npassword", "token", "credentials"].into_iter().flat_map(|key| {
+        let sources = ["credential", "file", "env"].into_iter();
+        sources.map(move |source| EVERY_KEY.replace(login, &format!("{key} = {{ {source} = \"NATS\" }}")))
+    });
+    let mut variants = vec![
         EVERY_KEY.to_owned(),
+        EVERY_KEY
+            .replace(relay, &through(relay))
+            .replace(other, &through(other)),
         EVERY_KEY.replacen(&via, "direct = { address = \"authority:4433\" }", 1),
         EVERY_KEY.replacen(
             relay,
-            &relay.replace("relay = {", "relays = [{").replace('}', "}]"),
+            &through(relay)
+                .replace("relay = {", "relays = [{")
+                .replace('}', "}]"),
             1,
         ),
         EVERY_KEY
@@ -152,7 +164,9 @@ fn variants() -> Vec<String> {
         with_file("credential = \"p\""),
         with_file("file = \"p\""),
         with_file("env = \"P\""),
-    ]
+    ];
+    variants.extend(logins);
+    variants
 }
 
 #[test]

@@ -165,7 +165,7 @@ impl Fleet {
         until("every server has the bucket", || {
             for server in &self.servers {
                 let running = server.running.as_ref().ok_or("a server is down")?;
-                let info = running.info("KV_fieldgate-relays").ok_or("no bucket")?;
+                let info = running.info_now("KV_fieldgate-relays").ok_or("no bucket")?;
                 let cluster = info.cluster.ok_or("no cluster")?;
                 let current = cluster
                     .replicas

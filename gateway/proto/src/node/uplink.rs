@@ -239,7 +239,7 @@ impl Node {
         uplink.attempts.backoff.handle_success(now.instant);
         uplink.sender.handle_up(now.instant);
         uplink.key_seen = false;
-        let neighbour = uplink.settings.ways[uplink.attempts.way].0;
+        let neighbour = uplink.settings.ways[uplink.attempts.way].neighbour;
         self.event(Event::UplinkUp {
             uplink: index,
             neighbour,
@@ -438,7 +438,7 @@ impl Node {
                 .settings
                 .ways
                 .get(uplink.attempts.way)
-                .map_or(0, |way| way.0),
+                .map_or(0, |way| way.neighbour),
             lanes: uplink.sender.lanes(),
         })
     }

@@ -1,6 +1,6 @@
 //! Channels that this node opens to a peer, by one of several ways.
 
-use super::{ChannelEntry, Links, Node, Use, Wire, flow_path};
+use super::{ChannelEntry, Links, Node, Use, WaySettings, Wire, flow_path};
 use crate::{
     channel::{ChannelId, PqPolicy},
     entropy::Entropy,
@@ -21,8 +21,8 @@ pub(super) struct Destination<'a> {
     pub(super) service: &'static str,
     /// What the channel will be for.
     pub(super) used_for: Use,
-    /// Index of a neighbour, and the name the peer holds there (`None` if the neighbour is the peer); in order of preference.
-    pub(super) ways: &'a [(usize, Option<String>)],
+    /// In order of preference.
+    pub(super) ways: &'a [WaySettings],
 }
 
 /// Which way is tried when.
@@ -71,19 +71,18 @@ impl Node {
         let ready = (0..ways.len())
             .map(|offset| (attempts.way + offset) % ways.len())
             .find_map(|way| {
-                let (neighbour, name) = ways.get(way)?;
-                Some((way, self.ready_link(*neighbour)?, name.as_deref()))
+                let settings = ways.get(way)?;
+                Some((way, self.ready_link(settings.neighbour)?, &settings.names))
             });
-        let Some((way, link, name)) = ready else {
+        let Some((way, link, names)) = ready else {
             // The neighbour wakes whoever waits when it is ready.
             attempts.retry_at = None;
             return None;
         };
         attempts.way = way;
-        let mut addresses = Vec::with_capacity(2);
-        addresses.extend(name.map(Address::Name));
-        addresses.push(Address::Service(destination.service));
-        let route = Route::new(addresses).expect("a checked name and a service make a route");
+        let names = names.iter().map(|name| Address::Name(name));
+        let route = Route::new(names.chain([Address::Service(destination.service)]))
+            .expect("checked names and a service make a route");
         let (peer, pq) = (destination.peer, destination.pq);
         let opened = self.open_channel(
             now,

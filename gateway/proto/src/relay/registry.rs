@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    HOLDERS_PER_NAME_MAX, MemberRights, NAMES_PER_MEMBER_MAX, RefusedReason, RegistrarFrame, RelaySettings,
-    cluster::Cluster,
+    HOLDERS_PER_NAME_MAX, MemberRights, NAMES_PER_MEMBER_MAX, NamePattern, RefusedReason, RegistrarFrame,
+    RelaySettings, cluster::Cluster,
 };
 use crate::{
     identity::Identifier,
@@ -35,8 +35,8 @@ pub struct Registered<'a> {
     pub member: Identifier,
     /// Over which link.
     pub link: LinkId,
-    /// Until when, unless it is renewed.
-    pub expires: Instant,
+    /// Until when, unless it is renewed; `None` while the link is up.
+    pub expires: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +44,21 @@ struct Holder {
     link: LinkId,
     member: Identifier,
     since: Instant,
-    expires: Instant,
+    /// `None` for a relay that this node has dialled: it holds its name here while the link is up.
+    expires: Option<Instant>,
+}
+
+impl Holder {
+    fn lives(&self, now: Instant) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
 }
 
 #[derive(Debug)]
 struct Attached {
     member: Identifier,
+    /// What this node has decided itself of a relay that it has dialled, whatever rights the member has here.
+    relay: Option<Dialled>,
     names: BTreeSet<Box<str>>,
 }
 
@@ -60,6 +69,22 @@ pub(crate) enum Way {
     Holder(LinkId),
     /// Over the link to another relay of the cluster, which looks the name up among its own members.
     Cluster(LinkId),
+}
+
+/// A relay that this node has dialled.
+#[derive(Debug)]
+struct Dialled {
+    /// Its name here.
+    name: Box<str>,
+    /// What first messages that come from there may go to.
+    reach: Vec<NamePattern>,
+}
+
+impl Attached {
+    /// Returns whether the relay at the other end bears this name because this node calls it so.
+    fn is_called(&self, name: &str) -> bool {
+        self.relay.as_ref().is_some_and(|relay| &*relay.name == name)
+    }
 }
 
 /// The registrar's state of a relay.
@@ -125,7 +150,9 @@ impl Relay {
                 continue;
             };
             let holders = self.names.get(&name).into_iter().flatten();
-            let since = holders.map(|holder| holder.since).max();
+            // What only this relay calls so is no name for others.
+            let registered = holders.filter(|holder| holder.expires.is_some());
+            let since = registered.map(|holder| holder.since).max();
             cluster.handle_local(now, &name, since);
         }
     }
@@ -209,6 +236,44 @@ impl Relay {
         if self.rights(&member).is_none() && !self.is_of_cluster(&member) {
             return Err(MemberLinkError::NotAMember);
         }
+        self.add(link, member, None)
+    }
+
+    /// Attaches the link to a relay that this node has dialled, under a name of this node's choice.
+    pub(crate) fn attach_relay(
+        &mut self,
+        link: LinkId,
+        member: Identifier,
+        (name, reach): (&str, Vec<NamePattern>),
+    ) -> Result<(), MemberLinkError> {
+        if self.names.get(name).map_or(0, Vec::len) >= HOLDERS_PER_NAME_MAX {
+            return Err(MemberLinkError::TooManyHolders);
+        }
+        let name: Box<str> = name.into();
+        let relay = Dialled {
+            name: name.clone(),
+            reach,
+        };
+        self.add(link, member, Some(relay))?;
+        if let Some(attached) = self.links.get_mut(&link) {
+            attached.names.insert(name.clone());
+        }
+        self.names.entry(name).or_default().push(Holder {
+            link,
+            member,
+            // The file names it: no registration elsewhere takes its place.
+            since: Instant::from_nanos(u64::MAX),
+            expires: None,
+        });
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        link: LinkId,
+        member: Identifier,
+        relay: Option<Dialled>,
+    ) -> Result<(), MemberLinkError> {
         let links = self.members.entry(member).or_default();
         let max = self.settings.links_per_member_max;
         if links.len() >= max && !links.contains(&link) {
@@ -223,6 +288,7 @@ impl Relay {
             link,
             Attached {
                 member,
+                relay,
                 names: BTreeSet::new(),
             },
         );
@@ -285,19 +351,27 @@ impl Relay {
             if self.granted.contains_key(&attached.member) || rights == old.members.get(&attached.member) {
                 continue;
             }
-            changed.push((*link, rights.is_some() || is_of_cluster));
+            changed.push((
+                *link,
+                rights.is_some() || attached.relay.is_some() || is_of_cluster,
+            ));
             dropped.extend(drop_names(&mut self.names, attached, *link, rights));
         }
         self.touch(dropped);
         changed
     }
 
-    /// Returns whether `member` may send first messages to `name`.
-    pub(crate) fn may_reach(&self, member: &Identifier, name: &str) -> bool {
-        let rights = self.rights(member);
+    /// Returns whether first messages that come over `link`, attached to `member`, may go to `name`.
+    pub(crate) fn may_reach(&self, link: LinkId, member: &Identifier, name: &str) -> bool {
         // What a relay of the cluster forwards it has judged itself.
-        self.is_of_cluster(member)
-            || rights.is_some_and(|rights| rights.reach.iter().any(|pattern| pattern.matches(name)))
+        if self.is_of_cluster(member) {
+            return true;
+        }
+        let of_member = self.rights(member).map(|rights| &rights.reach);
+        let relay = self.links.get(&link).and_then(|attached| attached.relay.as_ref());
+        let of_link = relay.map(|relay| &relay.reach);
+        let mut patterns = of_member.into_iter().chain(of_link).flatten();
+        patterns.any(|pattern| pattern.matches(name))
     }
 
     /// Returns the link that registered `name` last and is not `except`, the one the frame came from.
@@ -309,7 +383,7 @@ impl Relay {
         let mut living = holders
             .iter()
             .rev()
-            .filter(|holder| now < holder.expires)
+            .filter(|holder| holder.lives(now))
             .map(|holder| holder.link);
         let other = living.clone().find(|link| *link != except);
         other.ok_or_else(|| living.any(|link| link == except))
@@ -332,6 +406,7 @@ impl Relay {
             }),
             RegistrarFrame::Unregister { name } => {
                 if let Some(attached) = self.links.get_mut(&link)
+                    && !attached.is_called(name)
                     && attached.names.remove(name)
                 {
                     remove_holder(&mut self.names, name, link);
@@ -362,7 +437,9 @@ impl Relay {
         if let Some(holder) = held {
             // A renewal does not move the holder in front of those that came later, or the name would change hands at
             // every half lease.
-            holder.expires = expires;
+            if holder.expires.is_some() {
+                holder.expires = Some(expires);
+            }
             return Ok(lease);
         }
         let mut names: BTreeSet<&str> = BTreeSet::new();
@@ -382,7 +459,7 @@ impl Relay {
             // A member that reconnects before its old links were found dead takes the place of its oldest.
             let oldest = holders
                 .iter()
-                .find(|holder| holder.member == member)
+                .find(|holder| holder.member == member && holder.expires.is_some())
                 .ok_or(RefusedReason::Limit)?
                 .link;
             self.remove_name(oldest, name);
@@ -391,7 +468,7 @@ impl Relay {
             link,
             member,
             since: now,
-            expires,
+            expires: Some(expires),
         });
         if let Some(attached) = self.links.get_mut(&link) {
             attached.names.insert(name.into());
@@ -403,7 +480,7 @@ impl Relay {
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<LeaseExpired> {
         let expired: Vec<LeaseExpired> = self
             .registrations()
-            .filter(|registered| now >= registered.expires)
+            .filter(|registered| registered.expires.is_some_and(|expires| now >= expires))
             .map(|registered| LeaseExpired {
                 name: registered.name.to_owned(),
                 member: registered.member,
@@ -433,8 +510,10 @@ fn drop_names(
     rights: Option<&MemberRights>,
 ) -> Vec<Box<str>> {
     let mut dropped = Vec::new();
+    let relay = attached.relay.as_ref();
     attached.names.retain(|name| {
-        let stays = rights.is_some_and(|rights| may_hold(rights, name));
+        let is_called = relay.is_some_and(|relay| relay.name == *name);
+        let stays = is_called || rights.is_some_and(|rights| may_hold(rights, name));
         if !stays {
             remove_holder(names, name, link);
             dropped.push(name.clone());

@@ -229,7 +229,7 @@ impl Router {
                 if head.offered.is_some() {
                     return Err(DropReason::OfferUnasked);
                 }
-                if !relay.may_reach(&member, name) {
+                if !relay.may_reach(link, &member, name) {
                     return Err(DropReason::NotAllowed);
                 }
                 let way = relay.way(now, name, (link, &member));

@@ -1,6 +1,6 @@
 //! Debian's nats-server with JetStream, and a look into its streams.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use async_nats::jetstream::{self, stream::Info};
 
@@ -88,7 +88,18 @@ impl NatsServer {
         });
     }
 
+    /// Returns what the stream says of itself, if the server answers soon: while its cluster has no leader it says nothing.
+    pub(crate) fn info_now(&self, stream: &str) -> Option<Info> {
+        self.ask_within(ANSWER_TIME, async |context| {
+            Some(context.get_stream(stream).await.ok()?.cached_info().clone())
+        })
+    }
+
     fn ask<T>(&self, question: impl AsyncFn(&jetstream::Context) -> T) -> T {
+        self.ask_within(PATIENCE, question)
+    }
+
+    fn ask_within<T>(&self, wait: Duration, question: impl AsyncFn(&jetstream::Context) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -96,13 +107,15 @@ impl NatsServer {
         runtime.block_on(async {
             let options = async_nats::ConnectOptions::new()
                 .connection_timeout(PATIENCE)
-                .request_timeout(Some(PATIENCE));
+                .request_timeout(Some(wait));
             let client = options.connect(format!("127.0.0.1:{}", self.port)).await;
             let mut context = jetstream::new(client.expect("the server runs"));
-            context.set_timeout(PATIENCE);
+            context.set_timeout(wait);
             question(&context).await
         })
     }
 }
 
+/// How long a server is waited for that may have nothing to say.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
 const SERVER: &str = "/usr/sbin/nats-server";

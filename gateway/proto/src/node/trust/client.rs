@@ -11,7 +11,7 @@ use crate::{
     entropy::Entropy,
     link::{Backoff, BackoffSettings},
     node::{
-        Event, Node, Output, Use, Wire,
+        Event, Node, Output, Use, WaySettings, Wire,
         settings::AUTHORITY,
         way::{Attempts, Destination},
     },
@@ -28,7 +28,7 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub(in crate::node) struct TrustClient {
-    ways: Vec<(usize, Option<String>)>,
+    ways: Vec<WaySettings>,
     pq: PqPolicy,
     state: AuthorityState,
     channel: Option<ChannelId>,
@@ -56,7 +56,7 @@ enum Question {
 }
 
 impl TrustClient {
-    pub(in crate::node) fn new(now: Instant, ways: Vec<(usize, Option<String>)>, pq: PqPolicy) -> Self {
+    pub(in crate::node) fn new(now: Instant, ways: Vec<WaySettings>, pq: PqPolicy) -> Self {
         Self {
             state: if ways.is_empty() {
                 AuthorityState::None

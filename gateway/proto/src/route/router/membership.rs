@@ -4,7 +4,8 @@ use super::{LinkId, LinkWriter, MemberLinkError, Router};
 use crate::{
     identity::Identifier,
     relay::{
-        Cluster, MemberRights, RefusedReason, RegistrarFrame, Relay, RelaySettings, StoreEvent, StoreWrite,
+        Cluster, MemberRights, NamePattern, RefusedReason, RegistrarFrame, Relay, RelaySettings, StoreEvent,
+        StoreWrite,
     },
     time::Instant,
 };
@@ -27,6 +28,29 @@ impl Router {
                 state.member = Some(member);
             }
         }
+        state.attachments += 1;
+        Ok(())
+    }
+
+    /// Takes the link for that of a relay that this node has dialled and whose registrar it has a channel to: from now on
+    /// it forwards to it under `name`, and from it to the names of `reach`. Undone by one [`Router::detach`].
+    ///
+    /// # Errors
+    /// [`MemberLinkError`]: the link stays as it was.
+    pub fn attach_relay(
+        &mut self,
+        link: LinkId,
+        member: Identifier,
+        name: &str,
+        reach: Vec<NamePattern>,
+    ) -> Result<(), MemberLinkError> {
+        let state = self.links.get_mut(link.0).ok_or(MemberLinkError::Gone)?;
+        let relay = self.relay.as_mut().ok_or(MemberLinkError::NotARelay)?;
+        if state.member.is_some() {
+            return Err(MemberLinkError::OtherMember);
+        }
+        relay.attach_relay(link, member, (name, reach))?;
+        state.member = Some(member);
         state.attachments += 1;
         Ok(())
     }
