@@ -330,12 +330,22 @@ fn a_cluster_names_each_relay_and_server_once_and_one_way_to_log_in() {
     };
     let servers = "servers = ['127.0.0.1:4222']";
     assert_eq!(cluster("", servers), "", "the name may be held at the other relay");
-    assert_snapshot!(cluster("", ""), @"");
-    assert_snapshot!(cluster(", { address = 'A:1', identifier = '$RELAY' }", "servers = ['n:1', 'n:1']"), @"");
-    assert_snapshot!(cluster("", &format!("{servers}\ntoken = {{ env = 'T' }}\nusername = 'u'")), @"");
-    assert_snapshot!(cluster("", "servers = ['n:1']\ntoken = { env = 'T' }\npassword = { env = 'P' }"), @"");
-    assert_snapshot!(cluster("", &format!("{servers}\nlease_secs = 4\nbucket = 'a.b'")), @"");
-    assert_snapshot!(cluster("", &format!("{servers}\n[relay.cluster.tls]\ncertificate = 'c.pem'")), @"");
+    assert_snapshot!(cluster("", ""), @"8:1 error: `relay.cluster.servers` is missing");
+    assert_snapshot!(cluster(", { address = 'A:1', identifier = '$RELAY' }", "servers = ['n:1', 'n:1']"), @r#"
+    9:122 error: `relay.cluster.relays[1].address` is "a:1", an address that is taken already
+    9:142 error: `relay.cluster.relays[1].identifier` is "fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc", an identifier that is taken already
+    10:19 error: `relay.cluster.servers[1]` is "n:1", an address that is taken already
+    "#);
+    assert_snapshot!(cluster("", &format!("{servers}\ntoken = {{ env = 'T' }}\nusername = 'u'")), @"11:1 error: `relay.cluster` has 2 of `username`, `token`, `credentials`, but takes at most one");
+    assert_snapshot!(cluster("", "servers = ['n:1']\ntoken = { env = 'T' }\npassword = { env = 'P' }"), @r"
+    10:11 warning: `relay.cluster.servers` names other machines: the password goes there unencrypted
+    12:12 error: `relay.cluster.password` goes with `username`, which is not there
+    ");
+    assert_snapshot!(cluster("", &format!("{servers}\nlease_secs = 4\nbucket = 'a.b'")), @r#"
+    11:14 error: `relay.cluster.lease_secs` is 4, outside 5..=600
+    12:10 error: `relay.cluster.bucket` is "a.b", which is not the name of a stream
+    "#);
+    assert_snapshot!(cluster("", &format!("{servers}\n[relay.cluster.tls]\ncertificate = 'c.pem'")), @"12:15 error: `relay.cluster.tls.certificate` needs `key`");
 }
 
 #[test]
