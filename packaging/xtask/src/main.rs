@@ -17,6 +17,7 @@ mod docs;
 mod failure;
 mod fuzz;
 mod program;
+mod scale;
 mod setup;
 mod sim;
 mod suite;
@@ -64,6 +65,8 @@ enum Recipe {
     Bench(bench::Options),
     /// Write the configuration reference and schema from the key table
     Docs(docs::Options),
+    /// What a million gateways ask of relays and store: the figures of gateway/docs/scale.md
+    Scale(scale::Options),
     /// The identity suite on kryoptic, which is built first: minutes, and so no part of `ci`
     Tokens,
     /// Paho's and mosquitto's own test suites against a gateway: minutes, with time limits of their own, and so no part of `ci`
@@ -101,6 +104,7 @@ fn run(recipe: &Recipe) -> Result<(), Failure> {
         Recipe::Fuzz(options) => fuzz::run(&workspace, options),
         Recipe::Bench(options) => bench::run(&workspace, options),
         Recipe::Docs(options) => docs::run(&workspace, options),
+        Recipe::Scale(options) => scale::run(options),
         Recipe::Tokens => tokens::run(&workspace),
         Recipe::Suites => suites::run(&workspace),
         Recipe::Ci => ci::run(&workspace),
