@@ -329,7 +329,11 @@ fn a_cluster_names_each_relay_and_server_once_and_one_way_to_log_in() {
         ))
     };
     let servers = "servers = ['127.0.0.1:4222']";
-    assert_eq!(cluster("", servers), "", "the name may be held at the other relay");
+    assert_eq!(
+        cluster("", servers),
+        "",
+        "the name may be held at the other relay"
+    );
     assert_snapshot!(cluster("", ""), @"8:1 error: `relay.cluster.servers` is missing");
     assert_snapshot!(cluster(", { address = 'A:1', identifier = '$RELAY' }", "servers = ['n:1', 'n:1']"), @r#"
     9:122 error: `relay.cluster.relays[1].address` is "a:1", an address that is taken already

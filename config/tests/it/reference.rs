@@ -134,10 +134,12 @@ fn variants() -> Vec<String> {
     let through = |text: &str| text.replace(" }", ", through = [\"x\"] }");
     let other = "identifier = \"$OTHER\" },";
     let login = "username = \"relay\"\npassword = { credential = \"nats\" }";
-    let logins = ["username = \"relay\"\npassword", "token", "credentials"].into_iter().flat_map(|key| {
-        let sources = ["credential", "file", "env"].into_iter();
-        sources.map(move |source| EVERY_KEY.replace(login, &format!("{key} = {{ {source} = \"NATS\" }}")))
-    });
+    let logins = ["username = \"relay\"\npassword", "token", "credentials"]
+        .into_iter()
+        .flat_map(|key| {
+            let sources = ["credential", "file", "env"].into_iter();
+            sources.map(move |source| EVERY_KEY.replace(login, &format!("{key} = {{ {source} = \"NATS\" }}")))
+        });
     let mut variants = vec![
         EVERY_KEY.to_owned(),
         EVERY_KEY

@@ -15,8 +15,10 @@ use tokio::sync::mpsc;
 use super::{ShardMessage, entropy::SystemEntropy, trunk::StoreDesk};
 use crate::cluster::{self, SharedHealth, nats::NatsStore};
 
-/// What is to run beside the shards.
-pub(super) struct Clustering {
+/// What is to run beside the shards, if there is a cluster.
+pub(super) struct Clustering(Option<Task>);
+
+struct Task {
     store: NatsStore,
     writes: mpsc::Receiver<StoreWrite>,
     health: SharedHealth,
@@ -29,10 +31,10 @@ impl Clustering {
         own: Identifier,
         now: Now,
         node: &mut Node,
-    ) -> (Option<StoreDesk>, Option<Self>) {
+    ) -> (Option<StoreDesk>, Self) {
         let relay = settings.relay.as_ref();
         let Some(cluster) = relay.and_then(|relay| relay.cluster.as_ref()) else {
-            return (None, None);
+            return (None, Self(None));
         };
         node.join_cluster(now, &mut SystemEntropy, cluster_settings(cluster, own));
         let (sender, writes) = mpsc::channel(cluster::WRITES_MAX);
@@ -42,17 +44,19 @@ impl Clustering {
             health: Arc::clone(&health),
         };
         let store = NatsStore::new(cluster.store.clone());
-        let task = Self {
+        let task = Task {
             store,
             writes,
             health,
         };
-        (Some(desk), Some(task))
+        (Some(desk), Self(Some(task)))
     }
 
     /// Starts the task, on the control thread.
     pub(super) fn serve(self, trunk: MailSender<ShardMessage>) {
-        tokio::task::spawn_local(cluster::run(self.store, self.writes, trunk, self.health));
+        if let Some(task) = self.0 {
+            tokio::task::spawn_local(cluster::run(task.store, task.writes, trunk, task.health));
+        }
     }
 }
 

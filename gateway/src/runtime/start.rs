@@ -33,7 +33,7 @@ use super::{
     journal::{self, JournalFiles},
     keys::Identity,
     portals::Portals,
-    threads::{self, ShardPlan},
+    threads::{self, Mailbox, ShardPlan},
     translate::node_settings,
     transport,
     trunk::{Parts, Resolve, Trunk},
@@ -112,15 +112,10 @@ pub(crate) async fn start(
     let clock = options.clock.clone();
     let local = identity.attest(clock.wall()).await?;
     let seal_key = seal_key(settings, &mut identity, clock.wall()).await?;
-    let shard_count = shard_count(settings);
-    let mut mailboxes = Vec::with_capacity(shard_count);
-    for _ in 0..shard_count {
-        let waker = Waker::new().map_err(|error| StartError::new(format!("no event descriptor: {error}")))?;
-        mailboxes.push((mailbox::<ShardMessage>(MAILBOX_MAX, waker.clone()), waker));
-    }
+    let mailboxes = mailboxes(shard_count(settings))?;
     let senders: Arc<[MailSender<ShardMessage>]> =
         mailboxes.iter().map(|((sender, _), _)| sender.clone()).collect();
-    let (broken_sender, broken) = mpsc::channel(shard_count + 1);
+    let (broken_sender, broken) = mpsc::channel(mailboxes.len() + 1);
     let control = ControlPlane::start(settings, &identity, &options, &senders[0])?;
     let (resolve, resolve_requests) = mpsc::channel(DESK_MAX);
     let (desk_sender, desk_requests) = mpsc::channel(DESK_MAX);
@@ -197,9 +192,7 @@ pub(crate) async fn start(
             broken_sender,
         );
     }
-    if let Some(clustering) = clustering {
-        clustering.serve(senders[0].clone());
-    }
+    clustering.serve(senders[0].clone());
     tokio::task::spawn_local(clock.clone().run());
     tokio::task::spawn_local(transport::tls::follow(acceptors));
     tokio::task::spawn_local(resolve_names(resolve_requests, senders[0].clone()));
@@ -212,6 +205,15 @@ pub(crate) async fn start(
         writers,
         broken,
     })
+}
+
+/// Makes a mailbox for each shard.
+fn mailboxes(count: usize) -> Result<Vec<Mailbox>, StartError> {
+    let made = (0..count).map(|_| {
+        let waker = Waker::new().map_err(|error| StartError::new(format!("no event descriptor: {error}")))?;
+        Ok((mailbox(MAILBOX_MAX, waker.clone()), waker))
+    });
+    made.collect()
 }
 
 fn commit_delay(settings: &Settings) -> Duration {

@@ -57,12 +57,12 @@ fn report(options: &Options) -> Vec<String> {
         ),
         format!(
             "memory for names          {} MiB per relay, if every gateway holds one",
-            u64::from(plan.gateways) * NAME_BYTES >> 20
+            (u64::from(plan.gateways) * NAME_BYTES) >> 20
         ),
         format!(
             "store at rest             {} writes/s per cell (leases of {LEASE_SECS} s), {} MiB of entries",
             (plan.relays * 3).div_ceil(LEASE_SECS),
-            u64::from(plan.gateways) * ENTRY_BYTES >> 20
+            (u64::from(plan.gateways) * ENTRY_BYTES) >> 20
         ),
         format!(
             "a lease per name instead  {} writes/s per cell",
@@ -147,8 +147,8 @@ fn simulate(options: &Options, plan: &Plan, relays: u32) -> Wave {
     let capacity = relays.saturating_mul(options.handshakes_per_second.max(1));
     let mut wave = Wave::default();
     let (mut attached, mut unsettled) = (0_u32, 0_u32);
-    for second in 0..HORIZON_SECS {
-        let slot = (second % due.len() as u64) as usize;
+    for (at, second) in (0..HORIZON_SECS).enumerate() {
+        let slot = at % due.len();
         let dialling = std::mem::take(&mut due[slot]);
         wave.dials_max = wave.dials_max.max(dialling);
         let accepted = dialling.min(capacity);
