@@ -14,6 +14,7 @@ use crate::reader::{Context, Field, Item, RawTable, quote};
 use crate::settings;
 use crate::text::{NAME_LEN_MAX, is_name};
 
+mod cluster;
 mod collector;
 mod journal;
 mod link;

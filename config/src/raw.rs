@@ -87,10 +87,12 @@ macro_rules! tables {
     (@when $when:expr) => { $when };
 }
 
+pub(crate) mod cluster;
 mod listeners;
 mod portal;
 pub(crate) mod sink;
 
+pub(crate) use cluster::RelayCluster;
 pub(crate) use listeners::{Certificate, DevicePsk, MqttPsk, MqttTls, MqttWebSocket, MqttWebSocketTls};
 pub(crate) use portal::{Portal, PortalInlet, PortalOutlet};
 
@@ -540,6 +542,8 @@ tables! {
         guests_max: u16 = count_u16(1, 4_096), Default("64");
         /// Nodes that may use the relay, beside members of `[trust]`. Everybody else is refused.
         member: Vec<RelayMember> = sections::<RelayMember>(65_536), Optional("none");
+        /// Other relays with which this one shares its members.
+        cluster: RelayCluster = section::<RelayCluster>(), Optional("off");
         /// Relays that this one dials, to forward to them and from them.
         neighbour: Vec<RelayNeighbour> = sections::<RelayNeighbour>(64), Optional("none");
     }

@@ -5,6 +5,7 @@
 //! What cannot be known without looking at the machine (does the file exist, is the port free, is the key in the token)
 //! is found out at start.
 
+pub mod cluster;
 pub mod portal;
 pub mod sink;
 
@@ -637,6 +638,8 @@ pub struct Relay {
     pub guests_max: u16,
     /// Members named in the file, beside those of the authority; names and identifiers unique.
     pub members: Vec<RelayMember>,
+    /// Other relays with which it shares them.
+    pub cluster: Option<cluster::RelayCluster>,
     /// Relays that it dials, addresses unique.
     pub neighbours: Vec<RelayNeighbour>,
 }

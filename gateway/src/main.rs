@@ -9,6 +9,7 @@ use clap::Parser as _;
 
 mod authority;
 mod cli;
+mod cluster;
 mod commands;
 mod control;
 mod ledger;

@@ -17,6 +17,7 @@ use crate::{
     status::{Health, IdentityStatus, NodeStatus},
 };
 
+mod cluster;
 mod commands;
 mod delivery;
 mod portals;
@@ -313,6 +314,7 @@ fn describe() {
         .chain(delivery::COUNTERS)
         .chain(commands::COUNTERS)
         .chain(portals::COUNTERS)
+        .chain(cluster::COUNTERS)
     {
         describe_counter!(name, unit, meaning);
     }
@@ -322,6 +324,7 @@ fn describe() {
         .chain(delivery::GAUGES)
         .chain(commands::GAUGES)
         .chain(portals::GAUGES)
+        .chain(cluster::GAUGES)
     {
         describe_gauge!(name, unit, meaning);
     }
@@ -335,6 +338,7 @@ fn count(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
             .chain(&delivery::COUNTERS)
             .chain(&commands::COUNTERS)
             .chain(&portals::COUNTERS)
+            .chain(&cluster::COUNTERS)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -349,6 +353,7 @@ fn level(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
             .chain(&delivery::GAUGES)
             .chain(&commands::GAUGES)
             .chain(&portals::GAUGES)
+            .chain(&cluster::GAUGES)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -414,6 +419,7 @@ fn record(status: &NodeStatus) {
     delivery::record(status);
     commands::record(status);
     portals::record(status);
+    cluster::record(status);
     for sink in &status.sinks {
         let labels = [("sink", sink.name.as_str())];
         level("fieldgate_sink_reachable", &labels, u64::from(sink.reachable));

@@ -16,6 +16,7 @@ use fieldgate_proto::{
     crypto::Signature,
     identity::{ChangeHistory, Identifier},
     node::{AuthorityAnswer, Service, Verdict},
+    relay::StoreEvent,
     seal::SealKey,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +32,7 @@ pub(crate) mod accepting;
 pub(crate) mod belonging;
 pub(crate) mod classes;
 pub(crate) mod clock;
+pub(crate) mod clustering;
 pub(crate) mod collector;
 pub(crate) mod commanding;
 pub(crate) mod desk;
@@ -156,6 +158,8 @@ pub(crate) enum TrunkMessage {
         /// The answer.
         permitted: bool,
     },
+    /// What the store of the cluster has to say.
+    Store(Vec<StoreEvent>),
     /// Do something about commands.
     Command(Box<commanding::Job>),
     /// From a task that talks to a broker about commands.
@@ -269,6 +273,7 @@ impl NodeHandle {
                 status.trust = trunk.trust;
                 status.commands = trunk.commands;
                 status.portals = trunk.portals;
+                status.cluster = trunk.cluster;
             }
         }
         if let Some(mqtt) = &mut status.mqtt {

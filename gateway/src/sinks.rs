@@ -15,7 +15,7 @@ use fieldgate_proto::{
 
 use self::{gap::Gap, queue::DeliverySender, stats::SinkStats};
 
-mod custody;
+pub(crate) mod custody;
 pub(crate) mod fanout;
 pub(crate) mod file;
 pub(crate) mod gap;
@@ -25,7 +25,7 @@ pub(crate) mod json;
 pub(crate) mod ledger;
 mod lines;
 pub(crate) mod mqtt;
-mod nats;
+pub(crate) mod nats;
 mod null;
 pub(crate) mod open;
 mod output;

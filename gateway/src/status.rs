@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::mqtt::MqttStatus;
 pub(crate) use self::{
+    cluster::{ClusterRelayStatus, ClusterStatus},
     commands::{CommandsStatus, GatewayCommands},
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     ledger::LedgerStatus,
@@ -17,6 +18,7 @@ pub(crate) use self::{
 };
 use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 
+mod cluster;
 mod commands;
 mod delivery;
 mod ledger;
@@ -79,6 +81,9 @@ pub(crate) struct NodeStatus {
     /// Inlets and outlets, where the file has some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) portals: Option<PortalsStatus>,
+    /// Relays that share their members with this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<ClusterStatus>,
     /// Proofs of where readings came from, where a collector keeps them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ledger: Option<LedgerStatus>,
@@ -242,6 +247,7 @@ impl NodeStatus {
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
         reasons.extend(self.commands.as_ref().and_then(CommandsStatus::reason));
         reasons.extend(self.portals.iter().flat_map(PortalsStatus::reasons));
+        reasons.extend(self.cluster.iter().flat_map(ClusterStatus::reasons));
         reasons.extend(self.ledger.iter().filter_map(LedgerStatus::reason));
         reasons.extend(self.sinks.iter().flat_map(SinkStatus::reasons));
         let shards = self.shards.iter().enumerate();
@@ -335,6 +341,9 @@ impl NodeStatus {
         }
         if let Some(portals) = &self.portals {
             portals.write_text(out)?;
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.write_text(out)?;
         }
         self.write_network(out)?;
         for source in &self.sources {

@@ -38,10 +38,14 @@ pub(super) fn relay(
     check_room(&raw, findings);
     let members = raw.member.value.unwrap_or_default();
     check_members(&members, findings);
+    let cluster = raw
+        .cluster
+        .value
+        .map(|raw| super::cluster::cluster(raw, findings));
     let neighbours = raw.neighbour.value.unwrap_or_default();
     check_neighbours(&neighbours, findings);
-    if !has_trust {
-        // Otherwise credentials say who holds what.
+    if !has_trust && cluster.is_none() {
+        // Otherwise credentials say who holds what, or members of other relays hold it.
         check_reach(
             &members,
             &neighbours,
@@ -59,6 +63,10 @@ pub(super) fn relay(
         open: values(raw.open.value?),
         guests_max: raw.guests_max.value?,
         members: members.into_iter().map(member).collect::<Option<_>>()?,
+        cluster: match cluster {
+            Some(cluster) => Some(cluster?),
+            None => None,
+        },
         neighbours: neighbours.into_iter().map(neighbour).collect::<Option<_>>()?,
     })
 }

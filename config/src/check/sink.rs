@@ -277,7 +277,11 @@ fn sink(raw: raw::sink::Sink, default_client_id: &str, findings: &mut Findings) 
     })
 }
 
-fn auth(login: Option<Login>, token: Option<SecretSource>, credentials: Option<SecretSource>) -> NatsAuth {
+pub(super) fn auth(
+    login: Option<Login>,
+    token: Option<SecretSource>,
+    credentials: Option<SecretSource>,
+) -> NatsAuth {
     match (login, token, credentials) {
         (Some(login), _, _) => NatsAuth::Login(login),
         (None, Some(token), _) => NatsAuth::Token(token),
@@ -286,7 +290,7 @@ fn auth(login: Option<Login>, token: Option<SecretSource>, credentials: Option<S
     }
 }
 
-fn tls(raw: raw::sink::SinkTls) -> SinkTls {
+pub(super) fn tls(raw: raw::sink::SinkTls) -> SinkTls {
     SinkTls {
         ca: raw.ca.value,
         own: raw.certificate.value.zip(raw.key.value),

@@ -320,6 +320,39 @@ fn a_relay_has_a_listener_and_members_with_rights() {
 }
 
 #[test]
+fn a_cluster_names_each_relay_and_server_once_and_one_way_to_log_in() {
+    let member = "[[relay.member]]\nname = 'g'\nidentifier = '$GATEWAY'\nreach = ['elsewhere']\n";
+    let cluster = |relays: &str, more: &str| {
+        let relay = "{ address = 'a:1', identifier = '$RELAY' }";
+        about_relay(&format!(
+            "{member}[relay.cluster]\nrelays = [{relay}{relays}]\n{more}\n"
+        ))
+    };
+    let servers = "servers = ['127.0.0.1:4222']";
+    assert_eq!(
+        cluster("", servers),
+        "",
+        "the name may be held at the other relay"
+    );
+    assert_snapshot!(cluster("", ""), @"8:1 error: `relay.cluster.servers` is missing");
+    assert_snapshot!(cluster(", { address = 'A:1', identifier = '$RELAY' }", "servers = ['n:1', 'n:1']"), @r#"
+    9:122 error: `relay.cluster.relays[1].address` is "a:1", an address that is taken already
+    9:142 error: `relay.cluster.relays[1].identifier` is "fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc", an identifier that is taken already
+    10:19 error: `relay.cluster.servers[1]` is "n:1", an address that is taken already
+    "#);
+    assert_snapshot!(cluster("", &format!("{servers}\ntoken = {{ env = 'T' }}\nusername = 'u'")), @"11:1 error: `relay.cluster` has 2 of `username`, `token`, `credentials`, but takes at most one");
+    assert_snapshot!(cluster("", "servers = ['n:1']\ntoken = { env = 'T' }\npassword = { env = 'P' }"), @r"
+    10:11 warning: `relay.cluster.servers` names other machines: the password goes there unencrypted
+    12:12 error: `relay.cluster.password` goes with `username`, which is not there
+    ");
+    assert_snapshot!(cluster("", &format!("{servers}\nlease_secs = 4\nbucket = 'a.b'")), @r#"
+    11:14 error: `relay.cluster.lease_secs` is 4, outside 5..=600
+    12:10 error: `relay.cluster.bucket` is "a.b", which is not the name of a stream
+    "#);
+    assert_snapshot!(cluster("", &format!("{servers}\n[relay.cluster.tls]\ncertificate = 'c.pem'")), @"12:15 error: `relay.cluster.tls.certificate` needs `key`");
+}
+
+#[test]
 fn relays_in_a_row_are_named_once_and_dialled_once() {
     let neighbour =
         |lines: &str| format!("[[relay.neighbour]]\nname = 'north'\nidentifier = '$RELAY'\n{lines}\n");
@@ -410,7 +443,7 @@ fn settings_hold_what_the_file_says() {
     assert_snapshot!(format!("{a:?}"), @r#"Uplink { name: "a", collector: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, path: Relays { via: "collector-1", relays: [RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "relay.example.net", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: [] }] }, pq: Preferred, padding: true, live_proof: true, commands: true, latency: 2ms, verifiable: false }"#);
     assert_snapshot!(format!("{b:?}"), @r#"Uplink { name: "b", collector: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc, path: Relays { via: "collector-2", relays: [RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "10.0.0.1", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: [] }, RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "fd00::1", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: ["north", "west"] }] }, pq: Off, padding: false, live_proof: false, commands: false, latency: 1ms, verifiable: true }"#);
     assert_snapshot!(format!("{c:?}"), @r#"Uplink { name: "c", collector: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r, path: Direct { address: Tcp(HostPort { host: "10.0.0.3", port: 4433 }), also: [WebSocket(WebSocketAddress { is_tls: true, address: HostPort { host: "collector.example.net", port: 443 }, path: "/links" })] }, pq: Required, padding: false, live_proof: false, commands: false, latency: 1ms, verifiable: true }"#);
-    assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, links_per_member_max: 2, labels_max: 4096, queue_bytes_max: 139264, held_bytes_max: 1048576, open: ["authority"], guests_max: 1, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: [Exact("collector-1"), Prefix("plant-")], reach: [Exact("collector-1"), Prefix("plant-")] }], neighbours: [RelayNeighbour { name: "north", relay: RelayAddress { address: Tcp(HostPort { host: "north.example.net", port: 4433 }), also: [], identifier: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc }, register: ["south"], reach: [Prefix("plant-")] }] })"#);
+    assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, links_per_member_max: 2, labels_max: 4096, queue_bytes_max: 139264, held_bytes_max: 1048576, open: ["authority"], guests_max: 1, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: [Exact("collector-1"), Prefix("plant-")], reach: [Exact("collector-1"), Prefix("plant-")] }], neighbours: [RelayNeighbour { name: "north", relay: RelayAddress { address: Tcp(HostPort { host: "north.example.net", port: 4433 }), also: [], identifier: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc }, register: ["south"], reach: [Prefix("plant-")] }], cluster: Some(RelayCluster { relays: [RelayAddress { address: Tcp(HostPort { host: "a.example.net", port: 4433 }), also: [], identifier: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r }, RelayAddress { address: Tcp(HostPort { host: "b.example.net", port: 4433 }), also: [], identifier: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc }], store: NatsBucket { servers: [HostPort { host: "nats-1.example.net", port: 4222 }, HostPort { host: "nats-2.example.net", port: 4222 }], tls: Some(SinkTls { ca: Some("/etc/fieldgate/nats-ca.pem"), own: Some(("/etc/fieldgate/nats.pem", "/etc/fieldgate/nats.key")) }), auth: Login(Login { username: "relay", password: Some(Credential("nats")) }), bucket: "north", replicas: 5 }, lease: 5s, grace: 0ns, names_per_relay_max: 1, names_max: 4194304 }) })"#);
     let collector = settings.collector.expect("a collector");
     assert_eq!(collector.state_dir, std::path::Path::new("/srv/collector"));
     assert_snapshot!(format!("{:?}", collector.ledger), @r#"Some(Ledger { dir: "/srv/ledger", bytes_max: 2147483648 })"#);

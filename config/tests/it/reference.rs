@@ -133,7 +133,14 @@ fn variants() -> Vec<String> {
     let via = format!("via = \"authority\"\n{relay}");
     let through = |text: &str| text.replace(" }", ", through = [\"x\"] }");
     let other = "identifier = \"$OTHER\" },";
-    vec![
+    let login = "username = \"relay\"\npassword = { credential = \"nats\" }";
+    let logins = ["username = \"relay\"\npassword", "token", "credentials"]
+        .into_iter()
+        .flat_map(|key| {
+            let sources = ["credential", "file", "env"].into_iter();
+            sources.map(move |source| EVERY_KEY.replace(login, &format!("{key} = {{ {source} = \"NATS\" }}")))
+        });
+    let mut variants = vec![
         EVERY_KEY.to_owned(),
         EVERY_KEY
             .replace(relay, &through(relay))
@@ -159,7 +166,9 @@ fn variants() -> Vec<String> {
         with_file("credential = \"p\""),
         with_file("file = \"p\""),
         with_file("env = \"P\""),
-    ]
+    ];
+    variants.extend(logins);
+    variants
 }
 
 #[test]

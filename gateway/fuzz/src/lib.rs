@@ -8,6 +8,7 @@ mod authority;
 mod world;
 
 pub mod channel;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod credential;
@@ -38,6 +39,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target, by name.
 pub const TARGETS: [Target; 26] = [
     ("channel", channel::run),
+    ("cluster", cluster::run),
     ("command", command::run),
     ("config", config::run),
     ("credential", credential::run),

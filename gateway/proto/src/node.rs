@@ -11,6 +11,7 @@
 //! are sealed where they are copied to.
 
 mod access;
+mod cluster;
 mod collect;
 mod command;
 mod connection;
@@ -27,6 +28,7 @@ mod way;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use access::{Access, AccessPolicy, ChannelFacts, Verdict};
+pub use cluster::ClusterRelayView;
 pub use collect::{SourceIndex, SourceInfo, SourceView, Trouble};
 pub use command::CommandAccess;
 pub use connection::ConnectionView;

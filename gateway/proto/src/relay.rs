@@ -3,6 +3,7 @@
 //! Forwarding itself is in [`route`](crate::route); a [`Router`](crate::route::Router) made with [`RelaySettings`] is
 //! a relay. A node behind one runs a [`Registration`] for each name it wants to be found under.
 
+mod cluster;
 mod queue;
 mod registrar;
 mod registration;
@@ -10,9 +11,14 @@ mod registry;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
+pub use cluster::{
+    Cluster, ClusterSettings, Directory, DirectoryStats, EntryError, EntryKey, LeaseEntry, NameEntry,
+    Publisher, PublisherStats, RemoteName, StoreEvent, StoreWrite, WriteFailed,
+};
 pub use queue::ClassQueues;
 pub use registrar::{RefusedReason, RegistrarFrame};
 pub use registration::{Registration, RegistrationOutput, RegistrationState};
+pub(crate) use registry::Way;
 pub use registry::{LeaseExpired, Registered, Relay};
 
 use crate::identity::Identifier;

@@ -128,6 +128,16 @@ impl Doorkeeper {
                 let name = member.name.clone();
                 (member.identifier, Listed { name, rights })
             });
+        // Other relays of the cluster: what they forward they have judged themselves.
+        let cluster = settings.relay.iter().filter_map(|relay| relay.cluster.as_ref());
+        let relays = cluster.flat_map(|cluster| &cluster.relays).map(|relay| {
+            let rights = MemberRights {
+                names: Vec::new(),
+                reach: vec![NamePattern::Prefix(String::new())],
+            };
+            let name = relay.address.to_string();
+            (relay.identifier, Listed { name, rights })
+        });
         let gateways = settings
             .collector
             .iter()
@@ -136,7 +146,7 @@ impl Doorkeeper {
         let open = settings.relay.iter().flat_map(|relay| &relay.open);
         Self {
             policy,
-            members: members.collect(),
+            members: relays.chain(members).collect(),
             gateways: gateways.collect(),
             collectors: settings
                 .uplinks

@@ -15,7 +15,12 @@ use fieldgate_io::{
     mailbox::{MailSender, mailbox},
     thread,
 };
-use fieldgate_proto::{node::Node, seal::SealKey, time::WallTime, trust::Trust};
+use fieldgate_proto::{
+    node::Node,
+    seal::SealKey,
+    time::{Now, WallTime},
+    trust::Trust,
+};
 use tokio::sync::mpsc;
 
 use super::{
@@ -23,6 +28,7 @@ use super::{
     accepting::Accepting,
     belonging::{Belonging, TrustFiles},
     clock::{Clock, TurnClock},
+    clustering::Clustering,
     collector::Collecting,
     commanding::Commanding,
     desk::Desk,
@@ -123,16 +129,14 @@ pub(crate) async fn start(
     let accepting = Arc::new(Accepting::new());
     let journal = open_journal(settings, &mailboxes[0].1)?;
     let (collecting, positions, writers) = collecting(settings, selected.backend, &senders[0], &options)?;
-    let (node_settings, names) = node_settings(settings, &control.belonging, journal.as_ref(), positions);
+    let own = identity.history().identifier();
+    let (node_settings, names) =
+        node_settings(settings, own, &control.belonging, journal.as_ref(), positions);
     let layers = Layers::load(settings, &names.neighbours, &clock)?;
     let now = TurnClock::following(clock.clone(), started).at(fieldgate_io::clock::monotonic());
-    let mut node = Node::new(now, &mut SystemEntropy, node_settings, local);
-    if let Some(trust) = control.trust {
-        node = node.trusting(trust);
-    }
-    if let Some(key) = seal_key {
-        node.set_seal_key(now, key, identity.history());
-    }
+    let node = Node::new(now, &mut SystemEntropy, node_settings, local);
+    let mut node = equipped(now, node, control.trust, seal_key, &identity);
+    let (store, clustering) = Clustering::begin(settings, own, now, &mut node);
     let commanding = Commanding::open(settings, now, &mut node, &senders[0])?;
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
@@ -148,6 +152,7 @@ pub(crate) async fn start(
         names,
         resolve,
         desk: desk_sender,
+        store,
         belongs: settings.trust.is_some() || settings.authority.is_some(),
         is_authority: settings.authority.is_some(),
         clock: clock.clone(),
@@ -192,6 +197,7 @@ pub(crate) async fn start(
             broken_sender,
         );
     }
+    clustering.serve(senders[0].clone());
     tokio::task::spawn_local(clock.clone().run());
     tokio::task::spawn_local(transport::tls::follow(acceptors));
     tokio::task::spawn_local(resolve_names(resolve_requests, senders[0].clone()));
@@ -204,6 +210,24 @@ pub(crate) async fn start(
         writers,
         broken,
     })
+}
+
+/// Gives the node what it judges others by, and what it vouches for readings with.
+fn equipped(
+    now: Now,
+    node: Node,
+    trust: Option<Trust>,
+    seal_key: Option<SealKey>,
+    identity: &Identity,
+) -> Node {
+    let mut node = match trust {
+        Some(trust) => node.trusting(trust),
+        None => node,
+    };
+    if let Some(key) = seal_key {
+        node.set_seal_key(now, key, identity.history());
+    }
+    node
 }
 
 /// Makes one mailbox for each shard.

@@ -152,6 +152,7 @@ const PORTAL_SESSIONS_MAX: usize = 256;
 /// Turns the file's words into the core's.
 pub(super) fn node_settings(
     settings: &Settings,
+    own: Identifier,
     belonging: &Belonging,
     journal: Option<&JournalFiles>,
     positions: Option<BTreeMap<SourceKey, u64>>,
@@ -217,6 +218,11 @@ pub(super) fn node_settings(
     if let Some(relay) = &settings.relay {
         pq = pq_policy(relay.pq);
         neighbours.forward(relay, pq);
+        for other in relay.cluster.iter().flat_map(|cluster| &cluster.relays) {
+            if other.identifier != own {
+                neighbours.index((&other.address, &other.also), Some(other.identifier), pq);
+            }
+        }
         node.links_max = usize::try_from(relay.links_max).unwrap_or(usize::MAX);
         node.labels_max = usize::try_from(relay.labels_max).unwrap_or(usize::MAX);
         node.guests_max = usize::from(relay.guests_max);

@@ -27,8 +27,8 @@ use super::{
     portals::{Portals, staged::Takers},
 };
 use crate::status::{
-    CommandsStatus, JournalStatus, LedgerStatus, NetworkStatus, PortalsStatus, SinkStatus, SourceStatus,
-    TrustStatus, UplinkStatus,
+    ClusterStatus, CommandsStatus, JournalStatus, LedgerStatus, NetworkStatus, PortalsStatus, SinkStatus,
+    SourceStatus, TrustStatus, UplinkStatus,
 };
 
 /// The links' send buffers, as the node of a trunk wants them.
@@ -41,6 +41,7 @@ macro_rules! wire {
     };
 }
 
+mod cluster;
 mod commands;
 mod complaints;
 pub(crate) mod dialling;
@@ -48,6 +49,7 @@ mod events;
 mod portals;
 mod report;
 
+pub(crate) use cluster::StoreDesk;
 use dialling::{Dialling, Neighbour};
 
 /// How a link is listened for.
@@ -108,6 +110,8 @@ pub(crate) struct Trunk {
     names: Names,
     resolve: mpsc::Sender<Resolve>,
     desk: mpsc::Sender<DeskRequest>,
+    /// The way to the store of the cluster, where this node is of one.
+    store: Option<StoreDesk>,
     /// Whether the file has `[trust]` or `[authority]`.
     belongs: bool,
     is_authority: bool,
@@ -137,6 +141,7 @@ pub(crate) struct TrunkReport {
     pub(crate) trust: Option<TrustStatus>,
     pub(crate) commands: Option<CommandsStatus>,
     pub(crate) portals: Option<PortalsStatus>,
+    pub(crate) cluster: Option<ClusterStatus>,
 }
 
 /// What a trunk is made of.
@@ -151,6 +156,7 @@ pub(crate) struct Parts {
     pub(crate) layers: Layers,
     pub(crate) resolve: mpsc::Sender<Resolve>,
     pub(crate) desk: mpsc::Sender<DeskRequest>,
+    pub(crate) store: Option<StoreDesk>,
     pub(crate) belongs: bool,
     pub(crate) is_authority: bool,
     pub(crate) clock: Clock,
@@ -175,6 +181,7 @@ impl Trunk {
             names: parts.names,
             resolve: parts.resolve,
             desk: parts.desk,
+            store: parts.store,
             belongs: parts.belongs,
             is_authority: parts.is_authority,
             clock: parts.clock,
@@ -368,6 +375,7 @@ impl Trunk {
                 .handle_timeout(now, &mut SystemEntropy, &mut wire!(self, io));
             self.drain(io, now);
         }
+        self.run_store(now);
         let committed = self.run_journal(io, now);
         self.end_portals_turn(io, now);
         self.flush(io, now);
@@ -561,6 +569,11 @@ impl Trunk {
             TrunkMessage::CommandPermission { question, permission } => {
                 if let Some(executor) = self.node.executor_mut() {
                     executor.handle_permission(now, question, permission);
+                }
+            }
+            TrunkMessage::Store(events) => {
+                for event in &events {
+                    self.node.handle_store(now, event);
                 }
             }
             TrunkMessage::Command(job) => {

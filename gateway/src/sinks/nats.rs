@@ -512,7 +512,7 @@ fn judge(error: &PublishError) -> Verdict {
 }
 
 /// Says an error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -527,8 +527,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Reads who the collector is, anew for each connection.
-fn options(auth: &NatsAuth) -> Result<ConnectOptions, String> {
+/// Reads who this node is there, anew for each connection.
+///
+/// # Errors
+/// In words, if a secret cannot be read.
+pub(crate) fn options(auth: &NatsAuth) -> Result<ConnectOptions, String> {
     Ok(match auth {
         NatsAuth::None => ConnectOptions::new(),
         NatsAuth::Login(login) => {

@@ -11,6 +11,7 @@
 mod chain;
 mod cli;
 mod client_faults;
+mod cluster;
 mod commands;
 mod custody;
 mod demo;

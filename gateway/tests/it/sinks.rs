@@ -16,7 +16,7 @@ mod http;
 mod http_server;
 mod mqtt;
 mod nats;
-mod nats_server;
+pub(crate) mod nats_server;
 
 /// The example site whose collector has these sinks and no others.
 fn site_with(sinks: &str) -> Site {

@@ -18,6 +18,7 @@ mod failure;
 mod fuzz;
 mod program;
 mod properties;
+mod scale;
 mod setup;
 mod sim;
 mod suite;
@@ -67,6 +68,8 @@ enum Recipe {
     Bench(bench::Options),
     /// Write the configuration reference and schema from the key table
     Docs(docs::Options),
+    /// What a million gateways ask of relays and store: the figures of gateway/docs/scale.md
+    Scale(scale::Options),
     /// The identity suite on kryoptic, which is built first: minutes, and so no part of `ci`
     Tokens,
     /// Paho's and mosquitto's own test suites against a gateway: minutes, with time limits of their own, and so no part of `ci`
@@ -105,6 +108,7 @@ fn run(recipe: &Recipe) -> Result<(), Failure> {
         Recipe::Fuzz(options) => fuzz::run(&workspace, options),
         Recipe::Bench(options) => bench::run(&workspace, options),
         Recipe::Docs(options) => docs::run(&workspace, options),
+        Recipe::Scale(options) => scale::run(options),
         Recipe::Tokens => tokens::run(&workspace),
         Recipe::Suites => suites::run(&workspace),
         Recipe::Ci => ci::run(&workspace),

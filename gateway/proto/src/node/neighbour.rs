@@ -207,6 +207,8 @@ impl Node {
         for registration in &mut neighbour.registrations {
             registration.handle_channel_up(now.instant);
         }
+        let link = neighbour.link;
+        self.attach_cluster_relay(index, link);
         self.event(Event::Attached { neighbour: index });
         self.settle_registrations(now, index, wire);
         self.wake_uplinks(now);

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     HOLDERS_PER_NAME_MAX, MemberRights, NAMES_PER_MEMBER_MAX, NamePattern, RefusedReason, RegistrarFrame,
-    RelaySettings,
+    RelaySettings, cluster::Cluster,
 };
 use crate::{
     identity::Identifier,
@@ -43,6 +43,7 @@ pub struct Registered<'a> {
 struct Holder {
     link: LinkId,
     member: Identifier,
+    since: Instant,
     /// `None` for a relay that this node has dialled: it holds its name here while the link is up.
     expires: Option<Instant>,
 }
@@ -59,6 +60,15 @@ struct Attached {
     /// What this node has decided itself of a relay that it has dialled, whatever rights the member has here.
     relay: Option<Dialled>,
     names: BTreeSet<Box<str>>,
+}
+
+/// Which way a first message to a name takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Over the link of a holder.
+    Holder(LinkId),
+    /// Over the link to another relay of the cluster, which looks the name up among its own members.
+    Cluster(LinkId),
 }
 
 /// A relay that this node has dialled.
@@ -90,6 +100,10 @@ pub struct Relay {
     members: BTreeMap<Identifier, BTreeSet<LinkId>>,
     /// Rights that a policy decided on, in the place of those of the settings; until the member's last link goes.
     granted: BTreeMap<Identifier, MemberRights>,
+    /// What it shares with other relays.
+    cluster: Option<Cluster>,
+    /// Names of which the cluster has not been told yet what became of them.
+    changed: BTreeSet<Box<str>>,
 }
 
 impl Relay {
@@ -100,7 +114,88 @@ impl Relay {
             links: BTreeMap::new(),
             members: BTreeMap::new(),
             granted: BTreeMap::new(),
+            cluster: None,
+            changed: BTreeSet::new(),
         }
+    }
+
+    /// Takes part in a cluster from now on; the others learn of what is held already.
+    pub(crate) fn join(&mut self, now: Instant, cluster: Cluster) {
+        self.cluster = Some(cluster);
+        self.changed.extend(self.names.keys().cloned());
+        self.tell_cluster(now);
+    }
+
+    /// Returns the relay's part of a cluster.
+    #[must_use]
+    pub const fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    pub(crate) const fn cluster_mut(&mut self) -> Option<&mut Cluster> {
+        self.cluster.as_mut()
+    }
+
+    /// Remembers names of which the cluster is to be told what became of them.
+    fn touch(&mut self, names: impl IntoIterator<Item = Box<str>>) {
+        if self.cluster.is_some() {
+            self.changed.extend(names);
+        }
+    }
+
+    /// Tells the cluster which names are held here and which are no more.
+    pub(crate) fn tell_cluster(&mut self, now: Instant) {
+        while let Some(name) = self.changed.pop_first() {
+            let Some(cluster) = &mut self.cluster else {
+                continue;
+            };
+            let holders = self.names.get(&name).into_iter().flatten();
+            // What only this relay calls so is no name for others.
+            let registered = holders.filter(|holder| holder.expires.is_some());
+            let since = registered.map(|holder| holder.since).max();
+            cluster.handle_local(now, &name, since);
+        }
+    }
+
+    /// Returns whether a member is another relay of the cluster.
+    pub(crate) fn is_of_cluster(&self, member: &Identifier) -> bool {
+        self.cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.directory().has_relay(member))
+    }
+
+    /// Returns which way a first message to `name` takes that `member` sent over `link`: to who registered last, here or at
+    /// another relay of the cluster that is attached here. What comes from such a relay goes to holders here only.
+    ///
+    /// # Errors
+    /// Whether `link` itself holds the name.
+    pub(crate) fn way(
+        &self,
+        now: Instant,
+        name: &str,
+        (link, member): (LinkId, &Identifier),
+    ) -> Result<Way, bool> {
+        let here = self.holder(name, now, link);
+        let Some(cluster) = self.cluster.as_ref().filter(|_| !self.is_of_cluster(member)) else {
+            return here.map(Way::Holder);
+        };
+        let since = here
+            .ok()
+            .and_then(|out| {
+                let holders = self.names.get(name)?;
+                holders.iter().find(|holder| holder.link == out)
+            })
+            .map(|holder| holder.since);
+        for remote in cluster.directory().holders(now, name) {
+            if since.is_some_and(|since| since >= remote.since) {
+                break;
+            }
+            let links = self.members.get(&remote.relay);
+            if let Some(out) = links.and_then(|links| links.iter().rfind(|out| **out != link)) {
+                return Ok(Way::Cluster(*out));
+            }
+        }
+        here.map(Way::Holder)
     }
 
     /// Returns what the relay allows.
@@ -138,7 +233,7 @@ impl Relay {
     }
 
     pub(crate) fn attach(&mut self, link: LinkId, member: Identifier) -> Result<(), MemberLinkError> {
-        if self.rights(&member).is_none() {
+        if self.rights(&member).is_none() && !self.is_of_cluster(&member) {
             return Err(MemberLinkError::NotAMember);
         }
         self.add(link, member, None)
@@ -166,6 +261,8 @@ impl Relay {
         self.names.entry(name).or_default().push(Holder {
             link,
             member,
+            // The file names it: no registration elsewhere takes its place.
+            since: Instant::from_nanos(u64::MAX),
             expires: None,
         });
         Ok(())
@@ -206,6 +303,7 @@ impl Relay {
         for name in &attached.names {
             remove_holder(&mut self.names, name, link);
         }
+        self.touch(attached.names);
         if let Some(links) = self.members.get_mut(&attached.member) {
             links.remove(&link);
             if links.is_empty() {
@@ -224,7 +322,8 @@ impl Relay {
         let links: Vec<LinkId> = self.members.get(&member).into_iter().flatten().copied().collect();
         for link in &links {
             if let Some(attached) = self.links.get_mut(link) {
-                drop_names(&mut self.names, attached, *link, Some(&rights));
+                let dropped = drop_names(&mut self.names, attached, *link, Some(&rights));
+                self.touch(dropped);
             }
         }
         self.granted.insert(member, rights);
@@ -243,19 +342,31 @@ impl Relay {
     pub(crate) fn set_settings(&mut self, settings: RelaySettings) -> Vec<(LinkId, bool)> {
         let old = std::mem::replace(&mut self.settings, settings);
         let mut changed = Vec::new();
+        let mut dropped = Vec::new();
         for (link, attached) in &mut self.links {
             let rights = self.settings.members.get(&attached.member);
+            let cluster = self.cluster.as_ref();
+            let is_of_cluster =
+                cluster.is_some_and(|cluster| cluster.directory().has_relay(&attached.member));
             if self.granted.contains_key(&attached.member) || rights == old.members.get(&attached.member) {
                 continue;
             }
-            changed.push((*link, rights.is_some() || attached.relay.is_some()));
-            drop_names(&mut self.names, attached, *link, rights);
+            changed.push((
+                *link,
+                rights.is_some() || attached.relay.is_some() || is_of_cluster,
+            ));
+            dropped.extend(drop_names(&mut self.names, attached, *link, rights));
         }
+        self.touch(dropped);
         changed
     }
 
     /// Returns whether first messages that come over `link`, attached to `member`, may go to `name`.
     pub(crate) fn may_reach(&self, link: LinkId, member: &Identifier, name: &str) -> bool {
+        // What a relay of the cluster forwards it has judged itself.
+        if self.is_of_cluster(member) {
+            return true;
+        }
         let of_member = self.rights(member).map(|rights| &rights.reach);
         let relay = self.links.get(&link).and_then(|attached| attached.relay.as_ref());
         let of_link = relay.map(|relay| &relay.reach);
@@ -299,6 +410,7 @@ impl Relay {
                     && attached.names.remove(name)
                 {
                     remove_holder(&mut self.names, name, link);
+                    self.touch([name.into()]);
                 }
                 None
             }
@@ -316,6 +428,8 @@ impl Relay {
         }
         let lease = self.settings.lease;
         let expires = now + lease;
+        // A renewal, too: the cluster may have had no room for the name before.
+        self.touch([name.into()]);
         let held = self
             .names
             .get_mut(name)
@@ -353,6 +467,7 @@ impl Relay {
         self.names.entry(name.into()).or_default().push(Holder {
             link,
             member,
+            since: now,
             expires: Some(expires),
         });
         if let Some(attached) = self.links.get_mut(&link) {
@@ -379,6 +494,7 @@ impl Relay {
     }
 
     fn remove_name(&mut self, link: LinkId, name: &str) {
+        self.touch([name.into()]);
         remove_holder(&mut self.names, name, link);
         if let Some(attached) = self.links.get_mut(&link) {
             attached.names.remove(name);
@@ -386,22 +502,25 @@ impl Relay {
     }
 }
 
-/// Takes the names from a link that may not be held over it any more.
+/// Takes the names from a link that may not be held over it any more, and returns them.
 fn drop_names(
     names: &mut BTreeMap<Box<str>, Vec<Holder>>,
     attached: &mut Attached,
     link: LinkId,
     rights: Option<&MemberRights>,
-) {
+) -> Vec<Box<str>> {
+    let mut dropped = Vec::new();
     let relay = attached.relay.as_ref();
     attached.names.retain(|name| {
         let is_called = relay.is_some_and(|relay| relay.name == *name);
         let stays = is_called || rights.is_some_and(|rights| may_hold(rights, name));
         if !stays {
             remove_holder(names, name, link);
+            dropped.push(name.clone());
         }
         stays
     });
+    dropped
 }
 
 fn may_hold(rights: &MemberRights, name: &str) -> bool {

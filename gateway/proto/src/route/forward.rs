@@ -13,6 +13,7 @@ use crate::{
     link::{
         Class, Frame, FrameError, Label, RoutedHead, begin_data_offer, begin_routed, finish_frame, put_data,
     },
+    relay::Way,
     time::Instant,
 };
 
@@ -223,7 +224,7 @@ impl Router {
         {
             return Err(DropReason::Loop);
         }
-        let (out, answer) = match first {
+        let (out, answer, onward) = match first {
             Address::Name(name) => {
                 if head.offered.is_some() {
                     return Err(DropReason::OfferUnasked);
@@ -231,17 +232,18 @@ impl Router {
                 if !relay.may_reach(link, &member, name) {
                     return Err(DropReason::NotAllowed);
                 }
-                let holder = relay.holder(name, now, link);
-                (
-                    holder.map_err(|held| {
-                        if held {
-                            DropReason::Loop
-                        } else {
-                            DropReason::UnknownName
-                        }
-                    })?,
-                    false,
-                )
+                let way = relay.way(now, name, (link, &member));
+                match way.map_err(|held| {
+                    if held {
+                        DropReason::Loop
+                    } else {
+                        DropReason::UnknownName
+                    }
+                })? {
+                    Way::Holder(out) => (out, false, rest),
+                    // The other relay looks the same name up.
+                    Way::Cluster(out) => (out, false, head.onward),
+                }
             }
             Address::Link(address) => {
                 let out = *self
@@ -251,14 +253,17 @@ impl Router {
                 if out == link {
                     return Err(DropReason::Loop);
                 }
-                if self.links.get(out.0).is_none_or(|state| state.member.is_none()) {
-                    return Err(DropReason::Unattached);
+                let to = self.links.get(out.0).and_then(|state| state.member);
+                let to = to.ok_or(DropReason::Unattached)?;
+                // Between relays of a cluster every way has one step.
+                if relay.is_of_cluster(&member) && relay.is_of_cluster(&to) {
+                    return Err(DropReason::Loop);
                 }
                 // Whoever was contacted once knows the way back; it must not serve to begin conversations.
                 if !ends_in_flow(&rest) {
                     return Err(DropReason::NotAnAnswer);
                 }
-                (out, true)
+                (out, true, rest)
             }
             Address::Service(_) => return Err(DropReason::BehindService),
         };
@@ -278,7 +283,7 @@ impl Router {
         let head = RoutedHead {
             hop_limit,
             offered,
-            onward: rest,
+            onward,
             return_route,
         };
         self.put(out, class, payload.len(), links, |buffer, len_max| {

@@ -1,5 +1,6 @@
 //! Routers joined by in-memory links.
 
+mod cluster;
 mod conversation;
 mod hostile;
 mod invariants;

@@ -26,6 +26,7 @@ impl Trunk {
             network: self.network_status(io),
             trust: self.trust_status(now),
             commands: self.commands_status(),
+            cluster: self.cluster_status(now),
             portals: self.portals.status(&self.node, &self.names.neighbours),
             journal: self.journal.as_ref().map(|files| journal_status(files, now)),
             uplinks: self.uplink_status(),

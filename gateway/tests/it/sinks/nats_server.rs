@@ -1,6 +1,6 @@
 //! Debian's nats-server with JetStream, and a look into its streams.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use async_nats::jetstream::{self, stream::Info};
 
@@ -10,17 +10,17 @@ use crate::harness::{
 };
 
 /// A server on a port of 127.0.0.1; its streams outlive it.
-pub(super) struct NatsServer {
+pub(crate) struct NatsServer {
     process: Process,
     port: u16,
 }
 
 /// A message as the stream has it.
 #[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) subject: String,
-    pub(super) id: String,
-    pub(super) payload: String,
+pub(crate) struct Stored {
+    pub(crate) subject: String,
+    pub(crate) id: String,
+    pub(crate) payload: String,
 }
 
 impl NatsServer {
@@ -28,7 +28,8 @@ impl NatsServer {
     ///
     /// # Panics
     /// If it does not run.
-    pub(super) fn start(dir: &Path, port: u16, more: &str) -> Self {
+    pub(crate) fn start(dir: &Path, port: u16, more: &str) -> Self {
+        fs::create_dir_all(dir).expect("the directory above is ours");
         let store = dir.join("jetstream");
         let file = dir.join("nats.conf");
         let text = format!(
@@ -43,17 +44,17 @@ impl NatsServer {
     }
 
     /// Kills it as a crash would.
-    pub(super) fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill();
     }
 
     /// Returns what the stream says of itself; `None` if it is not there.
-    pub(super) fn info(&self, stream: &str) -> Option<Info> {
+    pub(crate) fn info(&self, stream: &str) -> Option<Info> {
         self.ask(async |context| Some(context.get_stream(stream).await.ok()?.cached_info().clone()))
     }
 
     /// Returns the messages of a stream in order.
-    pub(super) fn messages(&self, stream: &str) -> Vec<Stored> {
+    pub(crate) fn messages(&self, stream: &str) -> Vec<Stored> {
         self.ask(async |context| {
             let Ok(stream) = context.get_stream(stream).await else {
                 return Vec::new();
@@ -74,20 +75,31 @@ impl NatsServer {
     }
 
     /// Creates a stream by hand.
-    pub(super) fn create(&self, config: jetstream::stream::Config) {
+    pub(crate) fn create(&self, config: jetstream::stream::Config) {
         self.ask(async |context| {
             context.create_stream(config.clone()).await.expect("it is new");
         });
     }
 
     /// Deletes a stream.
-    pub(super) fn delete(&self, stream: &str) {
+    pub(crate) fn delete(&self, stream: &str) {
         self.ask(async |context| {
             context.delete_stream(stream).await.expect("it is there");
         });
     }
 
+    /// Returns what the stream says of itself, if the server answers soon: while its cluster has no leader it says nothing.
+    pub(crate) fn info_now(&self, stream: &str) -> Option<Info> {
+        self.ask_within(ANSWER_TIME, async |context| {
+            Some(context.get_stream(stream).await.ok()?.cached_info().clone())
+        })
+    }
+
     fn ask<T>(&self, question: impl AsyncFn(&jetstream::Context) -> T) -> T {
+        self.ask_within(PATIENCE, question)
+    }
+
+    fn ask_within<T>(&self, wait: Duration, question: impl AsyncFn(&jetstream::Context) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -95,13 +107,15 @@ impl NatsServer {
         runtime.block_on(async {
             let options = async_nats::ConnectOptions::new()
                 .connection_timeout(PATIENCE)
-                .request_timeout(Some(PATIENCE));
+                .request_timeout(Some(wait));
             let client = options.connect(format!("127.0.0.1:{}", self.port)).await;
             let mut context = jetstream::new(client.expect("the server runs"));
-            context.set_timeout(PATIENCE);
+            context.set_timeout(wait);
             question(&context).await
         })
     }
 }
 
+/// How long a server is waited for that may have nothing to say.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
 const SERVER: &str = "/usr/sbin/nats-server";

@@ -3,7 +3,10 @@
 use super::{LinkId, LinkWriter, MemberLinkError, Router};
 use crate::{
     identity::Identifier,
-    relay::{MemberRights, NamePattern, RefusedReason, RegistrarFrame, Relay, RelaySettings},
+    relay::{
+        Cluster, MemberRights, NamePattern, RefusedReason, RegistrarFrame, Relay, RelaySettings, StoreEvent,
+        StoreWrite,
+    },
     time::Instant,
 };
 
@@ -134,5 +137,26 @@ impl Router {
                 self.expel(link, links);
             }
         }
+    }
+
+    /// Takes part in a cluster from now on, if this node is a relay.
+    pub fn join_cluster(&mut self, now: Instant, cluster: Cluster) {
+        if let Some(relay) = &mut self.relay {
+            relay.join(now, cluster);
+        }
+    }
+
+    /// Takes what the store of the cluster has to say. Without a cluster nothing happens.
+    pub fn handle_store(&mut self, now: Instant, event: &StoreEvent) {
+        if let Some(cluster) = self.relay.as_mut().and_then(Relay::cluster_mut) {
+            cluster.handle_event(now, event);
+        }
+    }
+
+    /// Returns the next thing to do at the store of the cluster; ask until `None` at the end of each turn.
+    pub fn poll_store_write(&mut self, now: Instant) -> Option<StoreWrite> {
+        let relay = self.relay.as_mut()?;
+        relay.tell_cluster(now);
+        relay.cluster_mut()?.poll_write(now)
     }
 }

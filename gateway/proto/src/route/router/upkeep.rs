@@ -38,6 +38,9 @@ impl Router {
 
     /// Drops what was not used or not completed in time, and keeps this node's own conversations in use.
     pub fn handle_timeout(&mut self, now: Instant, links: &mut (impl LinkWriter + ?Sized)) {
+        if let Some(cluster) = self.relay.as_mut().and_then(Relay::cluster_mut) {
+            cluster.handle_timeout(now);
+        }
         if now < self.next_sweep {
             return;
         }
@@ -50,12 +53,16 @@ impl Router {
         }
     }
 
-    /// Returns when [`Router::handle_timeout`] wants to be called; `None` while nothing can expire.
+    /// Returns when [`Router::handle_timeout`] and [`Router::poll_store_write`] want to be called; `None` while nothing can
+    /// expire.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let idle =
             self.label_count == 0 && self.flows.is_empty() && self.relay.as_ref().is_none_or(Relay::is_empty);
-        (!idle).then_some(self.next_sweep)
+        let cluster = self.relay.as_ref().and_then(Relay::cluster);
+        let cluster = cluster.and_then(crate::relay::Cluster::poll_timeout);
+        let sweep = (!idle).then_some(self.next_sweep);
+        cluster.into_iter().chain(sweep).min()
     }
 
     /// Drops the labels between which nothing passed in either direction, and those nobody took up.
