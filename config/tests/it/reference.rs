@@ -140,15 +140,22 @@ fn variants() -> Vec<String> {
             let sources = ["credential", "file", "env"].into_iter();
             sources.map(move |source| EVERY_KEY.replace(login, &format!("{key} = {{ {source} = \"NATS\" }}")))
         });
+    let also = |text: &str| text.replace(", identifier = ", ", also = [\"wss://x/\"], identifier = ");
+    let proxy = "proxy_password = { env = \"PROXY_PASSWORD\" }";
     let mut variants = vec![
         EVERY_KEY.to_owned(),
+        also(EVERY_KEY),
         EVERY_KEY
             .replace(relay, &through(relay))
             .replace(other, &through(other)),
-        EVERY_KEY.replacen(&via, "direct = { address = \"authority:4433\" }", 1),
+        EVERY_KEY.replacen(
+            &via,
+            "direct = { address = \"authority:4433\", also = [\"wss://authority/\"] }",
+            1,
+        ),
         EVERY_KEY.replacen(
             relay,
-            &through(relay)
+            &also(&through(relay))
                 .replace("relay = {", "relays = [{")
                 .replace('}', "}]"),
             1,
@@ -157,11 +164,13 @@ fn variants() -> Vec<String> {
             .replace(pin, "pin = { file = \"/pin\" }")
             .replace(psk, "key = { credential = \"p\" }")
             .replace(key, "key = { file = \"/key\" }")
+            .replace(proxy, "proxy_password = { file = \"/proxy\" }")
             .replace(password, "password = { credential = \"p\" }"),
         EVERY_KEY
             .replace(pin, "pin = { env = \"PIN\" }")
             .replace(psk, "key = { env = \"K\" }")
             .replace(key, "key = { env = \"KEY\" }")
+            .replace(proxy, "proxy_password = { credential = \"proxy\" }")
             .replace(password, "password = { file = \"/p\" }"),
         with_file("credential = \"p\""),
         with_file("file = \"p\""),
