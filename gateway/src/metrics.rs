@@ -19,6 +19,7 @@ use crate::{
 
 mod commands;
 mod delivery;
+mod paths;
 mod portals;
 mod trust;
 
@@ -303,6 +304,7 @@ fn describe() {
         .chain(delivery::COUNTERS)
         .chain(commands::COUNTERS)
         .chain(portals::COUNTERS)
+        .chain(paths::COUNTERS)
     {
         describe_counter!(name, unit, meaning);
     }
@@ -312,6 +314,7 @@ fn describe() {
         .chain(delivery::GAUGES)
         .chain(commands::GAUGES)
         .chain(portals::GAUGES)
+        .chain(paths::GAUGES)
     {
         describe_gauge!(name, unit, meaning);
     }
@@ -325,6 +328,7 @@ fn count(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
             .chain(&delivery::COUNTERS)
             .chain(&commands::COUNTERS)
             .chain(&portals::COUNTERS)
+            .chain(&paths::COUNTERS)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -339,6 +343,7 @@ fn level(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
             .chain(&delivery::GAUGES)
             .chain(&commands::GAUGES)
             .chain(&portals::GAUGES)
+            .chain(&paths::GAUGES)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -404,6 +409,7 @@ fn record(status: &NodeStatus) {
     delivery::record(status);
     commands::record(status);
     portals::record(status);
+    paths::record(status);
     for sink in &status.sinks {
         let labels = [("sink", sink.name.as_str())];
         level("fieldgate_sink_reachable", &labels, u64::from(sink.reachable));
