@@ -20,6 +20,7 @@ use crate::{
 mod cluster;
 mod commands;
 mod delivery;
+mod paths;
 mod portals;
 mod trust;
 
@@ -315,6 +316,7 @@ fn describe() {
         .chain(commands::COUNTERS)
         .chain(portals::COUNTERS)
         .chain(cluster::COUNTERS)
+        .chain(paths::COUNTERS)
     {
         describe_counter!(name, unit, meaning);
     }
@@ -325,6 +327,7 @@ fn describe() {
         .chain(commands::GAUGES)
         .chain(portals::GAUGES)
         .chain(cluster::GAUGES)
+        .chain(paths::GAUGES)
     {
         describe_gauge!(name, unit, meaning);
     }
@@ -339,6 +342,7 @@ fn count(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
             .chain(&commands::COUNTERS)
             .chain(&portals::COUNTERS)
             .chain(&cluster::COUNTERS)
+            .chain(&paths::COUNTERS)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -354,6 +358,7 @@ fn level(name: &'static str, labels: &[(&'static str, &str)], value: u64) {
             .chain(&commands::GAUGES)
             .chain(&portals::GAUGES)
             .chain(&cluster::GAUGES)
+            .chain(&paths::GAUGES)
             .any(|(known, ..)| *known == name),
         "{name} is not described"
     );
@@ -420,6 +425,7 @@ fn record(status: &NodeStatus) {
     commands::record(status);
     portals::record(status);
     cluster::record(status);
+    paths::record(status);
     for sink in &status.sinks {
         let labels = [("sink", sink.name.as_str())];
         level("fieldgate_sink_reachable", &labels, u64::from(sink.reachable));

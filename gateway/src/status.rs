@@ -10,6 +10,7 @@ pub(crate) use self::{
     commands::{CommandsStatus, GatewayCommands},
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     ledger::LedgerStatus,
+    paths::{PathStatus, PathsStatus},
     portals::{PortalSession, PortalStatus, PortalsStatus},
     relays::RelayStatus,
     sink::SinkStatus,
@@ -23,6 +24,7 @@ mod commands;
 mod delivery;
 mod ledger;
 mod mqtt;
+mod paths;
 mod portals;
 mod relays;
 mod sink;
@@ -184,6 +186,9 @@ pub(crate) struct NetworkStatus {
     /// Relays that this one dials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) relays: Vec<RelayStatus>,
+    /// Ways to collectors and to nodes that inlets lead to, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) paths: Vec<PathsStatus>,
     /// Frames forwarded.
     pub(crate) forwarded_frames: u64,
     /// Payload bytes forwarded.
@@ -387,6 +392,9 @@ impl NodeStatus {
         }
         for relay in &network.relays {
             relay.write_text(out)?;
+        }
+        for paths in &network.paths {
+            paths.write_text(out)?;
         }
         if network.forwarded_frames > 0 {
             writeln!(

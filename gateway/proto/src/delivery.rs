@@ -21,7 +21,7 @@ pub(crate) mod window;
 
 pub use frame::{
     ACK, Ack, BATCH, Batch, BatchWriter, DeliveryError, JournalId, LOST, Lost, LostReason, OFFER, Offer,
-    RESUME, Resume, lane_of,
+    RESUME, Resume, Term, lane_of,
 };
 pub use lane::{LaneSettings, PerLane};
 pub use receiver::{Arrival, LostCounts, Offered, Receiver, ReceiverSettings, ReceiverStats};

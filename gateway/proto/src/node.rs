@@ -15,10 +15,12 @@ mod cluster;
 mod collect;
 mod command;
 mod connection;
+mod failover;
 mod incoming;
 mod neighbour;
 mod output;
 mod portal;
+mod probe;
 mod proving;
 mod settings;
 mod trust;
@@ -32,6 +34,7 @@ pub use cluster::ClusterRelayView;
 pub use collect::{SourceIndex, SourceInfo, SourceView, Trouble};
 pub use command::CommandAccess;
 pub use connection::ConnectionView;
+pub use failover::{PathOwner, PathReason, PathState, PathView};
 pub use neighbour::{NeighbourState, NeighbourView};
 pub use output::{Event, Output};
 pub use portal::{PortalAccess, PortalKey, PortalPeerSettings, PortalSettings, PortalView};
@@ -265,6 +268,7 @@ impl Node {
     pub fn new(now: Now, entropy: &mut dyn Entropy, settings: NodeSettings, local: LocalIdentity) -> Self {
         let link_settings = LinkSettings::new(&settings.software, entropy.u64());
         let router = Router::new(settings.router());
+        let run = entropy.u64();
         Self {
             link_settings,
             router,
@@ -281,7 +285,7 @@ impl Node {
             uplinks: settings
                 .uplinks
                 .into_iter()
-                .map(|settings| uplink::Uplink::new(now.instant, settings))
+                .map(|settings| uplink::Uplink::new(now.instant, settings, run))
                 .collect(),
             collector: settings.collect.map(collect::Collector::new),
             commands: command::Commands::default(),

@@ -39,6 +39,8 @@ pub struct Report {
     pub resets: u64,
     /// Times nothing passed between two nodes for a while.
     pub partitions: u64,
+    /// The same in one direction only.
+    pub one_ways: u64,
     /// Connections whose end never told its neighbour that it was gone, for longer than a link may be silent.
     pub silent_ends: u64,
     /// Disk operations that failed or were cut in the middle.
@@ -167,6 +169,7 @@ impl Report {
         restarts.chain(refused).for_each(|(sum, part)| *sum += part);
         self.resets += other.resets;
         self.partitions += other.partitions;
+        self.one_ways += other.one_ways;
         self.silent_ends += other.silent_ends;
         self.disk_faults += other.disk_faults;
         self.rot += other.rot;

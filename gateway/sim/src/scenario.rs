@@ -174,6 +174,15 @@ pub enum Fault {
         /// For how long.
         lasting: Duration,
     },
+    /// Nothing passes from one host to another, and neither is told; the other direction works.
+    OneWay {
+        /// The host that is not heard.
+        from: usize,
+        /// The one that does not hear it.
+        to: usize,
+        /// For how long.
+        lasting: Duration,
+    },
     /// A gateway's disk misbehaves.
     Disk {
         /// Which gateway.
@@ -541,7 +550,15 @@ impl Scenario {
                 age: dice.millis(500, 20_000),
                 lasting,
             },
-            _ => Fault::WrongClock { host, lasting: long },
+            10 => Fault::WrongClock { host, lasting: long },
+            _ => {
+                let (from, to) = dice.pick(&[between, (between.1, between.0)]);
+                Fault::OneWay {
+                    from,
+                    to,
+                    lasting: long,
+                }
+            }
         }
     }
 
@@ -571,6 +588,6 @@ impl Scenario {
 }
 
 /// Kinds of faults that [`Scenario::draw_fault`] knows.
-const FAULT_KINDS: u64 = 11;
+const FAULT_KINDS: u64 = 12;
 /// Small, so that a journal of some hundred readings has several.
 const SEGMENT_BYTES: u64 = 64 << 10;

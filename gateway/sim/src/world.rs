@@ -113,9 +113,9 @@ pub(crate) struct World<'a, 't> {
     /// By connection: its pipe and end.
     ends: BTreeMap<ConnectionKey, (u64, Side)>,
     next_pipe: u64,
-    /// Pairs of hosts between which nothing passes, and until when.
+    /// From which host nothing passes to which other, and until when.
     blocked: BTreeMap<(usize, usize), u64>,
-    /// What would have happened on their connections, in order.
+    /// What would have happened on their connections, in order, and which way it would have gone.
     postponed: Vec<((usize, usize), Event)>,
     wires: BTreeMap<(usize, usize), WireProfile>,
     /// When the storage thread of a gateway is done with what it has.

@@ -16,6 +16,7 @@ mod commands;
 mod custody;
 mod demo;
 mod doctor;
+mod failover;
 mod fleet;
 mod harness;
 mod identity;

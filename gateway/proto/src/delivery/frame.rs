@@ -93,6 +93,17 @@ pub struct Offer {
     pub next: u64,
     /// The highest sequence that this collector has ever confirmed as far as the gateway knows, 0 if none.
     pub confirmed: u64,
+    /// Since when the gateway uses the channel.
+    pub term: Term,
+}
+
+/// Which of its channels a gateway uses: the one in which it said the highest term.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Term {
+    /// Drawn when the gateway started: terms of different runs say nothing about each other.
+    pub run: u64,
+    /// Grows each time that the gateway takes a channel into use.
+    pub number: u32,
 }
 
 impl Offer {
@@ -108,6 +119,10 @@ impl Offer {
             first: reader.u64("first available sequence")?,
             next: reader.u64("next sequence")?,
             confirmed: reader.u64("confirmed")?,
+            term: Term {
+                run: reader.u64("run")?,
+                number: reader.u32("term")?,
+            },
         };
         reader.finish()?;
         within("next sequence", offer.next, 1, SEQUENCE_MAX)?;
@@ -121,9 +136,10 @@ impl Offer {
         let mark = begin_frame(out, OFFER);
         out.push(self.lane.bits());
         out.extend_from_slice(&self.journal);
-        for number in [self.first, self.next, self.confirmed] {
+        for number in [self.first, self.next, self.confirmed, self.term.run] {
             out.extend_from_slice(&number.to_be_bytes());
         }
+        out.extend_from_slice(&self.term.number.to_be_bytes());
         finish_frame(out, mark);
     }
 }
@@ -188,6 +204,8 @@ pub struct Resume {
     pub journal: JournalId,
     /// How far the collector has come with it.
     pub ack: Ack,
+    /// The term of the Offer that it answers.
+    pub term: u32,
 }
 
 impl Resume {
@@ -201,6 +219,7 @@ impl Resume {
         let resume = Self {
             journal: reader.array("journal id")?,
             ack: Ack::read(lane, &mut reader)?,
+            term: reader.u32("term")?,
         };
         reader.finish()?;
         Ok(resume)
@@ -212,6 +231,7 @@ impl Resume {
         out.push(self.ack.lane.bits());
         out.extend_from_slice(&self.journal);
         self.ack.put_numbers(out);
+        out.extend_from_slice(&self.term.to_be_bytes());
         finish_frame(out, mark);
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     IN_FLIGHT_MAX,
-    frame::{Ack, DeliveryError, Lost, Offer, Resume},
+    frame::{Ack, DeliveryError, Lost, Offer, Resume, Term},
     lane::LaneSettings,
     sender::{SenderEvent, SenderState, SenderStats},
     window::Window,
@@ -155,10 +155,15 @@ impl Outgoing {
         ack: Ack,
         window: &mut Window,
     ) -> Result<SenderEvent, DeliveryError> {
-        if self.state != SenderState::Delivering {
-            return Err(DeliveryError::OutOfPlace {
-                kind: super::frame::ACK,
-            });
+        match self.state {
+            SenderState::Delivering => {}
+            // What was on its way when the channel was left, before it was taken into use again.
+            SenderState::Offering => return Ok(SenderEvent::None),
+            SenderState::Down | SenderState::SetBack => {
+                return Err(DeliveryError::OutOfPlace {
+                    kind: super::frame::ACK,
+                });
+            }
         }
         // The collector acknowledges without anything new when it drops, which it does behind a gap.
         let is_news =
@@ -316,7 +321,7 @@ impl Outgoing {
         self.offer_waits || !self.lost.is_empty()
     }
 
-    pub(super) fn write_frames(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn write_frames(&mut self, term: Term, out: &mut Vec<u8>) {
         if std::mem::take(&mut self.offer_waits) {
             Offer {
                 lane: self.lane,
@@ -324,6 +329,7 @@ impl Outgoing {
                 first: self.settings.first,
                 next: self.settings.available + 1,
                 confirmed: self.settings.confirmed,
+                term,
             }
             .put(out);
             self.stats.offers += 1;
@@ -351,6 +357,15 @@ impl Outgoing {
             (self.next_to_send - 1).saturating_sub(self.committed)
         } else {
             0
+        }
+    }
+
+    /// Returns whether the collector owes an answer: to the Offer, or for readings that it has not received as far as is known.
+    pub(super) const fn awaits_answer(&self) -> bool {
+        match self.state {
+            SenderState::Offering => true,
+            SenderState::Delivering => self.next_to_send > self.received + 1,
+            SenderState::Down | SenderState::SetBack => false,
         }
     }
 

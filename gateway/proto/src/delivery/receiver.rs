@@ -33,6 +33,8 @@ pub struct Receiver {
     resume_waits: bool,
     ack_waits: bool,
     ack_deadline: Option<Instant>,
+    /// Of the latest Offer.
+    term: u32,
     stats: ReceiverStats,
 }
 
@@ -144,6 +146,7 @@ impl Receiver {
             resume_waits: false,
             ack_waits: false,
             ack_deadline: None,
+            term: 0,
             stats: ReceiverStats::default(),
         }
     }
@@ -157,6 +160,7 @@ impl Receiver {
             return Err(DeliveryError::Journal);
         }
         let repeated = std::mem::replace(&mut self.open, true);
+        self.term = offer.term.number;
         self.resume_waits = true;
         if offer.next <= self.received {
             // Within a channel a journal only grows: an Offer that readings have overtaken on the way is old, not set back.
@@ -324,6 +328,7 @@ impl Receiver {
             Resume {
                 journal: self.journal,
                 ack,
+                term: self.term,
             }
             .put(out);
         } else {

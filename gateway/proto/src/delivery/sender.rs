@@ -1,7 +1,7 @@
 //! The gateway's side of delivery.
 
 use super::{
-    frame::{ACK, Ack, DeliveryError, JournalId, RESUME, Resume},
+    frame::{ACK, Ack, DeliveryError, JournalId, RESUME, Resume, Term},
     lane::{LaneSettings, PerLane},
     outgoing::Outgoing,
     schedule::{Schedule, Shares},
@@ -19,6 +19,8 @@ pub struct Sender {
     window: Window,
     schedule: Schedule,
     shares: Shares,
+    /// Of the channel in use.
+    term: Term,
 }
 
 /// Where a lane of a [`Sender`] stands.
@@ -116,11 +118,18 @@ impl Sender {
             window: Window::new(),
             schedule: Schedule::new(shares),
             shares,
+            term: Term::default(),
         }
     }
 
-    /// Takes the news that a channel to the collector is up: offers the lanes.
+    /// Says what terms of this run of the node are known by; call it before anything else.
+    pub const fn set_run(&mut self, run: u64) {
+        self.term.run = run;
+    }
+
+    /// Takes the news that a channel to the collector is to be used: offers the lanes in it, in a new term.
     pub fn handle_up(&mut self, now: Instant) {
+        self.term.number = self.term.number.saturating_add(1);
         // Nothing is on its way in the new channel, and the way may be another.
         self.window = Window::new();
         self.schedule = Schedule::new(self.shares);
@@ -155,6 +164,10 @@ impl Sender {
         match kind {
             RESUME => {
                 let resume = Resume::decode(body)?;
+                if resume.term != self.term.number {
+                    // It answers what was offered before the channel was left and taken into use again.
+                    return Ok(SenderEvent::None);
+                }
                 self.lanes[resume.ack.lane].handle_resume(now, &resume, &mut self.window)
             }
             ACK => {
@@ -223,7 +236,7 @@ impl Sender {
     /// Appends the control frames of a lane that wait (Offer, Lost) to the plaintext being built. They have to stay in order with
     /// the lane's readings.
     pub fn write_frames(&mut self, lane: Class, out: &mut Vec<u8>) {
-        self.lanes[lane].write_frames(out);
+        self.lanes[lane].write_frames(self.term, out);
     }
 
     /// Returns what can be seen of each lane.
@@ -237,6 +250,12 @@ impl Sender {
             waiting: lane.waiting(),
             stats: lane.stats(),
         })
+    }
+
+    /// Returns whether the collector owes an answer in any lane. That its sinks are slow is none.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        self.lanes.0.iter().any(Outgoing::awaits_answer)
     }
 
     /// Returns how many readings of a lane could be sent now, and whether the window lets any go.

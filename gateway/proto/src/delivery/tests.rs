@@ -49,6 +49,7 @@ fn offer(first: u64, next: u64, confirmed: u64) -> Offer {
         first,
         next,
         confirmed,
+        term: Term { run: 1, number: 1 },
     }
 }
 
@@ -91,12 +92,19 @@ fn ack(received: u64, committed: u64, credit: u64) -> Ack {
 
 /// The body of a Resume with these numbers.
 fn resume(ack: Ack) -> Vec<u8> {
+    resume_in(1, ack)
+}
+
+/// The same in answer to an Offer of that term.
+fn resume_in(term: u32, ack: Ack) -> Vec<u8> {
     let journal = if ack.lane == LANE {
         JOURNAL
     } else {
         [ack.lane.bits(); 16]
     };
-    frames_of(|out| Resume { journal, ack }.put(out)).remove(0).1
+    frames_of(|out| Resume { journal, ack, term }.put(out))
+        .remove(0)
+        .1
 }
 
 fn next_range(sender: &Sender) -> Option<(u64, u64)> {
@@ -141,6 +149,7 @@ fn frames_come_back() {
     let resume = Resume {
         journal: JOURNAL,
         ack,
+        term: 7,
     };
     let lost = Lost {
         lane: Class::Bulk,
@@ -327,7 +336,12 @@ fn a_collector_restored_from_an_old_backup_is_told_what_it_had_and_what_is_gone(
     // It is not told twice what it knows by now.
     sender.handle_down();
     sender.handle_up(Instant::START);
-    let event = sender.handle_frame(Instant::START, RESUME, &frames[0].1).unwrap();
+    let again = Resume {
+        term: 2,
+        ..Resume::decode(&frames[0].1).unwrap()
+    };
+    let again = frames_of(|out| again.put(out)).remove(0).1;
+    let event = sender.handle_frame(Instant::START, RESUME, &again).unwrap();
     assert_eq!(
         event,
         SenderEvent::Released {
@@ -525,10 +539,20 @@ fn a_new_channel_begins_with_an_empty_window() {
     while next_range(&sender).is_some() {
         sender.handle_sent(Instant::START, LANE, 1, 64 << 10);
     }
+    assert!(sender.awaits_answer());
     sender.handle_down();
+    assert!(!sender.awaits_answer());
     sender.handle_up(Instant::START);
+    // What answers an Offer of before, or was on its way then, says nothing about the new term.
+    for (kind, old) in [(RESUME, resume(ack(50, 50, 1_000))), (ACK, received(40))] {
+        assert_eq!(
+            sender.handle_frame(Instant::START, kind, &old),
+            Ok(SenderEvent::None)
+        );
+    }
+    assert_eq!(next_range(&sender), None);
     sender
-        .handle_frame(Instant::START, RESUME, &resume(ack(0, 0, 1_000)))
+        .handle_frame(Instant::START, RESUME, &resume_in(2, ack(0, 0, 1_000)))
         .unwrap();
     assert_eq!(next_range(&sender), Some((1, 100)));
 }
@@ -541,7 +565,7 @@ fn frames_out_of_place_change_nothing() {
         Err(DeliveryError::OutOfPlace { kind: ACK })
     );
     assert_eq!(
-        sender.handle_frame(Instant::START, RESUME, &resume(ack(0, 0, 1))),
+        sender.handle_frame(Instant::START, RESUME, &resume_in(0, ack(0, 0, 1))),
         Err(DeliveryError::OutOfPlace { kind: RESUME })
     );
     sender.handle_up(Instant::START);
@@ -549,6 +573,7 @@ fn frames_out_of_place_change_nothing() {
         Resume {
             journal: [1; 16],
             ack: ack(0, 0, 1),
+            term: 1,
         }
         .put(out);
     });
@@ -651,7 +676,9 @@ fn a_lane_set_back_leaves_the_others_alone() {
             lane,
             ..ack(received, received, 100)
         };
-        sender.handle_frame(Instant::START, RESUME, &resume(ack)).unwrap();
+        sender
+            .handle_frame(Instant::START, RESUME, &resume_in(2, ack))
+            .unwrap();
     }
     let states = sender.lanes().map(|lane| lane.state);
     assert_eq!(
@@ -678,14 +705,14 @@ proptest! {
     }
 
     #[test]
-    fn any_frame_comes_back(lane in 0..3_u8, journal: [u8; 16], numbers in prop::array::uniform3(1..1_u64 << 60), code in 1..=4_u8) {
+    fn any_frame_comes_back(lane in 0..3_u8, journal: [u8; 16], numbers in prop::array::uniform3(1..1_u64 << 60), code in 1..=4_u8, run: u64, term: u32) {
         let lane = Class::from_bits(lane).unwrap();
         let mut sorted = numbers;
         sorted.sort_unstable();
         let [low, middle, high] = sorted;
-        let offer = Offer { lane, journal, first: low, next: high, confirmed: middle };
+        let offer = Offer { lane, journal, first: low, next: high, confirmed: middle, term: Term { run, number: term } };
         let ack = Ack { lane, received: high, committed: low, credit: middle };
-        let resume = Resume { journal, ack };
+        let resume = Resume { journal, ack, term };
         let reason = LostReason::from_code(code).unwrap();
         let lost = Lost { lane, first: low, last: high, reason, captured: Some((low, middle)) };
         let frames = frames_of(|out| {

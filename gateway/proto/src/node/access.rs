@@ -406,10 +406,15 @@ impl Node {
         let served = match service {
             Service::Registrar => self.member_established(channel, peer, flow),
             Service::Uplink => {
-                let order = self.collector.as_mut().map(super::collect::Collector::admit);
-                order.is_some_and(|order| {
-                    self.set_use(channel, Use::Gateway { gateway: None, order });
-                    self.note_gateway(now, channel);
+                let admitted = self
+                    .collector
+                    .as_mut()
+                    .map(|collector| collector.admit(channel, peer));
+                admitted.is_some_and(|(gateway, order, before)| {
+                    self.set_use(channel, Use::Gateway { gateway, order });
+                    if let Some(before) = before {
+                        self.close_channel(before, CloseCode::REPLACED);
+                    }
                     true
                 })
             }

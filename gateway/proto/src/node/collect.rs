@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{CollectSettings, Event, Node, ReadingSink, Use, Wire};
 use crate::{
     channel::{ChannelId, CloseCode},
-    delivery::{Arrival, JournalId, OFFER, Offer, Offered, PerLane, Receiver, ReceiverStats, lane_of},
+    delivery::{Arrival, JournalId, OFFER, Offer, Offered, PerLane, Receiver, ReceiverStats, Term, lane_of},
     identity::Identifier,
     link::Class,
     time::{Instant, Now},
@@ -75,12 +75,34 @@ struct Source {
 /// A gateway and its channel.
 #[derive(Debug)]
 struct Gateway {
-    /// The channel it delivers in, with its order among all.
-    channel: Option<(ChannelId, u64)>,
+    /// The channel it delivers in.
+    channel: Option<InUse>,
+    /// All of its channels, with their order among all: it may keep one in reserve.
+    channels: Vec<(ChannelId, u64)>,
     /// What was offered in it.
     lanes: PerLane<Option<SourceIndex>>,
     /// Journals of it that are known.
     sources: u32,
+}
+
+/// A channel in which a gateway delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct InUse {
+    channel: ChannelId,
+    order: u64,
+    term: Term,
+}
+
+impl InUse {
+    /// Returns whether what is offered in `other` counts. Of one run of the gateway the terms say so; of another, which channel was
+    /// established later.
+    fn yields_to(&self, other: &Self) -> bool {
+        if self.term.run != other.term.run {
+            return other.order > self.order;
+        }
+        other.term.number > self.term.number
+            || (other.term.number == self.term.number && other.channel == self.channel)
+    }
 }
 
 #[derive(Debug)]
@@ -117,10 +139,27 @@ impl Collector {
         self.settings.gateways.contains(gateway)
     }
 
-    /// Admits a channel of a gateway, and returns its order among all.
-    pub(super) const fn admit(&mut self) -> u64 {
+    /// Admits a channel of a gateway. Returns its gateway's place, its order among all, and a channel that has to go for it.
+    pub(super) fn admit(
+        &mut self,
+        channel: ChannelId,
+        peer: Identifier,
+    ) -> (Option<usize>, u64, Option<ChannelId>) {
         self.admitted += 1;
-        self.admitted
+        let gateway = self.gateway(peer);
+        let before = self.gateways.get_mut(gateway).and_then(|entry| {
+            entry.channels.push((channel, self.admitted));
+            if entry.channels.len() <= CHANNELS_PER_GATEWAY_MAX {
+                return None;
+            }
+            let in_use = entry.channel.map(|in_use| in_use.channel);
+            let oldest = entry
+                .channels
+                .iter()
+                .position(|(other, _)| Some(*other) != in_use)?;
+            Some(entry.channels.remove(oldest).0)
+        });
+        (Some(gateway), self.admitted, before)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -146,7 +185,7 @@ impl Collector {
     /// Returns the channel that a source is delivered in.
     fn channel_of(&self, source: &Source) -> Option<ChannelId> {
         let gateway = self.gateways.get(source.gateway)?;
-        let (channel, _) = gateway.channel?;
+        let channel = gateway.channel?.channel;
         (gateway.lanes[source.info.lane] == Some(source.info.index)).then_some(channel)
     }
 
@@ -155,6 +194,7 @@ impl Collector {
         *self.by_gateway.entry(identifier).or_insert_with(|| {
             self.gateways.push(Gateway {
                 channel: None,
+                channels: Vec::new(),
                 lanes: PerLane::default(),
                 sources: 0,
             });
@@ -195,15 +235,28 @@ impl Collector {
         Some((index, true))
     }
 
-    /// Gives a gateway's lanes to a channel that was established later than the one in use; returns that one.
-    fn take_over(&mut self, gateway: usize, channel: (ChannelId, u64)) -> Option<ChannelId> {
-        let entry = self.gateways.get_mut(gateway)?;
-        let before = entry.channel.filter(|before| *before != channel);
-        entry.channel = Some(channel);
-        if before.is_some() {
-            self.close_lanes(gateway);
+    /// Gives a gateway's lanes to a channel that counts more than the one in use. Returns whether that is news, and the channels
+    /// that an earlier run of the gateway has left behind.
+    fn take_over(&mut self, gateway: usize, channel: InUse) -> (bool, Vec<ChannelId>) {
+        let Some(entry) = self.gateways.get_mut(gateway) else {
+            return (false, Vec::new());
+        };
+        let before = entry.channel.replace(channel);
+        if before == Some(channel) {
+            return (false, Vec::new());
         }
-        before.map(|(before, _)| before)
+        let mut left = Vec::new();
+        if before.is_some_and(|before| before.term.run != channel.term.run) {
+            entry.channels.retain(|(other, order)| {
+                let stays = *order >= channel.order;
+                if !stays {
+                    left.push(*other);
+                }
+                stays
+            });
+        }
+        self.close_lanes(gateway);
+        (true, left)
     }
 
     /// Notes that nothing of a gateway is offered any more.
@@ -262,7 +315,7 @@ impl Node {
         sink: &mut dyn ReadingSink,
     ) -> bool {
         if kind == OFFER {
-            return self.gateway_offer(channel, order, body);
+            return self.gateway_offer(now, (channel, order), body);
         }
         let Some(collector) = &mut self.collector else {
             return false;
@@ -270,8 +323,8 @@ impl Node {
         let Some(entry) = gateway.and_then(|gateway| collector.gateways.get(gateway)) else {
             return false;
         };
-        if entry.channel != Some((channel, order)) {
-            // The gateway has opened another channel since; this one's readings come again there.
+        if entry.channel.is_none_or(|in_use| in_use.channel != channel) {
+            // The gateway has another channel in use; this one's readings come again there.
             return true;
         }
         let index = lane_of(body).ok().and_then(|lane| entry.lanes[lane]);
@@ -303,7 +356,7 @@ impl Node {
         taken
     }
 
-    fn gateway_offer(&mut self, channel: ChannelId, order: u64, body: &[u8]) -> bool {
+    fn gateway_offer(&mut self, now: Now, (channel, order): (ChannelId, u64), body: &[u8]) -> bool {
         let Some(peer) = self.channels.peer(channel) else {
             return false;
         };
@@ -316,14 +369,19 @@ impl Node {
         };
         let gateway = collector.gateway(peer);
         let in_use = collector.gateways.get(gateway).and_then(|entry| entry.channel);
-        if in_use.is_some_and(|(_, in_use)| in_use > order) {
-            // What was on its way in a channel that the gateway has given up; the one it opened since stays in use.
+        let offered_in = InUse {
+            channel,
+            order,
+            term: offer.term,
+        };
+        if in_use.is_some_and(|in_use| !in_use.yields_to(&offered_in)) {
+            // What was on its way in a channel that the gateway has left; the one it took since stays in use.
             return true;
         }
         let Some((index, new)) = collector.open(gateway, peer, &offer) else {
             return false;
         };
-        let before = collector.take_over(gateway, (channel, order));
+        let (is_news, left) = collector.take_over(gateway, offered_in);
         if let Some(entry) = collector.gateways.get_mut(gateway) {
             let other = entry.lanes[offer.lane]
                 .replace(index)
@@ -363,8 +421,11 @@ impl Node {
                 order,
             },
         );
-        if let Some(before) = before {
-            // The gateway has one channel only: it could not say any more that it closed this one.
+        if is_news {
+            self.note_gateway(now, channel);
+        }
+        for before in left {
+            // The gateway was restarted: it could not say any more that it closed this one.
             self.close_channel(before, CloseCode::REPLACED);
         }
         if new {
@@ -384,7 +445,8 @@ impl Node {
         let Some(entry) = collector.gateways.get_mut(gateway) else {
             return;
         };
-        if entry.channel.is_some_and(|(current, _)| current == channel) {
+        entry.channels.retain(|(other, _)| *other != channel);
+        if entry.channel.is_some_and(|in_use| in_use.channel == channel) {
             entry.channel = None;
             collector.close_lanes(gateway);
         }
@@ -431,5 +493,7 @@ impl Node {
 
 /// Sources that a collector knows at the same time: a gateway has three, some more if its disk was replaced.
 const SOURCES_MAX: u32 = 3 * 65_536;
+/// Channels of one gateway: the one in use, one in reserve, and some that it has lost and could not close.
+const CHANNELS_PER_GATEWAY_MAX: usize = 4;
 /// Journals of one gateway that are known at the same time.
 const SOURCES_PER_GATEWAY_MAX: u32 = 96;

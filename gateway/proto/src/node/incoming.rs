@@ -205,6 +205,7 @@ impl Node {
         else {
             return;
         };
+        self.path_heard(now, channel);
         let mut bad = 0;
         for frame in frames(plaintext) {
             let Ok((kind, body)) = frame else {
@@ -240,6 +241,8 @@ impl Node {
         }
         match entry.used_for {
             Use::Registrar { neighbour } => self.registrar_frame(now, entropy, neighbour, frame, wire),
+            // What was on its way in a channel that was left.
+            Use::Uplink { uplink } if self.uplinks[uplink].channel() != Some(channel) => true,
             Use::Uplink { uplink } if is_command(frame.0) => self.command_frame(now, uplink, frame),
             Use::Uplink { uplink } => self.uplink_frame(now, uplink, frame.0, frame.1),
             Use::Member { link } => self.member_frame(now, channel, link, frame, wire),
@@ -335,7 +338,7 @@ impl Node {
             channel::Output::Closed { channel, reason } => {
                 self.handle_closed(now, entropy, channel, reason, wire);
             }
-            channel::Output::Pong { .. } => {}
+            channel::Output::Pong { channel, round_trip } => self.path_answered(channel, round_trip),
         }
     }
 
@@ -433,7 +436,7 @@ impl Node {
             Use::Uplink { uplink } => {
                 let peer = self.uplinks[uplink].settings.collector;
                 self.event(Event::ChannelLost { peer, reason });
-                self.uplink_closed(now, entropy, uplink);
+                self.uplink_closed(now, entropy, uplink, channel);
             }
             Use::Member { link } => {
                 self.router.detach(
@@ -453,7 +456,7 @@ impl Node {
                 if let Some(peer) = self.portals.peer_settings(inlet).map(|settings| settings.peer) {
                     self.event(Event::ChannelLost { peer, reason });
                 }
-                self.inlet_closed(now, entropy, inlet);
+                self.inlet_closed(now, entropy, inlet, channel);
             }
             Use::Outlet { outlet } => self.outlet_closed(now, channel, outlet),
             Use::Gateway { gateway: None, .. } | Use::Asker | Use::Unknown { .. } => {}

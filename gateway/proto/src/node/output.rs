@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Access, Asked, AuthorityRequest, CommandAccess, ConnectionKey, SourceIndex};
+use super::{
+    Access, Asked, AuthorityRequest, CommandAccess, ConnectionKey, PathOwner, PathReason, SourceIndex,
+};
 use crate::{
     channel::{ChannelId, CloseReason},
     command::{CommanderOutput, ExecutorOutput},
@@ -120,6 +122,17 @@ pub enum Event {
     PortalUp {
         /// Who is at the other end.
         peer: Identifier,
+    },
+    /// Another path was taken into use, while the node at the other end could be reached.
+    PathChanged {
+        /// Whose.
+        owner: PathOwner,
+        /// Index of the neighbour it went by.
+        from: usize,
+        /// Index of the neighbour it goes by now.
+        to: usize,
+        /// Why.
+        reason: PathReason,
     },
     /// The channel for streams to this node is gone. They wait for another.
     PortalDown {

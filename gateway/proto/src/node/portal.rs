@@ -15,7 +15,8 @@ use std::{
 };
 
 use super::{
-    ChannelFacts, Event, Links, Node, ReadingSink, Use, WaySettings, Wire,
+    ChannelFacts, Event, Links, Node, PathOwner, PathReason, PathView, ReadingSink, Use, WaySettings, Wire,
+    failover::Failover,
     settings::PORTAL,
     way::{Attempts, BACKOFF, Destination},
 };
@@ -24,7 +25,9 @@ use crate::{
     entropy::Entropy,
     identity::Identifier,
     link::Class,
-    portal::{Role, Session, SessionEvent, SessionSettings, SessionState, StreamId, StreamSink},
+    portal::{
+        BEGIN, Begin, Role, Session, SessionEvent, SessionSettings, SessionState, StreamId, StreamSink,
+    },
     route::{FlowId, LinkWriter as _},
     time::{Instant, Now},
     trust::{Credential, Freshness, Standing},
@@ -93,20 +96,71 @@ pub struct PortalView<'a> {
 
 /// The way to a node that inlets lead to.
 #[derive(Debug)]
-struct Inlet {
-    settings: PortalPeerSettings,
-    attempts: Attempts,
+pub(super) struct Inlet {
+    pub(super) settings: PortalPeerSettings,
+    pub(super) attempts: Attempts,
+    pub(super) failover: Failover,
     /// From the beginning of the handshake on.
-    channel: Option<(ChannelId, FlowId)>,
-    session: Session,
+    pub(super) channel: Option<(ChannelId, FlowId)>,
+    pub(super) session: Session,
 }
 
 /// What a node's streams lead to.
 #[derive(Debug)]
 struct Outlet {
     peer: Identifier,
+    /// The one in use.
     channel: Option<(ChannelId, FlowId)>,
+    /// Which of the peer's channels it is in the order of their establishment, and the term in which the peer took it.
+    order: u64,
+    term: u32,
+    /// All of the peer's channels, in that order: it may keep one in reserve.
+    channels: Vec<(ChannelId, FlowId, u64)>,
     session: Session,
+}
+
+impl Outlet {
+    /// Takes another channel into use, or the same again; what was said in the one before counts no more.
+    fn take(&mut self, now: Instant, (channel, flow, order): (ChannelId, FlowId, u64), term: u32) {
+        if self.channel.replace((channel, flow)).is_some() {
+            self.session.handle_down(now);
+        }
+        (self.order, self.term) = (order, term);
+        self.session.handle_up(now);
+    }
+
+    /// Takes a Begin in one of the peer's channels into account. Returns whether it counts, and channels that an earlier run of the
+    /// peer has left behind.
+    fn begin(&mut self, now: Instant, channel: ChannelId, begin: &Begin) -> (bool, Vec<ChannelId>) {
+        let Some(of) = self.channels.iter().find(|(of, ..)| *of == channel).copied() else {
+            return (false, Vec::new());
+        };
+        let is_in_use = self.channel.is_some_and(|(in_use, _)| in_use == channel);
+        let is_same = self.session.id() == Some(begin.session);
+        let counts = match (is_same, is_in_use) {
+            (true, true) => begin.term >= self.term,
+            (true, false) => begin.term > self.term,
+            (false, true) => true,
+            (false, false) => self.channel.is_none() || of.2 > self.order,
+        };
+        if !counts {
+            return (false, Vec::new());
+        }
+        if !is_in_use || begin.term != self.term {
+            self.take(now, of, begin.term);
+        }
+        let mut left = Vec::new();
+        if !is_same {
+            self.channels.retain(|(other, _, order)| {
+                let stays = *order >= of.2;
+                if !stays {
+                    left.push(*other);
+                }
+                stays
+            });
+        }
+        (true, left)
+    }
 }
 
 #[derive(Debug)]
@@ -114,8 +168,10 @@ pub(super) struct Portals {
     settings: SessionSettings,
     sessions_max: usize,
     listed: Option<BTreeSet<Identifier>>,
-    inlets: Vec<Inlet>,
+    pub(super) inlets: Vec<Inlet>,
     outlets: Vec<Option<Outlet>>,
+    /// Channels of peers established so far.
+    admitted: u64,
     by_peer: BTreeMap<Identifier, usize>,
 }
 
@@ -125,6 +181,7 @@ impl Portals {
         let inlets = settings.peers.into_iter().map(|settings| Inlet {
             settings,
             attempts: Attempts::new(now, BACKOFF),
+            failover: Failover::new(now),
             channel: None,
             session: Session::new(Role::Inlet, session),
         });
@@ -134,6 +191,7 @@ impl Portals {
             listed: settings.outlets,
             inlets: inlets.collect(),
             outlets: Vec::new(),
+            admitted: 0,
             by_peer: BTreeMap::new(),
         }
     }
@@ -184,21 +242,29 @@ impl Portals {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let waiting = self.inlets.iter().filter(|inlet| inlet.channel.is_none());
         let attempts = waiting.filter_map(|inlet| inlet.attempts.retry_at);
+        let paths = self.inlets.iter().filter_map(|inlet| {
+            let is_up = !matches!(inlet.session.state(), SessionState::Down { .. });
+            let has_choice = is_up && inlet.settings.ways.len() > 1;
+            inlet.failover.poll_timeout(has_choice, inlet.expectation())
+        });
         self.sessions()
             .filter_map(Session::poll_timeout)
             .chain(attempts)
+            .chain(paths)
             .min()
     }
 
     pub(super) fn wake(&mut self, now: Instant) {
-        let waiting = self.inlets.iter_mut().filter(|inlet| inlet.channel.is_none());
-        for inlet in waiting {
-            inlet.attempts.retry_at.get_or_insert(now);
+        for inlet in &mut self.inlets {
+            match inlet.channel {
+                None => _ = inlet.attempts.retry_at.get_or_insert(now),
+                Some(_) => inlet.failover.wake(now),
+            }
         }
     }
 
-    /// Takes the channel of a peer whose streams lead here. Returns the place of its session and the channel it had before; `None`
-    /// if there are as many sessions as may be.
+    /// Takes the channel of a peer whose streams lead here; the first is in use at once, others when the peer begins there. Returns
+    /// the place of its session, and a channel that has to go; `None` if there are as many sessions as may be.
     fn admit(
         &mut self,
         now: Instant,
@@ -211,12 +277,29 @@ impl Portals {
             None => self.place_for(peer)?,
         };
         let outlet = self.outlets.get_mut(place)?.as_mut()?;
-        let before = outlet.channel.replace((channel, flow));
-        if before.is_some() {
-            outlet.session.handle_down(now);
+        self.admitted = self.admitted.saturating_add(1);
+        let admitted = (channel, flow, self.admitted);
+        outlet.channels.push(admitted);
+        let Some((in_use, _)) = outlet.channel else {
+            let term = outlet.term;
+            outlet.take(now, admitted, term);
+            return Some((place, None));
+        };
+        if outlet.channels.len() <= CHANNELS_PER_PEER_MAX {
+            return Some((place, None));
         }
-        outlet.session.handle_up(now);
-        Some((place, before.map(|(channel, _)| channel)))
+        let oldest = outlet.channels.iter().position(|(other, ..)| *other != in_use)?;
+        Some((place, Some(outlet.channels.remove(oldest).0)))
+    }
+
+    /// Returns what can be seen of the ways to a node that inlets lead to, and how often another was taken.
+    pub(super) fn paths(&self, now: Instant, index: usize) -> Option<(Vec<PathView>, u64)> {
+        let inlet = self.inlets.get(index)?;
+        let is_up = !matches!(inlet.session.state(), SessionState::Down { .. });
+        let views = inlet
+            .failover
+            .views(now, &inlet.settings.ways, (inlet.attempts.way, is_up));
+        Some((views, inlet.failover.switches()))
     }
 
     fn place_for(&mut self, peer: Identifier) -> Option<usize> {
@@ -236,6 +319,9 @@ impl Portals {
         let outlet = Outlet {
             peer,
             channel: None,
+            order: 0,
+            term: 0,
+            channels: Vec::new(),
             session: Session::new(Role::Outlet, self.settings),
         };
         if let Some(before) = self.outlets.get_mut(place)?.replace(outlet) {
@@ -338,6 +424,9 @@ impl Node {
             {
                 self.connect_inlet(now, entropy, index, wire);
             }
+            if let PortalKey::Inlet(index) = key {
+                self.time_out_paths(now, entropy, PathOwner::Inlet(index), wire);
+            }
         }
     }
 
@@ -363,25 +452,59 @@ impl Node {
         inlet.channel = opened;
     }
 
-    pub(super) fn inlet_established(&mut self, now: Now, index: usize) {
+    pub(super) fn inlet_established(&mut self, now: Now, index: usize, channel: ChannelId) {
         let Some(inlet) = self.portals.inlets.get_mut(index) else {
             return;
         };
+        if inlet.failover.handle_reserve_up(now.instant, channel) {
+            return;
+        }
+        inlet.failover.handle_up(now.instant);
         inlet.attempts.backoff.handle_success(now.instant);
         inlet.session.handle_up(now.instant);
         let peer = inlet.settings.peer;
         self.event(Event::PortalUp { peer });
     }
 
-    pub(super) fn inlet_closed(&mut self, now: Now, entropy: &mut dyn Entropy, index: usize) {
+    pub(super) fn inlet_closed(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        index: usize,
+        channel: ChannelId,
+    ) {
         let Some(inlet) = self.portals.inlets.get_mut(index) else {
             return;
         };
-        inlet.channel = None;
-        inlet
-            .attempts
-            .handle_failure(now.instant, entropy, inlet.settings.ways.len());
+        let ways = inlet.settings.ways.len();
+        let was_reserve = inlet
+            .failover
+            .handle_reserve_closed(now.instant, entropy, channel, ways);
+        if was_reserve {
+            return;
+        }
         let was_up = !matches!(inlet.session.state(), SessionState::Down { .. });
+        let from = inlet.attempts.way;
+        let reserve = inlet
+            .failover
+            .take_reserve(now.instant, entropy, &mut inlet.attempts, ways);
+        if let Some((channel, flow, true)) = reserve {
+            inlet.channel = Some((channel, flow));
+            let neighbour = |way: usize| inlet.settings.ways.get(way).map_or(0, |way| way.neighbour);
+            let (from, to) = (neighbour(from), neighbour(inlet.attempts.way));
+            self.event(Event::PathChanged {
+                owner: PathOwner::Inlet(index),
+                from,
+                to,
+                reason: PathReason::Closed,
+            });
+            self.path_taken(now, PathOwner::Inlet(index));
+            return;
+        }
+        inlet.channel = reserve.map(|(channel, flow, _)| (channel, flow));
+        if inlet.channel.is_none() {
+            inlet.attempts.handle_failure(now.instant, entropy, ways);
+        }
         inlet.session.handle_down(now.instant);
         let peer = inlet.settings.peer;
         if was_up {
@@ -409,8 +532,10 @@ impl Node {
 
     pub(super) fn outlet_closed(&mut self, now: Now, channel: ChannelId, index: usize) {
         let outlet = self.portals.outlets.get_mut(index).and_then(Option::as_mut);
-        // The channel that took its place goes on.
-        if let Some(outlet) = outlet.filter(|outlet| outlet.channel.is_some_and(|(of, _)| of == channel)) {
+        let Some(outlet) = outlet else { return };
+        outlet.channels.retain(|(of, ..)| *of != channel);
+        // One in reserve is of no account yet.
+        if outlet.channel.is_some_and(|(of, _)| of == channel) {
             outlet.channel = None;
             outlet.session.handle_down(now.instant);
         }
@@ -425,8 +550,24 @@ impl Node {
         (kind, body): (u8, &[u8]),
         sink: &mut dyn ReadingSink,
     ) -> bool {
+        if let (PortalKey::Outlet(index), BEGIN) = (key, kind) {
+            let Ok(begin) = Begin::decode(body) else {
+                self.close_channel(channel, CloseCode::BROKEN);
+                return false;
+            };
+            let outlet = self.portals.outlets.get_mut(index).and_then(Option::as_mut);
+            let begun = outlet.map(|outlet| outlet.begin(now.instant, channel, &begin));
+            let (counts, left) = begun.unwrap_or_default();
+            for before in left {
+                // The peer was restarted: it could not say any more that it closed this one.
+                self.close_channel(before, CloseCode::REPLACED);
+            }
+            if !counts {
+                return true;
+            }
+        }
         if self.portals.channel(key).is_none_or(|(of, _)| of != channel) {
-            // One that was replaced: nothing in it counts any more.
+            // One that the peer has left, or has in reserve: nothing in it counts.
             return true;
         }
         let Some(session) = self.portals.session(key) else {
@@ -487,3 +628,5 @@ impl Node {
 
 /// Bytes queued on a link from which on nothing more of streams is sealed for it: what is sealed cannot be overtaken any more.
 const LINK_BYTES_MAX: usize = 192 << 10;
+/// Channels of one peer: the one in use, one in reserve, and some that it has lost and could not close.
+const CHANNELS_PER_PEER_MAX: usize = 4;

@@ -3,6 +3,7 @@
 mod access;
 mod chain;
 mod commands;
+mod failover;
 mod fleet;
 mod flood;
 mod net;

@@ -1,7 +1,9 @@
 //! Delivery of the journal to a collector: the way there, the channel, and what is sent in it.
 
 use super::{
-    Copied, Event, Links, Node, Output, RecordSource, UplinkSettings, Use, Wire,
+    Copied, Event, Links, Node, Output, PathOwner, PathReason, PathView, RecordSource, UplinkSettings, Use,
+    Wire,
+    failover::Failover,
     settings::UPLINK,
     way::{Attempts, BACKOFF, Destination},
 };
@@ -25,9 +27,10 @@ use crate::{
 pub(super) struct Uplink {
     pub(super) settings: UplinkSettings,
     pub(super) state: UplinkState,
-    channel: Option<(ChannelId, FlowId)>,
+    pub(super) channel: Option<(ChannelId, FlowId)>,
     pub(super) sender: Sender,
-    attempts: Attempts,
+    pub(super) attempts: Attempts,
+    pub(super) failover: Failover,
     company: Company,
     yielding: Option<Yielding>,
     /// Whether the collector has said in this channel that it has the key that batches are sealed with.
@@ -78,14 +81,16 @@ pub struct UplinkView {
 }
 
 impl Uplink {
-    pub(super) fn new(now: Instant, settings: UplinkSettings) -> Self {
-        let sender = Sender::new(&settings.lanes, settings.shares);
+    pub(super) fn new(now: Instant, settings: UplinkSettings, run: u64) -> Self {
+        let mut sender = Sender::new(&settings.lanes, settings.shares);
+        sender.set_run(run);
         Self {
             settings,
             state: UplinkState::Waiting,
             channel: None,
             sender,
             attempts: Attempts::new(now, BACKOFF),
+            failover: Failover::new(now),
             company: Company::Nobody,
             yielding: None,
             key_seen: false,
@@ -103,7 +108,9 @@ impl Uplink {
             Company::Nobody | Company::Enough => None,
         };
         let yielding = self.yielding.and_then(|yielding| yielding.until);
+        let has_choice = self.state == UplinkState::Up && self.settings.ways.len() > 1;
         [
+            self.failover.poll_timeout(has_choice, self.expectation()),
             self.attempts.retry_at,
             self.sender.poll_timeout(),
             sealing,
@@ -198,6 +205,7 @@ impl Node {
             if uplink.state == UplinkState::Waiting && uplink.attempts.is_due(now.instant) {
                 self.connect_uplink(now, entropy, index, wire);
             }
+            self.time_out_paths(now, entropy, PathOwner::Uplink(index), wire);
         }
     }
 
@@ -224,17 +232,20 @@ impl Node {
 
     /// Lets uplinks that wait for a way look again.
     pub(super) fn wake_uplinks(&mut self, now: Now) {
-        for uplink in self
-            .uplinks
-            .iter_mut()
-            .filter(|uplink| uplink.state == UplinkState::Waiting)
-        {
-            uplink.attempts.retry_at.get_or_insert(now.instant);
+        for uplink in &mut self.uplinks {
+            match uplink.state {
+                UplinkState::Waiting => _ = uplink.attempts.retry_at.get_or_insert(now.instant),
+                UplinkState::Connecting | UplinkState::Up => uplink.failover.wake(now.instant),
+            }
         }
     }
 
-    pub(super) fn uplink_established(&mut self, now: Now, index: usize) {
+    pub(super) fn uplink_established(&mut self, now: Now, index: usize, channel: ChannelId) {
         let uplink = &mut self.uplinks[index];
+        if uplink.failover.handle_reserve_up(now.instant, channel) {
+            return;
+        }
+        uplink.failover.handle_up(now.instant);
         uplink.state = UplinkState::Up;
         uplink.attempts.backoff.handle_success(now.instant);
         uplink.sender.handle_up(now.instant);
@@ -247,8 +258,59 @@ impl Node {
         self.commands_up(now, index);
     }
 
-    pub(super) fn uplink_closed(&mut self, now: Now, entropy: &mut dyn Entropy, index: usize) {
-        let was_up = self.uplinks[index].state == UplinkState::Up;
+    /// Goes on in another channel that is up already: what is on its way in the one before counts as not sent.
+    pub(super) fn uplink_moved(&mut self, now: Now, index: usize) {
+        let uplink = &mut self.uplinks[index];
+        uplink.sender.handle_down();
+        uplink.sender.handle_up(now.instant);
+        uplink.key_seen = false;
+        self.commands_up(now, index);
+    }
+
+    pub(super) fn uplink_closed(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        index: usize,
+        channel: ChannelId,
+    ) {
+        let uplink = &mut self.uplinks[index];
+        let ways = uplink.settings.ways.len();
+        let was_reserve = uplink
+            .failover
+            .handle_reserve_closed(now.instant, entropy, channel, ways);
+        if was_reserve {
+            return;
+        }
+        let was_up = uplink.state == UplinkState::Up;
+        let from = uplink.attempts.way;
+        let reserve = uplink
+            .failover
+            .take_reserve(now.instant, entropy, &mut uplink.attempts, ways);
+        if let Some((channel, flow, is_up)) = reserve {
+            uplink.channel = Some((channel, flow));
+            let neighbour = |way: usize| uplink.settings.ways.get(way).map_or(0, |way| way.neighbour);
+            let (from, to) = (neighbour(from), neighbour(uplink.attempts.way));
+            if is_up {
+                self.event(Event::PathChanged {
+                    owner: PathOwner::Uplink(index),
+                    from,
+                    to,
+                    reason: PathReason::Closed,
+                });
+                self.uplink_moved(now, index);
+                return;
+            }
+            uplink.state = UplinkState::Connecting;
+            uplink.sender.handle_down();
+            uplink.company = Company::Nobody;
+            uplink.yielding = None;
+            if was_up {
+                self.event(Event::UplinkDown { uplink: index });
+                self.commands_down(index);
+            }
+            return;
+        }
         self.uplinks[index].handle_failure(now.instant, entropy);
         if was_up {
             self.event(Event::UplinkDown { uplink: index });
@@ -428,6 +490,21 @@ impl Node {
                 true
             }
         }
+    }
+
+    /// Returns what can be seen of the ways of an uplink, or of the inlets that lead to one node, and how often another was taken
+    /// into use while the other end could be reached.
+    #[must_use]
+    pub fn paths(&self, now: Instant, owner: PathOwner) -> (Vec<PathView>, u64) {
+        match owner {
+            PathOwner::Uplink(index) => self.uplinks.get(index).map(|uplink| {
+                let active = (uplink.attempts.way, uplink.state == UplinkState::Up);
+                let views = uplink.failover.views(now, &uplink.settings.ways, active);
+                (views, uplink.failover.switches())
+            }),
+            PathOwner::Inlet(index) => self.portals.paths(now, index),
+        }
+        .unwrap_or_default()
     }
 
     /// Returns what can be seen of each uplink, in the order of the settings.

@@ -67,13 +67,29 @@ impl Node {
         attempts: &mut Attempts,
         wire: &mut dyn Wire,
     ) -> Option<(ChannelId, FlowId)> {
+        self.open_way_but(now, entropy, destination, attempts, None, wire)
+    }
+
+    /// The same without one of the ways, and rather over another neighbour than that one's.
+    pub(super) fn open_way_but(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        destination: Destination<'_>,
+        attempts: &mut Attempts,
+        but: Option<usize>,
+        wire: &mut dyn Wire,
+    ) -> Option<(ChannelId, FlowId)> {
         let ways = destination.ways;
+        let shunned = but.and_then(|but| ways.get(but)).map(|way| way.neighbour);
         let ready = (0..ways.len())
             .map(|offset| (attempts.way + offset) % ways.len())
-            .find_map(|way| {
+            .filter(|way| Some(*way) != but)
+            .filter_map(|way| {
                 let settings = ways.get(way)?;
                 Some((way, self.ready_link(settings.neighbour)?, &settings.names))
-            });
+            })
+            .min_by_key(|(way, ..)| ways.get(*way).map(|way| way.neighbour) == shunned && but.is_some());
         let Some((way, link, names)) = ready else {
             // The neighbour wakes whoever waits when it is ready.
             attempts.retry_at = None;

@@ -67,6 +67,8 @@ pub struct Begin {
     pub taken: u64,
     /// Whether the session is known from an earlier channel, or this one.
     pub resumes: bool,
+    /// Grows with each channel that the inlet's node takes into use; the highest counts.
+    pub term: u32,
 }
 
 impl Begin {
@@ -90,6 +92,7 @@ impl Begin {
                     .into());
                 }
             },
+            term: reader.u32("term")?,
         };
         reader.finish()?;
         Ok(begin)
@@ -101,6 +104,7 @@ impl Begin {
         out.extend_from_slice(&self.session);
         out.extend_from_slice(&self.taken.to_be_bytes());
         out.push(u8::from(self.resumes));
+        out.extend_from_slice(&self.term.to_be_bytes());
         finish_frame(out, mark);
     }
 }

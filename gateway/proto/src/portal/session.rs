@@ -152,6 +152,8 @@ pub struct Session {
     begin_due: Option<Begin>,
     begin_wait: Duration,
     begin_at: Option<Instant>,
+    /// Grows with each channel that the inlet's node takes into use.
+    term: u32,
     events: VecDeque<SessionEvent>,
     stats: SessionStats,
 }
@@ -174,6 +176,7 @@ impl Session {
             begin_due: None,
             begin_wait: BEGIN_WAIT_MIN,
             begin_at: None,
+            term: 0,
             events: VecDeque::new(),
             stats: SessionStats::default(),
         }
@@ -208,6 +211,7 @@ impl Session {
         debug_assert!(self.id.is_some() || self.next_id.is_some(), "prepared before");
         self.id = self.id.or_else(|| self.next_id.take());
         self.begin_wait = BEGIN_WAIT_MIN;
+        self.term = self.term.saturating_add(1);
         self.say_begin(now);
     }
 
@@ -216,6 +220,7 @@ impl Session {
             session,
             taken: self.conveyor.received(),
             resumes: self.is_known,
+            term: self.term,
         });
         self.begin_at = Some(now + self.begin_wait);
     }
@@ -414,11 +419,13 @@ impl Session {
             session: begin.session,
             taken: self.conveyor.received(),
             resumes: restart == Restart::Done,
+            term: begin.term,
         });
     }
 
     fn handle_begun(&mut self, now: Instant, entropy: &mut dyn Entropy, begun: Begin) {
-        if self.state != SessionState::Beginning || self.id != Some(begun.session) {
+        if self.state != SessionState::Beginning || (self.id, self.term) != (Some(begun.session), begun.term)
+        {
             return;
         }
         let is_lost = self.is_known && !begun.resumes;
@@ -607,6 +614,12 @@ impl Session {
     /// Returns what happened next.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
         self.events.pop_front()
+    }
+
+    /// Returns what the session is known by, once it has begun.
+    #[must_use]
+    pub const fn id(&self) -> Option<SessionId> {
+        self.id
     }
 
     /// Returns where the session stands.

@@ -20,20 +20,19 @@ impl World<'_, '_> {
             .expect("every pair of hosts has a wire")
     }
 
-    /// Returns whether nothing passes between two hosts now.
+    /// Returns whether nothing passes from the first host to the second now.
     fn is_blocked(&self, hosts: (usize, usize)) -> bool {
-        self.blocked.contains_key(&pair(hosts))
+        self.blocked.contains_key(&hosts)
     }
 
-    /// Lets nothing pass between two hosts for a while.
+    /// Lets nothing pass from the first host to the second for a while.
     pub(super) fn block(&mut self, hosts: (usize, usize), lasting: Duration) {
-        let until = self.blocked.entry(pair(hosts)).or_default();
+        let until = self.blocked.entry(hosts).or_default();
         *until = (*until).max(self.now + nanos(lasting));
     }
 
-    /// Lets everything pass between two hosts again, if it is time: what was under way goes on.
+    /// Lets everything pass from the first host to the second again, if it is time: what was under way goes on.
     pub(super) fn unblock(&mut self, hosts: (usize, usize)) {
-        let hosts = pair(hosts);
         let over =
             self.healed_at.is_some() || self.blocked.get(&hosts).is_some_and(|until| *until <= self.now);
         if !over {
@@ -42,11 +41,16 @@ impl World<'_, '_> {
         self.blocked.remove(&hosts);
         let (now, later) = std::mem::take(&mut self.postponed)
             .into_iter()
-            .partition(|(between, _)| *between == hosts);
+            .partition(|(way, _)| *way == hosts);
         self.postponed = later;
         for (_, event) in now {
             self.schedule(Duration::ZERO, event);
         }
+    }
+
+    /// Returns whether nothing passes between two hosts in one direction or the other: nobody can connect.
+    fn is_cut(&self, (one, other): (usize, usize)) -> bool {
+        self.is_blocked((one, other)) || self.is_blocked((other, one))
     }
 
     pub(super) fn dial(&mut self, host: usize, neighbour: usize) {
@@ -58,7 +62,7 @@ impl World<'_, '_> {
             return;
         };
         let life = self.hosts.get(host).map_or(0, |host| host.life);
-        let takes = if self.is_blocked((host, to)) {
+        let takes = if self.is_cut((host, to)) {
             DIAL_TIME_MAX
         } else {
             self.wire(host, to).latency * 2
@@ -82,7 +86,7 @@ impl World<'_, '_> {
             return;
         };
         let up = self.hosts.get(to).is_some_and(|to| to.machine.is_some());
-        if !up || from.machine.is_none() || self.is_blocked((host, to)) {
+        if !up || from.machine.is_none() || self.is_cut((host, to)) {
             if let Some(host) = self.hosts.get_mut(host) {
                 host.handle_dial_failed(now, neighbour);
             }
@@ -213,10 +217,10 @@ impl World<'_, '_> {
             return;
         };
         let hosts = pipe.hosts();
+        let way = (pipe.end(side).host, pipe.end(side.other()).host);
         // A kernel takes what a process writes, up to a bound, whether it can send it or not.
-        if self.is_blocked(hosts) && pipe.end(side).in_flight_bytes() >= KERNEL_BYTES_MAX {
-            self.postponed
-                .push((pair(hosts), Event::Pump { pipe: number, side }));
+        if self.is_blocked(way) && pipe.end(side).in_flight_bytes() >= KERNEL_BYTES_MAX {
+            self.postponed.push((way, Event::Pump { pipe: number, side }));
             return;
         }
         let wire = self.wire(hosts.0, hosts.1);
@@ -256,10 +260,9 @@ impl World<'_, '_> {
         let Some(pipe) = self.pipes.get(&number) else {
             return;
         };
-        let hosts = pipe.hosts();
-        if self.is_blocked(hosts) {
-            self.postponed
-                .push((pair(hosts), Event::Arrive { pipe: number, side }));
+        let way = (pipe.end(side.other()).host, pipe.end(side).host);
+        if self.is_blocked(way) {
+            self.postponed.push((way, Event::Arrive { pipe: number, side }));
             return;
         }
         let Some(pipe) = self.pipes.get_mut(&number) else {

@@ -36,7 +36,13 @@ impl World<'_, '_> {
             }
             Fault::Partition { between, lasting } => {
                 self.block(between, lasting);
+                self.block((between.1, between.0), lasting);
                 self.report.partitions += 1;
+                Some(lasting)
+            }
+            Fault::OneWay { from, to, lasting } => {
+                self.block((from, to), lasting);
+                self.report.one_ways += 1;
                 Some(lasting)
             }
             Fault::Disk {
@@ -96,7 +102,11 @@ impl World<'_, '_> {
                     files.disk.trouble = None;
                 }
             }
-            Fault::Partition { between, .. } => self.unblock(between),
+            Fault::Partition { between, .. } => {
+                self.unblock(between);
+                self.unblock((between.1, between.0));
+            }
+            Fault::OneWay { from, to, .. } => self.unblock((from, to)),
             Fault::SinkStops { .. } => self.stop_sink(false),
             Fault::WrongClock { host, .. } => self.set_clock(host, Clock::RIGHT),
             Fault::Stop { .. }

@@ -266,6 +266,7 @@ impl World<'_, '_> {
             | NodeEvent::AuthorityUp
             | NodeEvent::AuthorityDown
             | NodeEvent::RelayNotAttached { .. }
+            | NodeEvent::PathChanged { .. }
             | NodeEvent::PortalUp { .. }
             | NodeEvent::PortalDown { .. } => return,
         };

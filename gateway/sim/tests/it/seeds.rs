@@ -131,6 +131,7 @@ fn everything_happened(total: &Report) {
     let counts = [
         total.resets,
         total.partitions,
+        total.one_ways,
         total.silent_ends,
         total.disk_faults,
         total.rot,

@@ -4,7 +4,7 @@ use fieldgate_proto::{
     delivery::Lost,
     identity::Identifier,
     link::Class,
-    node::{Event, SourceIndex},
+    node::{Event, PathOwner, SourceIndex},
     time::Now,
     trust::Freshness,
 };
@@ -132,6 +132,19 @@ impl Trunk {
             Event::ListRefused { peer, error } => self.complain(now, Complaint::List, peer, |repeated| {
                 tracing::warn!(%peer, %error, hint = error.hint(), repeated, "list of the revoked refused");
             }),
+            Event::PathChanged {
+                owner,
+                from,
+                to,
+                reason,
+            } => {
+                let what = match owner {
+                    PathOwner::Uplink(uplink) => format!("uplink {}", self.uplink(uplink)),
+                    PathOwner::Inlet(_) => "portals".to_owned(),
+                };
+                let (from, by) = (self.neighbour(from), self.neighbour(to));
+                tracing::warn!(what, from, by, reason = reason.name(), "another path is in use");
+            }
             Event::PortalUp { peer } => tracing::info!(%peer, "portals to node up"),
             Event::PortalDown { peer } => {
                 tracing::warn!(%peer, "portals to node down; their streams wait for another channel");
@@ -259,6 +272,7 @@ fn log_trust(event: Event) {
         | Event::ReadingsLost { .. }
         | Event::CollectorSetBack { .. }
         | Event::Forgotten { .. }
+        | Event::PathChanged { .. }
         | Event::PortalUp { .. }
         | Event::PortalDown { .. }
         | Event::SourceSetBack { .. } => {}

@@ -5,7 +5,7 @@ use fieldgate_proto::{
     delivery::SenderState,
     journal::{JournalState, LaneView},
     link::Class,
-    node::{NeighbourState, UplinkState, UplinkView},
+    node::{NeighbourState, PathOwner, PortalKey, UplinkState, UplinkView},
     route::DropReason,
     time::Now,
 };
@@ -14,8 +14,8 @@ use super::{Trunk, TrunkReport};
 use crate::{
     runtime::journal::JournalFiles,
     status::{
-        GapStatus, JournalStatus, LaneStatus, LedgerStatus, LinkStatus, NetworkStatus, RelayStatus,
-        TrustStatus, UplinkLaneStatus, UplinkStatus,
+        GapStatus, JournalStatus, LaneStatus, LedgerStatus, LinkStatus, NetworkStatus, PathStatus,
+        PathsStatus, RelayStatus, TrustStatus, UplinkLaneStatus, UplinkStatus,
     },
 };
 
@@ -23,7 +23,7 @@ impl Trunk {
     /// Returns what the trunk knows.
     pub(crate) fn report(&self, io: &Io, now: Now) -> TrunkReport {
         TrunkReport {
-            network: self.network_status(io),
+            network: self.network_status(io, now),
             trust: self.trust_status(now),
             commands: self.commands_status(),
             cluster: self.cluster_status(now),
@@ -62,7 +62,7 @@ impl Trunk {
         })
     }
 
-    fn network_status(&self, io: &Io) -> NetworkStatus {
+    fn network_status(&self, io: &Io, now: Now) -> NetworkStatus {
         let channels = self.node.channel_stats();
         let router = self.node.router_stats();
         let links = self.node.connections().map(|view| LinkStatus {
@@ -98,12 +98,43 @@ impl Trunk {
             records_refused: channels.records_forged + channels.records_replayed + channels.records_unknown,
             registered: self.node.registered_names(),
             relays: self.relay_status(),
+            paths: self.paths_status(now),
             forwarded_frames: router.frames_forwarded.iter().sum(),
             forwarded_bytes: router.bytes_forwarded,
             dials_failed: self.dialling.failed(),
             websockets_refused: self.layers.refused(),
             dropped: dropped.filter(|(_, count)| *count > 0).collect(),
         }
+    }
+
+    fn paths_status(&self, now: Now) -> Vec<PathsStatus> {
+        let uplinks = self.names.uplinks.iter().enumerate();
+        let uplinks = uplinks.map(|(index, name)| (PathOwner::Uplink(index), "uplink", name.clone()));
+        let inlets = self.node.portals().filter_map(|view| match view.key {
+            PortalKey::Inlet(index) => Some((PathOwner::Inlet(index), "portals", view.peer.to_string())),
+            PortalKey::Outlet(_) => None,
+        });
+        let all = uplinks.chain(inlets).map(|(owner, kind, name)| {
+            let (views, switches) = self.node.paths(now.instant, owner);
+            let paths = views.into_iter().map(|view| PathStatus {
+                by: self.neighbour(view.neighbour),
+                through: view.through,
+                state: view.state.name().to_owned(),
+                rtt_us: view
+                    .round_trip
+                    .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+                loss_permille: view.loss_permille,
+                reason: view.reason.map(|reason| reason.name().to_owned()),
+            });
+            PathsStatus {
+                kind: kind.to_owned(),
+                name,
+                switches,
+                paths: paths.collect(),
+            }
+        });
+        // Of a single way everything is said elsewhere.
+        all.filter(|paths| paths.paths.len() > 1).collect()
     }
 
     fn relay_status(&self) -> Vec<RelayStatus> {

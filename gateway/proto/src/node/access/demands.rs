@@ -108,12 +108,12 @@ impl Node {
                 self.admitted(now, channel, wire);
             }
             Some(Use::Uplink { uplink }) => {
-                self.uplink_established(now, uplink);
+                self.uplink_established(now, uplink, channel);
                 self.admitted(now, channel, wire);
             }
             Some(Use::Authority) => self.authority_established(now, channel, wire),
             Some(Use::Inlet { inlet }) => {
-                self.inlet_established(now, inlet);
+                self.inlet_established(now, inlet, channel);
                 self.admitted(now, channel, wire);
             }
             Some(

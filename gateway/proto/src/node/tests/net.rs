@@ -630,6 +630,14 @@ impl Net {
         }
     }
 
+    /// The same in steps of ten milliseconds.
+    pub(super) fn pass_millis(&mut self, millis: u64) {
+        for _ in 0..millis / 10 {
+            self.now.instant = self.now.instant + Duration::from_millis(10);
+            self.settle();
+        }
+    }
+
     /// Lets the gateway's devices publish `count` readings more.
     pub(super) fn add_readings(&mut self, count: usize) {
         let gateway = &mut self.hosts[GATEWAY];

@@ -60,8 +60,8 @@ proptest! {
     }
 
     #[test]
-    fn a_begin_is_read_as_it_was_written(session: [u8; 16], taken: u64, resumes: bool) {
-        let begin = Begin { session, taken, resumes };
+    fn a_begin_is_read_as_it_was_written(session: [u8; 16], taken: u64, resumes: bool, term: u32) {
+        let begin = Begin { session, taken, resumes, term };
         let mut frame = Vec::new();
         begin.put(BEGIN, &mut frame);
         prop_assert_eq!(Begin::decode(&frame[3..]).unwrap(), begin);
