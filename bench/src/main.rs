@@ -16,7 +16,9 @@ mod consumer;
 mod failure;
 mod latency;
 mod load;
+mod node;
 mod packet;
+mod portal;
 mod press;
 mod process;
 mod procfs;
@@ -54,6 +56,8 @@ enum What {
     Channel(channel::Options),
     /// Memory of idle MQTT clients, and publishing beside a subscriber that does not read
     Clients(clients::Options),
+    /// Streams through portals beside loopback, stunnel, ssh and nebula: Gbit/s, CPU, latency, connections, memory
+    Portal(portal::Options),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         What::Backlog(options) => backlog::run(options),
         What::Channel(options) => channel::run(options),
         What::Clients(options) => clients::run(options),
+        What::Portal(options) => portal::run(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
