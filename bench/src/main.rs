@@ -22,6 +22,7 @@ mod portal;
 mod press;
 mod process;
 mod procfs;
+mod relay;
 mod spread;
 mod stamp;
 mod uplink;
@@ -58,6 +59,8 @@ enum What {
     Clients(clients::Options),
     /// Streams through portals beside loopback, stunnel, ssh and nebula: Gbit/s, CPU, latency, connections, memory
     Portal(portal::Options),
+    /// Thousands of members on one relay: registrations/s, memory, and how soon all are back after a crash
+    Relay(relay::Options),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         What::Channel(options) => channel::run(options),
         What::Clients(options) => clients::run(options),
         What::Portal(options) => portal::run(options),
+        What::Relay(options) => relay::run(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

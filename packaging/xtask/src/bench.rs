@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// uplink, portal, backlog, clients, channel or load, with the options of fieldgate-bench
+    /// uplink, portal, relay, backlog, clients, channel or load, with the options of fieldgate-bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     arguments: Vec<String>,
 }
@@ -46,7 +46,7 @@ fn needs_gateway(arguments: &[String]) -> bool {
     let bridge_only = arguments.iter().any(|argument| argument == "--systems=bridge")
         || arguments.windows(2).any(|pair| pair == ["--systems", "bridge"]);
     arguments.first().is_some_and(|what| match what.as_str() {
-        "backlog" | "clients" | "portal" => true,
+        "backlog" | "clients" | "portal" | "relay" => true,
         "uplink" => !bridge_only,
         _ => false,
     })
