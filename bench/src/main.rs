@@ -22,6 +22,7 @@ mod portal;
 mod press;
 mod process;
 mod procfs;
+mod programs;
 mod relay;
 mod spread;
 mod stamp;
@@ -61,6 +62,8 @@ enum What {
     Portal(portal::Options),
     /// Thousands of members on one relay: registrations/s, memory, and how soon all are back after a crash
     Relay(relay::Options),
+    /// Programs that people use, through portals over relays
+    Programs(programs::Options),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         What::Clients(options) => clients::run(options),
         What::Portal(options) => portal::run(options),
         What::Relay(options) => relay::run(options),
+        What::Programs(options) => programs::run(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -199,6 +199,8 @@ impl Files<'_> {
 const HALL: &str = "bench-hall";
 /// Names of the relays, from the inlet's side.
 const RELAYS: [&str; 1] = ["relay-1"];
+/// Most relays that a site can have.
+pub(crate) const RELAYS_MAX: usize = RELAYS.len();
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,7 @@ mod docs;
 mod failure;
 mod fuzz;
 mod program;
+mod programs;
 mod setup;
 mod sim;
 mod suite;
@@ -68,6 +69,8 @@ enum Recipe {
     Tokens,
     /// Paho's and mosquitto's own test suites against a gateway: minutes, with time limits of their own, and so no part of `ci`
     Suites,
+    /// psql, ssh, rsync, a browser, Modbus and iperf3 through portals: installs them all, and so no part of `ci`
+    Programs(programs::Options),
     /// What continuous integration runs, and nothing else: setup, check, test
     Ci,
 }
@@ -103,6 +106,7 @@ fn run(recipe: &Recipe) -> Result<(), Failure> {
         Recipe::Docs(options) => docs::run(&workspace, options),
         Recipe::Tokens => tokens::run(&workspace),
         Recipe::Suites => suites::run(&workspace),
+        Recipe::Programs(options) => programs::run(&workspace, options),
         Recipe::Ci => ci::run(&workspace),
     }
 }
