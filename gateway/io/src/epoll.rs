@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    connection::{CloseReason, Connection, ConnectionId, ListenerId, Phase},
+    connection::{BufferClass, CloseReason, Connection, ConnectionId, ListenerId, Phase},
     handler::Handler,
     io::{Io, Port},
     shard::{Listener, Shard},
@@ -352,7 +352,7 @@ fn receive(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler, id: Connec
 const EVENTS_MAX: usize = 512;
 
 /// One receive brings at most this.
-const SCRATCH_SIZE: usize = 64 << 10;
+const SCRATCH_SIZE: usize = BufferClass::Link.buffer_size();
 
 /// Connections accepted from one listener in one turn, so that a flood of them does not starve those that are there.
 const ACCEPTS_PER_TURN: usize = 64;
