@@ -486,4 +486,4 @@ impl Node {
 }
 
 /// Bytes queued on a link from which on nothing more of streams is sealed for it: what is sealed cannot be overtaken any more.
-const LINK_BYTES_MAX: usize = 192 << 10;
+const LINK_BYTES_MAX: usize = 256 << 10;
