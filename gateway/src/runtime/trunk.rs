@@ -283,6 +283,7 @@ impl Trunk {
             return;
         }
         let key = ConnectionKey(id.as_u64());
+        self.portals.lend(io);
         let sink = &mut Takers {
             collecting: &mut self.collecting,
             staged: &mut self.portals.staged,
