@@ -14,6 +14,8 @@ use std::{
 
 use socket2::SockAddr;
 
+pub(crate) mod messages;
+
 /// Turns the kernel's −1 into the error it left behind.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 {
