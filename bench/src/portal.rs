@@ -66,6 +66,8 @@ pub(crate) enum System {
     Direct,
     /// fieldgate over one relay
     Relay,
+    /// fieldgate over two relays, one behind the other
+    Relays,
     /// stunnel on both sides, TLS 1.3, AES-128-GCM
     Stunnel,
     /// `ssh -L`, aes128-gcm
@@ -75,10 +77,11 @@ pub(crate) enum System {
 }
 
 impl System {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Loopback,
         Self::Direct,
         Self::Relay,
+        Self::Relays,
         Self::Stunnel,
         Self::Ssh,
         Self::Nebula,
@@ -90,6 +93,7 @@ impl System {
             Self::Loopback => "plain loopback",
             Self::Direct => "fieldgate, direct",
             Self::Relay => "fieldgate, 1 relay",
+            Self::Relays => "fieldgate, 2 relays",
             Self::Stunnel => "stunnel",
             Self::Ssh => "ssh -L",
             Self::Nebula => "nebula",
@@ -194,6 +198,7 @@ impl Rig {
             },
             System::Direct => fieldgate(options, folder.path(), (&here, &server), 0)?,
             System::Relay => fieldgate(options, folder.path(), (&here, &server), 1)?,
+            System::Relays => fieldgate(options, folder.path(), (&here, &server), 2)?,
             System::Stunnel | System::Ssh => {
                 let ground = Ground {
                     folder: folder.path(),

@@ -117,7 +117,10 @@ impl Files<'_> {
         let mut text = self.head("desk");
         let way = match self.links.as_slice() {
             [link] if self.relays.is_empty() => format!("direct = {{ address = \"{link}\" }}"),
-            _ => format!("via = \"{HALL}\"\nrelay = {}", self.relay_table(0)),
+            _ => format!(
+                "via = \"{HALL}\"\nrelay = {}",
+                self.relay_table(0, RELAYS.get(1..self.relays.len()))
+            ),
         };
         for Portal { name, entry, .. } in self.portals {
             let _ = write!(
@@ -142,7 +145,7 @@ impl Files<'_> {
             0 => format!("\n[link.tcp]\nlisten = [\"{}\"]\n\n[portal]\n", self.links[0]),
             count => format!(
                 "\n[portal]\nregister = [{{ relay = {}, name = \"{HALL}\" }}]\n",
-                self.relay_table(count - 1)
+                self.relay_table(count - 1, None)
             ),
         };
         for Portal { name, server, .. } in self.portals {
@@ -159,9 +162,14 @@ impl Files<'_> {
         text
     }
 
-    /// Returns the file of a relay.
+    /// Returns the file of a relay. All but the last dial the next one and forward to it; it knows them as members.
     fn relay(&self, index: usize) -> String {
         let mut text = self.head(RELAYS[index]);
+        let (before, before_is) = match index.checked_sub(1) {
+            None => ("desk", &self.desk),
+            Some(before) => (RELAYS[before], &self.relays[before]),
+        };
+        let is_last = index + 1 == self.relays.len();
         let _ = write!(
             text,
             "\n[link.tcp]\n\
@@ -170,26 +178,47 @@ impl Files<'_> {
              [relay]\n\
              \n\
              [[relay.member]]\n\
-             name = \"desk\"\n\
-             identifier = \"{desk}\"\n\
+             name = \"{before}\"\n\
+             identifier = \"{before_is}\"\n\
              hold = []\n\
-             reach = [\"{HALL}\"]\n\
-             \n\
-             [[relay.member]]\n\
-             name = \"hall\"\n\
-             identifier = \"{hall}\"\n\
-             hold = [\"{HALL}\"]\n\
-             reach = []\n",
+             reach = [\"{next}\"]\n\
+             \n",
             link = self.links[index],
-            desk = self.desk,
-            hall = self.hall,
+            next = if is_last { HALL } else { RELAYS[index + 1] },
         );
+        let _ = if is_last {
+            write!(
+                text,
+                "[[relay.member]]\n\
+                 name = \"hall\"\n\
+                 identifier = \"{hall}\"\n\
+                 hold = [\"{HALL}\"]\n\
+                 reach = []\n",
+                hall = self.hall,
+            )
+        } else {
+            write!(
+                text,
+                "[[relay.neighbour]]\n\
+                 name = \"{name}\"\n\
+                 address = \"{link}\"\n\
+                 identifier = \"{identifier}\"\n",
+                name = RELAYS[index + 1],
+                link = self.links[index + 1],
+                identifier = self.relays[index + 1],
+            )
+        };
         text
     }
 
-    fn relay_table(&self, index: usize) -> String {
+    /// Returns how a node reaches a relay, and the names of further ones behind it.
+    fn relay_table(&self, index: usize, through: Option<&[&str]>) -> String {
+        let through = match through {
+            Some(names @ [_, ..]) => format!(", through = {names:?}"),
+            Some([]) | None => String::new(),
+        };
         format!(
-            "{{ address = \"{}\", identifier = \"{}\" }}",
+            "{{ address = \"{}\", identifier = \"{}\"{through} }}",
             self.links[index], self.relays[index]
         )
     }
@@ -198,7 +227,7 @@ impl Files<'_> {
 /// The name that the outlet's node holds at its relay.
 const HALL: &str = "bench-hall";
 /// Names of the relays, from the inlet's side.
-const RELAYS: [&str; 1] = ["relay-1"];
+const RELAYS: [&str; 2] = ["relay-1", "relay-2"];
 /// Most relays that a site can have.
 pub(crate) const RELAYS_MAX: usize = RELAYS.len();
 
