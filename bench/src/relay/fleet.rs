@@ -261,6 +261,7 @@ impl Member {
             relay: Some(relay),
             pq: fieldgate_proto::channel::PqPolicy::default(),
             registrations: vec![RegistrationSettings { name: name(index) }],
+            forwarding: None,
         }];
         Self {
             identifier: local.identifier(),
