@@ -3,7 +3,7 @@
 mod aead;
 mod credential;
 mod handshake;
-mod identity;
+pub(crate) mod identity;
 mod record;
 
 use clap::Args;

@@ -16,10 +16,14 @@ mod consumer;
 mod failure;
 mod latency;
 mod load;
+mod node;
 mod packet;
+mod portal;
 mod press;
 mod process;
 mod procfs;
+mod programs;
+mod relay;
 mod spread;
 mod stamp;
 mod uplink;
@@ -54,6 +58,12 @@ enum What {
     Channel(channel::Options),
     /// Memory of idle MQTT clients, and publishing beside a subscriber that does not read
     Clients(clients::Options),
+    /// Streams through portals beside loopback, stunnel, ssh and nebula: Gbit/s, CPU, latency, connections, memory
+    Portal(portal::Options),
+    /// Thousands of members on one relay: registrations/s, memory, and how soon all are back after a crash
+    Relay(relay::Options),
+    /// Programs that people use, through portals over relays
+    Programs(programs::Options),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +74,9 @@ fn main() -> ExitCode {
         What::Backlog(options) => backlog::run(options),
         What::Channel(options) => channel::run(options),
         What::Clients(options) => clients::run(options),
+        What::Portal(options) => portal::run(options),
+        What::Relay(options) => relay::run(options),
+        What::Programs(options) => programs::run(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

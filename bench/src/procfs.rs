@@ -29,6 +29,21 @@ impl Usage {
             pss_kib: parse(id, "smaps_rollup", kib(&smaps, "Pss:"))?,
         })
     }
+
+    /// Reads the usage of a process and of those that it has started and that still run.
+    pub(crate) fn read_family(id: u32) -> Result<Self, Failure> {
+        let mut sum = Self::read(id)?;
+        let children = read(id, &format!("task/{id}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+            // One that has ended meanwhile costs nothing any more.
+            if let Ok(usage) = Self::read_family(child) {
+                sum.cpu += usage.cpu;
+                sum.peak_rss_kib += usage.peak_rss_kib;
+                sum.pss_kib += usage.pss_kib;
+            }
+        }
+        Ok(sum)
+    }
 }
 
 fn read(id: u32, file: &str) -> Result<String, Failure> {

@@ -533,7 +533,7 @@ tables! {
         /// Labels on all links together; a conversation takes two, of 32 bytes each. One link has at most 4096 per direction.
         labels_max: u32 = count_u32(4_096, 16_777_216), Default("262144");
         /// Bytes that may wait to leave on one link; what comes on top is dropped and sent again by its owner.
-        queue_bytes_max: u32 = bytes_u32(QUEUE_BYTES_MIN, 256 << 20), Default("\"512 KiB\"");
+        queue_bytes_max: u32 = bytes_u32(QUEUE_BYTES_MIN, 256 << 20), Default("\"4 MiB\"");
         /// Bytes that may wait on all links together; at least `queue_bytes_max`.
         held_bytes_max: u64 = bytes_u64(MIB, 64 * GIB), Default("\"64 MiB\"");
         /// Names that anyone may reach for a minute in order to enrol: those of authorities.

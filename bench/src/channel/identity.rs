@@ -12,10 +12,10 @@ use crate::clock;
 use crate::failure::Failure;
 
 /// The operating system's generator.
-pub(super) struct System(SystemRandom);
+pub(crate) struct System(SystemRandom);
 
 impl System {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(SystemRandom::new())
     }
 }
@@ -36,11 +36,15 @@ pub(super) struct Owner {
 
 impl Owner {
     pub(super) fn new(entropy: &System) -> Result<Self, Failure> {
+        Self::born(entropy, NOW_SECS)
+    }
+
+    fn born(entropy: &System, now_secs: u64) -> Result<Self, Failure> {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
             .map_err(|error| refused("making an identity key", &error))?;
         let public = PublicKey::new(KeyAlgorithm::EcdsaP256, key.public_key().as_ref(), 0)
             .map_err(|error| refused("taking a public key", &error))?;
-        let draft = ChangeDraft::first(public, NOW_SECS);
+        let draft = ChangeDraft::first(public, now_secs);
         let signature = sign(&key, &draft.message(), entropy)?;
         let history = draft
             .finish(signature, None)
@@ -56,9 +60,14 @@ impl Owner {
 
 /// Makes a new identity with an attestation that is valid now.
 pub(super) fn local(entropy: &mut System) -> Result<LocalIdentity, Failure> {
-    let owner = Owner::new(entropy)?;
+    local_at(entropy, NOW_SECS)
+}
+
+/// Makes a new identity with an attestation that begins at a time of day, in seconds since 1970, and is valid for a day.
+pub(crate) fn local_at(entropy: &mut System, now_secs: u64) -> Result<LocalIdentity, Failure> {
+    let owner = Owner::born(entropy, now_secs)?;
     let secret = X25519Secret::generate(entropy);
-    let draft = AttestationDraft::new(&owner.history, *secret.public(), NOW_SECS, DAY_SECS, 1)
+    let draft = AttestationDraft::new(&owner.history, *secret.public(), now_secs, DAY_SECS, 1)
         .map_err(|error| refused("drafting an attestation", &error))?;
     let signature = owner.sign(&draft.message(), entropy)?;
     let attestation = draft

@@ -7,19 +7,15 @@
 mod files;
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Deserialize;
 
 use self::files::{Files, Identifiers};
 use super::System;
@@ -27,7 +23,8 @@ use crate::clock::Window;
 use crate::consumer::Consumer;
 use crate::failure::Failure;
 use crate::latency::Latencies;
-use crate::process::{Running, complete, free_address};
+use crate::node;
+use crate::process::{Running, free_address};
 
 /// How a chain is set up.
 #[derive(Clone, Debug)]
@@ -84,34 +81,37 @@ impl Chain {
             sink: consumer.as_ref().map(Consumer::address),
         };
         if let Some(rules) = settings.rules {
-            write(folder, "policy.cedar", &policy(rules))?;
+            node::write(folder, "policy.cedar", &policy(rules))?;
         }
-        let path = folder.join("passphrase");
-        // A file that others may read is refused.
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(b"only for this measurement\n"))
-            .map_err(Failure::io(format!("writing {}", path.display())))?;
+        node::write_passphrase(folder)?;
         // A file is refused while it names nobody, so the first ones name nodes that do not exist.
         let nobody = Identifiers::nobody();
         let identifiers = Identifiers {
-            gateway: identity(settings, folder, "gateway", &files.gateway(&nobody))?,
-            relay: identity(settings, folder, "relay", &files.relay(&nobody))?,
-            collector: identity(settings, folder, "collector", &files.collector(&nobody))?,
+            gateway: node::create_identity(&settings.binary, folder, "gateway", &files.gateway(&nobody))?,
+            relay: node::create_identity(&settings.binary, folder, "relay", &files.relay(&nobody))?,
+            collector: node::create_identity(
+                &settings.binary,
+                folder,
+                "collector",
+                &files.collector(&nobody),
+            )?,
         };
-        let relay = node(settings, folder, "relay", &files.relay(&identifiers), files.relay)?;
-        let collector = node(
-            settings,
+        let relay = node::start(
+            &settings.binary,
+            folder,
+            "relay",
+            &files.relay(&identifiers),
+            files.relay,
+        )?;
+        let collector = node::start(
+            &settings.binary,
             folder,
             "collector",
             &files.collector(&identifiers),
             files.collector_metrics,
         )?;
-        let gateway = node(
-            settings,
+        let gateway = node::start(
+            &settings.binary,
             folder,
             "gateway",
             &files.gateway(&identifiers),
@@ -155,8 +155,13 @@ impl Chain {
             folder,
             text,
         } = &self.collector;
-        self.processes
-            .push(node(settings, folder, "collector", text, self.collector_metrics)?);
+        self.processes.push(node::start(
+            &settings.binary,
+            folder,
+            "collector",
+            text,
+            self.collector_metrics,
+        )?);
         Ok(())
     }
 }
@@ -238,49 +243,6 @@ fn policy(rules: usize) -> String {
         );
     }
     text
-}
-
-/// Creates the identity of the node that `text` describes and returns its identifier.
-fn identity(settings: &Settings, folder: &Path, name: &str, text: &str) -> Result<String, Failure> {
-    let path = write(folder, &format!("{name}.toml"), text)?;
-    let call = |action: &str| {
-        let mut command = Command::new(&settings.binary);
-        command.args(["identity", action, "--config"]).arg(&path);
-        command
-    };
-    complete(&mut call("create"))?;
-    let shown = complete(call("show").arg("--json"))?;
-    let shown: Shown = serde_json::from_slice(&shown).map_err(|error| Failure::Format {
-        what: "`fieldgate identity show --json`".to_owned(),
-        problem: error.to_string(),
-    })?;
-    Ok(shown.identifier)
-}
-
-/// What `fieldgate identity show --json` prints, as far as it is needed.
-#[derive(Deserialize)]
-struct Shown {
-    identifier: String,
-}
-
-fn node(
-    settings: &Settings,
-    folder: &Path,
-    name: &'static str,
-    text: &str,
-    listens: SocketAddr,
-) -> Result<Running, Failure> {
-    let path = write(folder, &format!("{name}.toml"), text)?;
-    let mut command = Command::new(&settings.binary);
-    let mut process = Running::start(name, command.args(["run", "--config"]).arg(&path), folder)?;
-    process.await_listener(listens)?;
-    Ok(process)
-}
-
-fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, Failure> {
-    let path = folder.join(name);
-    fs::write(&path, text).map_err(Failure::io(format!("writing {}", path.display())))?;
-    Ok(path)
 }
 
 /// Reads one counter from a Prometheus page; 0 while it has not counted anything.

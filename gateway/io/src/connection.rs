@@ -54,17 +54,18 @@ pub enum BufferClass {
     /// Many small messages on many connections: 4 KiB at a time.
     #[default]
     Device,
-    /// Large records on few connections: 64 KiB at a time.
+    /// Large records and streams of bytes: 256 KiB at a time while they bring much, 4 KiB while they bring little.
     Link,
 }
 
 impl BufferClass {
-    /// Bytes a single receive can bring.
+    /// Bytes a single receive can bring at the most.
     #[must_use]
     pub const fn buffer_size(self) -> usize {
         match self {
             Self::Device => 4 << 10,
-            Self::Link => 64 << 10,
+            // Four records of the greatest length: only the one at the end is cut, and has to be put together from pieces.
+            Self::Link => 256 << 10,
         }
     }
 
@@ -74,7 +75,8 @@ impl BufferClass {
         match self {
             // What the kernel brings for one connection before it goes on to the next: 32 buffers.
             Self::Device => 128 << 10,
-            Self::Link => 1 << 20,
+            // One receive.
+            Self::Link => 256 << 10,
         }
     }
 }
@@ -168,6 +170,10 @@ pub(crate) struct Connection {
     pub(crate) ready: bool,
     /// Ring: the kernel holds a receive, a send, a connect, a cancellation of the receive or of everything.
     pub(crate) receiving: bool,
+    /// Ring: the group of buffers that the receive which the kernel holds takes one from.
+    pub(crate) receiving_into: BufferClass,
+    /// Ring: the last receive of a connection of [`BufferClass::Link`] brought as much as a small buffer holds.
+    pub(crate) brings_much: bool,
     pub(crate) sending: bool,
     pub(crate) connecting: bool,
     pub(crate) cancelling: bool,
@@ -204,6 +210,8 @@ impl Connection {
             dirty: false,
             ready: false,
             receiving: false,
+            receiving_into: class,
+            brings_much: false,
             sending: false,
             connecting: false,
             cancelling: false,
@@ -218,6 +226,14 @@ impl Connection {
     /// Operations the ring's kernel side holds that may touch this connection's memory or socket.
     pub(crate) fn operations(&self) -> i32 {
         i32::from(self.receiving) + i32::from(self.sending) + i32::from(self.connecting)
+    }
+
+    /// The group of buffers that the next receive should take one from. Who brings little gets a small one, of which there are many.
+    pub(crate) const fn receive_into(&self) -> BufferClass {
+        match self.class {
+            BufferClass::Link if self.brings_much => BufferClass::Link,
+            BufferClass::Link | BufferClass::Device => BufferClass::Device,
+        }
     }
 
     /// Bytes the handler may still get in turn `turn`.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    connection::{CloseReason, Connection, ConnectionId, ListenerId, Phase},
+    connection::{BufferClass, CloseReason, Connection, ConnectionId, ListenerId, Phase},
     datagram::DatagramId,
     handler::Handler,
     io::{Io, Port},
@@ -388,13 +388,15 @@ fn receive(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler, id: Connec
         if !connection.readable || !connection.wants_bytes() {
             return;
         }
-        if connection.turn_allowance(turn) == 0 {
+        let room = connection.turn_allowance(turn).min(inbox.scratch.len());
+        if room == 0 {
             io.shard.stats.throttled += 1;
             io.shard.mark_ready(id);
             return;
         }
         io.shard.stats.system_calls += 1;
-        match (&connection.socket).read(&mut inbox.scratch) {
+        let scratch = inbox.scratch.get_mut(..room).unwrap_or_default();
+        match (&connection.socket).read(scratch) {
             Ok(0) => {
                 connection.readable = false;
                 return io.end_of_stream(handler, id);
@@ -402,7 +404,7 @@ fn receive(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler, id: Connec
             Ok(count) => {
                 // A short read has emptied the socket, and what comes later brings a new edge; unless the end of the
                 // stream has been announced already, which brings no other.
-                connection.readable = count == inbox.scratch.len() || connection.hung_up;
+                connection.readable = count == room || connection.hung_up;
                 if connection.phase == Phase::Closing {
                     connection.turn_bytes += count;
                 }
@@ -421,7 +423,7 @@ fn receive(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler, id: Connec
 const EVENTS_MAX: usize = 512;
 
 /// One receive brings at most this.
-const SCRATCH_SIZE: usize = 64 << 10;
+const SCRATCH_SIZE: usize = BufferClass::Link.buffer_size();
 
 /// Connections accepted from one listener in one turn, so that a flood of them does not starve those that are there.
 const ACCEPTS_PER_TURN: usize = 64;

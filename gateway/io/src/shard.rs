@@ -20,9 +20,9 @@ use crate::{
 pub struct Settings {
     /// Connections at a time; more are refused and counted. 1..=1,000,000.
     pub connections_max: u32,
-    /// Receive buffers of 4 KiB for [`BufferClass::Device`]: a power of two, 8..=32,768. Only io_uring uses them.
+    /// Receive buffers of 4 KiB for [`BufferClass::Device`], and for what brings little: a power of two, 8..=32,768. Only io_uring uses them.
     pub device_buffers: u16,
-    /// Receive buffers of 64 KiB for [`BufferClass::Link`]: a power of two, 8..=4,096. Only io_uring uses them.
+    /// Receive buffers of 256 KiB for [`BufferClass::Link`]: a power of two, 8..=4,096. Only io_uring uses them.
     pub link_buffers: u16,
     /// Datagram sockets at a time. 1..=100,000.
     pub datagram_sockets_max: u32,

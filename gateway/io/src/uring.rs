@@ -387,17 +387,26 @@ impl Ring {
         if !matches!(connection.phase, Phase::Open | Phase::Closing) {
             return;
         }
-        let receive = Operation::receive(connection.class).token(id);
         if connection.wants_bytes() {
             if !connection.receiving {
                 connection.receiving = true;
-                let group = group(connection.class);
-                let entry = for_socket!(connection, id, |socket| opcode::RecvMulti::new(socket, group)
-                    .build());
-                self.push_plain(&entry.user_data(receive));
+                connection.receiving_into = connection.receive_into();
+                let into = connection.receiving_into;
+                let size = u32::try_from(into.buffer_size()).unwrap_or(u32::MAX);
+                let entry = for_socket!(connection, id, |socket| match connection.class {
+                    BufferClass::Device => opcode::RecvMulti::new(socket, group(into)).build(),
+                    // One buffer at a time: who gets it stops it whenever what it leads to is full, and what a receive that goes on
+                    // had brought by then would have to be kept. The kernel puts in the address of the buffer.
+                    BufferClass::Link => opcode::Recv::new(socket, std::ptr::null_mut(), size)
+                        .buf_group(group(into))
+                        .build()
+                        .flags(squeue::Flags::BUFFER_SELECT),
+                });
+                self.push_plain(&entry.user_data(Operation::receive(into).token(id)));
             }
         } else if connection.receiving && !connection.cancelling && !connection.peer_ended {
             connection.cancelling = true;
+            let receive = Operation::receive(connection.receiving_into).token(id);
             let entry = opcode::AsyncCancel::new(receive).build();
             self.push_plain(&entry.user_data(Operation::CancelReceive.token(id)));
         }

@@ -46,13 +46,13 @@ pub struct RelaySettings {
 }
 
 impl Default for RelaySettings {
-    /// Nobody may anything; ten minutes' lease, 512 KiB per link, 64 MiB in all.
+    /// Nobody may anything; ten minutes' lease, 4 MiB per link, 64 MiB in all.
     fn default() -> Self {
         Self {
             members: BTreeMap::new(),
             lease: Duration::from_secs(600),
             links_per_member_max: 16,
-            queue_bytes_max: 512 << 10,
+            queue_bytes_max: 4 << 20,
             held_bytes_max: 64 << 20,
         }
     }

@@ -76,6 +76,8 @@ pub(crate) struct Portals {
     lingering: Lingering,
     /// What came out of streams in this call of the node.
     pub(crate) staged: Staged,
+    /// For whom something came out last.
+    last: Option<Key>,
     /// When streams are looked at that wait or carry nothing; `None` if there is none.
     sweep_at: Option<Instant>,
     is_stopping: bool,
@@ -133,8 +135,10 @@ struct Stream {
     origin: String,
     progress: Progress,
     connection: Option<ConnectionId>,
-    /// From the socket, not taken by the session.
+    /// From the socket, not taken by the session; empty as soon as all is.
     pending: Vec<u8>,
+    /// How many of those it has taken meanwhile.
+    pending_taken: usize,
     /// The socket has no more to say.
     has_ended: bool,
     /// The other side has no more to say.
@@ -343,8 +347,37 @@ impl Portals {
         }
     }
 
+    /// Lends out the send buffer of the socket that got something last: what comes for it next is not copied on its way.
+    /// [`Portals::handle_events`] takes it back; nobody else writes to that socket.
+    pub(crate) fn lend(&mut self, io: &mut Io) {
+        if self.staged.borrowed().is_none()
+            && let Some(key) = self.last
+            && let Some(connection) = self.streams.get(&key).and_then(|stream| stream.connection)
+            && let Some(buffer) = io.send_buffer(connection)
+        {
+            self.staged.borrow(key, buffer);
+        }
+    }
+
+    /// Takes back what [`Portals::lend`] has lent.
+    fn take_back(&mut self, ground: &mut Ground<'_>) {
+        let Some((key, count)) = self.staged.borrowed() else {
+            return;
+        };
+        let stream = self.streams.get_mut(&key);
+        let connection = stream.as_ref().and_then(|stream| stream.connection);
+        self.staged
+            .give_back(connection.and_then(|connection| ground.io.send_buffer(connection)));
+        if let Some(stream) = stream.filter(|_| count > 0) {
+            stream.active = ground.now.instant;
+            stream.to_socket += count as u64;
+            self.untold.insert(key);
+        }
+    }
+
     /// Gives sockets what came out of streams.
     fn pass_on(&mut self, ground: &mut Ground<'_>) {
+        self.take_back(ground);
         let staged = std::mem::take(&mut self.staged);
         for (key, bytes) in staged.pieces() {
             let Some(stream) = self.streams.get_mut(&key) else {
@@ -356,6 +389,7 @@ impl Portals {
             if let Some(buffer) = stream.connection.and_then(|id| ground.io.send_buffer(id)) {
                 buffer.extend_from_slice(bytes);
             }
+            self.last = Some(key);
             self.untold.insert(key);
         }
         self.staged = staged.emptied();
@@ -405,13 +439,17 @@ impl Portals {
             else {
                 continue;
             };
-            let written = session.write(key.1, &stream.pending);
+            let rest = stream.pending.get(stream.pending_taken..).unwrap_or_default();
+            let written = session.write(key.1, rest);
             any |= written > 0;
             stream.active = ground.now.instant;
-            stream.pending.drain(..written);
-            if !stream.pending.is_empty() {
+            stream.pending_taken += written;
+            if stream.pending_taken < stream.pending.len() {
                 continue;
             }
+            stream.pending_taken = 0;
+            stream.pending.clear();
+            stream.pending.shrink_to(PENDING_KEPT_MAX);
             if stream.has_ended {
                 session.finish(key.1);
             } else if let Some(connection) = stream.connection {
@@ -505,5 +543,7 @@ impl Portals {
 
 /// Longest time from the wish for a stream to its being open.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(30);
+/// Memory that a stream keeps for what its session may not take the next time.
+const PENDING_KEPT_MAX: usize = 256 << 10;
 /// Between two looks at streams that wait or carry nothing.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);

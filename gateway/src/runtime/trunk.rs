@@ -320,6 +320,7 @@ impl Trunk {
     }
 
     fn take_bytes(&mut self, io: &mut Io, now: Now, key: ConnectionKey, bytes: &mut [u8]) {
+        self.portals.lend(io);
         let sink = &mut Takers {
             collecting: &mut self.collecting,
             staged: &mut self.portals.staged,

@@ -4,19 +4,23 @@ use clap::Args;
 
 use crate::failure::Failure;
 use crate::program::Program;
+use crate::setup;
 use crate::workspace::Workspace;
 
 /// What is measured.
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// uplink, backlog, clients, channel or load, with the options of fieldgate-bench
+    /// uplink, portal, relay, backlog, clients, channel or load, with the options of fieldgate-bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     arguments: Vec<String>,
 }
 
 /// Builds the measured binary and the measuring one, then hands over.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failure> {
+    if options.arguments.first().is_some_and(|what| what == "portal") {
+        setup::debian_packages(workspace, RIVALS)?;
+    }
     let mut build =
         Program::cargo_build(workspace, "build").args(["--release", "--quiet", "--package=fieldgate-bench"]);
     if needs_gateway(&options.arguments) {
@@ -27,13 +31,25 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failur
     Program::new(workspace, program).args(&options.arguments).run()
 }
 
-/// Only `uplink` and `clients` start the gateway binary, the former not when it is told to measure the bridge alone.
+/// What `portal` compares with, and the namespaces that nebula runs in.
+const RIVALS: &[&str] = &[
+    "stunnel4",
+    "openssl",
+    "openssh-server",
+    "openssh-client",
+    "nebula",
+    "iproute2",
+];
+
+/// All but `channel` and `load` start the gateway binary, `uplink` not when it is told to measure the bridge alone.
 fn needs_gateway(arguments: &[String]) -> bool {
     let bridge_only = arguments.iter().any(|argument| argument == "--systems=bridge")
         || arguments.windows(2).any(|pair| pair == ["--systems", "bridge"]);
-    arguments
-        .first()
-        .is_some_and(|what| what == "clients" || what == "uplink" && !bridge_only)
+    arguments.first().is_some_and(|what| match what.as_str() {
+        "backlog" | "clients" | "portal" | "relay" => true,
+        "uplink" => !bridge_only,
+        _ => false,
+    })
 }
 
 #[cfg(test)]
@@ -51,6 +67,7 @@ mod tests {
         assert!(!needs_gateway(&words("uplink --systems bridge")));
         assert!(!needs_gateway(&words("uplink --systems=bridge")));
         assert!(needs_gateway(&words("clients --idle 10")));
+        assert!(needs_gateway(&words("portal")));
         assert!(!needs_gateway(&words("channel")));
     }
 }

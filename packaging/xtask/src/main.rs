@@ -17,6 +17,7 @@ mod docs;
 mod failure;
 mod fuzz;
 mod program;
+mod programs;
 mod properties;
 mod scale;
 mod setup;
@@ -74,6 +75,8 @@ enum Recipe {
     Tokens,
     /// Paho's and mosquitto's own test suites against a gateway: minutes, with time limits of their own, and so no part of `ci`
     Suites,
+    /// psql, ssh, rsync, a browser, Modbus and iperf3 through portals: installs them all, and so no part of `ci`
+    Programs(programs::Options),
     /// What continuous integration runs, and nothing else: setup, check, test
     Ci,
 }
@@ -111,6 +114,7 @@ fn run(recipe: &Recipe) -> Result<(), Failure> {
         Recipe::Scale(options) => scale::run(options),
         Recipe::Tokens => tokens::run(&workspace),
         Recipe::Suites => suites::run(&workspace),
+        Recipe::Programs(options) => programs::run(&workspace, options),
         Recipe::Ci => ci::run(&workspace),
     }
 }

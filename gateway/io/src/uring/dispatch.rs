@@ -124,11 +124,13 @@ fn receive(
     if let Some(buffer) = buffer {
         buffers.take(buffer);
     }
-    if !cqueue::more(completion.flags) {
-        if let Some(connection) = io.shard.connections.get_mut(id) {
+    if let Some(connection) = io.shard.connections.get_mut(id) {
+        connection.brings_much =
+            outcome(completion.result).is_ok_and(|count| count >= BufferClass::Device.buffer_size());
+        if !cqueue::more(completion.flags) {
             connection.receiving = false;
+            io.shard.mark_dirty(id);
         }
-        io.shard.mark_dirty(id);
     }
     match (outcome(completion.result), buffer) {
         (Ok(count), Some(buffer)) if count > 0 => io.receive(handler, id, buffers.bytes(buffer, count)),

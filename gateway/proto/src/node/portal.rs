@@ -627,6 +627,6 @@ impl Node {
 }
 
 /// Bytes queued on a link from which on nothing more of streams is sealed for it: what is sealed cannot be overtaken any more.
-const LINK_BYTES_MAX: usize = 192 << 10;
+const LINK_BYTES_MAX: usize = 256 << 10;
 /// Channels of one peer: the one in use, one in reserve, and some that it has lost and could not close.
 const CHANNELS_PER_PEER_MAX: usize = 4;

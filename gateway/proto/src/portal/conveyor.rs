@@ -44,6 +44,8 @@ pub(super) struct Conveyor {
     /// Taken from the other side.
     received: u64,
     is_taken_due: bool,
+    /// A packet came behind a gap, and the other side was not told.
+    is_gap_due: bool,
     /// Buffers to fill again.
     spare: Vec<Vec<u8>>,
     went_back: u64,
@@ -66,6 +68,7 @@ impl Conveyor {
             timed: None,
             received: 0,
             is_taken_due: false,
+            is_gap_due: false,
             spare: Vec::new(),
             went_back: 0,
             duplicates: 0,
@@ -102,7 +105,14 @@ impl Conveyor {
         if unsent >= UNSENT_MAX || kept <= ITEM_LEN_MAX {
             return 0;
         }
-        kept.min(PACKET_ITEMS_MAX).saturating_sub(DATA_HEAD_LEN)
+        // What is left of the packet that is being filled, so that a long run of bytes makes no short packets in between.
+        let left = PACKET_ITEMS_MAX.saturating_sub(self.filling.len());
+        let packet = if left >= DATA_LEN_WORTH {
+            left
+        } else {
+            PACKET_ITEMS_MAX
+        };
+        kept.min(packet).saturating_sub(DATA_HEAD_LEN)
     }
 
     /// Returns the bytes that wait to be sent.
@@ -153,6 +163,7 @@ impl Conveyor {
         self.deadline = None;
         self.timed = None;
         self.is_taken_due = false;
+        self.is_gap_due = false;
         Restart::Done
     }
 
@@ -216,6 +227,7 @@ impl Conveyor {
     pub(super) fn handle_packet(&mut self, sequence: u64) -> bool {
         self.is_taken_due = true;
         if sequence != self.received.saturating_add(1) {
+            self.is_gap_due |= sequence > self.received;
             self.duplicates = self
                 .duplicates
                 .saturating_add(u64::from(sequence <= self.received));
@@ -234,11 +246,16 @@ impl Conveyor {
         self.next <= self.last() || !self.filling.is_empty()
     }
 
-    /// Appends an acknowledgement, if one is due, and a packet, if one may be sent: [`RECORD_MAX`] bytes at the most. Returns whether
+    /// Appends an acknowledgement, if one is due, and twice more behind a gap, and a packet, if one may be sent: [`RECORD_MAX`] bytes at the most. Returns whether
     /// there was anything.
     pub(super) fn write(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let before = out.len();
         if std::mem::take(&mut self.is_taken_due) {
+            put_taken(out, self.received);
+        }
+        // Said twice without news it is a sign of loss, even if nothing more comes that could be answered.
+        if std::mem::take(&mut self.is_gap_due) {
+            put_taken(out, self.received);
             put_taken(out, self.received);
         }
         if self.has_unsent() && !self.window.is_full(Class::Normal) {
@@ -303,16 +320,18 @@ pub(super) enum Restart {
     Impossible,
 }
 
-/// Bytes of items in a packet at the most: with its head and an acknowledgement it fits a record.
+/// Bytes of items in a packet at the most: with its head and acknowledgements it fits a record.
 pub(super) const PACKET_ITEMS_MAX: usize = 65_000;
 /// Plaintext that [`Conveyor::write`] appends at the most.
-pub(super) const RECORD_MAX: usize = PACKET_ITEMS_MAX + 2 * PACKET_HEAD_LEN;
+pub(super) const RECORD_MAX: usize = PACKET_ITEMS_MAX + 4 * PACKET_HEAD_LEN;
 const _: () = assert!(RECORD_MAX <= PLAINTEXT_LEN_MAX);
 /// Bytes kept until they are taken: as much as is on its way at 1 Gbit/s in an eighth of a second. A bound for data; the few bytes
 /// that open, credit and end streams are bounded by the number of streams.
 pub(super) const BYTES_MAX: usize = 16 << 20;
 /// Bytes that wait to be sent beyond which no more data is taken.
 const UNSENT_MAX: usize = 4 * PACKET_ITEMS_MAX;
+/// Room in a packet below which data goes into the next one instead of being cut.
+const DATA_LEN_WORTH: usize = 1 << 10;
 /// Buffers kept for packets to come.
 const SPARE_MAX: usize = 16;
 /// Wait for the first acknowledgement in a channel (RFC 6298 §2.1).
@@ -320,3 +339,91 @@ const WAIT_FIRST: Duration = Duration::from_secs(1);
 /// Shorter than RFC 6298 §2.4 wants, as TCP stacks have it: a stream stands still meanwhile.
 const WAIT_MIN: Duration = Duration::from_millis(200);
 const WAIT_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::portal::frame::split_packet;
+
+    const STREAM: StreamId = StreamId::new(1);
+
+    /// Gives a conveyor bytes as a session does.
+    fn fill(conveyor: &mut Conveyor, mut count: usize) -> usize {
+        let bytes = vec![7; PACKET_ITEMS_MAX];
+        let before = count;
+        while count > 0 && conveyor.room() > 0 {
+            let piece = conveyor.room().min(count);
+            conveyor.put(
+                STREAM,
+                &Item::Data(bytes.get(..piece).expect("room is less than a packet")),
+            );
+            count -= piece;
+        }
+        before - count
+    }
+
+    /// Takes a record apart: sequences of packets, and what was said to be taken.
+    fn frames(mut record: &[u8]) -> (Vec<u64>, Vec<u64>) {
+        let (mut packets, mut taken) = (Vec::new(), Vec::new());
+        while let [kind, high, low, body @ ..] = record {
+            let (body, later) = body.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+            match *kind {
+                super::super::frame::PACKET => packets.push(split_packet(body).expect("whole").0),
+                _ => taken.push(super::super::frame::decode_taken(body).expect("whole")),
+            }
+            record = later;
+        }
+        (packets, taken)
+    }
+
+    #[test]
+    fn a_long_run_of_bytes_fills_packets() {
+        let mut conveyor = Conveyor::new();
+        let given: usize = (0..4).map(|_| fill(&mut conveyor, 1 << 16)).sum();
+        assert!(given > 3 << 16, "{given}");
+        assert!(
+            conveyor
+                .packets
+                .iter()
+                .all(|packet| packet.len() > PACKET_ITEMS_MAX - DATA_LEN_WORTH),
+            "{:?}",
+            conveyor.packets.iter().map(Vec::len).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_gap_is_noticed_without_waiting() {
+        let (mut sender, mut receiver) = (Conveyor::new(), Conveyor::new());
+        let now = Instant::START;
+        let mut records = Vec::new();
+        for _ in 0..3 {
+            fill(&mut sender, 100);
+            let mut record = Vec::new();
+            assert!(sender.write(now, &mut record));
+            records.push(record);
+        }
+        // The second is lost, and the third was the last that the window let out.
+        for index in [0, 2] {
+            for sequence in frames(&records[index]).0 {
+                assert_eq!(receiver.handle_packet(sequence), index == 0);
+            }
+        }
+        let mut answer = Vec::new();
+        assert!(receiver.write(now, &mut answer));
+        let (_, taken) = frames(&answer);
+        assert_eq!(taken, [1, 1, 1]);
+        for taken in taken {
+            sender.handle_taken(now, taken).expect("it was sent");
+        }
+        assert_eq!(sender.went_back(), 1);
+        let mut again = Vec::new();
+        assert!(sender.write(now, &mut again));
+        assert_eq!(frames(&again).0, [2]);
+        // Without a gap it is said once.
+        assert!(receiver.handle_packet(2));
+        let mut answer = Vec::new();
+        assert!(receiver.write(now, &mut answer));
+        assert_eq!(frames(&answer).1, [2]);
+    }
+}

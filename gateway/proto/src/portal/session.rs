@@ -32,16 +32,22 @@ pub struct SessionSettings {
     pub streams_max: usize,
     /// Bytes of one stream that may be on their way to this side and in its memory, before it has passed them on.
     pub window: u64,
+    /// What that grows to where the other side could send more, and nothing waits to be passed on.
+    pub window_max: u64,
+    /// Bytes by which the windows of all streams may have grown together.
+    pub growth_max: u64,
     /// How long streams wait for another channel before they are lost.
     pub resume_within: Duration,
 }
 
 impl Default for SessionSettings {
-    /// 1,024 streams of 1 MiB each, and a minute.
+    /// 1,024 streams of 1 MiB each, which grow to 8 MiB, 32 MiB beyond the first in all; and a minute.
     fn default() -> Self {
         Self {
             streams_max: 1_024,
             window: 1 << 20,
+            window_max: 8 << 20,
+            growth_max: 32 << 20,
             resume_within: Duration::from_secs(60),
         }
     }
@@ -131,7 +137,7 @@ pub struct SessionStats {
 ///   └──────────── handle_down ──────────┘
 /// ```
 ///
-/// Memory is bounded: what was not taken by the 16 MiB of packets kept, what was not passed on by `streams_max` × `window`.
+/// Memory is bounded: what was not taken by the 16 MiB of packets kept, what was not passed on by `streams_max` × `window` and `growth_max`.
 #[derive(Debug)]
 pub struct Session {
     role: Role,
@@ -144,6 +150,8 @@ pub struct Session {
     is_known: bool,
     conveyor: Conveyor,
     streams: BTreeMap<StreamId, Stream>,
+    /// By how much the windows of `streams` have grown.
+    growth: u64,
     /// Highest identifier that was used.
     last_stream: u32,
     /// Streams that have more to say and credit, in the order of their turns.
@@ -171,6 +179,7 @@ impl Session {
             is_known: false,
             conveyor: Conveyor::new(),
             streams: BTreeMap::new(),
+            growth: 0,
             last_stream: 0,
             turns: VecDeque::new(),
             begin_due: None,
@@ -236,7 +245,7 @@ impl Session {
         let id = StreamId::new(self.last_stream);
         self.stats.streams = self.stats.streams.saturating_add(1);
         self.conveyor.put(id, &Item::Open(Open { outlet, origin }));
-        self.streams.insert(id, Stream::new(StreamState::Opening));
+        self.insert(id);
         self.promise_first(id);
         Some(id)
     }
@@ -255,7 +264,7 @@ impl Session {
 
     fn promise_first(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.promised = self.settings.window;
+            stream.promised = stream.window;
             self.conveyor.put(id, &Item::Credit(stream.promised));
         }
     }
@@ -339,18 +348,17 @@ impl Session {
 
     /// Ends a stream. No event follows.
     pub fn reset(&mut self, id: StreamId, reason: ResetReason) {
-        if self.streams.remove(&id).is_some() {
+        if self.remove(id) {
             self.conveyor.put(id, &Item::Reset(reason));
         }
     }
 
     /// Takes the news that bytes of a stream have gone out on this side.
     pub fn handle_consumed(&mut self, id: StreamId, bytes: usize) {
-        let window = self.settings.window;
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        if let Some(limit) = stream.handle_consumed(bytes as u64, window) {
+        if let Some(limit) = stream.handle_consumed(bytes as u64) {
             self.conveyor.put(id, &Item::Credit(limit));
         }
         self.end_if_over(id);
@@ -358,9 +366,24 @@ impl Session {
 
     fn end_if_over(&mut self, id: StreamId) {
         if self.streams.get(&id).is_some_and(Stream::is_over) {
-            self.streams.remove(&id);
+            self.remove(id);
             self.events.push_back(SessionEvent::Over { stream: id });
         }
+    }
+
+    fn insert(&mut self, id: StreamId) {
+        let stream = Stream::new(StreamState::Opening, self.settings.window);
+        self.streams.insert(id, stream);
+    }
+
+    /// Takes a stream out; false if it is not known.
+    fn remove(&mut self, id: StreamId) -> bool {
+        let stream = self.streams.remove(&id);
+        if let Some(stream) = &stream {
+            let growth = stream.window.saturating_sub(self.settings.window);
+            self.growth = self.growth.saturating_sub(growth);
+        }
+        stream.is_some()
     }
 
     /// Takes a frame of the other side; data goes to `sink`.
@@ -378,7 +401,7 @@ impl Session {
         match (kind, self.role) {
             (BEGIN, Role::Outlet) => self.handle_begin(Begin::decode(body)?),
             (BEGUN, Role::Inlet) => self.handle_begun(now, entropy, Begin::decode(body)?),
-            (PACKET, _) => self.handle_packet(body, sink)?,
+            (PACKET, _) => self.handle_packet(now, body, sink)?,
             (TAKEN, _) => {
                 let taken = decode_taken(body)?;
                 if self.state == SessionState::Up {
@@ -456,6 +479,7 @@ impl Session {
         self.keep_counts();
         self.conveyor = Conveyor::new();
         self.turns.clear();
+        self.growth = 0;
         for (stream, _) in std::mem::take(&mut self.streams) {
             let reason = ResetReason::Lost;
             self.events.push_back(SessionEvent::Reset { stream, reason });
@@ -470,7 +494,12 @@ impl Session {
         self.stats.duplicates = self.stats.duplicates.saturating_add(self.conveyor.duplicates());
     }
 
-    fn handle_packet(&mut self, body: &[u8], sink: &mut dyn StreamSink) -> Result<(), PortalError> {
+    fn handle_packet(
+        &mut self,
+        now: Instant,
+        body: &[u8],
+        sink: &mut dyn StreamSink,
+    ) -> Result<(), PortalError> {
         // Before the two have agreed which session it is, a packet can be one that overtook the agreement.
         if self.state != SessionState::Up {
             return Ok(());
@@ -480,16 +509,21 @@ impl Session {
         let mut looked_at = items.clone();
         while looked_at.next_item()?.is_some() {}
         if self.conveyor.handle_packet(sequence) {
-            self.take_items(items, sink)?;
+            self.take_items(now, items, sink)?;
         }
         Ok(())
     }
 
-    fn take_items(&mut self, mut items: Items<'_>, sink: &mut dyn StreamSink) -> Result<(), PortalError> {
+    fn take_items(
+        &mut self,
+        now: Instant,
+        mut items: Items<'_>,
+        sink: &mut dyn StreamSink,
+    ) -> Result<(), PortalError> {
         while let Some((id, item)) = items.next_item()? {
             match item {
                 Item::Open(open) => self.take_open(id, open),
-                Item::Data(bytes) => self.take_data(id, bytes, sink),
+                Item::Data(bytes) => self.take_data(now, id, bytes, sink),
                 Item::Opened | Item::Credit(_) | Item::Finish | Item::Reset(_) => self.take_news(id, item),
             }
         }
@@ -506,7 +540,7 @@ impl Session {
             self.conveyor.put(id, &Item::Reset(ResetReason::Limit));
             return;
         }
-        self.streams.insert(id, Stream::new(StreamState::Opening));
+        self.insert(id);
         self.events.push_back(SessionEvent::Requested {
             stream: id,
             outlet: open.outlet.to_owned(),
@@ -514,7 +548,7 @@ impl Session {
         });
     }
 
-    fn take_data(&mut self, id: StreamId, bytes: &[u8], sink: &mut dyn StreamSink) {
+    fn take_data(&mut self, now: Instant, id: StreamId, bytes: &[u8], sink: &mut dyn StreamSink) {
         // One that was reset on this side: the other will hear of it.
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
@@ -522,6 +556,18 @@ impl Session {
         if !stream.handle_data(bytes.len() as u64) {
             self.fail(id);
             return;
+        }
+        if let Some(round_trip) = self.conveyor.round_trip().smoothed()
+            && stream.is_held_up(now, round_trip)
+        {
+            let more = stream
+                .window
+                .min(self.settings.window_max.saturating_sub(stream.window));
+            let growth = self.growth.saturating_add(more);
+            if growth <= self.settings.growth_max {
+                self.growth = growth;
+                stream.window = stream.window.saturating_add(more);
+            }
         }
         self.stats.bytes_received = self.stats.bytes_received.saturating_add(bytes.len() as u64);
         if !bytes.is_empty() {
@@ -555,7 +601,7 @@ impl Session {
                 self.end_if_over(id);
             }
             Item::Reset(reason) => {
-                self.streams.remove(&id);
+                self.remove(id);
                 self.events.push_back(SessionEvent::Reset { stream: id, reason });
             }
             Item::Opened | Item::Finish | Item::Open(_) | Item::Data(_) => self.fail(id),

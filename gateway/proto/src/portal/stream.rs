@@ -1,7 +1,9 @@
 //! One stream: how much it may send, and how far it has come.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::fmt;
+use std::{fmt, time::Duration};
+
+use crate::time::Instant;
 
 /// Which stream of a session; the inlet's node counts them from 1 and uses no number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,7 +40,7 @@ pub enum StreamState {
 
 /// One side of a stream.
 ///
-/// Invariants: `sent ≤ credit`; `received − consumed ≤ window`.
+/// Invariants: `sent ≤ credit`; `received − consumed ≤ window`; `window` only grows.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) state: StreamState,
@@ -52,6 +54,10 @@ pub(super) struct Stream {
     pub(super) consumed: u64,
     /// What the other side was told that it may send, in all.
     pub(super) promised: u64,
+    /// Bytes that may be on their way to this side and in its memory.
+    pub(super) window: u64,
+    /// When what came was looked at last, and how much that was.
+    measured: Option<(Instant, u64)>,
     /// This side has finished.
     pub(super) has_finished: bool,
     /// The other side has finished.
@@ -72,7 +78,7 @@ pub(super) enum Waits {
 }
 
 impl Stream {
-    pub(super) const fn new(state: StreamState) -> Self {
+    pub(super) const fn new(state: StreamState, window: u64) -> Self {
         Self {
             state,
             sent: 0,
@@ -80,6 +86,8 @@ impl Stream {
             received: 0,
             consumed: 0,
             promised: 0,
+            window,
+            measured: None,
             has_finished: false,
             is_finished: false,
             waits: Waits::No,
@@ -101,9 +109,26 @@ impl Stream {
         true
     }
 
+    /// Returns whether the window may be what keeps the other side from sending more: as much as half of it comes in a round trip, and
+    /// no more than that waits to go out on this side (dynamic right-sizing, Fisk and Feng 2001).
+    pub(super) fn is_held_up(&mut self, now: Instant, round_trip: Duration) -> bool {
+        let (since, before) = *self.measured.get_or_insert((now, self.received));
+        let elapsed = now.saturating_since(since);
+        if elapsed < round_trip {
+            return false;
+        }
+        self.measured = Some((now, self.received));
+        let came = u128::from(self.received.saturating_sub(before));
+        let in_round_trips = came.saturating_mul(round_trip.as_nanos()).saturating_mul(2);
+        let waits = self.received.saturating_sub(self.consumed);
+        in_round_trips >= u128::from(self.window).saturating_mul(elapsed.as_nanos())
+            && waits.saturating_mul(2) <= self.window
+    }
+
     /// Takes the news that `bytes` bytes went out on this side. Returns what the other side is to be told that it may send, once
     /// that is worth a word: half a window.
-    pub(super) fn handle_consumed(&mut self, bytes: u64, window: u64) -> Option<u64> {
+    pub(super) fn handle_consumed(&mut self, bytes: u64) -> Option<u64> {
+        let window = self.window;
         self.consumed = self.consumed.saturating_add(bytes).min(self.received);
         let limit = self.consumed.saturating_add(window);
         let news = limit.saturating_sub(self.promised);

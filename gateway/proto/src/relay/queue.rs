@@ -1,5 +1,7 @@
 //! What waits for a congested link, by class.
 
+use std::collections::VecDeque;
+
 use crate::link::{Class, FRAME_HEADER_LEN, FrameError};
 
 /// Whole frames that wait for one link, first in first out within their class.
@@ -13,15 +15,25 @@ pub struct ClassQueues {
     len: usize,
     /// The start of the frame sent last, in weighted bytes.
     now: u64,
+    /// Memory for the next piece; none while nothing waits.
+    spare: Vec<u8>,
 }
 
+/// Frames of one class in pieces of [`PIECE_BYTES`] and the frame that crosses it, of which only the last is appended to. No piece is empty.
 #[derive(Debug, Default)]
 struct Queue {
-    bytes: Vec<u8>,
-    /// Bytes at the front of `bytes` that are gone already.
+    pieces: VecDeque<Piece>,
+    /// Bytes at the front of the first piece that are gone already.
     at: usize,
     /// The start of the frame at the front, in weighted bytes.
     start: u64,
+}
+
+#[derive(Debug, Default)]
+struct Piece {
+    bytes: Vec<u8>,
+    /// Bytes of its last frame.
+    last: usize,
 }
 
 impl ClassQueues {
@@ -59,21 +71,27 @@ impl ClassQueues {
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), FrameError>,
     ) -> Result<usize, FrameError> {
         let queue = &mut self.queues[usize::from(class.bits())];
-        let before = queue.bytes.len();
-        write(&mut queue.bytes)?;
-        if queue.at == before {
+        let was_empty = queue.is_empty();
+        let written = queue.append(&mut self.spare, write)?;
+        if was_empty {
             queue.start = queue.start.max(self.now);
         }
-        let written = queue.bytes.len() - before;
         self.len += written;
         Ok(written)
     }
 
     /// Moves frames into `out` until at least `room` bytes were moved or none waits, and returns the bytes moved: at
     /// most one frame more than `room`.
+    ///
+    /// While one class alone waits and `out` is empty, a piece of its queue takes the place of `out` without a copy; then it may be less
+    /// than `room`, if the next piece would have to be cut. Something moves whenever something waits and there is room for it.
     pub fn drain(&mut self, out: &mut Vec<u8>, room: usize) -> usize {
-        let mut moved = 0;
+        let mut moved = self.swap(out, room);
+        let is_swapped = moved > 0;
         while moved < room {
+            if is_swapped && self.next_piece_len() > room - moved {
+                break;
+            }
             let waiting = self
                 .queues
                 .iter_mut()
@@ -92,18 +110,91 @@ impl ClassQueues {
             self.len -= len;
             moved += len;
         }
+        if self.len == 0 {
+            // A link that was congested once does not hold memory for ever.
+            self.spare = Vec::new();
+        }
         moved
+    }
+
+    /// Puts the first piece in the place of `out`, which is empty, if one class alone waits and the piece is not longer than `room`.
+    fn swap(&mut self, out: &mut Vec<u8>, room: usize) -> usize {
+        let mut waiting = self
+            .queues
+            .iter_mut()
+            .zip(WEIGHTS)
+            .filter(|(queue, _)| !queue.is_empty());
+        let (Some((queue, weight)), None) = (waiting.next(), waiting.next()) else {
+            return 0;
+        };
+        let is_whole = queue.at == 0
+            && queue
+                .pieces
+                .front()
+                .is_some_and(|piece| piece.bytes.len() <= room);
+        if !out.is_empty() || !is_whole {
+            return 0;
+        }
+        let Some(piece) = queue.pieces.pop_front() else {
+            return 0;
+        };
+        let len = piece.bytes.len();
+        queue.start += weight * len as u64;
+        self.now = queue.start - weight * piece.last as u64;
+        self.len -= len;
+        self.spare = std::mem::replace(out, piece.bytes);
+        len
+    }
+
+    /// Returns the bytes left in the first piece of the class that waits alone; 0 if none or several do.
+    fn next_piece_len(&self) -> usize {
+        let mut waiting = self.queues.iter().filter(|queue| !queue.is_empty());
+        let (Some(queue), None) = (waiting.next(), waiting.next()) else {
+            return 0;
+        };
+        let front = queue.pieces.front();
+        front.map_or(0, |piece| piece.bytes.len() - queue.at)
     }
 }
 
 impl Queue {
-    const fn is_empty(&self) -> bool {
-        self.at == self.bytes.len()
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Appends the one frame that `write` writes and returns its length in bytes.
+    fn append(
+        &mut self,
+        spare: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), FrameError>,
+    ) -> Result<usize, FrameError> {
+        if self
+            .pieces
+            .back()
+            .is_none_or(|piece| piece.bytes.len() >= PIECE_BYTES)
+        {
+            let bytes = std::mem::take(spare);
+            self.pieces.push_back(Piece { bytes, last: 0 });
+        }
+        let piece = self.pieces.back_mut().expect("there is one, if only since now");
+        let before = piece.bytes.len();
+        let result = write(&mut piece.bytes);
+        let written = piece.bytes.len() - before;
+        if written > 0 {
+            piece.last = written;
+        } else if before == 0 {
+            self.pieces.pop_back();
+        }
+        result.map(|()| written)
     }
 
     /// Returns the frame at the front; frames carry their length.
     fn front(&self) -> &[u8] {
-        let rest = &self.bytes[self.at..];
+        let piece = self
+            .pieces
+            .front()
+            .expect("who asks has seen that something waits");
+        let rest = &piece.bytes[self.at..];
         let [high, middle, low, _] = *rest
             .first_chunk::<FRAME_HEADER_LEN>()
             .expect("only whole frames are appended");
@@ -113,13 +204,12 @@ impl Queue {
 
     fn remove(&mut self, len: usize) {
         self.at += len;
-        if self.is_empty() {
-            self.at = 0;
-            self.bytes.clear();
-            self.bytes.shrink_to(CAPACITY_KEPT);
-        } else if self.at >= self.bytes.len() / 2 {
-            // Each byte is moved at most once on the average.
-            self.bytes.drain(..self.at);
+        if self
+            .pieces
+            .front()
+            .is_some_and(|piece| self.at == piece.bytes.len())
+        {
+            self.pieces.pop_front();
             self.at = 0;
         }
     }
@@ -127,8 +217,8 @@ impl Queue {
 
 /// What a byte of each class costs, most urgent first.
 const WEIGHTS: [u64; 3] = [1, 4, 8];
-/// Bytes of memory an empty queue keeps: a link that was congested once does not hold its largest backlog for ever.
-const CAPACITY_KEPT: usize = 4 << 10;
+/// Bytes from which on a piece is not appended to any more: two records of the greatest length.
+const PIECE_BYTES: usize = 100 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -263,6 +353,33 @@ mod tests {
             append(&mut queues, Class::Bulk, 0, 60_000);
         }
         queues.drain(&mut Vec::new(), usize::MAX);
-        assert!(queues.queues[2].bytes.capacity() <= CAPACITY_KEPT);
+        assert!(queues.is_empty());
+        assert!(queues.queues[2].pieces.is_empty());
+        assert_eq!(queues.spare.capacity(), 0);
+    }
+
+    #[test]
+    fn a_class_that_waits_alone_moves_in_whole_pieces() {
+        let fill =
+            |queues: &mut ClassQueues| (0..7).for_each(|fill| append(queues, Class::Normal, fill, 60_000));
+        let (mut queues, mut reference) = (ClassQueues::default(), ClassQueues::default());
+        fill(&mut queues);
+        fill(&mut reference);
+        let mut expected = vec![1];
+        reference.drain(&mut expected, usize::MAX);
+        let mut got = vec![1];
+        // Two frames are a piece; a third would have to be cut off the next.
+        for pieces in [1, 1, 2] {
+            let mut out = Vec::with_capacity(10);
+            let moved = queues.drain(&mut out, 200_000);
+            assert_eq!(moved, out.len());
+            assert_eq!(moved, if pieces == 1 { 120_008 } else { 180_012 });
+            got.extend_from_slice(&out);
+        }
+        assert!(queues.is_empty());
+        assert_eq!(got, expected);
+        // The starts are the same, too.
+        assert_eq!(queues.queues[1].start, reference.queues[1].start);
+        assert_eq!(queues.now, reference.now);
     }
 }

@@ -81,7 +81,7 @@ impl Default for RouterSettings {
             links_max: 16_384,
             labels_max: 262_144,
             flows_max: 65_536,
-            link_bytes_max: 128 << 10,
+            link_bytes_max: 320 << 10,
         }
     }
 }

@@ -250,6 +250,7 @@ fn policy(members: Vec<(u8, MemberRights)>) -> RelaySettings {
             .into_iter()
             .map(|(number, rights)| (id(number), rights))
             .collect(),
+        queue_bytes_max: 512 << 10,
         ..RelaySettings::default()
     }
 }

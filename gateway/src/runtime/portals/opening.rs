@@ -13,6 +13,7 @@ impl Stream {
             progress,
             connection: None,
             pending: Vec::new(),
+            pending_taken: 0,
             has_ended: false,
             is_finished: false,
             from_socket: 0,

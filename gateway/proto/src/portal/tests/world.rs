@@ -112,6 +112,8 @@ impl Side {
 const SETTINGS: SessionSettings = SessionSettings {
     streams_max: 8,
     window: 50_000,
+    window_max: 120_000,
+    growth_max: 100_000,
     resume_within: Duration::from_secs(60),
 };
 
@@ -237,8 +239,10 @@ impl World {
                 to.arrived
                     .unconsumed
                     .values()
-                    .all(|left| *left as u64 <= SETTINGS.window)
+                    .all(|left| *left as u64 <= SETTINGS.window_max)
             );
+            let windows = to.session.streams().len() as u64 * SETTINGS.window + SETTINGS.growth_max;
+            assert!(to.arrived.unconsumed.values().sum::<usize>() as u64 <= windows);
         }
     }
 }

@@ -1,0 +1,324 @@
+//! `portal`: streams through fieldgate beside loopback, stunnel, ssh and nebula, in one run.
+
+pub(crate) mod place;
+mod report;
+mod rivals;
+mod server;
+pub(crate) mod site;
+mod traffic;
+mod tunnel;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use tempfile::TempDir;
+
+use self::place::Place;
+use self::report::Report;
+use self::rivals::Ground;
+use self::server::Server;
+use self::traffic::Way;
+use self::tunnel::Tunnel;
+use crate::failure::Failure;
+use crate::latency::Summary;
+use crate::process::free_address;
+use crate::procfs::Usage;
+
+/// What is compared, and how long.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Systems to measure, in turns; without it all
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = System::ALL)]
+    systems: Vec<System>,
+    /// Kinds of traffic; without it all
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL)]
+    traffic: Vec<Kind>,
+    /// Rounds; ratios are taken inside a round
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Measured seconds of each system, kind and round
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Streams at once
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    streams: u16,
+    /// `[node] io` of fieldgate
+    #[arg(long, default_value = "auto", value_parser = ["auto", "uring", "epoll"])]
+    io: String,
+    /// The fieldgate binary; without it the one beside this program
+    #[arg(long)]
+    gateway_binary: Option<PathBuf>,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// A way from clients to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum System {
+    /// No tunnel: TCP over loopback
+    Loopback,
+    /// fieldgate, the two nodes linked with each other
+    Direct,
+    /// fieldgate over one relay
+    Relay,
+    /// fieldgate over two relays, one behind the other
+    Relays,
+    /// stunnel on both sides, TLS 1.3, AES-128-GCM
+    Stunnel,
+    /// `ssh -L`, aes128-gcm
+    Ssh,
+    /// Two nebula nodes in namespaces; needs root
+    Nebula,
+}
+
+impl System {
+    const ALL: [Self; 7] = [
+        Self::Loopback,
+        Self::Direct,
+        Self::Relay,
+        Self::Relays,
+        Self::Stunnel,
+        Self::Ssh,
+        Self::Nebula,
+    ];
+
+    /// Returns the name in tables.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Loopback => "plain loopback",
+            Self::Direct => "fieldgate, direct",
+            Self::Relay => "fieldgate, 1 relay",
+            Self::Relays => "fieldgate, 2 relays",
+            Self::Stunnel => "stunnel",
+            Self::Ssh => "ssh -L",
+            Self::Nebula => "nebula",
+        }
+    }
+}
+
+/// What is put through a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// One stream as fast as it goes
+    Bulk,
+    /// 64 bytes there and back
+    Ping,
+    /// Streams opened, used for a byte, closed
+    Connects,
+    /// Many streams at once
+    Many,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Bulk, Self::Ping, Self::Connects, Self::Many];
+}
+
+/// What one system did in one round; what was not asked for is `None`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Measured {
+    system: System,
+    round: u32,
+    gbit_per_sec: Option<f64>,
+    /// Processor time of the tunnel's processes, in seconds per 10^9 bytes.
+    cpu_secs_per_gb: Option<f64>,
+    ping: Option<Summary>,
+    connects_per_sec: Option<f64>,
+    /// From the first connect to the first message back through the last of many streams.
+    many_opened_ms: Option<f64>,
+    many_trips_per_sec: Option<f64>,
+    /// Proportional set size of the tunnel's processes while many streams are open.
+    many_pss_kib: Option<u64>,
+    /// Highest resident set until then, summed over the processes.
+    peak_rss_kib: Option<u64>,
+}
+
+/// A system that is up.
+struct Rig {
+    system: System,
+    near: Place,
+    server: Server,
+    tunnel: Tunnel,
+    /// Below it are the system's files.
+    _folder: TempDir,
+}
+
+/// Measures, prints.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let mut rigs = Vec::new();
+    for system in System::ALL
+        .into_iter()
+        .filter(|system| options.systems.contains(system))
+    {
+        let rig = Rig::start(options, system)?;
+        rig.way().await_up()?;
+        rigs.push(rig);
+    }
+    let mut measured = Vec::new();
+    for round in 0..options.rounds {
+        // Every round begins with another one.
+        let first = usize::try_from(round).unwrap_or(0) % rigs.len().max(1);
+        let (later, earlier) = rigs.split_at_mut(first);
+        for rig in earlier.iter_mut().chain(later) {
+            if !options.json {
+                eprintln!("round {}: {}", round + 1, rig.system.name());
+            }
+            measured.push(rig.measure(options, round)?);
+        }
+    }
+    for rig in rigs {
+        rig.tunnel.stop()?;
+    }
+    let report = Report::new(options, measured);
+    if options.json {
+        println!("{}", report.json()?);
+    } else {
+        print!("{}", report.text());
+    }
+    Ok(())
+}
+
+impl Rig {
+    fn start(options: &Options, system: System) -> Result<Self, Failure> {
+        let folder = tempfile::tempdir().map_err(Failure::io("making a private folder"))?;
+        if system == System::Nebula {
+            return Self::start_nebula(folder);
+        }
+        let here = Place::here();
+        let server = Server::start(&here, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let tunnel = match system {
+            System::Loopback | System::Nebula => Tunnel {
+                entry: server.address(),
+                processes: Vec::new(),
+            },
+            System::Direct => fieldgate(options, folder.path(), (&here, &server), 0)?,
+            System::Relay => fieldgate(options, folder.path(), (&here, &server), 1)?,
+            System::Relays => fieldgate(options, folder.path(), (&here, &server), 2)?,
+            System::Stunnel | System::Ssh => {
+                let ground = Ground {
+                    folder: folder.path(),
+                    near: &here,
+                    far: &here,
+                    entry: free_address()?,
+                    meeting: free_address()?,
+                    server: server.address(),
+                };
+                if system == System::Ssh {
+                    rivals::ssh(&ground)?
+                } else {
+                    rivals::stunnel(&ground)?
+                }
+            }
+        };
+        Ok(Self {
+            system,
+            near: here,
+            server,
+            tunnel,
+            _folder: folder,
+        })
+    }
+
+    fn start_nebula(folder: TempDir) -> Result<Self, Failure> {
+        let (near, far) = (Place::fresh("near")?, Place::fresh("far")?);
+        rivals::join(&near, &far)?;
+        let server = Server::start(&far, (Ipv4Addr::UNSPECIFIED, rivals::SERVER_PORT).into())?;
+        let tunnel = rivals::nebula(folder.path(), &near, &far)?;
+        Ok(Self {
+            system: System::Nebula,
+            near,
+            server,
+            tunnel,
+            _folder: folder,
+        })
+    }
+
+    const fn way(&self) -> Way<'_> {
+        Way {
+            near: &self.near,
+            entry: self.tunnel.entry,
+            server: &self.server,
+        }
+    }
+
+    fn measure(&mut self, options: &Options, round: u32) -> Result<Measured, Failure> {
+        let seconds = Duration::from_secs(options.seconds);
+        let Self {
+            system,
+            near,
+            server,
+            tunnel,
+            ..
+        } = self;
+        let way = Way {
+            near,
+            entry: tunnel.entry,
+            server,
+        };
+        let wants = |kind| options.traffic.contains(&kind);
+        let bulk = wants(Kind::Bulk)
+            .then(|| way.bulk(seconds, || tunnel.usage()))
+            .transpose()?;
+        let ping = wants(Kind::Ping).then(|| way.ping(seconds)).transpose()?;
+        let connects = wants(Kind::Connects).then(|| way.connects(seconds)).transpose()?;
+        let many = wants(Kind::Many)
+            .then(|| way.many(options.streams.into(), seconds, || tunnel.usage()))
+            .transpose()?;
+        let of_many = |usage: fn(&Usage) -> u64| many.as_ref().map(|many| usage(&many.sample));
+        Ok(Measured {
+            system: *system,
+            round,
+            gbit_per_sec: bulk
+                .as_ref()
+                .map(|bulk| bulk.bytes as f64 * 8.0 / bulk.nanos as f64),
+            cpu_secs_per_gb: bulk.as_ref().map(|bulk| {
+                let cpu = bulk.after.cpu.saturating_sub(bulk.before.cpu);
+                cpu.as_secs_f64() * 1e9 / bulk.bytes.max(1) as f64
+            }),
+            ping,
+            connects_per_sec: connects,
+            many_opened_ms: many.as_ref().map(|many| many.opened_nanos as f64 / 1e6),
+            many_trips_per_sec: many.as_ref().map(|many| many.trips_per_sec),
+            many_pss_kib: of_many(|usage| usage.pss_kib),
+            peak_rss_kib: of_many(|usage| usage.peak_rss_kib),
+        })
+    }
+}
+
+/// Starts fieldgate with so many relays between its two nodes.
+fn fieldgate(
+    options: &Options,
+    folder: &Path,
+    (here, server): (&Place, &Server),
+    relays: usize,
+) -> Result<Tunnel, Failure> {
+    let settings = site::Settings {
+        binary: crate::uplink::binary(options.gateway_binary.as_ref())?,
+        io: options.io.clone(),
+        relays,
+    };
+    let links = (0..relays.max(1))
+        .map(|_| free_address())
+        .collect::<Result<_, _>>()?;
+    let portal = site::Portal {
+        name: "bench",
+        entry: free_address()?,
+        server: server.address(),
+    };
+    let processes = site::start(
+        &settings,
+        folder,
+        (here, here),
+        links,
+        std::slice::from_ref(&portal),
+    )?;
+    Ok(Tunnel {
+        entry: portal.entry,
+        processes,
+    })
+}
