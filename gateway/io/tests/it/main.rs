@@ -14,11 +14,12 @@ use std::{
 
 use fieldgate_io::{
     Backend, BackendChoice, CloseReason, ConnectionId, Driver, Handler, Io, ListenOptions, ListenerId,
-    Settings, Turn, Waker, clock,
+    LocalPeer, Settings, Turn, Waker, clock,
 };
 
 mod lifecycle;
 mod limits;
+mod local;
 mod streams;
 mod traffic;
 mod work;
@@ -143,6 +144,17 @@ impl<F: FnMut(&mut Io, &Seen)> Script<F> {
 impl<F: FnMut(&mut Io, &Seen)> Handler for Script<F> {
     fn accepted(&mut self, io: &mut Io, listener: ListenerId, connection: ConnectionId, peer: SocketAddr) {
         assert!(peer.ip().is_loopback() && peer.port() != 0);
+        self.see(io, Seen::Accepted(listener, connection));
+    }
+
+    fn accepted_local(
+        &mut self,
+        io: &mut Io,
+        listener: ListenerId,
+        connection: ConnectionId,
+        peer: LocalPeer,
+    ) {
+        assert_eq!(peer.process, std::process::id());
         self.see(io, Seen::Accepted(listener, connection));
     }
 
