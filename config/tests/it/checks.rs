@@ -483,6 +483,42 @@ fn inlets_let_in_whom_they_name() {
 }
 
 #[test]
+fn portals_have_ends_of_several_kinds() {
+    let unix = INLET.replace("127.0.0.1:0", "unix:/run/plc.sock");
+    let inlet = |more: &str| complaints(&format!("{IDENTITY}{unix}{more}"));
+    assert_eq!(inlet("mode = '0660'"), "");
+    assert_snapshot!(inlet("mode = '660 '"), @"");
+    assert_snapshot!(inlet("allow = []\naccept_proxy_from = ['10.0.0.5']"), @"");
+    assert_snapshot!(about_inlet("mode = '0660'"), @"");
+    assert_snapshot!(about_inlet("socks = { users = [{ name = 'a', password = { env = 'A' } }, { name = 'a', password = { env = 'B' } }] }"), @"");
+    assert_eq!(
+        about_inlet("accept_proxy_from = ['10.0.0.5']\nallow = ['fd00::/8']"),
+        ""
+    );
+    for path in ["unix:run/a", "unix:/run/"] {
+        let listen = INLET.replace("127.0.0.1:0", path);
+        assert!(
+            complaints(&format!("{IDENTITY}{listen}")).contains("error"),
+            "{path}"
+        );
+    }
+    let outlet = |what: &str| {
+        complaints(&format!(
+            "{IDENTITY}[link.tcp]\n[[portal.outlet]]\nname = 'o'\nallow = ['$OTHER']\n{what}"
+        ))
+    };
+    assert_eq!(outlet("address = 'unix:/run/a'\nsend_proxy = 'v2'"), "");
+    assert_eq!(
+        outlet("targets = ['10.0.0.0/8:22', 'plc-*.local:502', '[fd00::/8]:*']"),
+        ""
+    );
+    assert_snapshot!(outlet(""), @"");
+    assert_snapshot!(outlet("address = 'plc:502'\ntargets = ['*:22']"), @"");
+    assert_snapshot!(outlet("targets = ['*:22']\nsend_proxy = 'v1'"), @"");
+    assert_snapshot!(outlet("targets = ['10.0.0.1/8:22', 'plc', 'plc:0', '10.0:22']"), @"");
+}
+
+#[test]
 fn inlets_that_lead_to_one_node_share_the_way() {
     let second = INLET.replace("'i'", "'j'").replace("127.0.0.1:0", "127.0.0.1:1");
     assert_eq!(about_inlet(&second), "");

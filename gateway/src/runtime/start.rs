@@ -135,7 +135,7 @@ pub(crate) async fn start(
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
     let trunk = Trunk::new(Parts {
-        portals: Portals::new(settings.portal.as_ref()),
+        portals: Portals::new(settings.portal.as_ref())?,
         node,
         journal,
         commit_delay: commit_delay(settings),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fieldgate_proto::{node::PortalKey, time::Instant};
 
-use super::{End, Ground, Key, Place, Portal, Stream};
+use super::{End, Ground, Key, Place, Portal, Stream, Who};
 
 /// When refusals of a portal were spoken of, so that whoever knocks at it all day does not fill the log.
 #[derive(Debug, Default)]
@@ -53,7 +53,9 @@ pub(super) fn begun(ground: &Ground<'_>, portal: &Portal, key: Key, stream: &Str
         portal = portal.name,
         peer,
         member,
-        origin = stream.origin,
+        origin = stream.who.origin,
+        user = stream.who.user,
+        destination = stream.who.target,
         stream = key.1.number(),
         "portal stream open"
     );
@@ -74,7 +76,9 @@ pub(super) fn ended(ground: &Ground<'_>, portal: &Portal, key: Key, stream: &Str
         portal = portal.name,
         peer,
         member,
-        origin = stream.origin,
+        origin = stream.who.origin,
+        user = stream.who.user,
+        destination = stream.who.target,
         stream = key.1.number(),
         bytes_from_socket = stream.from_socket,
         bytes_to_socket = stream.to_socket,
@@ -90,7 +94,7 @@ pub(super) fn refused(
     ground: &Ground<'_>,
     portal: &mut Portal,
     place: Place,
-    origin: &str,
+    who: &Who,
     reason: &'static str,
 ) {
     if let Some(unsaid) = portal.complaint.note(ground.now.instant) {
@@ -98,7 +102,9 @@ pub(super) fn refused(
             target: "audit",
             kind = place.kind(),
             portal = portal.name,
-            origin,
+            origin = who.origin,
+            user = who.user,
+            destination = who.target,
             reason,
             unsaid,
             "portal stream refused"
