@@ -92,7 +92,7 @@ mod portal;
 pub(crate) mod sink;
 
 pub(crate) use listeners::{Certificate, DevicePsk, MqttPsk, MqttTls, MqttWebSocket, MqttWebSocketTls};
-pub(crate) use portal::{Portal, PortalInlet, PortalOutlet, PortalSocks};
+pub(crate) use portal::{Portal, PortalAudit, PortalInlet, PortalOutlet, PortalSocks};
 
 const LOG_LEVEL: Choice<LogLevel> = Choice(&[
     ("error", LogLevel::Error),

@@ -9,7 +9,7 @@ pub(crate) use self::{
     commands::{CommandsStatus, GatewayCommands},
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     ledger::LedgerStatus,
-    portals::{PortalSession, PortalStatus, PortalsStatus},
+    portals::{PortalAuditStatus, PortalSession, PortalStatus, PortalsStatus},
     sink::SinkStatus,
     tpm::TpmStatus,
     trust::{TokenStatus, TrustStatus},

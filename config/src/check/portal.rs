@@ -10,7 +10,9 @@ use super::{Unique, values};
 use crate::problem::Findings;
 use crate::raw;
 use crate::reader::RawTable;
-use crate::settings::portal::{OutletTarget, Portal, PortalInlet, PortalOutlet, Socks, SocksUser};
+use crate::settings::portal::{
+    OutletTarget, Portal, PortalAudit, PortalInlet, PortalOutlet, Socks, SocksUser,
+};
 use crate::target::InletAddress;
 
 /// What the portals have to know of the rest of the file.
@@ -51,6 +53,10 @@ pub(super) fn portal(
         .into_iter()
         .map(outlet)
         .collect();
+    let audit = match raw.audit.value {
+        Some(raw) => Some(audit(raw)?),
+        None => None,
+    };
     let registrations = raw.register.value.unwrap_or_default();
     Some(Portal {
         registrations: registrations
@@ -58,8 +64,17 @@ pub(super) fn portal(
             .map(registration)
             .collect::<Option<_>>()?,
         pq: raw.pq.value?,
+        audit,
         inlets: inlets?,
         outlets: outlets?,
+    })
+}
+
+fn audit(raw: raw::PortalAudit) -> Option<PortalAudit> {
+    Some(PortalAudit {
+        file: raw.file.value?,
+        bytes_max: raw.bytes_max.value?,
+        files_max: raw.files_max.value?,
     })
 }
 

@@ -1,15 +1,18 @@
 //! `[portal]`: streams of others.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::portal::proxy::ProxyVersion;
 
-use super::{DirectAddress, PQ, Registration, RelayAddress, SECRET};
+use super::{DirectAddress, FILE, KIB, PQ, Registration, RelayAddress, SECRET, TIB};
 use crate::address::Network;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
 use crate::settings::{Pq, SecretSource};
-use crate::shape::{Boolean, Choice, List, Shape, count_u16, inline, inlines, seconds, sections};
+use crate::shape::{
+    Boolean, Choice, List, Shape, bytes_u64, count_u16, inline, inlines, seconds, section, sections,
+};
 use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
 use crate::target::{InletAddress, OutletAddress, TargetPattern};
@@ -35,10 +38,23 @@ tables! {
         /// Whether channels from inlets must be post-quantum, as for `[[uplink]]`. With `[relay]`, `[collector]` or `[authority]` in the
         /// same file theirs counts.
         pq: Pq = PQ, Default("\"required\"");
+        /// Files in which every stream is written down: who, whereto, how much, how long, why it ended.
+        audit: PortalAudit = section::<PortalAudit>(), Optional("the log alone has it");
         /// Listeners that lead to outlets of other nodes.
         inlet: Vec<PortalInlet> = sections::<PortalInlet>(256), Optional("none");
         /// What inlets of other nodes may lead to.
         outlet: Vec<PortalOutlet> = sections::<PortalOutlet>(256), Optional("none");
+    }
+
+    /// Files with a line of JSON for each stream that is opened, ended or refused. Refusals of one portal are written once a second, with
+    /// how many there were.
+    PortalAudit {
+        /// The file; when it is full it is renamed with `.1` behind its name, and older ones are counted up.
+        file: PathBuf = FILE, Required;
+        /// Largest size of a file.
+        bytes_max: u64 = bytes_u64(4 * KIB, TIB), Default("\"16 MiB\"");
+        /// How many files there are at most; the oldest goes when there would be more.
+        files_max: u16 = count_u16(2, 1_000), Default("8");
     }
 
     /// A listener that leads to an outlet of another node. Inlets that lead to one node have the same ways to it.

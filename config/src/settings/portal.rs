@@ -1,5 +1,6 @@
 //! `[portal]`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fieldgate_proto::identity::Identifier;
@@ -16,10 +17,23 @@ pub struct Portal {
     pub registrations: Vec<Registration>,
     /// Policy for the channels that inlets of others open, where no other role of the file has one.
     pub pq: Pq,
+    /// Where every stream is written down, beside the log.
+    pub audit: Option<PortalAudit>,
     /// Listeners, names unique.
     pub inlets: Vec<PortalInlet>,
     /// What they may lead to here, names unique.
     pub outlets: Vec<PortalOutlet>,
+}
+
+/// Files in which every stream is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortalAudit {
+    /// The file that is written; older ones have `.1`, `.2` … behind their names.
+    pub file: PathBuf,
+    /// Largest size of each.
+    pub bytes_max: u64,
+    /// How many there are at most, at least two.
+    pub files_max: u16,
 }
 
 /// A listener that leads to an outlet of another node.

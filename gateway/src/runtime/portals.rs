@@ -42,11 +42,13 @@ mod lingering;
 mod opening;
 pub(crate) mod report;
 pub(crate) mod staged;
+pub(crate) mod trail;
 
 use arriving::{Arrival, Login};
 use audit::Complaint;
 use lingering::Lingering;
 use staged::Staged;
+use trail::Trail;
 
 /// A stream of one of the node's sessions.
 type Key = (PortalKey, StreamId);
@@ -71,6 +73,7 @@ pub(crate) struct Portals {
     /// Streams that were asked for by a name that no outlet has.
     unknown: Complaint,
     unknown_total: u64,
+    trail: Trail,
     streams: BTreeMap<Key, Stream>,
     by_connection: BTreeMap<ConnectionId, Key>,
     /// Connections to inlets that have not said yet for whom they are, or whereto; each counts as a stream of its inlet.
@@ -99,6 +102,7 @@ struct Portal {
     total: u64,
     refused: u64,
     complaint: Complaint,
+    trail: Trail,
 }
 
 struct Inlet {
@@ -226,7 +230,7 @@ pub(crate) fn connections_max(settings: Option<&Settings>) -> u32 {
 }
 
 impl Portal {
-    fn new(name: &str, streams_max: u16, idle: Duration) -> Self {
+    fn new(name: &str, streams_max: u16, idle: Duration, trail: &Trail) -> Self {
         Self {
             name: name.to_owned(),
             streams_max: streams_max.into(),
@@ -235,6 +239,7 @@ impl Portal {
             total: 0,
             refused: 0,
             complaint: Complaint::default(),
+            trail: trail.clone(),
         }
     }
 }
@@ -244,14 +249,14 @@ impl Portals {
     ///
     /// # Errors
     /// [`StartError`] for a password that cannot be read.
-    pub(crate) fn new(settings: Option<&Settings>) -> Result<Self, StartError> {
+    pub(crate) fn new(settings: Option<&Settings>, trail: &Trail) -> Result<Self, StartError> {
         let Some(settings) = settings else {
             return Ok(Self::default());
         };
         let peers = peers_of(&settings.inlets);
         let inlets = settings.inlets.iter().map(|inlet| {
             Ok(Inlet {
-                portal: Portal::new(&inlet.name, inlet.streams_max, inlet.idle),
+                portal: Portal::new(&inlet.name, inlet.streams_max, inlet.idle, trail),
                 listen: inlet.listen.to_string(),
                 session: PortalKey::Inlet(
                     peers
@@ -270,7 +275,7 @@ impl Portals {
             })
         });
         let outlets = settings.outlets.iter().map(|outlet| Outlet {
-            portal: Portal::new(&outlet.name, outlet.streams_max, outlet.idle),
+            portal: Portal::new(&outlet.name, outlet.streams_max, outlet.idle, trail),
             target: outlet.target.clone(),
             send_proxy: outlet.send_proxy,
             keep_alive: outlet.keep_alive,
@@ -278,6 +283,7 @@ impl Portals {
         Ok(Self {
             inlets: inlets.collect::<Result<_, StartError>>()?,
             outlets: outlets.collect(),
+            trail: trail.clone(),
             ..Self::default()
         })
     }
@@ -569,7 +575,7 @@ impl Portals {
                 return;
             };
             portal.refused += 1;
-            audit::refused(ground, portal, stream.place, &stream.who, reason.name());
+            audit::refused(ground, portal, (stream.place, key.0), &stream.who, reason.name());
         }
     }
 

@@ -31,7 +31,7 @@ use super::{
     governing::Governing,
     journal::{self, JournalFiles},
     keys::Identity,
-    portals::Portals,
+    portals::{Portals, trail::Trail},
     threads::{self, ShardPlan},
     translate::node_settings,
     transport,
@@ -134,8 +134,10 @@ pub(crate) async fn start(
     let commanding = Commanding::open(settings, now, &mut node, &senders[0])?;
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
+    let audit = settings.portal.as_ref().and_then(|portal| portal.audit.as_ref());
+    let (trail, audit_thread) = Trail::open(audit)?;
     let trunk = Trunk::new(Parts {
-        portals: Portals::new(settings.portal.as_ref())?,
+        portals: Portals::new(settings.portal.as_ref(), &trail)?,
         node,
         journal,
         commit_delay: commit_delay(settings),
@@ -159,7 +161,10 @@ pub(crate) async fn start(
     )?;
     let exchange = threads::exchange(settings, now, &senders)?;
     let acceptors = plan.acceptors();
-    let (threads, mqtt, links) = plan.spawn(mailboxes, trunk, exchange, &broken_sender)?;
+    drop(trail);
+    let (mut threads, mqtt, links) = plan.spawn(mailboxes, trunk, exchange, &broken_sender)?;
+    // Behind the shards: it ends when they have.
+    threads.extend(audit_thread);
     let handle = Rc::new(NodeHandle {
         name: settings.node.name.clone(),
         roles: roles(settings),

@@ -2,8 +2,8 @@ use fieldgate_proto::identity::Identifier;
 
 use super::*;
 use crate::request::{
-    Context, KeyStorage, LinkKind, Principal, Request, Resource, Service, StreamFacts, TicketRights, TimeQuality,
-    Weekday,
+    Context, KeyStorage, LinkKind, Principal, Request, Resource, Service, StreamFacts, TicketRights,
+    TimeQuality, Weekday,
 };
 
 fn principal(byte: u8) -> Principal {
@@ -581,14 +581,25 @@ fn a_stream_is_judged_by_its_user_destination_and_time() {
     // 2026-07-31 was a Friday, 2026-08-02 a Sunday.
     let (friday, sunday) = (1_785_456_000, 1_785_628_800);
     let noon = 12 * 3_600;
-    assert_eq!(asked("ops", "plc-7.local:502", friday + noon), result(true, "ops"));
+    assert_eq!(
+        asked("ops", "plc-7.local:502", friday + noon),
+        result(true, "ops")
+    );
     assert_eq!(asked("eve", "plc-7.local:502", friday + noon), result(false, ""));
     assert_eq!(asked("ops", "db.local:502", friday + noon), result(false, ""));
     for late in [friday + 8 * 3_600 - 1, friday + 17 * 3_600, sunday + noon] {
-        assert_eq!(asked("ops", "plc-7.local:502", late), result(false, "hours"), "{late}");
+        assert_eq!(
+            asked("ops", "plc-7.local:502", late),
+            result(false, "hours"),
+            "{late}"
+        );
     }
     for early in [friday + 8 * 3_600, friday + 17 * 3_600 - 1] {
-        assert_eq!(asked("ops", "plc-7.local:502", early), result(true, "ops"), "{early}");
+        assert_eq!(
+            asked("ops", "plc-7.local:502", early),
+            result(true, "ops"),
+            "{early}"
+        );
     }
 }
 
@@ -605,6 +616,10 @@ fn times_are_days_and_minutes_of_utc() {
         (951_782_400_000, Weekday::Tuesday, 0),
     ] {
         let facts = StreamFacts::default().at(unix_millis);
-        assert_eq!((facts.weekday, facts.minute_of_day), (weekday, minute), "{unix_millis}");
+        assert_eq!(
+            (facts.weekday, facts.minute_of_day),
+            (weekday, minute),
+            "{unix_millis}"
+        );
     }
 }

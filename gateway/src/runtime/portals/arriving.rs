@@ -284,7 +284,7 @@ impl Portals {
         if let Some(inlet) = self.inlets.get_mut(arrival.inlet) {
             inlet.portal.open = inlet.portal.open.saturating_sub(1);
             inlet.portal.refused += 1;
-            let place = Place::Inlet(arrival.inlet);
+            let place = (Place::Inlet(arrival.inlet), inlet.session);
             audit::refused(ground, &mut inlet.portal, place, &arrival.who, reason);
         }
     }

@@ -90,7 +90,7 @@ impl Portals {
             .find(|(_, outlet)| outlet.portal.name == name);
         let Some((index, outlet)) = found else {
             self.unknown_total += 1;
-            audit::unknown(ground, &mut self.unknown, key.0, name, &who.origin);
+            audit::unknown(ground, (&mut self.unknown, &self.trail), key.0, name, who);
             if let Some(session) = ground.node.portal(key.0) {
                 session.reset(key.1, ResetReason::NotAllowed);
             }

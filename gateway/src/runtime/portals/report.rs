@@ -37,6 +37,7 @@ impl Portals {
             inlets: inlets.collect(),
             outlets: outlets.collect(),
             unknown_outlets: self.unknown_total,
+            audit: self.trail.status(),
         })
     }
 }

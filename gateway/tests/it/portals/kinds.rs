@@ -255,3 +255,66 @@ fn clients_of_socks_go_where_the_outlet_allows() {
         shown.out
     );
 }
+
+#[test]
+fn every_stream_is_in_the_audit_file_and_the_files_are_bounded() {
+    const STREAMS: usize = 30;
+    let mut portals = Portals::new(serve(echo));
+    portals
+        .desk
+        .append("[portal.audit]\nfile = \"audit.jsonl\"\nbytes_max = \"4 KiB\"\nfiles_max = 2\n");
+    portals.hall.append("[portal.audit]\nfile = \"audit.jsonl\"\n");
+    portals.start();
+    for _ in 0..STREAMS {
+        let mut stream = portals.connect("echo");
+        round_trip(&mut stream, b"hello");
+        stream.shutdown(Shutdown::Write).expect("it is open");
+        assert_eq!(stream.read(&mut [0]).expect("it ends"), 0);
+    }
+    wait_reset(&mut portals.connect("locked"));
+    for node in [&portals.desk, &portals.hall] {
+        node.wait_status("every line is written", |status| {
+            status["portals"]["audit"]["written"] == 2 * STREAMS + 1
+        });
+    }
+    let read = |node: &Node, name: &str| -> Vec<Value> {
+        let text = fs::read_to_string(node.dir.join(name)).expect("it is there");
+        text.lines().map(json).collect()
+    };
+    let all = read(&portals.hall, "audit.jsonl");
+    let events = |event: &str| all.iter().filter(|line| line["event"] == event).count();
+    assert_eq!(
+        (events("opened"), events("ended"), events("refused")),
+        (STREAMS, STREAMS, 1)
+    );
+    for line in all.iter().filter(|line| line["event"] == "ended") {
+        assert_eq!(
+            (&line["portal"], &line["reason"]),
+            (&"echo".into(), &"finished".into())
+        );
+        assert_eq!(
+            (&line["bytes_from_socket"], &line["bytes_to_socket"]),
+            (&5.into(), &5.into())
+        );
+        assert!(
+            line["origin"]
+                .as_str()
+                .is_some_and(|origin| origin.starts_with("127.0.0.1:"))
+        );
+        assert!(line["peer"].as_str().is_some_and(|peer| peer.starts_with("fg1")));
+    }
+    let (last, before) = (
+        read(&portals.desk, "audit.jsonl"),
+        read(&portals.desk, "audit.jsonl.1"),
+    );
+    assert_eq!(last.last().expect("there are lines")["event"], "refused");
+    assert!(!before.is_empty() && last.len() + before.len() < 2 * STREAMS);
+    for name in ["audit.jsonl", "audit.jsonl.1"] {
+        let length = fs::metadata(portals.desk.dir.join(name))
+            .expect("it is there")
+            .len();
+        assert!(length <= 4 << 10, "{name} has {length} bytes");
+    }
+    assert!(!portals.desk.dir.join("audit.jsonl.2").exists());
+    assert!(portals.desk.samples().sum("fieldgate_portal_audit_written_total") > 60.5);
+}
