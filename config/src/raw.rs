@@ -246,9 +246,9 @@ tables! {
         /// Name the authority holds at the relays.
         via: String = RELAY_NAME, Required, if When::With(&["relay", "relays"]);
         /// The relay through which the authority is reached.
-        relay: RelayAddress = inline::<RelayAddress>(), Optional("the ways of the ticket");
-        /// Several relays, any of which will do.
-        relays: Vec<RelayAddress> = inlines::<RelayAddress>(8), Optional("the ways of the ticket");
+        relay: RelayWay = inline::<RelayWay>(), Optional("the ways of the ticket");
+        /// Several relays, in order of preference.
+        relays: Vec<RelayWay> = inlines::<RelayWay>(8), Optional("the ways of the ticket");
         /// The authority itself, where it can be reached without a relay.
         direct: DirectAddress = inline::<DirectAddress>(), Optional("the ways of the ticket");
         /// Whether channels with the authority must be post-quantum, as for `[[uplink]]`.
@@ -430,9 +430,9 @@ tables! {
         /// Name the collector holds at the relays.
         via: String = RELAY_NAME, Required, if When::With(&["relay", "relays"]);
         /// The relay.
-        relay: RelayAddress = inline::<RelayAddress>(), Optional("none");
-        /// Several relays, any of which will do.
-        relays: Vec<RelayAddress> = inlines::<RelayAddress>(8), Optional("none");
+        relay: RelayWay = inline::<RelayWay>(), Optional("none");
+        /// Several relays, in order of preference.
+        relays: Vec<RelayWay> = inlines::<RelayWay>(8), Optional("none");
         /// The collector itself, where it can be reached without a relay.
         direct: DirectAddress = inline::<DirectAddress>(), Optional("none");
         /// Whether channels must be post-quantum (X25519 with ML-KEM-768): classical ones are refused, or taken from peers
@@ -458,6 +458,16 @@ tables! {
         address: HostPort = HOST_PORT, Required;
         /// Its identifier.
         identifier: Identifier = IDENTIFIER, Required;
+    }
+
+    /// A relay, who it must be, and the relays behind it.
+    RelayWay {
+        /// Its `[link.tcp]` address.
+        address: HostPort = HOST_PORT, Required;
+        /// Its identifier.
+        identifier: Identifier = IDENTIFIER, Required;
+        /// Names of further relays on the way, each as the relay before calls the next; `via` is then a name at the last one.
+        through: Vec<Item<String>> = List { item: RELAY_NAME, min: 0, max: 6 }, Default("[]");
     }
 
     /// A node without a relay in between.
@@ -498,6 +508,22 @@ tables! {
         guests_max: u16 = count_u16(1, 4_096), Default("64");
         /// Nodes that may use the relay, beside members of `[trust]`. Everybody else is refused.
         member: Vec<RelayMember> = sections::<RelayMember>(65_536), Optional("none");
+        /// Relays that this one dials, to forward to them and from them.
+        neighbour: Vec<RelayNeighbour> = sections::<RelayNeighbour>(64), Optional("none");
+    }
+
+    /// A relay that this one dials. What this relay may reach there is decided there, as for any member.
+    RelayNeighbour {
+        /// Name under which members of this relay reach it; they need the right to, as for any name.
+        name: String = RELAY_NAME, Required;
+        /// Its `[link.tcp]` address.
+        address: HostPort = HOST_PORT, Required;
+        /// Its identifier.
+        identifier: Identifier = IDENTIFIER, Required;
+        /// Names that this relay registers there, so that members of the other reach those of this one.
+        register: Vec<Item<String>> = List { item: RELAY_NAME, min: 0, max: 16 }, Default("[]");
+        /// Names here that may be reached from there. Answers need no right.
+        reach: Vec<Item<NamePattern>> = List { item: NAME_PATTERN, min: 0, max: 1_024 }, Default("[]");
     }
 
     /// A node that may use the relay.

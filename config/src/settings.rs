@@ -540,8 +540,8 @@ pub enum UplinkPath {
     Relays {
         /// The name it holds at the relays.
         via: String,
-        /// At least one, no address twice.
-        relays: Vec<RelayAddress>,
+        /// At least one, in order of preference, none twice.
+        relays: Vec<RelayWay>,
     },
     /// Over a link straight to it.
     Direct {
@@ -557,6 +557,15 @@ pub struct RelayAddress {
     pub address: HostPort,
     /// The relay's identity.
     pub identifier: Identifier,
+}
+
+/// A relay and what comes behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayWay {
+    /// The relay.
+    pub relay: RelayAddress,
+    /// Names of further relays, each at the one before; at most 6, none twice.
+    pub through: Vec<String>,
 }
 
 /// Policy for the post-quantum part of handshakes (`PROTOCOL.md` §4.2).
@@ -598,6 +607,21 @@ pub struct Relay {
     pub guests_max: u16,
     /// Members named in the file, beside those of the authority; names and identifiers unique.
     pub members: Vec<RelayMember>,
+    /// Relays that it dials, addresses unique.
+    pub neighbours: Vec<RelayNeighbour>,
+}
+
+/// A relay that this one dials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayNeighbour {
+    /// Name under which members of this relay reach it.
+    pub name: String,
+    /// Where and who it is.
+    pub relay: RelayAddress,
+    /// Names that this relay registers there.
+    pub register: Vec<String>,
+    /// Names here that may be reached from there.
+    pub reach: Vec<NamePattern>,
 }
 
 /// A node that may use the relay.

@@ -192,7 +192,7 @@ const COUNTERS: [(&str, Unit, &str); 30] = [
 ];
 
 /// Name, unit and meaning of every gauge.
-const GAUGES: [(&str, Unit, &str); 24] = [
+const GAUGES: [(&str, Unit, &str); 25] = [
     (
         "fieldgate_ledger_bytes",
         Unit::Bytes,
@@ -257,6 +257,11 @@ const GAUGES: [(&str, Unit, &str); 24] = [
         "fieldgate_relay_names",
         Unit::Count,
         "Names registered by members",
+    ),
+    (
+        "fieldgate_relay_neighbour_up",
+        Unit::Count,
+        "1 while this relay forwards to another that it dials",
     ),
     (
         "fieldgate_mqtt_sessions",
@@ -486,6 +491,10 @@ fn record_network(status: &NodeStatus) {
     );
     level("fieldgate_channels", &[], network.channels);
     level("fieldgate_relay_names", &[], network.registered.len() as u64);
+    for relay in &network.relays {
+        let labels = [("relay", relay.name.as_str()), ("address", &relay.address)];
+        level("fieldgate_relay_neighbour_up", &labels, u64::from(relay.is_up()));
+    }
     count("fieldgate_handshakes_total", &[], network.handshakes);
     count(
         "fieldgate_handshake_failures_total",

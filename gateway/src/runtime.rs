@@ -180,6 +180,19 @@ pub(crate) struct ShardReport {
     pub(crate) trunk: Option<trunk::TrunkReport>,
 }
 
+impl ShardReport {
+    /// What is known of a shard that does not answer.
+    fn silent() -> Self {
+        Self {
+            shard: ShardStatus {
+                is_silent: true,
+                ..ShardStatus::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
 /// A running node as the control thread sees it.
 pub(crate) struct NodeHandle {
     pub(crate) name: String,
@@ -238,7 +251,10 @@ impl NodeHandle {
         };
         for answer in answers {
             let report = tokio::time::timeout(ANSWER_TIME_MAX, answer).await;
-            let report = report.ok().and_then(Result::ok).unwrap_or_default();
+            let report = report
+                .ok()
+                .and_then(Result::ok)
+                .unwrap_or_else(ShardReport::silent);
             status.shards.push(report.shard);
             status.mqtt = status.mqtt.or(report.mqtt);
             if let Some(trunk) = report.trunk {

@@ -38,6 +38,7 @@ pub(crate) mod stdout;
 #[cfg(test)]
 mod testing;
 mod tls;
+pub(crate) mod writers;
 
 /// One lane of one gateway's journal, as the collector knows it.
 #[derive(Debug)]

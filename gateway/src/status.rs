@@ -10,6 +10,7 @@ pub(crate) use self::{
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     ledger::LedgerStatus,
     portals::{PortalAuditStatus, PortalSession, PortalStatus, PortalsStatus},
+    relays::RelayStatus,
     sink::SinkStatus,
     tpm::TpmStatus,
     trust::{TokenStatus, TrustStatus},
@@ -21,6 +22,7 @@ mod delivery;
 mod ledger;
 mod mqtt;
 mod portals;
+mod relays;
 mod sink;
 mod tpm;
 mod trust;
@@ -132,6 +134,9 @@ pub(crate) struct IdentityStatus {
 /// One shard.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ShardStatus {
+    /// Whether the shard did not answer in time; everything else about it is then not known.
+    #[serde(default)]
+    pub(crate) is_silent: bool,
     /// MQTT clients connected.
     pub(crate) clients: u64,
     /// MQTT connections accepted since the start.
@@ -171,6 +176,9 @@ pub(crate) struct NetworkStatus {
     pub(crate) records_refused: u64,
     /// Names registered here by members, where this node is a relay.
     pub(crate) registered: Vec<String>,
+    /// Relays that this one dials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) relays: Vec<RelayStatus>,
     /// Frames forwarded.
     pub(crate) forwarded_frames: u64,
     /// Payload bytes forwarded.
@@ -218,11 +226,18 @@ impl NodeStatus {
         reasons.extend(self.journal.iter().flat_map(JournalStatus::reasons));
         reasons.extend(self.mqtt.as_ref().and_then(MqttStatus::reason));
         reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
+        reasons.extend(self.network.relays.iter().filter_map(RelayStatus::reason));
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
         reasons.extend(self.commands.as_ref().and_then(CommandsStatus::reason));
         reasons.extend(self.portals.iter().flat_map(PortalsStatus::reasons));
         reasons.extend(self.ledger.iter().filter_map(LedgerStatus::reason));
         reasons.extend(self.sinks.iter().flat_map(SinkStatus::reasons));
+        let shards = self.shards.iter().enumerate();
+        for (index, _) in shards.filter(|(_, shard)| shard.is_silent) {
+            reasons.push(format!(
+                "shard {index} has not answered within 2 s; what it does is not shown"
+            ));
+        }
         self.health = if reasons.is_empty() {
             Health::Healthy
         } else {
@@ -345,6 +360,9 @@ impl NodeStatus {
         )?;
         if !network.registered.is_empty() {
             writeln!(out, "  names      {}", network.registered.join(", "))?;
+        }
+        for relay in &network.relays {
+            relay.write_text(out)?;
         }
         if network.forwarded_frames > 0 {
             writeln!(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fieldgate_proto::identity::Identifier;
 
 use super::collector::{check_registrations, registration};
-use super::uplink::{check_relays, path};
+use super::uplink::{check_relays, check_through, path};
 use super::{Unique, values};
 use crate::problem::Findings;
 use crate::raw;
@@ -41,6 +41,12 @@ pub(super) fn portal(
     check_names(&raw, findings);
     for inlet in raw.inlet.value.iter().flatten() {
         check_relays(inlet.relays.value.as_deref(), findings);
+        let relays = inlet
+            .relay
+            .value
+            .iter()
+            .chain(inlet.relays.value.iter().flatten());
+        check_through(inlet.via.value.as_ref(), relays, findings);
         check_sources(inlet, findings);
         check_kind(inlet, findings);
     }

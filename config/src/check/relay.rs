@@ -22,7 +22,7 @@ pub(super) fn relay(
             .error("`relay` needs `[link.tcp]`: no member could connect");
         findings.push(draft.help("add [link.tcp] with listen = [\"0.0.0.0:4433\"]"));
     }
-    if !raw.member.is_given() && !has_trust {
+    if !(raw.member.is_given() || raw.neighbour.is_given() || has_trust) {
         let draft = raw
             .header()
             .warning("`relay` has no `[[relay.member]]`, and there is no `[trust]`: it serves nobody");
@@ -38,9 +38,16 @@ pub(super) fn relay(
     check_room(&raw, findings);
     let members = raw.member.value.unwrap_or_default();
     check_members(&members, findings);
+    let neighbours = raw.neighbour.value.unwrap_or_default();
+    check_neighbours(&neighbours, findings);
     if !has_trust {
         // Otherwise credentials say who holds what.
-        check_reach(&members, raw.open.value.as_deref().unwrap_or_default(), findings);
+        check_reach(
+            &members,
+            &neighbours,
+            raw.open.value.as_deref().unwrap_or_default(),
+            findings,
+        );
     }
     Some(settings::Relay {
         pq: raw.pq.value?,
@@ -52,6 +59,7 @@ pub(super) fn relay(
         open: values(raw.open.value?),
         guests_max: raw.guests_max.value?,
         members: members.into_iter().map(member).collect::<Option<_>>()?,
+        neighbours: neighbours.into_iter().map(neighbour).collect::<Option<_>>()?,
     })
 }
 
@@ -104,14 +112,40 @@ fn check_members(members: &[raw::RelayMember], findings: &mut Findings) {
     }
 }
 
+fn check_neighbours(neighbours: &[raw::RelayNeighbour], findings: &mut Findings) {
+    let mut addresses = Unique::new("an address", "write one [[relay.neighbour]] per address");
+    for raw in neighbours {
+        if let Some(address) = &raw.address.value {
+            addresses.add(address, raw.address.place(), findings);
+        }
+        let mut names = Unique::new("a name", "take one of the two out");
+        for item in raw.register.value.iter().flatten() {
+            names.add(&item.value, item.place(), findings);
+        }
+        let mut reach = Unique::new("a name", "take one of the two out");
+        for item in raw.reach.value.iter().flatten() {
+            reach.add(&item.value, item.place(), findings);
+        }
+    }
+}
+
 /// Finds names that nobody can answer to, which are mostly slips.
-fn check_reach(members: &[raw::RelayMember], open: &[Item<String>], findings: &mut Findings) {
+fn check_reach(
+    members: &[raw::RelayMember],
+    neighbours: &[raw::RelayNeighbour],
+    open: &[Item<String>],
+    findings: &mut Findings,
+) {
     let patterns = members.iter().filter_map(|raw| raw.hold.value.as_ref()).flatten();
-    let held = Held::new(patterns.map(|item| &item.value));
+    let called = neighbours.iter().filter_map(|raw| raw.name.value.clone());
+    let called: Vec<NamePattern> = called.map(NamePattern::Exact).collect();
+    let held = Held::new(patterns.map(|item| &item.value).chain(&called));
     let known: Vec<&str> = held.exact.iter().copied().collect();
+    let of_neighbours = neighbours.iter().filter_map(|raw| raw.reach.value.as_ref());
     let reached = members
         .iter()
         .filter_map(|raw| raw.reach.value.as_ref())
+        .chain(of_neighbours)
         .flatten()
         .filter(|item| !held.has_any_of(&item.value))
         .map(|item| (item.value.to_string(), item.place()));
@@ -189,6 +223,18 @@ fn member(raw: raw::RelayMember) -> Option<settings::RelayMember> {
         name: raw.name.value?,
         identifier: raw.identifier.value?,
         hold: values(raw.hold.value?),
+        reach: values(raw.reach.value?),
+    })
+}
+
+fn neighbour(raw: raw::RelayNeighbour) -> Option<settings::RelayNeighbour> {
+    Some(settings::RelayNeighbour {
+        name: raw.name.value?,
+        relay: settings::RelayAddress {
+            address: raw.address.value?,
+            identifier: raw.identifier.value?,
+        },
+        register: values(raw.register.value?),
         reach: values(raw.reach.value?),
     })
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use fieldgate_proto::relay::NamePattern;
 
 use super::collector::{check_registrations, registration};
-use super::uplink::{check_relays, path};
+use super::uplink::{check_relays, check_through, path};
 use super::{Unique, values};
 use crate::problem::Findings;
 use crate::raw;
@@ -14,6 +14,8 @@ use crate::settings;
 
 pub(super) fn trust(raw: raw::Trust, findings: &mut Findings) -> Option<settings::Trust> {
     check_relays(raw.relays.value.as_deref(), findings);
+    let relays = raw.relay.value.iter().chain(raw.relays.value.iter().flatten());
+    check_through(raw.via.value.as_ref(), relays, findings);
     let has_path = raw.relay.is_given() || raw.relays.is_given() || raw.direct.is_given();
     let path = if has_path {
         Some(path(

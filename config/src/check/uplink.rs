@@ -1,8 +1,9 @@
 //! `[[uplink]]`.
 
-use super::Unique;
-use crate::problem::Findings;
+use super::{Unique, values};
+use crate::problem::{Draft, Findings};
 use crate::raw;
+use crate::reader::quote;
 use crate::settings;
 
 pub(super) fn uplinks(raws: Vec<raw::Uplink>, findings: &mut Findings) -> Option<Vec<settings::Uplink>> {
@@ -19,6 +20,8 @@ pub(super) fn uplinks(raws: Vec<raw::Uplink>, findings: &mut Findings) -> Option
             collectors.add(collector, raw.collector.place(), findings);
         }
         check_relays(raw.relays.value.as_deref(), findings);
+        let relays = raw.relay.value.iter().chain(raw.relays.value.iter().flatten());
+        check_through(raw.via.value.as_ref(), relays, findings);
     }
     raws.into_iter().map(uplink).collect()
 }
@@ -39,11 +42,41 @@ fn uplink(raw: raw::Uplink) -> Option<settings::Uplink> {
 }
 
 /// Finds relays that stand in a list twice.
-pub(super) fn check_relays(relays: Option<&[raw::RelayAddress]>, findings: &mut Findings) {
-    let mut addresses = Unique::new("an address", "take one of the two out");
+pub(super) fn check_relays(relays: Option<&[raw::RelayWay]>, findings: &mut Findings) {
+    let mut ways = Unique::new("an address", "take one of the two out");
     for relay in relays.into_iter().flatten() {
         if let Some(address) = &relay.address.value {
-            addresses.add(address, relay.address.place(), findings);
+            let mut way = address.to_string();
+            for name in relay.through.value.iter().flatten() {
+                way.push_str(" through ");
+                way.push_str(&name.value);
+            }
+            ways.add(way, relay.address.place(), findings);
+        }
+    }
+}
+
+/// Finds relays that stand in one way twice: nothing would come through.
+pub(super) fn check_through<'r>(
+    via: Option<&String>,
+    relays: impl Iterator<Item = &'r raw::RelayWay>,
+    findings: &mut Findings,
+) {
+    for relay in relays {
+        let mut names = Unique::new("a name", "name each relay on the way once");
+        for name in relay.through.value.iter().flatten() {
+            names.add(&name.value, name.place(), findings);
+            if Some(&name.value) == via {
+                let place = name.place();
+                let draft = Draft::error(format!(
+                    "`{}` is {}, which is `via`",
+                    place.path,
+                    quote(&name.value)
+                ))
+                .key(place.path)
+                .at(place.span, "this name");
+                findings.push(draft.help("give the last relay and the node behind it different names"));
+            }
         }
     }
 }
@@ -52,8 +85,8 @@ pub(super) fn check_relays(relays: Option<&[raw::RelayAddress]>, findings: &mut 
 pub(super) fn path(
     direct: Option<raw::DirectAddress>,
     via: Option<String>,
-    relay: Option<raw::RelayAddress>,
-    relays: Option<Vec<raw::RelayAddress>>,
+    relay: Option<raw::RelayWay>,
+    relays: Option<Vec<raw::RelayWay>>,
 ) -> Option<settings::UplinkPath> {
     if let Some(direct) = direct {
         return Some(settings::UplinkPath::Direct {
@@ -61,10 +94,20 @@ pub(super) fn path(
         });
     }
     let relays = relay.into_iter().chain(relays.into_iter().flatten());
-    let relays: Option<Vec<_>> = relays.map(relay_address).collect();
+    let relays: Option<Vec<_>> = relays.map(relay_way).collect();
     Some(settings::UplinkPath::Relays {
         via: via?,
         relays: relays.filter(|relays| !relays.is_empty())?,
+    })
+}
+
+fn relay_way(raw: raw::RelayWay) -> Option<settings::RelayWay> {
+    Some(settings::RelayWay {
+        relay: settings::RelayAddress {
+            address: raw.address.value?,
+            identifier: raw.identifier.value?,
+        },
+        through: values(raw.through.value?),
     })
 }
 

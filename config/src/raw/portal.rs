@@ -6,7 +6,7 @@ use std::time::Duration;
 use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::portal::proxy::ProxyVersion;
 
-use super::{DirectAddress, FILE, KIB, PQ, Registration, RelayAddress, SECRET, TIB};
+use super::{DirectAddress, FILE, KIB, PQ, Registration, RelayWay, SECRET, TIB};
 use crate::address::Network;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
 use crate::settings::{Pq, SecretSource};
@@ -72,9 +72,9 @@ tables! {
         /// Name that node holds at the relays.
         via: String = RELAY_NAME, Required, if When::With(&["relay", "relays"]);
         /// The relay.
-        relay: RelayAddress = inline::<RelayAddress>(), Optional("none");
-        /// Several relays, any of which will do.
-        relays: Vec<RelayAddress> = inlines::<RelayAddress>(8), Optional("none");
+        relay: RelayWay = inline::<RelayWay>(), Optional("none");
+        /// Several relays, in order of preference.
+        relays: Vec<RelayWay> = inlines::<RelayWay>(8), Optional("none");
         /// That node itself, where it can be reached without a relay.
         direct: DirectAddress = inline::<DirectAddress>(), Optional("none");
         /// Whether the channel must be post-quantum, as for `[[uplink]]`.

@@ -320,6 +320,34 @@ fn a_relay_has_a_listener_and_members_with_rights() {
 }
 
 #[test]
+fn relays_in_a_row_are_named_once_and_dialled_once() {
+    let neighbour =
+        |lines: &str| format!("[[relay.neighbour]]\nname = 'north'\nidentifier = '$RELAY'\n{lines}\n");
+    let member = "[[relay.member]]\nname = 'g'\nidentifier = '$GATEWAY'\nhold = ['g']\nreach = ['north']\n";
+    let north = neighbour("address = 'n:1'\nregister = ['south']\nreach = ['g']");
+    assert_eq!(about_relay(&format!("{member}{north}")), "");
+    assert_eq!(about_relay(&neighbour("address = 'n:1'")), "");
+    assert_snapshot!(about_relay(&format!("{member}{}", neighbour("address = 'n:1'\nreach = ['h']\nregister = ['a', 'a']"))), @r#"
+    13:10 warning: `relay.neighbour[0].reach[0]` is "h", which no member may hold
+    14:18 error: `relay.neighbour[0].register[1]` is "a", a name that is taken already
+    "#);
+    assert_snapshot!(about_relay(&format!("{member}{north}{}", neighbour("address = 'N:1'"))), @r#"18:11 error: `relay.neighbour[1].address` is "n:1", an address that is taken already"#);
+    let uplink = |through: &str| {
+        complaints(&format!(
+            "{IDENTITY}{LOCAL}[[uplink]]\nname = 'u'\ncollector = '$COLLECTOR'\nvia = 'c'\n\
+             relays = [{{ address = 'r:1', identifier = '$RELAY' }}, {{ address = 'r:1', identifier = '$RELAY', through = {through} }}]\n"
+        ))
+    };
+    assert_eq!(uplink("['north', 'west']"), "");
+    assert_snapshot!(uplink("['north', 'north', 'c']"), @r#"
+    9:227 error: `uplink[0].relays[1].through[1]` is "north", a name that is taken already
+    9:236 error: `uplink[0].relays[1].through[2]` is "c", which is `via`
+    "#);
+    assert_snapshot!(uplink("[]"), @r#"9:122 error: `uplink[0].relays[1].address` is "r:1", an address that is taken already"#);
+    assert_snapshot!(uplink("['1', '2', '3', '4', '5', '6', '7']"), @"9:217 error: `uplink[0].relays[1].through` has 7 entries, outside 0..=6");
+}
+
+#[test]
 fn a_collector_is_reachable_and_has_a_sink() {
     assert_snapshot!(complaints(&format!("{IDENTITY}[collector]")), @r"
     2:1 error: `collector` has neither `register` nor `[link.tcp]`: no gateway could reach it
@@ -379,10 +407,10 @@ fn settings_hold_what_the_file_says() {
     let [a, b, c] = settings.uplinks.as_slice() else {
         panic!("three uplinks")
     };
-    assert_snapshot!(format!("{a:?}"), @r#"Uplink { name: "a", collector: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, path: Relays { via: "collector-1", relays: [RelayAddress { address: HostPort { host: "relay.example.net", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Preferred, padding: true, live_proof: true, commands: true, latency: 2ms, verifiable: false }"#);
-    assert_snapshot!(format!("{b:?}"), @r#"Uplink { name: "b", collector: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc, path: Relays { via: "collector-2", relays: [RelayAddress { address: HostPort { host: "10.0.0.1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, RelayAddress { address: HostPort { host: "fd00::1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }] }, pq: Off, padding: false, live_proof: false, commands: false, latency: 1ms, verifiable: true }"#);
+    assert_snapshot!(format!("{a:?}"), @r#"Uplink { name: "a", collector: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, path: Relays { via: "collector-1", relays: [RelayWay { relay: RelayAddress { address: HostPort { host: "relay.example.net", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: [] }] }, pq: Preferred, padding: true, live_proof: true, commands: true, latency: 2ms, verifiable: false }"#);
+    assert_snapshot!(format!("{b:?}"), @r#"Uplink { name: "b", collector: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc, path: Relays { via: "collector-2", relays: [RelayWay { relay: RelayAddress { address: HostPort { host: "10.0.0.1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: [] }, RelayWay { relay: RelayAddress { address: HostPort { host: "fd00::1", port: 4433 }, identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: ["north", "west"] }] }, pq: Off, padding: false, live_proof: false, commands: false, latency: 1ms, verifiable: true }"#);
     assert_snapshot!(format!("{c:?}"), @r#"Uplink { name: "c", collector: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r, path: Direct { address: HostPort { host: "10.0.0.3", port: 4433 } }, pq: Required, padding: false, live_proof: false, commands: false, latency: 1ms, verifiable: true }"#);
-    assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, links_per_member_max: 2, labels_max: 4096, queue_bytes_max: 139264, held_bytes_max: 1048576, open: ["authority"], guests_max: 1, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: [Exact("collector-1"), Prefix("plant-")], reach: [Exact("collector-1"), Prefix("plant-")] }] })"#);
+    assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, links_per_member_max: 2, labels_max: 4096, queue_bytes_max: 139264, held_bytes_max: 1048576, open: ["authority"], guests_max: 1, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: [Exact("collector-1"), Prefix("plant-")], reach: [Exact("collector-1"), Prefix("plant-")] }], neighbours: [RelayNeighbour { name: "north", relay: RelayAddress { address: HostPort { host: "north.example.net", port: 4433 }, identifier: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc }, register: ["south"], reach: [Prefix("plant-")] }] })"#);
     let collector = settings.collector.expect("a collector");
     assert_eq!(collector.state_dir, std::path::Path::new("/srv/collector"));
     assert_snapshot!(format!("{:?}", collector.ledger), @r#"Some(Ledger { dir: "/srv/ledger", bytes_max: 2147483648 })"#);
@@ -487,10 +515,28 @@ fn portals_have_ends_of_several_kinds() {
     let unix = INLET.replace("127.0.0.1:0", "unix:/run/plc.sock");
     let inlet = |more: &str| complaints(&format!("{IDENTITY}{unix}{more}"));
     assert_eq!(inlet("mode = '0660'"), "");
-    assert_snapshot!(inlet("mode = '660 '"), @"");
-    assert_snapshot!(inlet("allow = []\naccept_proxy_from = ['10.0.0.5']"), @"");
-    assert_snapshot!(about_inlet("mode = '0660'"), @"");
-    assert_snapshot!(about_inlet("socks = { users = [{ name = 'a', password = { env = 'A' } }, { name = 'a', password = { env = 'B' } }] }"), @"");
+    assert_eq!(
+        inlet("mode = '660 '"),
+        r#"8:8 error: `portal.inlet[0].mode` is "660 ", which is not three octal digits"#
+    );
+    assert_eq!(
+        inlet("allow = []\naccept_proxy_from = ['10.0.0.5']"),
+        concat!(
+            r#"8:9 error: `portal.inlet[0].allow` has no meaning for this `listen`"#,
+            "\n",
+            r#"9:21 error: `portal.inlet[0].accept_proxy_from` has no meaning for this `listen`"#
+        )
+    );
+    assert_eq!(
+        about_inlet("mode = '0660'"),
+        r#"8:8 error: `portal.inlet[0].mode` has no meaning for this `listen`"#
+    );
+    assert_eq!(
+        about_inlet(
+            "socks = { users = [{ name = 'a', password = { env = 'A' } }, { name = 'a', password = { env = 'B' } }] }"
+        ),
+        r#"8:71 error: `portal.inlet[0].socks.users[1].name` is "a", a name that is taken already"#
+    );
     assert_eq!(
         about_inlet("accept_proxy_from = ['10.0.0.5']\nallow = ['fd00::/8']"),
         ""
@@ -512,10 +558,30 @@ fn portals_have_ends_of_several_kinds() {
         outlet("targets = ['10.0.0.0/8:22', 'plc-*.local:502', '[fd00::/8]:*']"),
         ""
     );
-    assert_snapshot!(outlet(""), @"");
-    assert_snapshot!(outlet("address = 'plc:502'\ntargets = ['*:22']"), @"");
-    assert_snapshot!(outlet("targets = ['*:22']\nsend_proxy = 'v1'"), @"");
-    assert_snapshot!(outlet("targets = ['10.0.0.1/8:22', 'plc', 'plc:0', '10.0:22']"), @"");
+    assert_eq!(
+        outlet(""),
+        r#"3:1 error: `portal.outlet[0]` needs one of `address`, `targets`"#
+    );
+    assert_eq!(
+        outlet("address = 'plc:502'\ntargets = ['*:22']"),
+        r#"7:1 error: `portal.outlet[0]` has 2 of `address`, `targets`, but takes exactly one"#
+    );
+    assert_eq!(
+        outlet("targets = ['*:22']\nsend_proxy = 'v1'"),
+        r#"7:14 error: `portal.outlet[0].send_proxy` goes with `address`, which is not there"#
+    );
+    assert_eq!(
+        outlet("targets = ['10.0.0.1/8:22', 'plc', 'plc:0', '10.0:22']"),
+        concat!(
+            r#"6:12 error: `portal.outlet[0].targets[0]` is "10.0.0.1/8:22", which has bits behind the prefix of its network"#,
+            "\n",
+            r#"6:29 error: `portal.outlet[0].targets[1]` is "plc", which has no port"#,
+            "\n",
+            r#"6:36 error: `portal.outlet[0].targets[2]` is "plc:0", which has no port from 1 to 65535, no range of them and no *"#,
+            "\n",
+            r#"6:45 error: `portal.outlet[0].targets[3]` is "10.0:22", which has neither a network nor a name for the host"#
+        )
+    );
 }
 
 #[test]

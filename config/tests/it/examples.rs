@@ -71,8 +71,8 @@ fn gateway_relay_and_collector_belong_together() {
         "the gateway looks for the name the collector registers"
     );
     assert_eq!(
-        relays.as_slice(),
-        std::slice::from_ref(&registration.relay),
+        relays.iter().map(|way| &way.relay).collect::<Vec<_>>(),
+        [&registration.relay],
         "both use the same relay"
     );
 
@@ -174,7 +174,7 @@ fn the_examples_of_a_fleet_belong_together() {
     let held = collector.registrations.first().expect("one registration");
     assert_eq!(
         (&held.name, &held.relay),
-        (via, relays.first().expect("one relay"))
+        (via, &relays.first().expect("one relay").relay)
     );
     let trust = gateway.trust.expect("trust");
     assert_eq!((trust.authority, trust.path), (None, None), "the ticket says it");

@@ -131,12 +131,19 @@ fn variants() -> Vec<String> {
     let key = "key = { credential = \"journal-key\" }";
     let relay = "relay = { address = \"relay.example.net:4433\", identifier = \"$RELAY\" }";
     let via = format!("via = \"authority\"\n{relay}");
+    let through = |text: &str| text.replace(" }", ", through = [\"x\"] }");
+    let other = "identifier = \"$OTHER\" },";
     vec![
         EVERY_KEY.to_owned(),
+        EVERY_KEY
+            .replace(relay, &through(relay))
+            .replace(other, &through(other)),
         EVERY_KEY.replacen(&via, "direct = { address = \"authority:4433\" }", 1),
         EVERY_KEY.replacen(
             relay,
-            &relay.replace("relay = {", "relays = [{").replace('}', "}]"),
+            &through(relay)
+                .replace("relay = {", "relays = [{")
+                .replace('}', "}]"),
             1,
         ),
         EVERY_KEY

@@ -255,108 +255,6 @@ impl Connection {
     }
 }
 
-/// The connections of a shard, in slots that are used again under a new generation.
-#[derive(Debug)]
-pub(crate) struct ConnectionTable {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    max: u32,
-}
-
-#[derive(Debug)]
-struct Slot {
-    generation: u32,
-    connection: Option<Box<Connection>>,
-}
-
-impl ConnectionTable {
-    pub(crate) const fn new(max: u32) -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            max,
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
-    /// Whether there is room for another.
-    pub(crate) fn has_room(&self) -> bool {
-        !self.free.is_empty() || self.slots.len() < self.max as usize
-    }
-
-    /// Puts a connection in, or drops it when the table is full.
-    pub(crate) fn insert(&mut self, connection: Connection) -> Option<ConnectionId> {
-        if let Some(index) = self.free.pop()
-            && let Some(slot) = self.slots.get_mut(index as usize)
-        {
-            slot.connection = Some(Box::new(connection));
-            return Some(ConnectionId {
-                index,
-                generation: slot.generation,
-            });
-        }
-        match u32::try_from(self.slots.len()) {
-            Ok(index) if index < self.max => {
-                self.slots.push(Slot {
-                    generation: 0,
-                    connection: Some(Box::new(connection)),
-                });
-                Some(ConnectionId { index, generation: 0 })
-            }
-            Ok(_) | Err(_) => None,
-        }
-    }
-
-    pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
-        let slot = self.slots.get(id.index as usize)?;
-        if slot.generation == id.generation {
-            slot.connection.as_deref()
-        } else {
-            None
-        }
-    }
-
-    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        let slot = self.slots.get_mut(id.index as usize)?;
-        if slot.generation == id.generation {
-            slot.connection.as_deref_mut()
-        } else {
-            None
-        }
-    }
-
-    /// Takes a connection out; its name is stale from now on.
-    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
-        let slot = self.slots.get_mut(id.index as usize)?;
-        if slot.generation != id.generation {
-            return None;
-        }
-        let connection = slot.connection.take()?;
-        // 31 bits: the topmost belongs to the backends, which put names into 64 bits together with other things.
-        slot.generation = slot.generation.wrapping_add(1) & GENERATION_MASK;
-        self.free.push(id.index);
-        Some(connection)
-    }
-
-    /// Names of all connections, in order of their slots.
-    pub(crate) fn ids(&self) -> Vec<ConnectionId> {
-        (0_u32..)
-            .zip(&self.slots)
-            .filter(|(_, slot)| slot.connection.is_some())
-            .map(|(index, slot)| ConnectionId {
-                index,
-                generation: slot.generation,
-            })
-            .collect()
-    }
-}
-
-/// Generations wrap after this many uses of one slot.
-const GENERATION_MASK: u32 = 0x7fff_ffff;
-
 /// Removes the kernel's and the pool's interest in a connection that nobody holds any more.
 pub(crate) fn dismantle(mut connection: Connection, pool: &mut BufferPool) {
     assert!(
@@ -376,30 +274,7 @@ pub(crate) fn peer_address(socket: &TcpStream) -> io::Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
-
-    fn connection() -> Connection {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-        let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
-        Connection::new(socket, Phase::Open, BufferClass::Device)
-    }
-
-    #[test]
-    fn a_name_dies_with_its_connection() {
-        let mut table = ConnectionTable::new(1);
-        let first = table.insert(connection()).expect("room for one");
-        assert!(table.insert(connection()).is_none());
-        assert!(!table.has_room());
-        assert!(table.remove(first).is_some());
-        assert!(table.remove(first).is_none());
-        let second = table.insert(connection()).expect("room again");
-        assert_eq!(first.index, second.index);
-        assert!(table.get(first).is_none());
-        assert!(table.get_mut(second).is_some());
-        assert_eq!((table.len(), table.ids()), (1, vec![second]));
-    }
 
     #[test]
     fn names_fit_in_a_number() {

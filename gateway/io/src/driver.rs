@@ -129,6 +129,7 @@ impl Driver {
         io.shard.turn += 1;
         io.shard.stats.turns += 1;
         io.shard.end_accept_pauses();
+        io.shard.end_datagram_pauses();
         match &mut self.inbox {
             Inbox::Epoll(inbox) => epoll::dispatch(io, inbox, handler),
             Inbox::Ring(inbox) => uring::dispatch(io, inbox, handler),
@@ -147,7 +148,12 @@ impl Driver {
             .iter()
             .flatten()
             .any(|listener| listener.readable && listener.retry_at == 0);
-        if accepting || !shard.ready.is_empty() || !shard.events.is_empty() || !shard.dirty.is_empty() {
+        if accepting
+            || !shard.ready.is_empty()
+            || !shard.ready_datagrams.is_empty()
+            || !shard.events.is_empty()
+            || !shard.dirty.is_empty()
+        {
             return (Some(Duration::ZERO), Duration::ZERO);
         }
         let deadline = match (next.deadline_nanos, io.shard.next_deadline()) {

@@ -2,18 +2,22 @@
 
 use std::{
     io::{self, Read, Write},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket},
     os::fd::AsFd,
     time::Duration,
 };
 
 use crate::{
     connection::{CloseReason, Connection, ConnectionId, ListenerId, Phase},
+    datagram::DatagramId,
     handler::Handler,
     io::{Io, Port},
     shard::{Listener, Shard},
     storage::FileRef,
-    sys::{self, Epoll, EpollEvent},
+    sys::{
+        self, Epoll, EpollEvent,
+        messages::{self, Scratch},
+    },
     waker::Waker,
 };
 
@@ -37,6 +41,8 @@ pub(crate) struct Inbox {
     events: Vec<EpollEvent>,
     count: usize,
     scratch: Box<[u8]>,
+    /// Made with the first datagram.
+    datagrams: Option<Scratch>,
 }
 
 impl Inbox {
@@ -45,6 +51,7 @@ impl Inbox {
             events: vec![EpollEvent { events: 0, u64: 0 }; EVENTS_MAX],
             count: 0,
             scratch: vec![0; SCRATCH_SIZE].into_boxed_slice(),
+            datagrams: None,
         }
     }
 }
@@ -82,6 +89,11 @@ impl Poller {
         )
     }
 
+    pub(crate) fn watch_datagrams(&self, socket: &UdpSocket, id: DatagramId) -> io::Result<()> {
+        let flags = libc::EPOLLIN | libc::EPOLLOUT;
+        self.epoll.add(socket.as_fd(), flags, DATAGRAMS | id.0.as_u64())
+    }
+
     pub(crate) fn write_durable(
         &mut self,
         file: &FileRef,
@@ -106,6 +118,11 @@ impl Poller {
         for slot in &mut shard.listeners {
             if slot.as_ref().is_some_and(|listener| listener.closing) {
                 *slot = None;
+            }
+        }
+        for id in std::mem::take(&mut shard.dirty_datagrams) {
+            if shard.send_datagrams(id).is_some_and(|socket| socket.closing) {
+                shard.datagrams.remove(id.0);
             }
         }
         while !shard.dirty.is_empty() {
@@ -221,6 +238,9 @@ pub(crate) fn dispatch(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler
             {
                 listener.readable = true;
             }
+        } else if data & DATAGRAMS != 0 {
+            let id = DatagramId(ConnectionId::from_u64(data & !DATAGRAMS));
+            note_datagrams(&mut io.shard, id, flags);
         } else {
             note(&mut io.shard, ConnectionId::from_u64(data), flags);
         }
@@ -231,6 +251,9 @@ pub(crate) fn dispatch(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler
     ready.append(&mut io.shard.ready);
     for id in ready.drain(..) {
         receive(io, inbox, handler, id);
+    }
+    for id in std::mem::take(&mut io.shard.ready_datagrams) {
+        receive_datagrams(io, inbox, handler, id);
     }
     // What is still readable was put on the shard's list meanwhile; otherwise keep the memory.
     if io.shard.ready.is_empty() {
@@ -279,6 +302,52 @@ fn note(shard: &mut Shard, id: ConnectionId, flags: libc::c_int) {
         connection.hung_up |= flags & (libc::EPOLLRDHUP | libc::EPOLLERR | libc::EPOLLHUP) != 0;
         shard.mark_ready(id);
     }
+}
+
+/// Notes what an event says about a datagram socket.
+fn note_datagrams(shard: &mut Shard, id: DatagramId, flags: libc::c_int) {
+    if flags & libc::EPOLLOUT != 0
+        && let Some(socket) = shard.datagrams.get_mut(id.0)
+    {
+        socket.writable = true;
+        if socket.wants_to_send() {
+            shard.mark_datagrams_dirty(id);
+        }
+    }
+    if flags & (libc::EPOLLIN | libc::EPOLLERR | libc::EPOLLHUP) != 0 {
+        shard.mark_datagrams_ready(id);
+    }
+}
+
+/// Receives from one datagram socket until the kernel has nothing more or its share of the turn is used up.
+fn receive_datagrams(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler, id: DatagramId) {
+    if let Some(socket) = io.shard.datagrams.get_mut(id.0) {
+        socket.ready = false;
+    }
+    let scratch = inbox.datagrams.get_or_insert_with(Scratch::new);
+    for _ in 0..DATAGRAM_BATCHES_PER_TURN {
+        let Some(socket) = io.shard.datagrams.get_mut(id.0) else {
+            return;
+        };
+        if !socket.readable || socket.closing || socket.retry_at != 0 {
+            return;
+        }
+        io.shard.stats.system_calls += 1;
+        match scratch.receive(socket.socket.as_fd()) {
+            Ok(count) => {
+                socket.readable = count == messages::BATCH || socket.may_have_more();
+                for index in 0..count {
+                    if let Some((path, bytes)) = scratch.datagram(index) {
+                        io.receive_datagram(handler, id, path, bytes);
+                    }
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
+            Err(error) => io.shard.datagrams_failed(id, error),
+        }
+    }
+    io.shard.stats.throttled += 1;
+    io.shard.mark_datagrams_ready(id);
 }
 
 /// Accepts from every listener that has something, up to a bound per turn.
@@ -356,6 +425,10 @@ const SCRATCH_SIZE: usize = 64 << 10;
 /// Connections accepted from one listener in one turn, so that a flood of them does not starve those that are there.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// Marks in the 64 bits of an event; names of connections leave the topmost bit clear.
+/// Batches of datagrams taken from one socket in one turn.
+const DATAGRAM_BATCHES_PER_TURN: usize = 8;
+
+/// Marks in the 64 bits of an event; names leave the topmost bit clear, and that of the index too: slots are few.
 const WAKE: u64 = u64::MAX;
 const LISTENER: u64 = 1 << 63;
+const DATAGRAMS: u64 = 1 << 31;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 
 use crate::{
     Backend, Waker,
+    lock::LockedFile,
     mailbox::{MailReceiver, MailSender, mailbox},
     storage::StorageError,
     thread,
@@ -86,14 +87,14 @@ impl LineFile {
             .mode(0o600)
             .open(path)
             .map_err(error("open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
+        let file = match LockedFile::new(file) {
+            Ok(file) => file,
             Err(TryLockError::WouldBlock) => {
                 let source = io::Error::new(io::ErrorKind::WouldBlock, "another process uses this file");
                 return Err(StorageError::new("lock", path, source));
             }
             Err(TryLockError::Error(source)) => return Err(StorageError::new("lock", path, source)),
-        }
+        };
         let opened = repair(&file).map_err(error("repair"))?;
         let (requests, inbox) = channel(capacity);
         let (replies, receiver) = mailbox(capacity, waker);
@@ -150,7 +151,7 @@ impl Drop for LineFile {
 
 /// What the thread owns.
 struct Appender {
-    file: File,
+    file: LockedFile,
     path: PathBuf,
     /// Where the next line goes; everything before is on stable storage.
     length: u64,

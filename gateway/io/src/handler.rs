@@ -2,6 +2,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use crate::{
     connection::{CloseReason, ConnectionId, ListenerId},
+    datagram::{DatagramId, DatagramPath},
     io::Io,
 };
 
@@ -41,6 +42,28 @@ pub trait Handler {
 
     /// The connection is no more.
     fn closed(&mut self, io: &mut Io, connection: ConnectionId, reason: CloseReason);
+
+    /// A datagram has come; it may be empty. The slice is valid during the call only, and may be overwritten.
+    fn datagram(&mut self, io: &mut Io, socket: DatagramId, path: DatagramPath, bytes: &mut [u8]) {
+        let _ = (io, socket, path, bytes);
+    }
+
+    /// The queue of a socket that had refused a datagram is empty.
+    fn datagrams_drained(&mut self, io: &mut Io, socket: DatagramId) {
+        let _ = (io, socket);
+    }
+
+    /// A datagram to `remote` was not taken by the kernel; or, without `remote`, the network has answered an earlier one
+    /// with an error, which only sockets with one remote address hear of, or receiving has failed. The socket stays.
+    fn datagram_failed(
+        &mut self,
+        io: &mut Io,
+        socket: DatagramId,
+        remote: Option<SocketAddr>,
+        error: io::Error,
+    ) {
+        let _ = (io, socket, remote, error);
+    }
 
     /// A durable write has ended; on success the bytes are on stable storage. The buffer comes back as it was given.
     fn written(&mut self, io: &mut Io, token: u64, buffer: Vec<u8>, result: io::Result<()>);

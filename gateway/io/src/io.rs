@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use crate::{
     clock,
     connection::{BufferClass, CloseReason, Connection, ConnectionId, ListenerId, Phase},
+    datagram::DatagramId,
     epoll,
     handler::Handler,
     local::{self, LocalPath},
@@ -329,6 +330,7 @@ impl Io {
     pub fn stats(&self) -> Stats {
         Stats {
             connections: self.shard.connections.len() as u64,
+            datagram_sockets: self.shard.datagrams.len() as u64,
             ..self.shard.stats
         }
     }
@@ -472,8 +474,27 @@ impl Io {
                 Some(Event::Connected(id, result)) => handler.connected(self, id, result),
                 Some(Event::Drained(id)) if self.is_open(id) => handler.drained(self, id),
                 Some(Event::Closed(id, reason)) => handler.closed(self, id, reason),
-                Some(Event::Drained(_)) | None => {}
+                Some(Event::DatagramFailed(id, remote, error)) if self.is_bound(id) => {
+                    handler.datagram_failed(self, id, remote, error);
+                }
+                Some(Event::DatagramsDrained(id)) if self.is_bound(id) => handler.datagrams_drained(self, id),
+                Some(Event::Drained(_) | Event::DatagramFailed(..) | Event::DatagramsDrained(_)) | None => {}
             }
+        }
+    }
+
+    /// Whether the handler has not given the socket up.
+    pub(crate) fn is_bound(&self, id: DatagramId) -> bool {
+        let socket = self.shard.datagrams.get(id.0);
+        socket.is_some_and(|socket| !socket.closing)
+    }
+
+    /// Has the backend receive what comes for a fresh datagram socket.
+    pub(crate) fn watch_datagrams(&mut self, id: DatagramId) -> io::Result<()> {
+        match (&self.port, self.shard.datagrams.get(id.0)) {
+            (Port::Epoll(poller), Some(socket)) => poller.watch_datagrams(&socket.socket, id),
+            // The ring begins to receive with the next flush.
+            (Port::Ring(_), _) | (Port::Epoll(_), None) => Ok(()),
         }
     }
 

@@ -14,13 +14,14 @@
 //! Two backends do the same behind it, chosen once per process by [`Backend::select`]: io_uring and epoll.
 //!
 //! The other parts serve the threads around the shards: [`mailbox`] and [`Waker`] carry messages between threads,
-//! [`storage`] executes what a journal asks for, [`files`] appends lines durably, [`clock`] is the only reader of
-//! clocks, [`thread`] names and pins threads, [`process`] hardens the process.
+//! [`storage`] executes what a journal asks for, [`files`] appends lines durably, [`lock`] keeps files for one process,
+//! [`clock`] is the only reader of clocks, [`thread`] names and pins threads, [`process`] hardens the process.
 //!
 //! It is the only crate of the workspace with `unsafe` code, confined to the modules that say so at their top.
 
 pub mod clock;
 pub mod files;
+pub mod lock;
 pub mod mailbox;
 pub mod process;
 pub mod storage;
@@ -28,6 +29,7 @@ pub mod thread;
 
 mod backend;
 mod connection;
+mod datagram;
 mod driver;
 mod epoll;
 mod handler;
@@ -36,11 +38,13 @@ mod local;
 mod outbox;
 mod shard;
 mod sys;
+mod table;
 mod uring;
 mod waker;
 
 pub use backend::{Backend, BackendChoice, BackendError, Selected, UnknownBackend};
 pub use connection::{BufferClass, CloseReason, ConnectionId, ListenerId};
+pub use datagram::{DatagramId, DatagramOptions, DatagramPath};
 pub use driver::Driver;
 pub use handler::{Handler, LocalPeer, Turn};
 pub use io::{ConnectOptions, Io, ListenOptions};

@@ -3,17 +3,17 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     io,
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
 use crate::{
     clock,
-    connection::{
-        BufferClass, CloseReason, Connection, ConnectionId, ConnectionTable, ListenerId, Phase, dismantle,
-    },
+    connection::{BufferClass, CloseReason, Connection, ConnectionId, ListenerId, Phase, dismantle},
+    datagram::{DatagramId, DatagramSocket},
     local::LocalPath,
     outbox::BufferPool,
+    table::Table,
 };
 
 /// Bounds of one shard.
@@ -25,6 +25,11 @@ pub struct Settings {
     pub device_buffers: u16,
     /// Receive buffers of 64 KiB for [`BufferClass::Link`]: a power of two, 8..=4,096. Only io_uring uses them.
     pub link_buffers: u16,
+    /// Datagram sockets at a time. 1..=100,000.
+    pub datagram_sockets_max: u32,
+    /// Receive buffers of 64 KiB for datagrams: a power of two, 8..=4,096. Only io_uring uses them, and takes memory only
+    /// for what the datagrams need.
+    pub datagram_buffers: u16,
     /// A connection with more bytes queued is congested; [`crate::Handler::drained`] tells when it no longer is.
     pub high_water: usize,
     /// A congested connection with fewer bytes queued is drained.
@@ -42,6 +47,8 @@ impl Default for Settings {
             device_buffers: 256,
             // Few: the kernel uses them in turn, and what is used again soon is still in the processor's cache.
             link_buffers: 8,
+            datagram_sockets_max: 4096,
+            datagram_buffers: 64,
             high_water: 256 << 10,
             low_water: 64 << 10,
             queued_bytes_max: 16 << 20,
@@ -96,6 +103,23 @@ impl Settings {
                 "a power of two in 8..=4096",
             );
         }
+        if self.datagram_sockets_max == 0 || self.datagram_sockets_max > 100_000 {
+            return wrong(
+                "datagram_sockets_max",
+                self.datagram_sockets_max as usize,
+                "in 1..=100000",
+            );
+        }
+        if !self.datagram_buffers.is_power_of_two()
+            || self.datagram_buffers < 8
+            || self.datagram_buffers > 4096
+        {
+            return wrong(
+                "datagram_buffers",
+                self.datagram_buffers as usize,
+                "a power of two in 8..=4096",
+            );
+        }
         if self.low_water == 0 || self.low_water > self.high_water {
             return wrong("low_water", self.low_water, "in 1..=high_water");
         }
@@ -106,7 +130,7 @@ impl Settings {
     }
 }
 
-/// What a shard has done since it began. All values only grow, except `connections`.
+/// What a shard has done since it began. All values only grow, except `connections` and `datagram_sockets`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Connections now, including those the kernel has not given back yet.
@@ -137,6 +161,16 @@ pub struct Stats {
     pub bytes_received: u64,
     /// Durable writes that ended, well or not.
     pub writes: u64,
+    /// Datagram sockets now, including those the kernel has not given back yet.
+    pub datagram_sockets: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Datagrams the kernel took for sending.
+    pub datagrams_sent: u64,
+    /// Datagrams not sent because the socket's queue was full or they were longer than any datagram is.
+    pub datagrams_refused: u64,
+    /// Datagrams the kernel did not take, and errors that the network told to sockets with one remote address.
+    pub datagrams_failed: u64,
 }
 
 /// A socket that connections come from.
@@ -163,17 +197,26 @@ pub(crate) enum Event {
     Connected(ConnectionId, io::Result<()>),
     Drained(ConnectionId),
     Closed(ConnectionId, CloseReason),
+    DatagramFailed(DatagramId, Option<SocketAddr>, io::Error),
+    DatagramsDrained(DatagramId),
 }
 
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub(crate) settings: Settings,
-    pub(crate) connections: ConnectionTable,
+    pub(crate) connections: Table<Connection>,
     pub(crate) listeners: Vec<Option<Listener>>,
     /// Connections to look at before the next wait.
     pub(crate) dirty: Vec<ConnectionId>,
     /// Connections with something to receive without the kernel's help.
     pub(crate) ready: Vec<ConnectionId>,
+    pub(crate) datagrams: Table<DatagramSocket>,
+    /// Datagram sockets to look at before the next wait.
+    pub(crate) dirty_datagrams: Vec<DatagramId>,
+    /// Epoll: datagram sockets with something to receive.
+    pub(crate) ready_datagrams: Vec<DatagramId>,
+    /// Datagram sockets that do not receive for a while because of an error.
+    pub(crate) paused_datagrams: Vec<DatagramId>,
     pub(crate) events: VecDeque<Event>,
     timers: BTreeSet<(u64, ConnectionId)>,
     pub(crate) pool: BufferPool,
@@ -186,11 +229,15 @@ pub(crate) struct Shard {
 impl Shard {
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
-            connections: ConnectionTable::new(settings.connections_max),
+            connections: Table::new(settings.connections_max),
+            datagrams: Table::new(settings.datagram_sockets_max),
             settings,
             listeners: Vec::new(),
             dirty: Vec::new(),
             ready: Vec::new(),
+            dirty_datagrams: Vec::new(),
+            ready_datagrams: Vec::new(),
+            paused_datagrams: Vec::new(),
             events: VecDeque::new(),
             timers: BTreeSet::new(),
             pool: BufferPool::default(),
@@ -234,7 +281,7 @@ impl Shard {
 
     /// Stops accepting for a while after an error that more accepting would only repeat; forgives the others.
     pub(crate) fn accept_failed(&mut self, id: ListenerId, error: &io::Error) {
-        let retry_at = self.now.saturating_add(clock::nanos(ACCEPT_RETRY));
+        let retry_at = self.now.saturating_add(clock::nanos(ERROR_RETRY));
         let Some(listener) = self.listener(id) else { return };
         match error.raw_os_error() {
             // The one connection at the head of the queue is broken; the next may be well.
@@ -349,6 +396,7 @@ impl Shard {
             .flatten()
             .map(|listener| listener.retry_at)
             .filter(|&at| at != 0)
+            .chain(self.datagram_pause_end())
             .min();
         match (timer, retry) {
             (Some(timer), Some(retry)) => Some(timer.min(retry)),
@@ -448,8 +496,9 @@ impl Shard {
 /// Listeners a shard can have in its life.
 const LISTENERS_MAX: u32 = 1024;
 
-/// Pause after an accept failed for want of descriptors or memory: long enough not to spin, short enough not to be noticed.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Pause after an accept or a receive failed for want of descriptors or memory: long enough not to spin, short enough not to
+/// be noticed.
+pub(crate) const ERROR_RETRY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -484,6 +533,20 @@ mod tests {
                     ..good.clone()
                 },
                 "link_buffers",
+            ),
+            (
+                Settings {
+                    datagram_sockets_max: 0,
+                    ..good.clone()
+                },
+                "datagram_sockets_max",
+            ),
+            (
+                Settings {
+                    datagram_buffers: 4,
+                    ..good.clone()
+                },
+                "datagram_buffers",
             ),
             (
                 Settings {

@@ -16,6 +16,8 @@ use socket2::SockAddr;
 
 use crate::handler::LocalPeer;
 
+pub(crate) mod messages;
+
 /// Turns the kernel's −1 into the error it left behind.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 {

@@ -13,6 +13,7 @@ use io_uring::{
 
 use crate::{
     connection::{BufferClass, Connection, ConnectionId, Phase},
+    datagram::{DatagramId, DatagramSocket, wire},
     shard::{Listener, Settings, Shard},
     storage::FileRef,
     sys,
@@ -47,6 +48,7 @@ pub(crate) struct Inbox {
     completions: Vec<Completion>,
     device: BufferRing,
     link: BufferRing,
+    datagrams: BufferRing,
 }
 
 impl Inbox {
@@ -66,6 +68,9 @@ const fn group(class: BufferClass) -> u16 {
     }
 }
 
+/// Group of the buffers that datagrams come in.
+const DATAGRAM_GROUP: u16 = 2;
+
 pub(crate) struct Ring {
     ring: IoUring,
     waker: Waker,
@@ -77,6 +82,8 @@ pub(crate) struct Ring {
     min_wait: bool,
     enter_flags: u32,
     writes: WriteTable,
+    /// How datagrams are received; the kernel reads it when a receive is submitted, and maybe later.
+    datagram_header: Box<DatagramHeader>,
     /// Completions taken in order to make room, not dispatched yet.
     spill: Vec<Completion>,
 }
@@ -120,6 +127,12 @@ impl Ring {
             settings.link_buffers,
             BufferClass::Link.buffer_size(),
         )?;
+        let datagrams = BufferRing::register(
+            &ring,
+            DATAGRAM_GROUP,
+            settings.datagram_buffers,
+            wire::RECEIVED_HEADER_SIZE + wire::NAME_SIZE + wire::CONTROL_SIZE + (64 << 10),
+        )?;
         let registered_max = setup::register_files(&ring, settings.connections_max);
         setup::enable(&ring)?;
         let ring = Self {
@@ -131,6 +144,7 @@ impl Ring {
             in_flight: 0,
             registered_max,
             writes: WriteTable::new(),
+            datagram_header: Box::default(),
             spill: Vec::new(),
         };
         Ok((
@@ -139,6 +153,7 @@ impl Ring {
                 completions: Vec::with_capacity(COMPLETIONS as usize),
                 device,
                 link,
+                datagrams,
             },
         ))
     }
@@ -241,6 +256,13 @@ impl Ring {
                 *slot = None;
             }
         }
+        for id in std::mem::take(&mut shard.dirty_datagrams) {
+            if let Some(socket) = shard.send_datagrams(id)
+                && self.flush_datagrams(socket, id)
+            {
+                shard.datagrams.remove(id.0);
+            }
+        }
         while !shard.dirty.is_empty() {
             let mut dirty = std::mem::take(&mut shard.dirty);
             for id in dirty.drain(..) {
@@ -271,6 +293,32 @@ impl Ring {
                 .build()
                 .user_data(Operation::Accept.token_of(index));
             self.push_plain(&entry);
+        }
+        false
+    }
+
+    /// Has the kernel do for a datagram socket what is due; returns whether the socket can be dropped.
+    fn flush_datagrams(&mut self, socket: &mut DatagramSocket, id: DatagramId) -> bool {
+        let descriptor = types::Fd(socket.socket.as_raw_fd());
+        if socket.closing {
+            if (socket.receiving || socket.polling) && !socket.cancelling {
+                socket.cancelling = true;
+                let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(descriptor).all()).build();
+                self.push_plain(&entry.user_data(Operation::CancelDatagrams.token(id.0)));
+            }
+            return !socket.in_kernel();
+        }
+        if !socket.receiving && socket.retry_at == 0 {
+            socket.receiving = true;
+            let header = &raw const self.datagram_header.0;
+            let entry = opcode::RecvMsgMulti::new(descriptor, header, DATAGRAM_GROUP).build();
+            // SAFETY: the header points to nothing, is never changed, and stays until the ring is shut down.
+            unsafe { self.push(&entry.user_data(Operation::ReceiveDatagrams.token(id.0))) };
+        }
+        if !socket.writable && !socket.polling {
+            socket.polling = true;
+            let entry = opcode::PollAdd::new(descriptor, libc::POLLOUT as u32).build();
+            self.push_plain(&entry.user_data(Operation::PollDatagrams.token(id.0)));
         }
         false
     }
@@ -364,6 +412,19 @@ impl Ring {
         let builder = for_socket!(connection, id, |socket| CancelBuilder::fd(socket)).all();
         let entry = opcode::AsyncCancel2::new(builder).build();
         self.push_plain(&entry.user_data(Operation::CancelAll.token(id)));
+    }
+}
+
+/// The header of every receive of datagrams: only the room for names and control messages counts in it.
+struct DatagramHeader(libc::msghdr);
+
+impl Default for DatagramHeader {
+    fn default() -> Self {
+        // SAFETY: the header is integers and pointers, for which zeroes are valid.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_namelen = sys::messages::NAME_LENGTH;
+        header.msg_controllen = wire::CONTROL_SIZE as _;
+        Self(header)
     }
 }
 

@@ -33,7 +33,10 @@ pub use connection::ConnectionView;
 pub use neighbour::{NeighbourState, NeighbourView};
 pub use output::{Event, Output};
 pub use portal::{PortalAccess, PortalKey, PortalPeerSettings, PortalSettings, PortalView};
-pub use settings::{CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings};
+pub use settings::{
+    CollectSettings, ForwardingSettings, NAMES_PER_WAY_MAX, NeighbourSettings, NodeSettings,
+    RegistrationSettings, UplinkSettings, WaySettings,
+};
 pub use trust::{Asked, AuthorityAnswer, AuthorityRequest, AuthorityRequestKind, AuthorityState, TrustView};
 pub use uplink::{UplinkState, UplinkView};
 

@@ -138,11 +138,12 @@ fn take_commands(settings: &Settings, desk: &Rc<Desk>) {
 async fn reload(settings: &Settings, node: &NodeHandle) {
     match doorkeeper::policy(settings) {
         Ok(policy) => {
+            let rules = policy.rule_count();
+            node.desk.set_policy(policy).await;
             tracing::info!(
-                rules = policy.rule_count(),
+                rules,
                 "policy read again; everything else takes effect after a restart"
             );
-            node.desk.set_policy(policy).await;
         }
         Err(error) => tracing::error!(%error, "the policy in use stays"),
     }

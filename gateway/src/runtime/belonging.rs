@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, str::FromStr as _};
 
 use fieldgate_config::{
     address::HostPort,
-    settings::{AfterGrace, RelayAddress, Settings, UplinkPath},
+    settings::{AfterGrace, RelayAddress, RelayWay, Settings, UplinkPath},
 };
 use fieldgate_proto::{
     identity::{ChangeHistory, Identifier},
@@ -106,7 +106,7 @@ impl Belonging {
 /// Returns whether a way begins at this very node: tickets name every relay at which the authority registers.
 fn leads_home(path: &UplinkPath, own: Identifier) -> bool {
     match path {
-        UplinkPath::Relays { relays, .. } => relays.iter().any(|relay| relay.identifier == own),
+        UplinkPath::Relays { relays, .. } => relays.iter().any(|way| way.relay.identifier == own),
         UplinkPath::Direct { .. } => false,
     }
 }
@@ -125,9 +125,12 @@ fn paths(ways: &[Way]) -> Result<Vec<UplinkPath>, StartError> {
                     name,
                 } => UplinkPath::Relays {
                     via: name.clone(),
-                    relays: vec![RelayAddress {
-                        address: address(at)?,
-                        identifier: *relay,
+                    relays: vec![RelayWay {
+                        relay: RelayAddress {
+                            address: address(at)?,
+                            identifier: *relay,
+                        },
+                        through: Vec::new(),
                     }],
                 },
                 Way::Direct { address: at } => UplinkPath::Direct {

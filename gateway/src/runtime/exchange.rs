@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A message that the journal has no room for is *parked*: subscribers have it, requests behind it go on, and its publisher waits.
-//! What is parked is bounded: shards refuse messages as soon as they learn that the journal is full.
+//! What is parked is bounded: shards refuse messages as soon as they learn that the journal is full, and read no more while much is parked.
 
 pub(crate) mod batch;
 pub(crate) mod command;
@@ -30,7 +30,7 @@ use fieldgate_mqtt::{
     packet::Qos,
 };
 use fieldgate_proto::{
-    journal::{AppendError, Lanes},
+    journal::{AppendError, JournalState, Lanes},
     link,
     time::{Instant, Now, WallTime},
 };
@@ -76,6 +76,8 @@ pub(crate) struct Exchange {
     desks: Vec<Desk>,
     shards: Arc<[MailSender<ShardMessage>]>,
     parked: [Parked; 3],
+    /// Bytes of readings in `parked`.
+    parked_bytes: usize,
     /// Messages of this shard's own clients.
     ticket: u64,
     /// Whether the last receipt of this shard is of this turn.
@@ -107,6 +109,7 @@ impl Exchange {
             desks: shards.iter().map(|_| Desk::default()).collect(),
             shards,
             parked: Default::default(),
+            parked_bytes: 0,
             ticket: 0,
             is_same_turn: false,
             committed: 0,
@@ -129,19 +132,14 @@ impl Exchange {
     ) -> Result<u64, Refused> {
         let Publication { reading, envelope } = publication;
         reading.encoded_len().map_err(|_| Refused::TooLarge)?;
-        if self.broker.pending_bytes() > PENDING_BYTES_MAX {
+        if self.broker.pending_bytes() > PENDING_BYTES_MAX || self.parked_bytes > PARKED_BYTES_MAX {
             return Err(Refused::NotNow);
         }
         let is_answer = self.take_answer(publication);
         let journalled = match journal {
-            _ if envelope.is_local || is_answer => 0,
+            _ if envelope.is_local || is_answer => Some(0),
             None => return Err(Refused::NotNow),
-            Some(journal) => journal
-                .append(lane(reading.class), reading.captured_at, |out| {
-                    // The length was just found, so the reading can be encoded.
-                    let _ = reading.encode(out);
-                })
-                .map_err(refused)?,
+            Some(journal) => self.journal_or_park(journal, reading)?,
         };
         let mut batch = 0;
         if !is_answer
@@ -155,15 +153,53 @@ impl Exchange {
         self.ticket += 1;
         let receipt = Receipt {
             ticket: self.ticket,
-            journal: journalled,
+            journal: journalled.unwrap_or_default(),
             batch,
-            parked: 0,
+            parked: u32::from(journalled.is_none()),
         };
         if let Some(desk) = self.desks.first_mut() {
             desk.receipts.join(receipt, self.is_same_turn);
             self.is_same_turn = true;
         }
         Ok(self.ticket)
+    }
+
+    /// Puts a reading of this shard's clients into the journal. `None` if it is parked until the next segment is there, which is
+    /// for moments: what is behind it in its lane waits too, so that order is kept.
+    fn journal_or_park(
+        &mut self,
+        journal: &mut Lanes,
+        reading: &Reading<'_>,
+    ) -> Result<Option<u64>, Refused> {
+        let lane = lane(reading.class);
+        let parked = &mut self.parked[usize::from(lane.bits()).min(2)];
+        let appended = if parked.is_empty() {
+            // The length was found before, so the reading can be encoded.
+            journal.append(lane, reading.captured_at, |out| {
+                let _ = reading.encode(out);
+            })
+        } else {
+            match journal.state(lane) {
+                JournalState::Ready => Err(AppendError::Busy),
+                JournalState::Full => Err(AppendError::Full),
+                JournalState::Failed => Err(AppendError::Failed),
+            }
+        };
+        match appended {
+            Ok(given) => Ok(Some(given)),
+            Err(AppendError::Busy) => {
+                let mut encoded = Vec::new();
+                reading.encode(&mut encoded).map_err(|_| Refused::TooLarge)?;
+                self.parked_bytes += encoded.len();
+                parked.push_back(Waiting {
+                    shard: 0,
+                    ticket: self.ticket + 1,
+                    reading: encoded,
+                });
+                Ok(None)
+            }
+            Err(error) => Err(refused(error)),
+        }
     }
 
     /// Takes a request of this shard's sessions.
@@ -212,6 +248,7 @@ impl Exchange {
                     Err(AppendError::TooLong { .. }) => {}
                     Err(AppendError::Full | AppendError::Busy | AppendError::Failed) => {
                         receipt.parked += 1;
+                        self.parked_bytes += message.reading.len();
                         parked.push_back(Waiting {
                             shard,
                             ticket,
@@ -253,6 +290,7 @@ impl Exchange {
                 if let Some(desk) = self.desks.get_mut(waiting.shard) {
                     desk.receipts.unpark(waiting.ticket, given);
                 }
+                self.parked_bytes -= waiting.reading.len();
                 parked.pop_front();
             }
         }
@@ -383,9 +421,9 @@ impl Exchange {
         [self.broker.poll_timeout(), retry].into_iter().flatten().min()
     }
 
-    /// Returns whether so much waits for the store that clients should not be read for a moment.
+    /// Returns whether so much waits for store or journal that clients should not be read for a moment.
     pub(crate) const fn is_behind(&self) -> bool {
-        self.broker.pending_bytes() > PENDING_BYTES_HIGH
+        self.broker.pending_bytes() > PENDING_BYTES_HIGH || self.parked_bytes > PARKED_BYTES_HIGH
     }
 
     /// Returns whether everything taken from devices is where it belongs.
@@ -452,6 +490,10 @@ const fn refused(error: AppendError) -> Refused {
 
 /// Bytes of changes waiting for the store from which on messages are refused.
 const PENDING_BYTES_MAX: usize = 64 << 20;
+/// Bytes of readings waiting for the journal from which on messages are refused.
+const PARKED_BYTES_MAX: usize = 16 << 20;
+/// And from which on clients are not read.
+const PARKED_BYTES_HIGH: usize = 1 << 20;
 /// Answers waiting for a shard from which on messages at QoS 0 are dropped.
 const ANSWERS_MAX: usize = 65_536;
 /// When answers that found a shard's mailbox full are sent again.

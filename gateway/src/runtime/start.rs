@@ -44,6 +44,7 @@ use crate::sinks::{
     open::{self, Place},
     positions::{self, Positions, SourceKey},
     stdout::Style,
+    writers::{Writers, Writing, writers},
 };
 
 /// A node that runs.
@@ -55,6 +56,7 @@ pub(crate) struct Running {
     /// Where it listens for links.
     pub(crate) links: Vec<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
+    writers: Writers,
     /// Ends when a shard ended by itself, which it never should.
     pub(crate) broken: mpsc::Receiver<String>,
 }
@@ -66,6 +68,10 @@ impl Running {
         for thread in self.threads.drain(..) {
             // A shard that panicked has said so.
             let _ = thread.join();
+        }
+        // The shards have dropped the queues.
+        if !self.writers.wait(WRITERS_TIME_MAX) {
+            tracing::warn!("a sink still writes; the next start reads what it has");
         }
     }
 }
@@ -102,7 +108,6 @@ pub(crate) async fn start(
 ) -> Result<Running, StartError> {
     let started = fieldgate_io::clock::monotonic();
     let selected = select_backend(settings.node.io)?;
-    let backend = selected.backend;
     let clock = options.clock.clone();
     let local = identity.attest(clock.wall()).await?;
     let seal_key = seal_key(settings, &mut identity, clock.wall()).await?;
@@ -121,7 +126,7 @@ pub(crate) async fn start(
     let (rotation_sender, rotations) = mpsc::channel(1);
     let accepting = Arc::new(Accepting::new());
     let journal = open_journal(settings, &mailboxes[0].1)?;
-    let (collecting, positions) = collecting(settings, backend, &senders[0], &options)?;
+    let (collecting, positions, writers) = collecting(settings, selected.backend, &senders[0], &options)?;
     let (node_settings, names) = node_settings(settings, &control.belonging, journal.as_ref(), positions);
     let now = TurnClock::following(clock.clone(), started).at(fieldgate_io::clock::monotonic());
     let mut node = Node::new(now, &mut SystemEntropy, node_settings, local);
@@ -155,7 +160,7 @@ pub(crate) async fn start(
         settings,
         started,
         clock.clone(),
-        backend,
+        selected.backend,
         Arc::clone(&senders),
         accepting,
     )?;
@@ -201,6 +206,7 @@ pub(crate) async fn start(
         mqtt,
         links,
         threads,
+        writers,
         broken,
     })
 }
@@ -337,9 +343,10 @@ fn collecting(
     backend: Backend,
     trunk: &MailSender<ShardMessage>,
     options: &Options,
-) -> Result<(Collecting, Option<BTreeMap<SourceKey, u64>>), StartError> {
+) -> Result<(Collecting, Option<positions::Known>, Writers), StartError> {
+    let (writing, writers) = writers();
     let Some(collector) = &settings.collector else {
-        return Ok(Default::default());
+        return Ok((Collecting::default(), None, writers));
     };
     std::fs::create_dir_all(&collector.state_dir)
         .map_err(|error| StartError::file(&collector.state_dir, &error))?;
@@ -355,6 +362,7 @@ fn collecting(
             state_dir: &collector.state_dir,
             backend,
             stdout: options.stdout.unwrap_or(Style::Lines),
+            writing: writing.clone(),
         };
         let (handle, positions) = open::spawn(sink, &place, confirm).map_err(|error| {
             StartError::new(format!("sink {}: {error}", sink.name)).hint("see [[collector.sink]]")
@@ -364,10 +372,11 @@ fn collecting(
     }
     let mut ledger_stats = None;
     if let Some(ledger) = &collector.ledger {
-        let (handle, known, stats) = spawn_ledger(collector, ledger, &kept, trunk).map_err(|error| {
-            StartError::new(format!("ledger {}: {error}", ledger.dir.display()))
-                .hint("see [collector.ledger]")
-        })?;
+        let (handle, known, stats) =
+            spawn_ledger(collector, ledger, &kept, trunk, writing).map_err(|error| {
+                StartError::new(format!("ledger {}: {error}", ledger.dir.display()))
+                    .hint("see [collector.ledger]")
+            })?;
         handles.push(handle);
         kept.push(known);
         ledger_stats = Some(stats);
@@ -384,7 +393,7 @@ fn collecting(
     );
     // Sinks that remember nothing begin with what gateways have.
     let known = (!kept.is_empty()).then(|| positions::common(&kept));
-    Ok((collecting, known))
+    Ok((collecting, known, writers))
 }
 
 /// Starts the ledger, which comes behind the sinks of the file; returns how far it is with each source.
@@ -393,6 +402,7 @@ fn spawn_ledger(
     settings: &fieldgate_config::settings::Ledger,
     others: &[BTreeMap<SourceKey, u64>],
     trunk: &MailSender<ShardMessage>,
+    writing: Writing,
 ) -> std::io::Result<(SinkHandle, BTreeMap<SourceKey, u64>, Arc<LedgerStats>)> {
     let file = collector.state_dir.join("ledger.positions");
     let is_new = !file.exists();
@@ -414,6 +424,7 @@ fn spawn_ledger(
         settings.bytes_max,
         positions,
         confirm,
+        writing,
     )?;
     Ok((handle, known, stats))
 }
@@ -529,6 +540,8 @@ async fn renew(
 
 /// What the trunk may want of the control thread before it is looked at.
 const DESK_MAX: usize = 4096;
+/// Time for sinks to write what they were given before the node ended.
+const WRITERS_TIME_MAX: Duration = Duration::from_secs(5);
 /// Longest time for a look-up of a name.
 const RESOLVE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Wait for room in the trunk's mailbox.

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use fieldgate_config::{
     address::HostPort,
-    settings::{Pq, Registration, Settings, UplinkPath, portal::Portal},
+    settings::{Pq, Registration, Relay, Settings, UplinkPath, portal::Portal},
 };
 use fieldgate_proto::{
     channel::{ChannelSettings, Padding, PqPolicy},
     delivery::{LaneSettings, PerLane, ReceiverSettings, Shares},
     identity::Identifier,
     node::{
-        AccessPolicy, CollectSettings, NeighbourSettings, NodeSettings, PortalPeerSettings, PortalSettings,
-        RegistrationSettings, UplinkSettings,
+        AccessPolicy, CollectSettings, ForwardingSettings, NeighbourSettings, NodeSettings,
+        PortalPeerSettings, PortalSettings, RegistrationSettings, UplinkSettings, WaySettings,
     },
     relay::RelaySettings,
 };
@@ -48,22 +48,23 @@ impl Neighbours {
                 relay,
                 pq,
                 registrations: Vec::new(),
+                forwarding: None,
             });
             self.addresses.len() - 1
         })
     }
 
     /// Returns the ways that a path allows, in order of preference.
-    fn ways(&mut self, path: &UplinkPath, pq: PqPolicy) -> Vec<(usize, Option<String>)> {
+    fn ways(&mut self, path: &UplinkPath, pq: PqPolicy) -> Vec<WaySettings> {
         match path {
             UplinkPath::Relays { via, relays } => relays
                 .iter()
-                .map(|relay| {
-                    let index = self.index(&relay.address, Some(relay.identifier), pq);
-                    (index, Some(via.clone()))
+                .map(|way| WaySettings {
+                    neighbour: self.index(&way.relay.address, Some(way.relay.identifier), pq),
+                    names: way.through.iter().chain([via]).cloned().collect(),
                 })
                 .collect(),
-            UplinkPath::Direct { address } => vec![(self.index(address, None, pq), None)],
+            UplinkPath::Direct { address } => vec![WaySettings::direct(self.index(address, None, pq))],
         }
     }
 
@@ -73,6 +74,25 @@ impl Neighbours {
             let index = self.index(&relay.address, Some(relay.identifier), pq);
             self.settings[index].registrations.push(RegistrationSettings {
                 name: registration.name.clone(),
+            });
+        }
+    }
+
+    /// Has a relay dial others, and forward to them.
+    fn forward(&mut self, relay: &Relay, pq: PqPolicy) {
+        for neighbour in &relay.neighbours {
+            let index = self.index(&neighbour.relay.address, Some(neighbour.relay.identifier), pq);
+            let settings = &mut self.settings[index];
+            for name in &neighbour.register {
+                if !settings.registrations.iter().any(|held| held.name == *name) {
+                    settings
+                        .registrations
+                        .push(RegistrationSettings { name: name.clone() });
+                }
+            }
+            settings.forwarding = Some(ForwardingSettings {
+                name: neighbour.name.clone(),
+                reach: neighbour.reach.clone(),
             });
         }
     }
@@ -167,6 +187,7 @@ pub(super) fn node_settings(
     }
     if let Some(relay) = &settings.relay {
         pq = pq_policy(relay.pq);
+        neighbours.forward(relay, pq);
         node.links_max = usize::try_from(relay.links_max).unwrap_or(usize::MAX);
         node.labels_max = usize::try_from(relay.labels_max).unwrap_or(usize::MAX);
         node.guests_max = usize::from(relay.guests_max);

@@ -32,6 +32,7 @@ use super::{
     output::body_into,
     positions::{Known, Positions},
     stats::{SinkStats, Subject},
+    writers::Writing,
 };
 
 mod names;
@@ -49,6 +50,7 @@ pub(crate) fn spawn(
     backend: Backend,
     mut positions: Positions,
     confirm: Confirm,
+    writing: Writing,
 ) -> io::Result<(SinkHandle, Known)> {
     let framing = match output.format {
         Format::Cbor => Framing::Sequence,
@@ -72,7 +74,7 @@ pub(crate) fn spawn(
         output,
         since_checkpoint: 0,
     };
-    let handle = lines::spawn(index, name, target, positions, confirm, stats)?;
+    let handle = lines::spawn(index, name, target, positions, confirm, stats, writing)?;
     Ok((handle, known))
 }
 

@@ -24,6 +24,7 @@ use super::{
     positions::Positions,
     queue::{DeliveryReceiver, queue},
     stats::SinkStats,
+    writers::Writing,
 };
 use crate::ledger::{Ledger, LedgerError};
 
@@ -48,6 +49,7 @@ pub(crate) fn spawn(
     bytes_max: u64,
     positions: Positions,
     confirm: Confirm,
+    writing: Writing,
 ) -> io::Result<(SinkHandle, Arc<LedgerStats>)> {
     let ledger = Ledger::open(dir, bytes_max)?;
     let (queue, deliveries) = queue(QUEUE_DELIVERIES);
@@ -66,8 +68,12 @@ pub(crate) fn spawn(
         keys: BTreeMap::new(),
         told: BTreeMap::new(),
     };
-    // The thread ends when the trunk drops the queue; what it wrote by then is on stable storage.
-    drop(thread::spawn("fg-ledger", None, move || sink.run())?);
+    // The thread ends when the trunk drops the queue.
+    let run = move || {
+        sink.run();
+        drop(writing);
+    };
+    drop(thread::spawn("fg-ledger", None, run)?);
     let name = format!("ledger {}", dir.display());
     Ok((SinkHandle { name, stats, queue }, shown))
 }

@@ -11,6 +11,7 @@ use super::{
     positions::Positions,
     queue::{DeliveryReceiver, queue},
     stats::SinkStats,
+    writers::Writing,
 };
 
 /// Where records are written.
@@ -40,6 +41,7 @@ pub(crate) fn spawn<T: Target>(
     positions: Positions,
     confirm: Confirm,
     stats: Arc<SinkStats>,
+    writing: Writing,
 ) -> io::Result<SinkHandle> {
     let (queue, deliveries) = queue(QUEUE_DELIVERIES);
     stats.taking();
@@ -55,8 +57,11 @@ pub(crate) fn spawn<T: Target>(
     let timer = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    // What it wrote when the queue ends is on stable storage, so nobody waits for it.
-    drop(thread::spawn("fg-sink", None, move || sink.run(&timer))?);
+    let run = move || {
+        sink.run(&timer);
+        drop(writing);
+    };
+    drop(thread::spawn("fg-sink", None, run)?);
     Ok(SinkHandle { name, stats, queue })
 }
 
@@ -97,7 +102,9 @@ impl<T: Target> LineSink<T> {
                 bytes += delivery.bytes();
                 taken.push(delivery);
             }
-            self.write(&taken, timer);
+            if self.write(&taken, timer).is_err() {
+                return;
+            }
             taken.clear();
         }
         if let Err(error) = self.positions.save() {
@@ -117,7 +124,10 @@ impl<T: Target> LineSink<T> {
     }
 
     /// Writes deliveries and confirms them; repeats until that went well.
-    fn write(&mut self, deliveries: &[Delivery], timer: &tokio::runtime::Runtime) {
+    ///
+    /// # Errors
+    /// If it does not go well and the trunk has gone: what was not confirmed stays with the gateways.
+    fn write(&mut self, deliveries: &[Delivery], timer: &tokio::runtime::Runtime) -> Result<(), TrunkGone> {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
         let mut tally = Tally::NOTHING;
@@ -150,6 +160,9 @@ impl<T: Target> LineSink<T> {
                             "the sink does not take readings; they stay with their gateways"
                         );
                     }
+                    if self.deliveries.is_closed() {
+                        return Err(TrunkGone);
+                    }
                     timer.block_on(async { time::sleep(RETRY_AFTER).await });
                 }
             }
@@ -167,8 +180,12 @@ impl<T: Target> LineSink<T> {
             });
         }
         self.target.tend(&mut self.positions, written);
+        Ok(())
     }
 }
+
+/// The node ends, and the target takes nothing.
+struct TrunkGone;
 
 /// Bytes of readings that are enough for one write.
 const WRITE_BYTES: usize = 512 << 10;

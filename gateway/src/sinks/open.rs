@@ -18,6 +18,7 @@ use super::{
     set_aside::SetAside,
     stats::SinkStats,
     stdout::{self, Style},
+    writers::Writing,
 };
 use crate::runtime::keys::secret_source;
 
@@ -31,6 +32,8 @@ pub(crate) struct Place<'a> {
     pub(crate) backend: Backend,
     /// How standard output looks.
     pub(crate) stdout: Style,
+    /// For threads of their own.
+    pub(crate) writing: Writing,
 }
 
 /// Starts a sink; returns how far it is with each source, if it keeps that over restarts. Call it in a `LocalSet`.
@@ -46,13 +49,27 @@ pub(crate) fn spawn(
     match &sink.kind {
         SinkKind::Null => Ok((null::spawn(index, confirm), None)),
         SinkKind::Stdout => Ok((
-            stdout::spawn(index, place.stdout, sink.output.clone(), confirm)?,
+            stdout::spawn(
+                index,
+                place.stdout,
+                sink.output.clone(),
+                confirm,
+                place.writing.clone(),
+            )?,
             None,
         )),
         SinkKind::File(settings) => {
             let positions = positions(sink, place)?;
             let output = sink.output.clone();
-            let (handle, known) = file::spawn(index, settings, output, place.backend, positions, confirm)?;
+            let (handle, known) = file::spawn(
+                index,
+                settings,
+                output,
+                place.backend,
+                positions,
+                confirm,
+                place.writing.clone(),
+            )?;
             Ok((handle, Some(known)))
         }
         SinkKind::Mqtt(settings) => {

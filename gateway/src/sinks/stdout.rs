@@ -17,6 +17,7 @@ use super::{
     output::body_into,
     positions::Positions,
     stats::SinkStats,
+    writers::Writing,
 };
 
 /// How a printed reading looks.
@@ -34,7 +35,13 @@ pub(crate) enum Style {
 ///
 /// # Errors
 /// If the system gives no thread.
-pub(crate) fn spawn(index: usize, style: Style, output: Output, confirm: Confirm) -> io::Result<SinkHandle> {
+pub(crate) fn spawn(
+    index: usize,
+    style: Style,
+    output: Output,
+    confirm: Confirm,
+    writing: Writing,
+) -> io::Result<SinkHandle> {
     lines::spawn(
         index,
         "standard output".to_owned(),
@@ -42,6 +49,7 @@ pub(crate) fn spawn(index: usize, style: Style, output: Output, confirm: Confirm
         Positions::forgetful(),
         confirm,
         Arc::new(SinkStats::new()),
+        writing,
     )
 }
 

@@ -44,6 +44,7 @@ const does = {
       clean: place.clean,
       protocolVersion: place.version,
       reconnectPeriod: 0,
+      connectTimeout: 180_000,
       will: place.will ?? undefined,
     };
     if (place.version === 5) options.properties = { sessionExpiryInterval: place.expiry_secs };

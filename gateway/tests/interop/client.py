@@ -254,6 +254,7 @@ class Aiomqtt(Asynchronous):
             place["host"],
             place["port"],
             identifier=place["id"],
+            timeout=180,
             protocol=aiomqtt.ProtocolVersion.V5 if is_5 else aiomqtt.ProtocolVersion.V311,
             will=will,
             transport="websockets" if is_websocket else "tcp",

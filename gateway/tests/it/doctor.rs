@@ -51,20 +51,16 @@ fn a_node_with_a_token_is_looked_at_from_file_to_signature() {
     node.create_identity();
     let ended = node.run(&["doctor", "--json"]).expect(0);
     let all = findings(&ended);
-    for check in [
-        "file",
-        "state",
-        "module",
-        "token",
-        "identity",
-        "signature",
-        "entropy",
-        "port",
-    ] {
+    for check in ["file", "state", "module", "token", "identity", "entropy", "port"] {
         let (verdict, words) = found(&all, check);
         assert_eq!(verdict, "ok", "{check}: {words}");
     }
-    assert!(found(&all, "signature").1.contains(" ms, good"));
+    // A slow machine signs slowly, and is warned of it.
+    let (verdict, words) = found(&all, "signature");
+    assert!(
+        words.contains(" ms, good") && ["ok", "warn"].contains(&verdict.as_str()),
+        "{verdict}: {words}"
+    );
     assert_eq!(found(&all, "node").0, "unused");
     assert_eq!(found(&all, "authority").0, "unused");
     // For people it is a line each, and a cure with everything that is not right.

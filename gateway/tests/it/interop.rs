@@ -92,7 +92,7 @@ fn scenario(make: Make, transports: &[Transport]) {
             );
         }
     }
-    gateway.site.gateway.try_status().expect("it still runs");
+    gateway.site.gateway.status();
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod paho;
 mod portals;
 mod power_cuts;
 mod proofs;
+mod relays;
 mod rotation;
 mod secrets;
 mod sinks;

@@ -74,7 +74,7 @@ fn every_theme_holds() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
-    site.gateway.try_status().expect("it still runs");
+    site.gateway.status();
 }
 
 const fn at(qos: u8) -> How<'static> {
@@ -212,7 +212,7 @@ fn kept_sessions(to: SocketAddr) {
 
 fn session_expiry(to: SocketAddr) {
     let short = [Property::SessionExpiryInterval(1)];
-    let (mut peer, _) = Peer::accepted(to, &kept(V5, "expiring", &short));
+    let (mut peer, _) = Peer::accepted(to, &kept(V5, "expiring", HOUR));
     peer.subscribe("expiring", 1);
     peer.disconnect();
     let (peer, present) = Peer::accepted(to, &kept(V5, "expiring", &short));
@@ -274,15 +274,15 @@ fn keep_alive(to: SocketAddr) {
     };
     let mut listener = Peer::connect(to, V311, "listener");
     listener.subscribe("alive/will", 1);
-    let (mut peer, _) = Peer::accepted(to, &connect);
     let watch = Stopwatch::start();
+    let (mut peer, _) = Peer::accepted(to, &connect);
     assert_eq!(
         peer.next(),
         Event::Disconnect(ReasonCode::KeepAliveTimeout),
         "[MQTT-3.1.2-22]"
     );
     let waited = watch.elapsed().as_millis();
-    assert!((1_450..3_000).contains(&waited), "{waited} ms");
+    assert!(waited >= 1_500, "{waited} ms");
     assert_eq!(listener.take().payload, "silent", "[MQTT-3.1.2-8]");
     // [MQTT-3.2.2-21], [MQTT-3.2.2-22]: the gateway's own bound.
     let connect = Connect {
@@ -348,19 +348,24 @@ fn wills(to: SocketAddr) {
 fn will_delay(to: SocketAddr) {
     let mut listener = Peer::connect(to, V5, "listener");
     listener.subscribe("delayed", 1);
-    let delay = [Property::WillDelayInterval(1)];
+    let late = [Property::WillDelayInterval(3_600)];
     let connect = Connect {
-        will: Some(will("delayed", b"gone", &delay)),
+        will: Some(will("delayed", b"never", &late)),
         ..kept(V5, "delayed", HOUR)
     };
     drop(Peer::accepted(to, &connect));
     // [MQTT-3.1.3-9]: back in time.
+    let delay = [Property::WillDelayInterval(1)];
+    let connect = Connect {
+        will: Some(will("delayed", b"gone", &delay)),
+        ..connect
+    };
     let back = Peer::accepted(to, &connect).0;
     let watch = Stopwatch::start();
     drop(back);
     assert_eq!(listener.take().payload, "gone");
     let waited = watch.elapsed().as_millis();
-    assert!((990..2_500).contains(&waited), "{waited} ms");
+    assert!(waited >= 990, "{waited} ms");
     listener.silent();
 }
 
@@ -955,6 +960,7 @@ fn message_expiry(to: SocketAddr) {
     };
     peer.disconnect();
     let mut speaker = Peer::connect(to, V5, "speaker");
+    let watch = Stopwatch::start();
     for (payload, secs) in [("short", 1), ("long", 1_000)] {
         let properties = [Property::MessageExpiryInterval(secs)];
         let how = How {
@@ -976,11 +982,12 @@ fn message_expiry(to: SocketAddr) {
     let (mut peer, _) = Peer::accepted(to, &kept(V5, "sleeper", HOUR));
     let message = peer.take();
     assert_eq!(message.payload, "long", "[MQTT-3.3.2-5]");
+    let least = 999_u32.saturating_sub(u32::try_from(watch.elapsed().as_secs()).expect("it is not a year"));
     let left = message.properties[0]
         .strip_prefix("expiry=")
         .and_then(|text| text.parse::<u32>().ok());
     assert!(
-        left.is_some_and(|left| (990..=998).contains(&left)),
+        left.is_some_and(|left| (least..=998).contains(&left)),
         "[MQTT-3.3.2-6]: {left:?}"
     );
     peer.silent();

@@ -29,8 +29,8 @@ use crate::softhsm::{PIN, Token, key_uri, module, scenario, spy};
 mod making;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Longer than a worker takes to start on a machine that is busy with other tests.
-const HANG: Duration = Duration::from_secs(6);
+/// Longer than any step of a worker's start takes on a machine that is busy with other tests.
+const HANG: Duration = Duration::from_secs(12);
 
 /// Directory of the scenario.
 fn directory(token: &Token) -> PathBuf {
@@ -158,14 +158,14 @@ fn the_process_is_told_no_secret_by_arguments_and_environment() {
             let directory = directory(token);
             let script = directory.join("worker.sh");
             let text = format!(
-                "#!/bin/sh\ncp /proc/$$/environ {0}/environ\ncp /proc/$$/cmdline {0}/cmdline\nexec {1} \"$@\"\n",
+                "cp /proc/$$/environ {0}/environ\ncp /proc/$$/cmdline {0}/cmdline\nexec {1} \"$@\"\n",
                 directory.display(),
                 worker_program().display()
             );
             fs::write(&script, text).unwrap();
-            fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
             let settings = ProcessSettings {
-                program: script,
+                program: SHELL.into(),
+                arguments: vec![script.into()],
                 ..process_settings(token, module(), token.pin())
             };
             let mut signer = ProcessSigner::start(settings).unwrap();
@@ -232,7 +232,9 @@ fn a_worker_that_hangs_is_killed_and_replaced() {
         worker.submit(request(2)).unwrap();
         assert!(completions.recv().unwrap().result.is_ok());
         let second = state(&worker);
-        assert_eq!((second.restarts_crash, second.restarts_hang), (0, 1));
+        assert_eq!(second.restarts_crash, 0);
+        // A replacement that starts too slowly counts as well.
+        assert!(second.restarts_hang >= 1);
         wait_for_end(&first_process);
     });
 }
@@ -248,11 +250,25 @@ fn an_idle_worker_is_looked_after() {
             ..process_settings(token, module(), token.pin())
         };
         let (worker, _completions, _) = start_worker(settings);
-        kill_process(pid_of(&state(&worker)), Signal::STOP).unwrap();
-        until(|| state(&worker).restarts_hang == 1 && state(&worker).pid.is_some());
-        kill_process(pid_of(&state(&worker)), Signal::KILL).unwrap();
-        until(|| state(&worker).restarts_crash == 1 && state(&worker).pid.is_some());
-        assert_eq!(state(&worker).condition, Condition::Running);
+        let first = state(&worker);
+        let process = pidfd_open(pid_of(&first), PidfdFlags::empty()).unwrap();
+        pidfd_send_signal(&process, Signal::STOP).unwrap();
+        wait_for_end(&process);
+        // A replacement may be taken for one that hangs, too, while its start takes long: the one to kill is the one there is.
+        let mut killed = first.pid;
+        until(|| {
+            let now = state(&worker);
+            if now.restarts_crash >= 1 && now.condition == Condition::Running {
+                assert!(now.restarts_hang >= 1 && now.pid.is_some(), "{now:?}");
+                return true;
+            }
+            if let Some(number) = now.pid.filter(|_| now.pid != killed) {
+                killed = now.pid;
+                // It may have ended meanwhile.
+                let _ = kill_process(pid(number), Signal::KILL);
+            }
+            false
+        });
     });
 }
 
@@ -706,9 +722,15 @@ fn a_worker_that_answers_something_else_is_replaced() {
         assert_eq!(error, Error::WorkerProtocol(WireError::Unexpected));
         assert_eq!(signer.process().unwrap().condition, Condition::Restarting);
     }
-    assert!(matches!(signer.sign(b"message"), Err(Error::Unavailable { .. })));
-    assert_eq!(starts(&directory), started + 1);
-    assert_eq!(signer.process().unwrap().restarts_crash, 2);
+    let more = match signer.sign(b"message").unwrap_err() {
+        Error::Unavailable { .. } => 1,
+        // The pause is over already: this machine is slow.
+        Error::WorkerProtocol(WireError::Unexpected) => 2,
+        error => panic!("{error:?}"),
+    };
+    assert_eq!(starts(&directory), started + more);
+    let crashes = u64::try_from(more).unwrap() + 1;
+    assert_eq!(signer.process().unwrap().restarts_crash, crashes);
 }
 
 /// Settings of a worker that is this test program in the role named; see [`false_worker_process`].
@@ -720,12 +742,11 @@ fn false_worker(role: &str) -> (tempfile::TempDir, ProcessSettings) {
     let script = directory.path().join("worker.sh");
     // The role goes through the script, as the environment of a worker is not ours to choose.
     let text = format!(
-        "#!/bin/sh\necho start >> {}/starts\n{FALSE_WORKER}={role} exec {} --exact process::false_worker_process --nocapture\n",
+        "echo start >> {}/starts\n{FALSE_WORKER}={role} exec {} --exact process::false_worker_process --nocapture\n",
         directory.path().display(),
         env::current_exe().unwrap().display()
     );
     fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
     let signer = Settings::pkcs11(
         key_uri("identity"),
         Some("/none.so".into()),
@@ -733,8 +754,8 @@ fn false_worker(role: &str) -> (tempfile::TempDir, ProcessSettings) {
     )
     .unwrap();
     let settings = ProcessSettings {
-        program: script,
-        arguments: vec![],
+        program: SHELL.into(),
+        arguments: vec![script.into()],
         state_dir: Some(directory.path().to_owned()),
         check_every: MINUTE,
         ..ProcessSettings::new(signer)
@@ -798,6 +819,9 @@ fn next_request(node: &mut UnixStream) -> Option<(u32, RequestBody)> {
     Some((request.id, request.body))
 }
 
+/// Runs the scripts of workers. A script that was written right now cannot be the program itself: a child that another test
+/// is starting may still hold it open for writing.
+const SHELL: &str = "/bin/sh";
 /// Tells a process that it is a node, and where its token is.
 const NODE: &str = "FIELDGATE_HSM_TEST_NODE";
 /// Tells a process that it is a false worker, and of which kind.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{FileRef, StorageError};
-use crate::sys;
+use crate::{lock::LockedFile, sys};
 
 /// A directory whose files survive power cuts; one process at a time may change it.
 ///
@@ -20,7 +20,7 @@ pub struct Directory {
     /// For making names durable.
     handle: File,
     /// Held as long as this exists; `None` when opened for reading only.
-    _lock: Option<File>,
+    lock: Option<LockedFile>,
 }
 
 /// A file in a [`Directory`].
@@ -51,18 +51,18 @@ impl Directory {
             .mode(FILE_MODE)
             .open(&lock_path)
             .map_err(|source| StorageError::new("open lock file", &lock_path, source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
+        let lock = match LockedFile::new(lock) {
+            Ok(lock) => lock,
             Err(TryLockError::WouldBlock) => {
                 let source = io::Error::new(io::ErrorKind::WouldBlock, "another process uses this directory");
                 return Err(StorageError::new("lock", &lock_path, source));
             }
             Err(TryLockError::Error(source)) => return Err(StorageError::new("lock", &lock_path, source)),
-        }
+        };
         let directory = Self {
             path: path.to_owned(),
             handle: open_directory(path)?,
-            _lock: Some(lock),
+            lock: Some(lock),
         };
         // The directory's own name, in case it is new.
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -80,7 +80,7 @@ impl Directory {
         Ok(Self {
             path: path.to_owned(),
             handle: open_directory(path)?,
-            _lock: None,
+            lock: None,
         })
     }
 
@@ -349,7 +349,7 @@ impl Directory {
     /// As [`Self::plain`], for changes, which need the lock.
     fn writable(&self, name: &str) -> Result<PathBuf, StorageError> {
         let path = self.plain(name)?;
-        if self._lock.is_none() {
+        if self.lock.is_none() {
             let source = io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "the directory is open for reading only",

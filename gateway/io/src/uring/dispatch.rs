@@ -5,6 +5,7 @@ use io_uring::cqueue;
 use super::{Completion, Inbox, Operation, Ring, accepted};
 use crate::{
     connection::{BufferClass, CloseReason, ConnectionId, ListenerId, Phase, peer_address},
+    datagram::{DatagramId, DatagramPath, wire},
     handler::Handler,
     io::{Io, Port},
 };
@@ -33,6 +34,7 @@ pub(crate) fn dispatch(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler
     inbox.completions.clear();
     inbox.device.publish();
     inbox.link.publish();
+    inbox.datagrams.publish();
 }
 
 fn complete(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler, completion: Completion) {
@@ -65,6 +67,22 @@ fn complete(io: &mut Io, inbox: &mut Inbox, handler: &mut dyn Handler, completio
         }
         Operation::Write => written(io, handler, id.index, completion.result),
         Operation::CancelAny => {}
+        Operation::ReceiveDatagrams => receive_datagram(io, inbox, handler, DatagramId(id), completion),
+        Operation::PollDatagrams => {
+            if let Some(socket) = io.shard.datagrams.get_mut(id) {
+                socket.polling = false;
+                // Cancelled or not: sending tells.
+                socket.writable = true;
+            }
+            io.shard.mark_datagrams_dirty(DatagramId(id));
+        }
+        Operation::CancelDatagrams => {
+            if let Some(socket) = io.shard.datagrams.get_mut(id) {
+                socket.cancelling = false;
+            }
+            // Some operation may have been missed while it was moved between queues: then it is cancelled again.
+            io.shard.mark_datagrams_dirty(DatagramId(id));
+        }
     }
 }
 
@@ -126,6 +144,45 @@ fn receive(
     }
     if let Some(buffer) = buffer {
         buffers.recycle(buffer);
+    }
+}
+
+fn receive_datagram(
+    io: &mut Io,
+    inbox: &mut Inbox,
+    handler: &mut dyn Handler,
+    id: DatagramId,
+    completion: Completion,
+) {
+    let buffer = cqueue::buffer_select(completion.flags);
+    if let Some(buffer) = buffer {
+        inbox.datagrams.take(buffer);
+    }
+    if !cqueue::more(completion.flags) {
+        if let Some(socket) = io.shard.datagrams.get_mut(id.0) {
+            socket.receiving = false;
+        }
+        io.shard.mark_datagrams_dirty(id);
+    }
+    match (outcome(completion.result), buffer) {
+        (Ok(length), Some(buffer)) => {
+            if let Some(received) = wire::read_received(inbox.datagrams.bytes(buffer, length)) {
+                let path = received.remote.map(|remote| DatagramPath {
+                    remote,
+                    local: received.local,
+                });
+                io.receive_datagram(handler, id, path, received.payload);
+            }
+        }
+        (Ok(_), None) => {}
+        (Err(error), _) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+            // The buffers of this turn are back before the receive is armed again.
+            io.shard.stats.buffers_exhausted += 1;
+        }
+        (Err(error), _) => io.shard.datagrams_failed(id, error),
+    }
+    if let Some(buffer) = buffer {
+        inbox.datagrams.recycle(buffer);
     }
 }
 

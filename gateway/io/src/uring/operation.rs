@@ -14,10 +14,13 @@ pub(super) enum Operation {
     Wake,
     Write,
     CancelAny,
+    ReceiveDatagrams,
+    PollDatagrams,
+    CancelDatagrams,
 }
 
 impl Operation {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Accept,
         Self::CancelAccept,
         Self::ReceiveDevice,
@@ -29,6 +32,9 @@ impl Operation {
         Self::Wake,
         Self::Write,
         Self::CancelAny,
+        Self::ReceiveDatagrams,
+        Self::PollDatagrams,
+        Self::CancelDatagrams,
     ];
 
     pub(super) const fn receive(class: BufferClass) -> Self {

@@ -60,6 +60,7 @@ pub(crate) fn enable(ring: &IoUring) -> io::Result<()> {
     let mut restrictions = [
         Restriction::sqe_op(opcode::AcceptMulti::CODE),
         Restriction::sqe_op(opcode::RecvMulti::CODE),
+        Restriction::sqe_op(opcode::RecvMsgMulti::CODE),
         Restriction::sqe_op(opcode::Send::CODE),
         Restriction::sqe_op(opcode::Connect::CODE),
         Restriction::sqe_op(opcode::Write::CODE),

@@ -13,9 +13,9 @@ use io_uring::{
 use super::{Completion, Inbox, Operation, Ring, writes::WriteTable};
 use crate::{
     clock,
-    connection::ConnectionTable,
     shard::{Shard, Stats},
     sys,
+    table::Table,
 };
 
 impl Ring {
@@ -138,10 +138,12 @@ impl Ring {
             }
         }
         if self.in_flight > 0 {
-            std::mem::forget(std::mem::replace(&mut shard.connections, ConnectionTable::new(0)));
+            std::mem::forget(std::mem::replace(&mut shard.connections, Table::new(0)));
             std::mem::forget(std::mem::replace(&mut self.writes, WriteTable::new()));
             inbox.device.leak();
             inbox.link.leak();
+            inbox.datagrams.leak();
+            std::mem::forget(std::mem::take(&mut self.datagram_header));
         }
     }
 }

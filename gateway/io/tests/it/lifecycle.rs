@@ -12,7 +12,9 @@ use fieldgate_io::{
     Waker,
 };
 
-use super::{Script, Seen, client, driver, listening, on_both_backends, pattern, send};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{Script, Seen, client, driver, listen_at, listening, on_both_backends, own_host, pattern, send};
 
 on_both_backends!(
     a_reset_is_told,
@@ -62,7 +64,12 @@ fn an_abort_resets_the_peer(backend: Backend) {
 }
 
 fn closing_delivers_the_last_words_despite_unread_bytes(backend: Backend) {
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let settings = Settings {
+        // The reader may be slow.
+        close_timeout: Duration::from_secs(60),
+        ..Settings::default()
+    };
+    let (mut driver, _, addr) = listening(backend, settings);
     let mut script = Script::new(|io: &mut Io, seen: &Seen| {
         if let Seen::Accepted(_, id) = seen {
             io.pause_receive(*id);
@@ -217,12 +224,20 @@ fn bytes_that_come_with_the_connection_are_told_after_it(backend: Backend) {
     drop(peer.join().expect("the peer spoke"));
 }
 
+/// A socket at a port of its own.
+fn bound() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket
+        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .expect("loopback");
+    let addr = socket.local_addr().expect("bound");
+    (socket, addr.as_socket().expect("an IP address"))
+}
+
 fn a_refused_connect_is_told(backend: Backend) {
     let mut driver = driver(backend, Settings::default());
-    let addr = {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
-        listener.local_addr().expect("bound")
-    };
+    // Bound, so that nobody else gets the port, but not listening.
+    let (_deaf, addr) = bound();
     let id = driver
         .io()
         .connect(addr, &ConnectOptions::default())
@@ -241,17 +256,12 @@ fn a_refused_connect_is_told(backend: Backend) {
 fn a_connect_takes_no_longer_than_allowed(backend: Backend) {
     let mut driver = driver(backend, Settings::default());
     // A listener with a full queue does not answer.
-    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    silent
-        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
-        .expect("loopback");
+    let (silent, addr) = bound();
     silent.listen(0).expect("bound");
-    let addr = silent
-        .local_addr()
-        .expect("bound")
-        .as_socket()
-        .expect("an IP address");
     let _first = TcpStream::connect(addr).expect("there is room for one");
+    // The client may be told before the listener, whose queue is full only then.
+    let mut descriptors = [PollFd::new(&silent, PollFlags::IN)];
+    poll(&mut descriptors, None).expect("it waits");
     let options = ConnectOptions {
         class: BufferClass::Link,
         timeout: Duration::from_millis(50),
@@ -319,7 +329,8 @@ fn listeners_share_an_address(backend: Backend) {
 }
 
 fn no_connection_comes_after_unlisten(backend: Backend) {
-    let (mut driver, listener, addr) = listening(backend, Settings::default());
+    let mut driver = driver(backend, Settings::default());
+    let (listener, addr) = listen_at(&mut driver, own_host(backend, 0));
     let mut script = Script::new(quiet);
     let (mut stream, id) = client(&mut driver, &mut script, addr);
     driver.io().unlisten(listener);
@@ -362,11 +373,7 @@ fn dropping_the_driver_gives_everything_back(backend: Backend) {
     let file = fieldgate_io::storage::FileRef::new(file);
     for round in 0..20 {
         let mut driver = Driver::new(backend, Settings::default(), &waker).expect("the backend works");
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (_, addr) = driver
-            .io()
-            .listen(any, &ListenOptions::default())
-            .expect("loopback");
+        let (_, addr) = listen_at(&mut driver, own_host(backend, 1));
         let mut script = Script::new(quiet);
         let mut clients: Vec<_> = (0..10).map(|_| client(&mut driver, &mut script, addr)).collect();
         // A send the peer does not take, a paused receive, an aborted connection, a connect, a write, bytes not yet read.

@@ -103,13 +103,13 @@ fn run_out_of_descriptors(backend: Backend) {
     assert_eq!(driver.io().stats().accepted, 0);
     // It tries again now and then, but does not spin: at most ten times a second.
     let (begin, before) = (driver.io().now(), driver.io().stats().accept_pauses);
-    while driver.io().now() < begin + 300_000_000 {
+    while driver.io().now() < begin + 300_000_000 || driver.io().stats().accept_pauses == before {
         driver.turn(&mut script).expect("it waits");
     }
     let tenths = (driver.io().now() - begin) / 100_000_000;
     let tries = driver.io().stats().accept_pauses - before;
     assert!(
-        tries >= 1 && tries <= tenths + 1,
+        tries <= tenths + 1,
         "{tries} tries in {tenths} tenths of a second"
     );
     // Descriptors come back, and with them the others.

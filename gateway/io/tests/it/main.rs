@@ -8,15 +8,16 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
 
 use fieldgate_io::{
-    Backend, BackendChoice, CloseReason, ConnectionId, Driver, Handler, Io, ListenOptions, ListenerId,
-    LocalPeer, Settings, Turn, Waker, clock,
+    Backend, BackendChoice, CloseReason, ConnectionId, DatagramId, DatagramPath, Driver, Handler, Io,
+    ListenOptions, ListenerId, LocalPeer, Settings, Turn, Waker, clock,
 };
 
+mod datagrams;
 mod lifecycle;
 mod limits;
 mod local;
@@ -61,6 +62,9 @@ pub(crate) enum Seen {
     Closed(ConnectionId, CloseReason),
     Written(u64, Vec<u8>, Result<(), ErrorKind>),
     Woken,
+    Datagram(DatagramId, DatagramPath, Vec<u8>),
+    DatagramsDrained(DatagramId),
+    DatagramFailed(DatagramId, Option<SocketAddr>, ErrorKind),
     TurnEnded,
 }
 
@@ -125,19 +129,50 @@ impl<F: FnMut(&mut Io, &Seen)> Script<F> {
         })
     }
 
-    /// Runs turns until `done`, and fails if that takes absurdly long.
+    /// Runs turns until `done`, and fails if nothing is seen for absurdly long.
     pub(crate) fn run(&mut self, driver: &mut Driver, done: impl Fn(&Self, &mut Io) -> bool) {
-        let give_up = clock::monotonic() + 30_000_000_000;
+        let mut progress = Progress::default();
         while !done(self, driver.io()) {
             driver.turn(self).expect("the kernel lets us wait");
             let stats = driver.io().stats();
             let last = self.seen.len().saturating_sub(20);
             assert!(
-                clock::monotonic() < give_up,
+                progress.goes_on(self.seen.len()),
                 "stuck after {:?}\n{stats:?}",
                 &self.seen[last..]
             );
         }
+    }
+}
+
+/// Tells a test that is stuck from one that is slow.
+pub(crate) struct Progress {
+    count: usize,
+    /// Monotonic nanoseconds.
+    give_up: u64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            give_up: clock::monotonic() + Self::STUCK_NANOS,
+        }
+    }
+}
+
+impl Progress {
+    /// Without anything new for so long, nothing comes any more.
+    const STUCK_NANOS: u64 = 60_000_000_000;
+
+    /// Takes how much has happened so far; false if that has been the same for a minute.
+    pub(crate) fn goes_on(&mut self, count: usize) -> bool {
+        let now = clock::monotonic();
+        if count != self.count {
+            self.count = count;
+            self.give_up = now + Self::STUCK_NANOS;
+        }
+        now < self.give_up
     }
 }
 
@@ -188,6 +223,25 @@ impl<F: FnMut(&mut Io, &Seen)> Handler for Script<F> {
         self.see(io, Seen::Closed(connection, reason));
     }
 
+    fn datagram(&mut self, io: &mut Io, socket: DatagramId, path: DatagramPath, bytes: &mut [u8]) {
+        self.see(io, Seen::Datagram(socket, path, bytes.to_vec()));
+        bytes.fill(0xee);
+    }
+
+    fn datagrams_drained(&mut self, io: &mut Io, socket: DatagramId) {
+        self.see(io, Seen::DatagramsDrained(socket));
+    }
+
+    fn datagram_failed(
+        &mut self,
+        io: &mut Io,
+        socket: DatagramId,
+        remote: Option<SocketAddr>,
+        error: io::Error,
+    ) {
+        self.see(io, Seen::DatagramFailed(socket, remote, error.kind()));
+    }
+
     fn written(&mut self, io: &mut Io, token: u64, buffer: Vec<u8>, result: io::Result<()>) {
         self.see(
             io,
@@ -217,13 +271,26 @@ pub(crate) fn driver(backend: Backend, settings: Settings) -> Driver {
 /// A driver that listens, and where.
 pub(crate) fn listening(backend: Backend, settings: Settings) -> (Driver, ListenerId, SocketAddr) {
     let mut driver = driver(backend, settings);
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (listener, addr) = listen_at(&mut driver, Ipv4Addr::LOCALHOST);
+    (driver, listener, addr)
+}
+
+/// Has a driver listen at an address of the loopback network.
+pub(crate) fn listen_at(driver: &mut Driver, host: Ipv4Addr) -> (ListenerId, SocketAddr) {
     let (listener, addr) = driver
         .io()
-        .listen(any, &ListenOptions::default())
+        .listen(SocketAddr::from((host, 0)), &ListenOptions::default())
         .expect("loopback");
     assert_ne!(addr.port(), 0);
-    (driver, listener, addr)
+    (listener, addr)
+}
+
+/// An address of the loopback network that no other test uses, this one for the other backend included: a port there that was
+/// given back stays free.
+pub(crate) fn own_host(backend: Backend, test: u8) -> Ipv4Addr {
+    let kind = 2 * test + u8::from(backend == Backend::Uring);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 1 + kind, high, low)
 }
 
 /// A client, and the server's name for its connection.

@@ -179,7 +179,11 @@ fn random_traffic_arrives_intact(backend: Backend) {
             Seen::Drained(id) => traffic.fill(io, *id),
             Seen::TurnEnded => traffic.turn(io),
             Seen::Closed(id, reason) => panic!("{id} closed by itself: {reason:?}"),
-            Seen::Written(..) | Seen::Woken => {}
+            Seen::Written(..)
+            | Seen::Woken
+            | Seen::Datagram(..)
+            | Seen::DatagramsDrained(_)
+            | Seen::DatagramFailed(..) => {}
         });
         script.run(&mut driver, |script, _| {
             script.count(|seen| matches!(seen, Seen::Ended(_))) == 2 * dialled

@@ -3,12 +3,12 @@
 use std::{fs::File, io::ErrorKind, os::unix::fs::FileExt, thread};
 
 use fieldgate_io::{
-    Backend, Driver, Io, Settings, Waker, clock,
+    Backend, Driver, Io, Settings, Waker,
     mailbox::{MailError, mailbox},
     storage::{Directory, FileRef, Outcome, Storage, Task},
 };
 
-use super::{Script, Seen, driver, on_both_backends, pattern};
+use super::{Progress, Script, Seen, driver, on_both_backends, pattern};
 
 on_both_backends!(
     durable_writes_are_on_the_disk_when_told,
@@ -134,10 +134,11 @@ fn values_from_other_threads_arrive_in_order(backend: Backend) {
         })
         .collect();
     let mut driver = Driver::new(backend, Settings::default(), &waker).expect("the backend works");
-    let mut next = [0; 3];
-    let give_up = clock::monotonic() + 30_000_000_000;
+    let mut next = [0_u64; 3];
+    let mut progress = Progress::default();
     let mut script = Script::new(move |io: &mut Io, seen: &Seen| {
-        assert!(clock::monotonic() < give_up, "a wake was lost: {next:?}");
+        let count = usize::try_from(next.iter().sum::<u64>()).expect("60,000 at most");
+        assert!(progress.goes_on(count), "a wake was lost: {next:?}");
         // What it is not woken for it does not see.
         if *seen == Seen::Woken {
             receiver.drain(|(thread, value)| {
@@ -185,19 +186,22 @@ fn storage_answers_a_shard(backend: Backend) {
     };
     storage.submit(7, 0, task).expect("room for eight");
     // The life of a segment: made by the storage thread, written by the shard.
-    let give_up = clock::monotonic() + 30_000_000_000;
-    let mut script = Script::new(move |io: &mut Io, seen: &Seen| match seen {
-        Seen::TurnEnded => assert!(clock::monotonic() < give_up, "no answer came"),
-        Seen::Woken => replies.drain(|reply| {
-            assert_eq!(reply.token, 7);
-            let Ok(Outcome::Created(file)) = reply.result else {
-                panic!("not created")
-            };
-            io.write_durable(&file, 4, b"body".to_vec(), 8)
-                .expect("room for one");
-        }),
-        Seen::Written(8, _, Ok(())) => io.stop(),
-        _ => {}
+    let (mut progress, mut events) = (Progress::default(), 0);
+    let mut script = Script::new(move |io: &mut Io, seen: &Seen| {
+        events += usize::from(*seen != Seen::TurnEnded);
+        assert!(progress.goes_on(events), "no answer came");
+        match seen {
+            Seen::Woken => replies.drain(|reply| {
+                assert_eq!(reply.token, 7);
+                let Ok(Outcome::Created(file)) = reply.result else {
+                    panic!("not created")
+                };
+                io.write_durable(&file, 4, b"body".to_vec(), 8)
+                    .expect("room for one");
+            }),
+            Seen::Written(8, _, Ok(())) => io.stop(),
+            _ => {}
+        }
     });
     driver.run(&mut script).expect("it waits");
     let mut content = [0; 8];

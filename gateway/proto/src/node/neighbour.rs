@@ -1,7 +1,7 @@
 //! Nodes that this node dials and keeps a link to.
 
 use super::{
-    ChannelEntry, ConnectionKey, Event, Links, NeighbourSettings, Node, Output, Use, Wire, flow_path,
+    ConnectionKey, Event, ForwardingSettings, NeighbourSettings, Node, Output, Use, Wire,
     settings::REGISTRAR, way::BACKOFF,
 };
 use crate::{
@@ -29,6 +29,10 @@ pub(super) struct Neighbour {
     link: Option<LinkId>,
     channel: Option<ChannelId>,
     registrations: Vec<Registration>,
+    /// What is forwarded over its link, if both are relays.
+    forwarding: Option<ForwardingSettings>,
+    /// The link that is attached for that.
+    attached: Option<LinkId>,
     backoff: Backoff,
 }
 
@@ -71,6 +75,8 @@ impl Neighbour {
             link: None,
             channel: None,
             registrations: registrations.collect(),
+            forwarding: settings.forwarding.clone(),
+            attached: None,
             backoff: Backoff::new(BACKOFF),
         }
     }
@@ -90,7 +96,9 @@ impl Neighbour {
         self.state = NeighbourState::Down {
             retry_at: self.backoff.handle_failure(now, entropy),
         };
+        // What was attached went with the link.
         self.link = None;
+        self.attached = None;
         self.channel = None;
         for registration in &mut self.registrations {
             registration.handle_channel_down();
@@ -162,36 +170,38 @@ impl Node {
         neighbour.state = NeighbourState::Attaching { connection };
         let pq = neighbour.pq;
         let route = Route::new([Address::Service(REGISTRAR)]).expect("one service makes a route");
-        let Ok(flow) = self.router.open(now.instant, entropy, link, &route) else {
+        let used_for = Use::Registrar { neighbour: index };
+        let opened = self.open_channel(now, entropy, (link, &route), (relay, pq, used_for), wire);
+        if let Some((channel, _)) = opened {
+            self.neighbours[index].channel = Some(channel);
+        }
+    }
+
+    /// Attaches the link to a relay for forwarding, if this node is one as well and forwards there: the channel to its registrar
+    /// has said who is at the other end (PROTOCOL.md §7).
+    fn attach_neighbour(&mut self, index: usize) {
+        let neighbour = &mut self.neighbours[index];
+        let (Some(relay), Some(link), Some(forwarding)) =
+            (neighbour.relay, neighbour.link, &neighbour.forwarding)
+        else {
             return;
         };
-        match self.channels.connect(now, entropy, relay, flow_path(flow), pq) {
-            Ok(channel) => {
-                self.neighbours[index].channel = Some(channel);
-                self.by_channel.insert(
-                    channel,
-                    ChannelEntry {
-                        used_for: Use::Registrar { neighbour: index },
-                        flow,
-                    },
-                );
-                self.by_flow.insert(flow, channel);
-            }
-            Err(_) => self.router.close(
-                flow,
-                &mut Links {
-                    connection_of: &self.connection_of,
-                    wire,
-                },
-            ),
+        let reach = forwarding.reach.clone();
+        match self.router.attach_relay(link, relay, &forwarding.name, reach) {
+            Ok(()) => neighbour.attached = Some(link),
+            Err(error) => self.event(Event::RelayNotAttached {
+                neighbour: index,
+                error,
+            }),
         }
     }
 
     pub(super) fn registrar_established(&mut self, now: Now, index: usize, wire: &mut dyn Wire) {
-        let neighbour = &mut self.neighbours[index];
-        let Some(connection) = neighbour.connection() else {
+        let Some(connection) = self.neighbours[index].connection() else {
             return;
         };
+        self.attach_neighbour(index);
+        let neighbour = &mut self.neighbours[index];
         neighbour.state = NeighbourState::Ready { connection };
         neighbour.backoff.handle_success(now.instant);
         for registration in &mut neighbour.registrations {
@@ -290,6 +300,8 @@ impl Node {
     pub fn neighbours(&self) -> impl Iterator<Item = NeighbourView<'_>> + '_ {
         self.neighbours.iter().map(|neighbour| NeighbourView {
             state: neighbour.state,
+            forwarding: neighbour.forwarding.as_ref(),
+            attached: neighbour.attached.is_some(),
             registrations: &neighbour.registrations,
         })
     }
@@ -300,6 +312,10 @@ impl Node {
 pub struct NeighbourView<'a> {
     /// Where it stands.
     pub state: NeighbourState,
+    /// What is forwarded over its link, if both are relays.
+    pub forwarding: Option<&'a ForwardingSettings>,
+    /// Whether that is so now.
+    pub attached: bool,
     registrations: &'a [Registration],
 }
 

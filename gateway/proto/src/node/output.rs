@@ -10,6 +10,7 @@ use crate::{
     identity::Identifier,
     link::{Class, LinkError},
     relay::RefusedReason,
+    route::MemberLinkError,
     time::WallTime,
     trust::{Freshness, SavedPart, Standing, StatusList, TrustError},
 };
@@ -100,6 +101,13 @@ pub enum Event {
     Attached {
         /// Index of the neighbour.
         neighbour: usize,
+    },
+    /// Nothing is forwarded to the relay at a neighbour, although this node is a relay that should.
+    RelayNotAttached {
+        /// Index of the neighbour.
+        neighbour: usize,
+        /// Why.
+        error: MemberLinkError,
     },
     /// A channel that this node opened was closed.
     ChannelLost {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    ChannelEntry, ChannelFacts, Event, Links, Node, ReadingSink, Use, Wire,
+    ChannelFacts, Event, Links, Node, ReadingSink, Use, WaySettings, Wire,
     settings::PORTAL,
     way::{Attempts, BACKOFF, Destination},
 };
@@ -61,8 +61,8 @@ pub struct PortalPeerSettings {
     pub pq: PqPolicy,
     /// Whether its identity key must sign in the channel before anything is said.
     pub live_proof: bool,
-    /// Ways to it, in order of preference: index of the neighbour, and the name it holds there (`None` if the neighbour is it).
-    pub ways: Vec<(usize, Option<String>)>,
+    /// Ways to it, in order of preference.
+    pub ways: Vec<WaySettings>,
 }
 
 /// Whose streams lead here, for whoever decides about one.
@@ -284,7 +284,11 @@ impl Node {
         let inlets = inlets.map(|(index, inlet)| PortalView {
             key: PortalKey::Inlet(index),
             peer: inlet.settings.peer,
-            neighbour: inlet.settings.ways.get(inlet.attempts.way).map(|way| way.0),
+            neighbour: inlet
+                .settings
+                .ways
+                .get(inlet.attempts.way)
+                .map(|way| way.neighbour),
             session: &inlet.session,
         });
         let outlets = self.portals.outlets.iter().enumerate();
@@ -348,6 +352,7 @@ impl Node {
             peer: inlet.settings.peer,
             pq: inlet.settings.pq,
             service: PORTAL,
+            used_for: Use::Inlet { inlet: index },
             ways: &ways,
         };
         let opened = self.open_way(now, entropy, destination, &mut attempts, wire);
@@ -356,11 +361,6 @@ impl Node {
         };
         (inlet.attempts, inlet.settings.ways) = (attempts, ways);
         inlet.channel = opened;
-        if let Some((channel, flow)) = opened {
-            let used_for = Use::Inlet { inlet: index };
-            self.by_channel.insert(channel, ChannelEntry { used_for, flow });
-            self.by_flow.insert(flow, channel);
-        }
     }
 
     pub(super) fn inlet_established(&mut self, now: Now, index: usize) {

@@ -7,7 +7,7 @@ use crate::{
     channel::{ChannelSettings, PqPolicy},
     delivery::{JournalId, LaneSettings, PerLane, ReceiverSettings, Shares},
     identity::Identifier,
-    relay::RelaySettings,
+    relay::{NamePattern, RelaySettings},
     route::RouterSettings,
 };
 
@@ -30,9 +30,9 @@ pub struct NodeSettings {
     pub portals: PortalSettings,
     /// Who decides what peers may do.
     pub access: AccessPolicy,
-    /// Ways to the authority of [`Node::trusting`](super::Node::trusting), in order of preference: index of the neighbour, and
-    /// the name the authority holds there (`None` if the neighbour is the authority). Empty if this node is the authority.
-    pub authority_ways: Vec<(usize, Option<String>)>,
+    /// Ways to the authority of [`Node::trusting`](super::Node::trusting), in order of preference. Empty if this node is the
+    /// authority.
+    pub authority_ways: Vec<WaySettings>,
     /// Policy for the channel to the authority.
     pub authority_pq: PqPolicy,
     /// Whether this node is an authority.
@@ -106,7 +106,51 @@ pub struct NeighbourSettings {
     pub pq: PqPolicy,
     /// Names to register there.
     pub registrations: Vec<RegistrationSettings>,
+    /// What this node forwards over the link, if it is a relay itself; needs `relay`.
+    pub forwarding: Option<ForwardingSettings>,
 }
+
+/// What a relay forwards over the link to another that it has dialled (PROTOCOL.md §7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardingSettings {
+    /// The name under which the other relay is reached here, 1 to 128 bytes.
+    pub name: String,
+    /// Names here that first messages which come from there may go to.
+    pub reach: Vec<NamePattern>,
+}
+
+/// One way to a peer: the neighbour it begins with, and what follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaySettings {
+    /// Index of the neighbour.
+    pub neighbour: usize,
+    /// The name that each relay has for the next, and the last one for the peer; empty if the neighbour is the peer. At most
+    /// [`NAMES_PER_WAY_MAX`], none twice.
+    pub names: Vec<String>,
+}
+
+impl WaySettings {
+    /// Returns the way to a neighbour itself.
+    #[must_use]
+    pub const fn direct(neighbour: usize) -> Self {
+        Self {
+            neighbour,
+            names: Vec::new(),
+        }
+    }
+
+    /// Returns the way to whoever holds `name` at the relay that is the neighbour.
+    #[must_use]
+    pub fn relayed(neighbour: usize, name: &str) -> Self {
+        Self {
+            neighbour,
+            names: vec![name.to_owned()],
+        }
+    }
+}
+
+/// Names in a way: with the service behind them they fill a route (PROTOCOL.md §3.2).
+pub const NAMES_PER_WAY_MAX: usize = crate::route::ADDRESSES_MAX - 1;
 
 /// A name to register at a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,9 +168,8 @@ pub struct UplinkSettings {
     pub pq: PqPolicy,
     /// Whether its identity key must sign in the channel before anything is sent.
     pub live_proof: bool,
-    /// Ways to it, in order of preference: index of the neighbour, and the name the collector holds there (`None` if the
-    /// neighbour is the collector).
-    pub ways: Vec<(usize, Option<String>)>,
+    /// Ways to it, in order of preference.
+    pub ways: Vec<WaySettings>,
     /// How long committed readings may wait for company before a record is sealed.
     pub latency: std::time::Duration,
     /// What each lane of the journal has.

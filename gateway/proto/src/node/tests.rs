@@ -1,6 +1,7 @@
 //! Whole nodes talking over in-memory connections: gateway, relay, collector, authority.
 
 mod access;
+mod chain;
 mod commands;
 mod fleet;
 mod flood;

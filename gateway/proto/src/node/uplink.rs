@@ -1,7 +1,7 @@
 //! Delivery of the journal to a collector: the way there, the channel, and what is sent in it.
 
 use super::{
-    ChannelEntry, Copied, Event, Links, Node, Output, RecordSource, UplinkSettings, Use, Wire,
+    Copied, Event, Links, Node, Output, RecordSource, UplinkSettings, Use, Wire,
     settings::UPLINK,
     way::{Attempts, BACKOFF, Destination},
 };
@@ -210,19 +210,16 @@ impl Node {
             peer: uplink.settings.collector,
             pq: uplink.settings.pq,
             service: UPLINK,
+            used_for: Use::Uplink { uplink: index },
             ways: &ways,
         };
         let opened = self.open_way(now, entropy, destination, &mut attempts, wire);
         let uplink = &mut self.uplinks[index];
         (uplink.attempts, uplink.settings.ways) = (attempts, ways);
-        let Some((channel, flow)) = opened else {
-            return;
-        };
-        uplink.state = UplinkState::Connecting;
-        uplink.channel = Some((channel, flow));
-        let used_for = Use::Uplink { uplink: index };
-        self.by_channel.insert(channel, ChannelEntry { used_for, flow });
-        self.by_flow.insert(flow, channel);
+        if opened.is_some() {
+            uplink.state = UplinkState::Connecting;
+            uplink.channel = opened;
+        }
     }
 
     /// Lets uplinks that wait for a way look again.
@@ -242,7 +239,7 @@ impl Node {
         uplink.attempts.backoff.handle_success(now.instant);
         uplink.sender.handle_up(now.instant);
         uplink.key_seen = false;
-        let neighbour = uplink.settings.ways[uplink.attempts.way].0;
+        let neighbour = uplink.settings.ways[uplink.attempts.way].neighbour;
         self.event(Event::UplinkUp {
             uplink: index,
             neighbour,
@@ -441,7 +438,7 @@ impl Node {
                 .settings
                 .ways
                 .get(uplink.attempts.way)
-                .map_or(0, |way| way.0),
+                .map_or(0, |way| way.neighbour),
             lanes: uplink.sender.lanes(),
         })
     }

@@ -1,12 +1,12 @@
 //! Channels that this node opens to a peer, by one of several ways.
 
-use super::{Links, Node, Wire, flow_path};
+use super::{ChannelEntry, Links, Node, Use, WaySettings, Wire, flow_path};
 use crate::{
     channel::{ChannelId, PqPolicy},
     entropy::Entropy,
     identity::Identifier,
     link::{Backoff, BackoffSettings},
-    route::{Address, FlowId, Route},
+    route::{Address, FlowId, LinkId, Route},
     time::{Instant, Now},
 };
 
@@ -19,8 +19,10 @@ pub(super) struct Destination<'a> {
     pub(super) pq: PqPolicy,
     /// What is wanted of it.
     pub(super) service: &'static str,
-    /// Index of a neighbour, and the name the peer holds there (`None` if the neighbour is the peer); in order of preference.
-    pub(super) ways: &'a [(usize, Option<String>)],
+    /// What the channel will be for.
+    pub(super) used_for: Use,
+    /// In order of preference.
+    pub(super) ways: &'a [WaySettings],
 }
 
 /// Which way is tried when.
@@ -69,37 +71,55 @@ impl Node {
         let ready = (0..ways.len())
             .map(|offset| (attempts.way + offset) % ways.len())
             .find_map(|way| {
-                let (neighbour, name) = ways.get(way)?;
-                Some((way, self.ready_link(*neighbour)?, name.as_deref()))
+                let settings = ways.get(way)?;
+                Some((way, self.ready_link(settings.neighbour)?, &settings.names))
             });
-        let Some((way, link, name)) = ready else {
+        let Some((way, link, names)) = ready else {
             // The neighbour wakes whoever waits when it is ready.
             attempts.retry_at = None;
             return None;
         };
         attempts.way = way;
-        let mut addresses = Vec::with_capacity(2);
-        addresses.extend(name.map(Address::Name));
-        addresses.push(Address::Service(destination.service));
-        let route = Route::new(addresses).expect("a checked name and a service make a route");
-        let flow = self.router.open(now.instant, entropy, link, &route).ok();
-        let opened = flow.and_then(|flow| {
-            let (peer, pq) = (destination.peer, destination.pq);
-            let channel = self.channels.connect(now, entropy, peer, flow_path(flow), pq);
-            if channel.is_err() {
-                let mut links = Links {
-                    connection_of: &self.connection_of,
-                    wire,
-                };
-                self.router.close(flow, &mut links);
-            }
-            Some((channel.ok()?, flow))
-        });
+        let names = names.iter().map(|name| Address::Name(name));
+        let route = Route::new(names.chain([Address::Service(destination.service)]))
+            .expect("checked names and a service make a route");
+        let (peer, pq) = (destination.peer, destination.pq);
+        let opened = self.open_channel(
+            now,
+            entropy,
+            (link, &route),
+            (peer, pq, destination.used_for),
+            wire,
+        );
         attempts.retry_at = match opened {
             Some(_) => None,
             None => Some(attempts.backoff.handle_failure(now.instant, entropy)),
         };
         opened
+    }
+
+    /// Begins the handshake with a peer over a link, and notes what the channel is for.
+    pub(super) fn open_channel(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        (link, route): (LinkId, &Route),
+        (peer, pq, used_for): (Identifier, PqPolicy, Use),
+        wire: &mut dyn Wire,
+    ) -> Option<(ChannelId, FlowId)> {
+        let flow = self.router.open(now.instant, entropy, link, route).ok()?;
+        let connected = self.channels.connect(now, entropy, peer, flow_path(flow), pq);
+        let Ok(channel) = connected else {
+            let mut links = Links {
+                connection_of: &self.connection_of,
+                wire,
+            };
+            self.router.close(flow, &mut links);
+            return None;
+        };
+        self.by_channel.insert(channel, ChannelEntry { used_for, flow });
+        self.by_flow.insert(flow, channel);
+        Some((channel, flow))
     }
 }
 

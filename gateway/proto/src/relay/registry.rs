@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    HOLDERS_PER_NAME_MAX, MemberRights, NAMES_PER_MEMBER_MAX, RefusedReason, RegistrarFrame, RelaySettings,
+    HOLDERS_PER_NAME_MAX, MemberRights, NAMES_PER_MEMBER_MAX, NamePattern, RefusedReason, RegistrarFrame,
+    RelaySettings,
 };
 use crate::{
     identity::Identifier,
@@ -34,21 +35,46 @@ pub struct Registered<'a> {
     pub member: Identifier,
     /// Over which link.
     pub link: LinkId,
-    /// Until when, unless it is renewed.
-    pub expires: Instant,
+    /// Until when, unless it is renewed; `None` while the link is up.
+    pub expires: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     link: LinkId,
     member: Identifier,
-    expires: Instant,
+    /// `None` for a relay that this node has dialled: it holds its name here while the link is up.
+    expires: Option<Instant>,
+}
+
+impl Holder {
+    fn lives(&self, now: Instant) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
 }
 
 #[derive(Debug)]
 struct Attached {
     member: Identifier,
+    /// What this node has decided itself of a relay that it has dialled, whatever rights the member has here.
+    relay: Option<Dialled>,
     names: BTreeSet<Box<str>>,
+}
+
+/// A relay that this node has dialled.
+#[derive(Debug)]
+struct Dialled {
+    /// Its name here.
+    name: Box<str>,
+    /// What first messages that come from there may go to.
+    reach: Vec<NamePattern>,
+}
+
+impl Attached {
+    /// Returns whether the relay at the other end bears this name because this node calls it so.
+    fn is_called(&self, name: &str) -> bool {
+        self.relay.as_ref().is_some_and(|relay| &*relay.name == name)
+    }
 }
 
 /// The registrar's state of a relay.
@@ -115,6 +141,42 @@ impl Relay {
         if self.rights(&member).is_none() {
             return Err(MemberLinkError::NotAMember);
         }
+        self.add(link, member, None)
+    }
+
+    /// Attaches the link to a relay that this node has dialled, under a name of this node's choice.
+    pub(crate) fn attach_relay(
+        &mut self,
+        link: LinkId,
+        member: Identifier,
+        (name, reach): (&str, Vec<NamePattern>),
+    ) -> Result<(), MemberLinkError> {
+        if self.names.get(name).map_or(0, Vec::len) >= HOLDERS_PER_NAME_MAX {
+            return Err(MemberLinkError::TooManyHolders);
+        }
+        let name: Box<str> = name.into();
+        let relay = Dialled {
+            name: name.clone(),
+            reach,
+        };
+        self.add(link, member, Some(relay))?;
+        if let Some(attached) = self.links.get_mut(&link) {
+            attached.names.insert(name.clone());
+        }
+        self.names.entry(name).or_default().push(Holder {
+            link,
+            member,
+            expires: None,
+        });
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        link: LinkId,
+        member: Identifier,
+        relay: Option<Dialled>,
+    ) -> Result<(), MemberLinkError> {
         let links = self.members.entry(member).or_default();
         let max = self.settings.links_per_member_max;
         if links.len() >= max && !links.contains(&link) {
@@ -129,6 +191,7 @@ impl Relay {
             link,
             Attached {
                 member,
+                relay,
                 names: BTreeSet::new(),
             },
         );
@@ -185,16 +248,19 @@ impl Relay {
             if self.granted.contains_key(&attached.member) || rights == old.members.get(&attached.member) {
                 continue;
             }
-            changed.push((*link, rights.is_some()));
+            changed.push((*link, rights.is_some() || attached.relay.is_some()));
             drop_names(&mut self.names, attached, *link, rights);
         }
         changed
     }
 
-    /// Returns whether `member` may send first messages to `name`.
-    pub(crate) fn may_reach(&self, member: &Identifier, name: &str) -> bool {
-        let rights = self.rights(member);
-        rights.is_some_and(|rights| rights.reach.iter().any(|pattern| pattern.matches(name)))
+    /// Returns whether first messages that come over `link`, attached to `member`, may go to `name`.
+    pub(crate) fn may_reach(&self, link: LinkId, member: &Identifier, name: &str) -> bool {
+        let of_member = self.rights(member).map(|rights| &rights.reach);
+        let relay = self.links.get(&link).and_then(|attached| attached.relay.as_ref());
+        let of_link = relay.map(|relay| &relay.reach);
+        let mut patterns = of_member.into_iter().chain(of_link).flatten();
+        patterns.any(|pattern| pattern.matches(name))
     }
 
     /// Returns the link that registered `name` last and is not `except`, the one the frame came from.
@@ -206,7 +272,7 @@ impl Relay {
         let mut living = holders
             .iter()
             .rev()
-            .filter(|holder| now < holder.expires)
+            .filter(|holder| holder.lives(now))
             .map(|holder| holder.link);
         let other = living.clone().find(|link| *link != except);
         other.ok_or_else(|| living.any(|link| link == except))
@@ -229,6 +295,7 @@ impl Relay {
             }),
             RegistrarFrame::Unregister { name } => {
                 if let Some(attached) = self.links.get_mut(&link)
+                    && !attached.is_called(name)
                     && attached.names.remove(name)
                 {
                     remove_holder(&mut self.names, name, link);
@@ -256,7 +323,9 @@ impl Relay {
         if let Some(holder) = held {
             // A renewal does not move the holder in front of those that came later, or the name would change hands at
             // every half lease.
-            holder.expires = expires;
+            if holder.expires.is_some() {
+                holder.expires = Some(expires);
+            }
             return Ok(lease);
         }
         let mut names: BTreeSet<&str> = BTreeSet::new();
@@ -276,7 +345,7 @@ impl Relay {
             // A member that reconnects before its old links were found dead takes the place of its oldest.
             let oldest = holders
                 .iter()
-                .find(|holder| holder.member == member)
+                .find(|holder| holder.member == member && holder.expires.is_some())
                 .ok_or(RefusedReason::Limit)?
                 .link;
             self.remove_name(oldest, name);
@@ -284,7 +353,7 @@ impl Relay {
         self.names.entry(name.into()).or_default().push(Holder {
             link,
             member,
-            expires,
+            expires: Some(expires),
         });
         if let Some(attached) = self.links.get_mut(&link) {
             attached.names.insert(name.into());
@@ -296,7 +365,7 @@ impl Relay {
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<LeaseExpired> {
         let expired: Vec<LeaseExpired> = self
             .registrations()
-            .filter(|registered| now >= registered.expires)
+            .filter(|registered| registered.expires.is_some_and(|expires| now >= expires))
             .map(|registered| LeaseExpired {
                 name: registered.name.to_owned(),
                 member: registered.member,
@@ -324,8 +393,10 @@ fn drop_names(
     link: LinkId,
     rights: Option<&MemberRights>,
 ) {
+    let relay = attached.relay.as_ref();
     attached.names.retain(|name| {
-        let stays = rights.is_some_and(|rights| may_hold(rights, name));
+        let is_called = relay.is_some_and(|relay| relay.name == *name);
+        let stays = is_called || rights.is_some_and(|rights| may_hold(rights, name));
         if !stays {
             remove_holder(names, name, link);
         }

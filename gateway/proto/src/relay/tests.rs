@@ -260,9 +260,36 @@ fn a_ninth_holder_takes_the_place_of_its_members_oldest_link_or_is_refused() {
 #[test]
 fn reach_is_denied_by_default() {
     let relay = relay();
-    assert!(relay.may_reach(&id(2), "a"));
-    assert!(!relay.may_reach(&id(2), "ab") && !relay.may_reach(&id(1), "a") && !relay.may_reach(&id(9), "a"));
-    assert!(!Relay::new(RelaySettings::default()).may_reach(&id(2), "a"));
+    let may = |member: u8, name: &str| relay.may_reach(link(1), &id(member), name);
+    assert!(may(2, "a"));
+    assert!(!may(2, "ab") && !may(1, "a") && !may(9, "a"));
+    assert!(!Relay::new(RelaySettings::default()).may_reach(link(1), &id(2), "a"));
+}
+
+#[test]
+fn a_relay_that_was_dialled_keeps_the_name_it_was_given_while_its_link_is_up() {
+    let mut relay = relay();
+    let reach = vec!["b-*".parse().unwrap()];
+    relay
+        .attach_relay(link(7), id(9), ("other", reach))
+        .expect("room");
+    assert_eq!(holders(&relay, "other"), [link(7)]);
+    assert!(relay.may_reach(link(7), &id(9), "b-1") && !relay.may_reach(link(7), &id(9), "c"));
+    assert!(
+        !relay.may_reach(link(8), &id(9), "b-1"),
+        "the right is the link's"
+    );
+    // Neither time, nor what it says itself, nor another policy takes the name away.
+    assert_eq!(relay.expire(seconds(1_000_000)), []);
+    relay.handle_frame(seconds(0), link(7), &RegistrarFrame::Unregister { name: "other" });
+    assert_eq!(relay.grant(id(9), MemberRights::default()), [link(7)]);
+    assert_eq!(relay.set_settings(RelaySettings::default()), []);
+    assert_eq!(relay.holder("other", seconds(1_000_000), link(1)), Ok(link(7)));
+    // Another name it may not hold without a right.
+    assert_eq!(register(&mut relay, 1, 7, "a"), Err(RefusedReason::NotAuthorised));
+    relay.detach(link(7));
+    assert_eq!(holders(&relay, "other"), []);
+    assert!(!relay.may_reach(link(7), &id(9), "b-1"));
 }
 
 #[test]
@@ -292,14 +319,14 @@ fn what_a_policy_granted_stands_in_the_place_of_the_list_until_the_last_link_goe
     assert_eq!(relay.grant(id(3), rights(&["c"], &["a"])), []);
     assert_eq!(relay.attach(link(3), id(3)), Ok(()));
     assert_eq!(register(&mut relay, 0, 3, "c"), Ok(()));
-    assert!(relay.may_reach(&id(3), "a") && !relay.may_reach(&id(3), "b"));
+    assert!(relay.may_reach(link(1), &id(3), "a") && !relay.may_reach(link(1), &id(3), "b"));
 
     // The same again changes nothing; less takes the name, and what was forwarded.
     assert_eq!(relay.grant(id(3), rights(&["c"], &["a"])), []);
     assert_eq!(relay.grant(id(3), rights(&["d"], &["b"])), [link(3)]);
     assert_eq!(holders(&relay, "c"), []);
     assert_eq!(register(&mut relay, 1, 3, "c"), Err(RefusedReason::NotAuthorised));
-    assert!(relay.may_reach(&id(3), "b"));
+    assert!(relay.may_reach(link(1), &id(3), "b"));
 
     // New lists leave what a policy decided on.
     assert_eq!(relay.set_settings(RelaySettings::default()), []);

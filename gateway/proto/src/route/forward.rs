@@ -228,7 +228,7 @@ impl Router {
                 if head.offered.is_some() {
                     return Err(DropReason::OfferUnasked);
                 }
-                if !relay.may_reach(&member, name) {
+                if !relay.may_reach(link, &member, name) {
                     return Err(DropReason::NotAllowed);
                 }
                 let holder = relay.holder(name, now, link);

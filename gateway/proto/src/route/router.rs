@@ -18,7 +18,7 @@ use super::{
 use crate::{
     entropy::Entropy,
     identity::Identifier,
-    relay::{ClassQueues, LeaseExpired, Relay, RelaySettings},
+    relay::{ClassQueues, HOLDERS_PER_NAME_MAX, LeaseExpired, Relay, RelaySettings},
     time::Instant,
 };
 
@@ -144,6 +144,9 @@ pub enum MemberLinkError {
         /// The limit.
         max: usize,
     },
+    /// The name this node has for the relay at the other end is held by as many as may hold one.
+    #[error("the relay's name here has {HOLDERS_PER_NAME_MAX} holders already")]
+    TooManyHolders,
 }
 
 impl MemberLinkError {
@@ -156,6 +159,7 @@ impl MemberLinkError {
             Self::NotAMember => "add the identifier as a [[relay.member]]",
             Self::OtherMember => "give each node an identity of its own",
             Self::TooManyLinks { .. } => "look for several nodes that run with the same identity",
+            Self::TooManyHolders => "give the relay a name that no member may hold",
         }
     }
 }

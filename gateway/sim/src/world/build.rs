@@ -7,6 +7,7 @@ use fieldgate_proto::{
     identity::Identifier,
     node::{
         AccessPolicy, CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings,
+        WaySettings,
     },
     relay::{MemberRights, RelaySettings},
     time::{ClockQuality, WallTime},
@@ -197,6 +198,7 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
                         name: (*name).to_owned(),
                     })
                     .collect(),
+                forwarding: None,
             })
             .collect()
     };
@@ -207,8 +209,9 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
             let mut neighbours = neighbours(&[]);
             let mut uplinks = Vec::new();
             for (number, collector) in scenario.all_collectors().enumerate() {
-                let mut ways: Vec<(usize, Option<String>)> = (0..scenario.relays)
-                    .map(|relay| (relay, name_of(scenario, collector).map(ToOwned::to_owned)))
+                let name = name_of(scenario, collector).unwrap_or_default();
+                let mut ways: Vec<WaySettings> = (0..scenario.relays)
+                    .map(|relay| WaySettings::relayed(relay, name))
                     .collect();
                 // Gateways prefer different relays.
                 let preferred = index % ways.len().max(1);
@@ -216,7 +219,7 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
                 if direct {
                     neighbours.push(directly(scenario));
                     let at = if scenario.direct_first { 0 } else { ways.len() };
-                    ways.insert(at, (scenario.relays + number, None));
+                    ways.insert(at, WaySettings::direct(scenario.relays + number));
                     dials.push(collector);
                 }
                 uplinks.push(uplink(scenario, of(collector), ways));
@@ -281,7 +284,7 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
 
 /// What somebody has who claims to be the collector, and to have readings for it.
 fn impostor(scenario: &Scenario, collector: Identifier) -> Parts {
-    let ways = (0..scenario.relays).map(|relay| (relay, Some(NAMES[0].to_owned())));
+    let ways = (0..scenario.relays).map(|relay| WaySettings::relayed(relay, NAMES[0]));
     let mut forged = uplink(scenario, collector, ways.collect());
     for lane in &mut forged.lanes.0 {
         lane.available = 3;
@@ -298,21 +301,22 @@ const fn directly(scenario: &Scenario) -> NeighbourSettings {
         relay: None,
         pq: scenario.channels.pq,
         registrations: Vec::new(),
+        forwarding: None,
     }
 }
 
 /// Returns how a host reaches the authority.
-fn authority_ways(host: &Host, index: usize, scenario: &Scenario) -> Vec<(usize, Option<String>)> {
+fn authority_ways(host: &Host, index: usize, scenario: &Scenario) -> Vec<WaySettings> {
     match host.role {
         Role::Gateway(_) | Role::Collector(_) | Role::Impostor => {
-            let mut ways: Vec<(usize, Option<String>)> = (0..scenario.relays)
-                .map(|relay| (relay, Some(AUTHORITY_NAME.to_owned())))
+            let mut ways: Vec<WaySettings> = (0..scenario.relays)
+                .map(|relay| WaySettings::relayed(relay, AUTHORITY_NAME))
                 .collect();
             let preferred = index % ways.len().max(1);
             ways.rotate_left(preferred);
             ways
         }
-        Role::Relay => vec![(0, None)],
+        Role::Relay => vec![WaySettings::direct(0)],
         Role::Authority(_) => Vec::new(),
     }
 }
@@ -325,7 +329,7 @@ struct Parts {
     collect: Option<CollectSettings>,
 }
 
-fn uplink(scenario: &Scenario, collector: Identifier, ways: Vec<(usize, Option<String>)>) -> UplinkSettings {
+fn uplink(scenario: &Scenario, collector: Identifier, ways: Vec<WaySettings>) -> UplinkSettings {
     UplinkSettings {
         collector,
         pq: scenario.channels.pq,

@@ -265,6 +265,7 @@ impl World<'_, '_> {
             | NodeEvent::ListRefused { .. }
             | NodeEvent::AuthorityUp
             | NodeEvent::AuthorityDown
+            | NodeEvent::RelayNotAttached { .. }
             | NodeEvent::PortalUp { .. }
             | NodeEvent::PortalDown { .. } => return,
         };

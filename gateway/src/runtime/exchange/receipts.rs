@@ -37,14 +37,16 @@ impl Receipts {
                 last.ticket = receipt.ticket;
                 last.journal = last.journal.max(receipt.journal);
                 last.batch = last.batch.max(receipt.batch);
+                last.parked += receipt.parked;
             }
             None => self.push(receipt),
         }
     }
 
-    /// A parked message of the receipt for `ticket` has found room.
+    /// A parked message of the receipt that `ticket` belongs to has found room.
     pub(super) fn unpark(&mut self, ticket: u64, journal: u64) {
-        if let Some(receipt) = self.waiting.iter_mut().find(|receipt| receipt.ticket == ticket) {
+        // What came later in the same turn may have joined it.
+        if let Some(receipt) = self.waiting.iter_mut().find(|receipt| receipt.ticket >= ticket) {
             receipt.parked -= 1;
             receipt.journal = receipt.journal.max(journal);
         }
@@ -102,5 +104,14 @@ mod tests {
         receipts.join(receipt(3, 6, 0, 0), false);
         assert_eq!(receipts.settle(5, 3), Some(2));
         assert_eq!(receipts.settle(6, 3), Some(3));
+        // One that is parked is found by its own ticket, although others have joined it.
+        receipts.join(receipt(4, 0, 0, 1), false);
+        receipts.join(receipt(5, 0, 0, 1), true);
+        receipts.join(receipt(6, 0, 0, 0), true);
+        receipts.unpark(4, 7);
+        assert_eq!(receipts.settle(9, 3), None);
+        receipts.unpark(5, 8);
+        assert_eq!(receipts.settle(7, 3), None);
+        assert_eq!(receipts.settle(8, 3), Some(6));
     }
 }

@@ -164,6 +164,13 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // A child that is being started may hold a copy of the descriptor, and with it the lock, for a moment longer.
+        let _ = self.file.unlock();
+    }
+}
+
 /// The name of an older file.
 fn numbered(path: &Path, number: u16) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

@@ -36,6 +36,9 @@ impl Trunk {
             Event::ChannelLost { peer, reason } => {
                 tracing::info!(%peer, %reason, hint = reason.hint(), "channel closed");
             }
+            Event::RelayNotAttached { neighbour, error } => {
+                tracing::warn!(relay = self.neighbour(neighbour), %error, hint = error.hint(), "nothing is forwarded to this relay");
+            }
             Event::Registered { neighbour, name } => {
                 tracing::info!(relay = self.neighbour(neighbour), name, "name registered");
             }
@@ -238,6 +241,7 @@ fn log_trust(event: Event) {
         Event::LinkUp { .. }
         | Event::LinkBroken { .. }
         | Event::Attached { .. }
+        | Event::RelayNotAttached { .. }
         | Event::ChannelLost { .. }
         | Event::Registered { .. }
         | Event::RegistrationRefused { .. }

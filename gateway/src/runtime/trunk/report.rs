@@ -14,8 +14,8 @@ use super::{Trunk, TrunkReport};
 use crate::{
     runtime::journal::JournalFiles,
     status::{
-        GapStatus, JournalStatus, LaneStatus, LedgerStatus, LinkStatus, NetworkStatus, TrustStatus,
-        UplinkLaneStatus, UplinkStatus,
+        GapStatus, JournalStatus, LaneStatus, LedgerStatus, LinkStatus, NetworkStatus, RelayStatus,
+        TrustStatus, UplinkLaneStatus, UplinkStatus,
     },
 };
 
@@ -92,10 +92,36 @@ impl Trunk {
                 + channels.wrong_mac1,
             records_refused: channels.records_forged + channels.records_replayed + channels.records_unknown,
             registered: self.node.registered_names(),
+            relays: self.relay_status(),
             forwarded_frames: router.frames_forwarded.iter().sum(),
             forwarded_bytes: router.bytes_forwarded,
             dropped: dropped.filter(|(_, count)| *count > 0).collect(),
         }
+    }
+
+    fn relay_status(&self) -> Vec<RelayStatus> {
+        let neighbours = self.node.neighbours().zip(&self.names.neighbours);
+        let relays = neighbours.filter_map(|(view, address)| {
+            let forwarding = view.forwarding?;
+            let state = match view.state {
+                NeighbourState::Ready { .. } if view.attached => "forwarding",
+                NeighbourState::Ready { .. } => "refused",
+                NeighbourState::Down { .. } | NeighbourState::Dialling => "not connected",
+                NeighbourState::Greeting { .. } | NeighbourState::Attaching { .. } => "connecting",
+            };
+            let registered = view.names().filter(|(_, registered, _)| *registered);
+            let refused = view
+                .names()
+                .filter_map(|(name, _, why)| Some(format!("{name} ({})", why?.name())));
+            Some(RelayStatus {
+                name: forwarding.name.clone(),
+                address: address.to_string(),
+                state: state.to_owned(),
+                registered: registered.map(|(name, ..)| name.to_owned()).collect(),
+                refused: refused.collect(),
+            })
+        });
+        relays.collect()
     }
 
     fn uplink_status(&self) -> Vec<UplinkStatus> {

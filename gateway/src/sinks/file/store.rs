@@ -13,6 +13,7 @@ use fieldgate_io::{
     Backend, Waker,
     clock::{monotonic, wall},
     files::{Appended, LineFile},
+    lock::LockedFile,
     mailbox::MailReceiver,
 };
 
@@ -53,7 +54,7 @@ enum Writer {
         lines: LineFile,
         answers: MailReceiver<Appended>,
     },
-    Sequence(File),
+    Sequence(LockedFile),
 }
 
 impl Store {
@@ -274,7 +275,7 @@ impl Store {
     }
 }
 
-fn open_locked(path: &Path) -> io::Result<File> {
+fn open_locked(path: &Path) -> io::Result<LockedFile> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -285,8 +286,8 @@ fn open_locked(path: &Path) -> io::Result<File> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    match file.try_lock() {
-        Ok(()) => Ok(file),
+    match LockedFile::new(file) {
+        Ok(file) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(io::Error::new(
             io::ErrorKind::WouldBlock,
             "another process uses this file",

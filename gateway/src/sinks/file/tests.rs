@@ -10,6 +10,7 @@ use crate::sinks::{
     positions::parse_id,
     record::{cbor_first_text, cbor_item_len},
     testing::{batch, gap, output, source},
+    writers::writers,
 };
 
 /// A sink's directory.
@@ -57,6 +58,7 @@ impl Rig {
             Backend::Epoll,
             positions,
             confirm,
+            writers().0,
         )
         .unwrap();
         for delivery in deliveries {
@@ -257,12 +259,13 @@ fn an_old_file_is_closed_though_nothing_is_written() {
         Backend::Epoll,
         positions,
         confirm,
+        writers().0,
     )
     .unwrap();
     handle.queue.try_send(batch(&source(), 1, 3)).unwrap();
     assert_eq!(confirmations.recv(), Ok(3));
-    // Nothing else comes. The confirmation's channel has no news either, so it serves as the clock.
-    let closed = (0..600).any(|_| {
+    // Nothing else comes. The confirmation's channel has no news either, so it serves as the clock: a minute at least.
+    let closed = (0..3_000).any(|_| {
         let _ = confirmations.recv_timeout(Duration::from_millis(20));
         rig.closed().len() == 1
     });
@@ -291,6 +294,7 @@ fn a_file_of_something_else_is_refused() {
         Backend::Epoll,
         positions,
         confirm,
+        writers().0,
     )
     .map(drop)
     .unwrap_err();

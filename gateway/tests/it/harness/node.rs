@@ -103,8 +103,11 @@ impl Node {
     /// If the file system says no.
     pub(crate) fn write_secret(&self, name: &str, secret: &[u8]) {
         let path = self.dir.join(name);
-        fs::write(&path, secret).expect("the directory is ours");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the file is ours");
+        // Who reads it meanwhile reads the old one.
+        let new = self.dir.join(format!("{name}.new"));
+        fs::write(&new, secret).expect("the directory is ours");
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).expect("the file is ours");
+        fs::rename(&new, &path).expect("the directory is ours");
     }
 
     /// Returns a command of the binary, in the environment of this node and with its file.
@@ -194,7 +197,21 @@ impl Node {
             Ok(serde_json::from_str(&line)?)
         };
         let answer = ask().map_err(|error| format!("{}: {error}", self.name))?;
-        Ok(answer["status"].clone())
+        let status = &answer["status"];
+        let is_silent = |shard: &Value| shard["is_silent"] == true;
+        match status["shards"].as_array() {
+            Some(shards) if !shards.iter().any(is_silent) => Ok(status.clone()),
+            // What a busy shard has not told is missing in it.
+            _ => Err(format!("{}: {answer}", self.name)),
+        }
+    }
+
+    /// Returns its status.
+    ///
+    /// # Panics
+    /// If it does not tell.
+    pub(crate) fn status(&self) -> Value {
+        until(&format!("status of {}", self.name), || self.try_status())
     }
 
     /// Waits until its status is as wanted.

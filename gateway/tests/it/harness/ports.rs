@@ -25,7 +25,7 @@ pub(crate) fn free() -> u16 {
 
 /// Where this process begins, so that two at the same time seldom meet.
 fn start() -> u16 {
-    u16::try_from(std::process::id() * 37 % u32::from(COUNT)).expect("the remainder fits")
+    u16::try_from(std::process::id() * 211 % u32::from(COUNT)).expect("the remainder fits")
 }
 
 static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -268,6 +268,6 @@ pub(crate) fn command(words: &[&str]) -> Command {
 }
 
 /// How long a stock client may take; given to those that can end by themselves.
-pub(crate) const CLIENT_TIME: Duration = Duration::from_secs(30);
+pub(crate) const CLIENT_TIME: Duration = Duration::from_secs(180);
 /// Lines of a process that a message shows.
 const PRINTED_LINES_MAX: usize = 60;

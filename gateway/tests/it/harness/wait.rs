@@ -56,6 +56,6 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) 
 }
 
 /// Longest wait for anything. A machine that runs other things beside is slow; only a failing test waits this long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 /// Between two looks.
 const BETWEEN: Duration = Duration::from_millis(20);

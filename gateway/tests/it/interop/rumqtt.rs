@@ -85,7 +85,10 @@ impl Client for Rumqtt {
                 thread::spawn(move || poll(poll_v5(events, tell), is_cut)),
             )
         } else {
-            let (client, events) = rumqttc::AsyncClient::new(options_v311(place), CAPACITY);
+            let (client, mut events) = rumqttc::AsyncClient::new(options_v311(place), CAPACITY);
+            let mut network = rumqttc::NetworkOptions::new();
+            network.set_connection_timeout(PATIENCE.as_secs());
+            events.set_network_options(network);
             (
                 Handle::V311(client),
                 thread::spawn(move || poll(poll_v311(events, tell), is_cut)),
@@ -286,6 +289,7 @@ fn options_v311(place: &Place) -> rumqttc::MqttOptions {
 fn options_v5(place: &Place) -> rumqttc::v5::MqttOptions {
     let mut options = rumqttc::v5::MqttOptions::new(&place.id, &place.host, place.port);
     options.set_clean_start(place.clean);
+    options.set_connection_timeout(PATIENCE.as_secs());
     options.set_session_expiry_interval(Some(place.expiry_secs));
     options.set_max_packet_size(Some(PACKET_BYTES_MAX));
     if let Some(will) = &place.will {

@@ -127,7 +127,8 @@ fn will(make: Make, place: &Place) {
         let will = Message::new(&topic, if vanishes { "gone" } else { "goodbye" }, 1);
         mortal.connect(&Place {
             will: Some(will.clone()),
-            ..place.of("mortal")
+            // The next must not take over who has not been read to the end.
+            ..place.of(if vanishes { "mortal" } else { "leaver" })
         });
         mortal.subscribe(&format!("i/{}/nothing", place.id), 0);
         let is_heard = vanishes || mortal.leaves_with_will();

@@ -34,7 +34,7 @@ fn the_suite_of_paho_ends_as_known() {
     // Its own broker refuses one certain topic, and here nobody has forbidden it.
     assert_eq!(failed, ["test_subscribe_failure"], "{}", ended.err);
     assert!(ended.err.contains("\nRan 21 tests in "), "{}", ended.err);
-    site.gateway.try_status().expect("it still runs");
+    site.gateway.status();
 }
 
 /// A gateway for suites: anybody may do anything, sessions are kept for as long as they want, and no test waits for the disk.

@@ -178,7 +178,7 @@ fn a_reading_that_is_refused_stops_the_sink_unless_the_file_says_otherwise() {
     });
     let posted = server.seen().pop().expect("a request");
     assert_eq!(posted.headers["content-encoding"], "gzip");
-    assert!(gunzip(&posted.body).contains("poison"));
+    assert!(gunzip(&posted.body).contains("\"payload\""));
     // Refused for good, it stays at the head; what came before it goes through.
     server.react(Reaction::Refuse(422));
     let status = wait_sink(&site.collector, 0, "stopped", |sink| {
@@ -211,6 +211,8 @@ fn after_an_old_backup_the_ids_tell_copies() {
     site.start();
     publish_numbers(&site, 0..10);
     wait_kept(&server, 10, "payload");
+    // That the server has them is not yet known to the sink.
+    wait_sink(&site.collector, 0, "confirmed", |sink| sink["confirmed"] == 10);
     site.collector.stop();
     let backup = fs::read(positions_file(&site, "http")).expect("positions are kept");
     site.collector.start();

@@ -71,7 +71,14 @@ impl HttpServer {
                 }
                 let Ok(stream) = stream else { continue };
                 let again = stream.try_clone().expect("a descriptor");
-                serving.connections.lock().expect("no thread panics").push(again);
+                {
+                    let mut connections = serving.connections.lock().expect("no thread panics");
+                    // Whoever ends it has seen those that are in there.
+                    if serving.stopping.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    connections.push(again);
+                }
                 let serving = Arc::clone(&serving);
                 thread::spawn(move || drop(serve(&stream, &serving)));
             }

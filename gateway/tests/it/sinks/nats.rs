@@ -57,12 +57,9 @@ fn a_killed_server_has_every_reading_once_when_it_is_back_and_says_what_its_word
     let status = wait_sink(&site.collector, 0, "taking", |sink| sink["state"] == "taking");
     let notice = status["notices"][0].as_str().expect("a notice").to_owned();
     assert!(notice.contains("acknowledges before fsync"), "{notice}");
-    assert!(
-        site.collector
-            .process()
-            .printed()
-            .contains("acknowledges before fsync")
-    );
+    site.collector
+        .process()
+        .wait_for_text("acknowledges before fsync");
     let shown = site.collector.run(&["status"]).expect(0).out;
     assert!(shown.contains("acknowledges before fsync"), "{shown}");
 
@@ -76,7 +73,7 @@ fn a_killed_server_has_every_reading_once_when_it_is_back_and_says_what_its_word
         away["last_error"].is_string() && away["errors"].as_u64() > Some(0),
         "{away}"
     );
-    let health = site.collector.try_status().expect("it runs");
+    let health = site.collector.status();
     assert_eq!(health["health"], "degraded");
     assert!(site.collector.samples().sum("fieldgate_sink_reachable") == 0.0);
 
@@ -99,6 +96,8 @@ fn beyond_the_servers_window_what_the_stream_has_is_not_published_again() {
     site.start();
     publish_numbers(&site, 0..10);
     wait_messages(&server, 10);
+    // That the stream has them is not yet known to the sink.
+    wait_sink(&site.collector, 0, "confirmed", |sink| sink["confirmed"] == 10);
     site.collector.stop();
     let backup = fs::read(positions_file(&site, "nats")).expect("positions are kept");
     site.collector.start();

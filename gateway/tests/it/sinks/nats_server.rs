@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use async_nats::jetstream::{self, stream::Info};
 
-use crate::harness::process::{Process, command};
+use crate::harness::{
+    process::{Process, command},
+    wait::PATIENCE,
+};
 
 /// A server on a port of 127.0.0.1; its streams outlive it.
 pub(super) struct NatsServer {
@@ -90,8 +93,12 @@ impl NatsServer {
             .build()
             .expect("the system has timers");
         runtime.block_on(async {
-            let client = async_nats::connect(format!("127.0.0.1:{}", self.port)).await;
-            let context = jetstream::new(client.expect("the server runs"));
+            let options = async_nats::ConnectOptions::new()
+                .connection_timeout(PATIENCE)
+                .request_timeout(Some(PATIENCE));
+            let client = options.connect(format!("127.0.0.1:{}", self.port)).await;
+            let mut context = jetstream::new(client.expect("the server runs"));
+            context.set_timeout(PATIENCE);
             question(&context).await
         })
     }

@@ -227,6 +227,7 @@ fn plan(identifiers: Vec<Identifier>) -> Plan {
                 name: (*name).to_owned(),
             })
             .collect(),
+        forwarding: None,
     };
     let mut settings: Vec<NodeSettings> = ["gateway", "relay", "collector", "authority"]
         .map(NodeSettings::new)
@@ -239,7 +240,7 @@ fn plan(identifiers: Vec<Identifier>) -> Plan {
         collector: identifiers[COLLECTOR],
         pq: PqPolicy::Required,
         live_proof: false,
-        ways: vec![(0, Some("plant".to_owned()))],
+        ways: vec![WaySettings::relayed(0, "plant")],
         latency: std::time::Duration::ZERO,
         lanes: lanes(0),
         shares: Shares::default(),
@@ -250,14 +251,15 @@ fn plan(identifiers: Vec<Identifier>) -> Plan {
         relay: None,
         pq: PqPolicy::Required,
         registrations: Vec::new(),
+        forwarding: None,
     }];
-    settings[RELAY].authority_ways = vec![(0, None)];
+    settings[RELAY].authority_ways = vec![WaySettings::direct(0)];
     settings[COLLECTOR].neighbours = vec![to_relay(&["plant"])];
     settings[COLLECTOR].collect = Some(CollectSettings::default());
     settings[AUTHORITY].neighbours = vec![to_relay(&["authority"])];
     settings[AUTHORITY].authority = true;
     for host in [GATEWAY, COLLECTOR] {
-        settings[host].authority_ways = vec![(0, Some("authority".to_owned()))];
+        settings[host].authority_ways = vec![WaySettings::relayed(0, "authority")];
     }
     let trust = TrustSettings {
         authority: Some(identifiers[AUTHORITY]),

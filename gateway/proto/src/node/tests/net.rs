@@ -425,6 +425,7 @@ impl Net {
                     name: (*name).to_owned(),
                 })
                 .collect(),
+            forwarding: None,
         };
         let mut gateway = NodeSettings::new("gateway");
         gateway.neighbours = vec![to_relay(&[])];
@@ -432,7 +433,7 @@ impl Net {
             collector: signers[COLLECTOR].identifier(),
             pq: PqPolicy::Required,
             live_proof: false,
-            ways: vec![(0, Some("plant".to_owned()))],
+            ways: vec![WaySettings::relayed(0, "plant")],
             latency: Duration::ZERO,
             lanes: lanes(readings),
             shares: Shares::default(),

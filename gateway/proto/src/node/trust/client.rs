@@ -11,7 +11,7 @@ use crate::{
     entropy::Entropy,
     link::{Backoff, BackoffSettings},
     node::{
-        ChannelEntry, Event, Node, Output, Use, Wire,
+        Event, Node, Output, Use, WaySettings, Wire,
         settings::AUTHORITY,
         way::{Attempts, Destination},
     },
@@ -28,7 +28,7 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub(in crate::node) struct TrustClient {
-    ways: Vec<(usize, Option<String>)>,
+    ways: Vec<WaySettings>,
     pq: PqPolicy,
     state: AuthorityState,
     channel: Option<ChannelId>,
@@ -56,7 +56,7 @@ enum Question {
 }
 
 impl TrustClient {
-    pub(in crate::node) fn new(now: Instant, ways: Vec<(usize, Option<String>)>, pq: PqPolicy) -> Self {
+    pub(in crate::node) fn new(now: Instant, ways: Vec<WaySettings>, pq: PqPolicy) -> Self {
         Self {
             state: if ways.is_empty() {
                 AuthorityState::None
@@ -303,19 +303,16 @@ impl Node {
             peer: authority,
             pq: client.pq,
             service: AUTHORITY,
+            used_for: Use::Authority,
             ways: &ways,
         };
         let opened = self.open_way(now, entropy, destination, &mut attempts, wire);
         let client = &mut self.authority_client;
         (client.attempts, client.ways) = (attempts, ways);
-        let Some((channel, flow)) = opened else {
-            return;
-        };
-        client.state = AuthorityState::Connecting;
-        client.channel = Some(channel);
-        let used_for = Use::Authority;
-        self.by_channel.insert(channel, ChannelEntry { used_for, flow });
-        self.by_flow.insert(flow, channel);
+        if let Some((channel, _)) = opened {
+            client.state = AuthorityState::Connecting;
+            client.channel = Some(channel);
+        }
     }
 
     /// Lets the way to the authority be looked for again.

@@ -3,7 +3,7 @@
 use super::{LinkId, LinkWriter, MemberLinkError, Router};
 use crate::{
     identity::Identifier,
-    relay::{MemberRights, RefusedReason, RegistrarFrame, Relay, RelaySettings},
+    relay::{MemberRights, NamePattern, RefusedReason, RegistrarFrame, Relay, RelaySettings},
     time::Instant,
 };
 
@@ -25,6 +25,29 @@ impl Router {
                 state.member = Some(member);
             }
         }
+        state.attachments += 1;
+        Ok(())
+    }
+
+    /// Takes the link for that of a relay that this node has dialled and whose registrar it has a channel to: from now on
+    /// it forwards to it under `name`, and from it to the names of `reach`. Undone by one [`Router::detach`].
+    ///
+    /// # Errors
+    /// [`MemberLinkError`]: the link stays as it was.
+    pub fn attach_relay(
+        &mut self,
+        link: LinkId,
+        member: Identifier,
+        name: &str,
+        reach: Vec<NamePattern>,
+    ) -> Result<(), MemberLinkError> {
+        let state = self.links.get_mut(link.0).ok_or(MemberLinkError::Gone)?;
+        let relay = self.relay.as_mut().ok_or(MemberLinkError::NotARelay)?;
+        if state.member.is_some() {
+            return Err(MemberLinkError::OtherMember);
+        }
+        relay.attach_relay(link, member, (name, reach))?;
+        state.member = Some(member);
         state.attachments += 1;
         Ok(())
     }
