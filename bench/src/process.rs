@@ -153,11 +153,11 @@ pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
 }
 
 /// How long a process may take to listen, in nanoseconds.
-const READY_MAX: u64 = 15_000_000_000;
+const READY_MAX: u64 = 60_000_000_000;
 const READY_STEP: Duration = Duration::from_millis(20);
 /// How long a process may take to end.
 const STOP_MAX: Timespec = Timespec {
-    tv_sec: 10,
+    tv_sec: 60,
     tv_nsec: 0,
 };
 const TAIL_LINES: usize = 20;

@@ -20,8 +20,9 @@ impl Usage {
     /// Reads the usage of a process.
     pub(crate) fn read(id: u32) -> Result<Self, Failure> {
         let stat = read(id, "stat")?;
-        let status = read(id, "status")?;
+        // Before the peak, which is then never below it, however fast the process grows.
         let smaps = read(id, "smaps_rollup")?;
+        let status = read(id, "status")?;
         Ok(Self {
             cpu: parse(id, "stat", cpu(&stat))?,
             peak_rss_kib: parse(id, "status", kib(&status, "VmHWM:"))?,

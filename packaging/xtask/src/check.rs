@@ -21,9 +21,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
             "warnings",
         ])
         .run()?;
-    // The fuzz crate is no member of the workspace, so its targets would rot unseen. Without --locked: its lock file
-    // follows the crates it fuzzes.
-    Program::cargo(workspace, "clippy")
+    // The fuzz crate is no member of the workspace, so its targets would rot unseen.
+    Program::cargo_build(workspace, "clippy")
         .args(["--manifest-path", fuzz::MANIFEST, "--all-targets", "--target-dir"])
         .arg(workspace.target_dir())
         .args(["--quiet", "--", "--deny", "warnings"])

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use crate::failure::Failure;
 use crate::program::Program;
+use crate::setup::{self, CARGO_FUZZ};
 use crate::workspace::Workspace;
 
 /// What is fuzzed, and for how long.
@@ -43,18 +44,17 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failur
         }
         return Ok(());
     };
-    if wanted == "all" {
-        return targets
-            .iter()
-            .try_for_each(|target| run_one(workspace, target, options));
-    }
-    if !targets.contains(wanted) {
+    if wanted != "all" && !targets.contains(wanted) {
         return Err(Failure::UnknownTarget {
             name: wanted.clone(),
             known: targets.join(", "),
         });
     }
-    run_one(workspace, wanted, options)
+    setup::cargo_tool(workspace, &CARGO_FUZZ)?;
+    targets
+        .iter()
+        .filter(|target| wanted == "all" || *target == wanted)
+        .try_for_each(|target| run_one(workspace, target, options))
 }
 
 fn run_one(workspace: &Workspace, target: &str, options: &Options) -> Result<(), Failure> {

@@ -17,6 +17,7 @@ mod docs;
 mod failure;
 mod fuzz;
 mod program;
+mod properties;
 mod setup;
 mod sim;
 mod suite;
@@ -54,6 +55,8 @@ enum Recipe {
     Tidy,
     /// The whole suite on io_uring, then the crates that do I/O once more on epoll
     Test(suite::Options),
+    /// The property tests, which draw the same inputs in each `test`, with fresh ones
+    Properties(properties::Options),
     /// The simulator: all recorded seeds and fresh ones, or one seed again
     Sim(sim::Options),
     /// Power cuts of the journal: many seeds, or one again
@@ -96,6 +99,7 @@ fn run(recipe: &Recipe) -> Result<(), Failure> {
         Recipe::Check => check::run(&workspace),
         Recipe::Tidy => tidy::run(&workspace),
         Recipe::Test(options) => suite::run(&workspace, options),
+        Recipe::Properties(options) => properties::run(&workspace, options),
         Recipe::Sim(options) => sim::run(&workspace, options),
         Recipe::Cuts(options) => cuts::run(&workspace, options),
         Recipe::Fuzz(options) => fuzz::run(&workspace, options),

@@ -10,7 +10,7 @@ use crate::workspace::Workspace;
 /// Installs Debian packages, cargo tools, the clients and peers of the tests, and the test suites of others.
 pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     debian_packages(workspace, DEBIAN_PACKAGES)?;
-    cargo_tools(workspace)?;
+    cargo_tool(workspace, &CARGO_DENY)?;
     python_peers(workspace)?;
     suites::install(workspace)
 }
@@ -29,40 +29,47 @@ pub(crate) fn debian_packages(workspace: &Workspace, packages: &[&str]) -> Resul
     let root = Program::new(workspace, "id").arg("-u").output()? == b"0\n";
     let apt = |arguments: &[&str]| {
         let program = if root {
-            Program::new(workspace, "apt-get")
+            Program::new(workspace, "env")
         } else {
-            Program::new(workspace, "sudo").arg("apt-get")
+            Program::new(workspace, "sudo").arg("env")
         };
-        program.args(arguments)
+        // By `env`: sudo lets no variable through.
+        program
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", APT_LOCK_WAIT])
+            .args(arguments)
     };
     apt(&["update", "-q"]).run()?;
     apt(&["install", "-q", "-y", "--no-install-recommends"])
         .args(&missing)
-        .env("DEBIAN_FRONTEND", "noninteractive")
         .run()
 }
 
 fn is_installed(workspace: &Workspace, package: &str) -> bool {
     Program::new(workspace, "dpkg-query")
-        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .args(["--show", "--showformat=${db:Status-Status}\\n", package])
         .quiet_output()
-        .is_some_and(|status| status == b"installed")
+        .is_some_and(|answer| says_installed(&answer))
 }
 
-fn cargo_tools(workspace: &Workspace) -> Result<(), Failure> {
-    for tool in CARGO_TOOLS {
-        if Program::cargo(workspace, tool.subcommand)
-            .arg("--version")
-            .succeeds()
-        {
-            println!("setup: cargo {} is installed", tool.subcommand);
-        } else {
-            Program::cargo(workspace, "install")
-                .args(["--locked", tool.package])
-                .run()?;
-        }
+/// Whether a package is installed for any architecture; each has a line.
+fn says_installed(answer: &[u8]) -> bool {
+    answer
+        .split(|byte| *byte == b'\n')
+        .any(|status| status == b"installed")
+}
+
+/// Installs a tool unless there is one, of whatever version.
+pub(crate) fn cargo_tool(workspace: &Workspace, tool: &CargoTool) -> Result<(), Failure> {
+    let is_there = Program::cargo(workspace, tool.subcommand)
+        .arg("--version")
+        .succeeds();
+    if is_there {
+        println!("setup: cargo {} is installed", tool.subcommand);
+        return Ok(());
     }
-    Ok(())
+    Program::cargo(workspace, "install")
+        .args(["--locked", "--version", tool.version, tool.package])
+        .run()
 }
 
 fn python_peers(workspace: &Workspace) -> Result<(), Failure> {
@@ -72,9 +79,13 @@ fn python_peers(workspace: &Workspace) -> Result<(), Failure> {
     }
     let venv = workspace.path(PYTHON_ENVIRONMENT);
     let python = venv.join("bin/python");
-    if !python.exists() {
+    // One whose making was interrupted has no pip.
+    let is_whole = Program::new(workspace, &python)
+        .args(["-m", "pip", "--version"])
+        .succeeds();
+    if !is_whole {
         Program::new(workspace, "python3")
-            .args(["-m", "venv"])
+            .args(["-m", "venv", "--clear"])
             .arg(&venv)
             .run()?;
     }
@@ -106,21 +117,28 @@ fn requirements(workspace: &Workspace) -> Result<Vec<PathBuf>, Failure> {
         .collect())
 }
 
-struct CargoTool {
+/// A subcommand of cargo that does not come with it.
+pub(crate) struct CargoTool {
     subcommand: &'static str,
     package: &'static str,
+    version: &'static str,
 }
 
-const CARGO_TOOLS: [CargoTool; 2] = [
-    CargoTool {
-        subcommand: "deny",
-        package: "cargo-deny",
-    },
-    CargoTool {
-        subcommand: "fuzz",
-        package: "cargo-fuzz",
-    },
-];
+const CARGO_DENY: CargoTool = CargoTool {
+    subcommand: "deny",
+    package: "cargo-deny",
+    version: "0.20.2",
+};
+
+/// Only `fuzz` runs it.
+pub(crate) const CARGO_FUZZ: CargoTool = CargoTool {
+    subcommand: "fuzz",
+    package: "cargo-fuzz",
+    version: "0.13.2",
+};
+
+/// Another apt may be at work, such as that of a machine that has just started.
+const APT_LOCK_WAIT: &str = "--option=DPkg::Lock::Timeout=600";
 
 /// Where the Python packages go: below `target`, so that nothing outside the tree changes.
 pub(crate) const PYTHON_ENVIRONMENT: &str = "target/python";
@@ -168,3 +186,17 @@ const DEBIAN_PACKAGES: &[&str] = &[
     "python3-venv",
     "git",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::says_installed;
+
+    #[test]
+    fn a_package_is_installed_in_one_architecture_or_several() {
+        assert!(says_installed(b"installed\n"));
+        assert!(says_installed(b"installed\ninstalled\n"));
+        assert!(says_installed(b"config-files\ninstalled\n"));
+        assert!(!says_installed(b"not-installed\n"));
+        assert!(!says_installed(b""));
+    }
+}

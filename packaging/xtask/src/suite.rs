@@ -49,8 +49,7 @@ pub(crate) fn measure(workspace: &Workspace, options: &Options) -> Result<Tally,
             run_on(workspace, Backend::Epoll, &IO_CRATES, &mut tally)?;
         }
     }
-    // Without --locked: its lock file follows the crates it fuzzes.
-    let corpora = Program::cargo(workspace, "test")
+    let corpora = Program::cargo_build(workspace, "test")
         .args(["--manifest-path", fuzz::MANIFEST, "--lib", "--target-dir"])
         .arg(workspace.target_dir());
     run_one(corpora, &mut tally)?;
@@ -66,12 +65,13 @@ fn run_on(
     let program = Program::cargo_build(workspace, "test")
         .args(packages)
         .arg("--no-fail-fast")
-        .env("FIELDGATE_IO", backend.name());
+        .env("FIELDGATE_IO", backend.name())
+        .env(PROPERTY_SEED_NAME, PROPERTY_SEED);
     run_one(program, tally)
 }
 
 /// Runs one call of `cargo test` and adds what it counts.
-fn run_one(program: Program, tally: &mut Tally) -> Result<(), Failure> {
+pub(crate) fn run_one(program: Program, tally: &mut Tally) -> Result<(), Failure> {
     let line = program.line().to_owned();
     let mut part = Tally::default();
     let ended_well = program.watch(|line| part.add_line(line))?;
@@ -155,6 +155,11 @@ impl Tally {
 
 /// The crates whose tests touch sockets or files through the driver.
 const IO_CRATES: [&str; 2] = ["--package=fieldgate-io", "--package=fieldgate"];
+
+/// The variable with which proptest is told what to draw.
+pub(crate) const PROPERTY_SEED_NAME: &str = "PROPTEST_RNG_SEED";
+/// The suite tries the same inputs each time, so that a change is judged by what it changes; `properties` looks for others.
+const PROPERTY_SEED: &str = "20260101";
 
 #[cfg(test)]
 mod tests {

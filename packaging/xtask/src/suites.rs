@@ -34,7 +34,9 @@ fn node_clients(workspace: &Workspace) -> Result<(), Failure> {
     }
     let home = workspace.path("target/node");
     let lock = workspace.read(OURS.to_owned() + "/package-lock.json")?;
-    if fs::read_to_string(home.join("package-lock.json")).is_ok_and(|installed| installed == lock)
+    // Written last: an installation that was interrupted has none.
+    let marker = home.join("installed.json");
+    if fs::read_to_string(&marker).is_ok_and(|installed| installed == lock)
         && home.join("node_modules/mqtt").exists()
     {
         println!("setup: the Node.js clients are installed");
@@ -48,7 +50,8 @@ fn node_clients(workspace: &Workspace) -> Result<(), Failure> {
     Program::new(workspace, "npm")
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"])
         .arg(&home)
-        .run()
+        .run()?;
+    copy(&home.join("package-lock.json"), &marker)
 }
 
 /// Unpacks the tests of paho-mqtt, which come with its source distribution only.

@@ -14,7 +14,10 @@ use fieldgate_io::{
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Script, Seen, client, driver, listen_at, listening, on_both_backends, own_host, pattern, send};
+use super::{
+    Progress, Script, Seen, client, driver, listen_at, listening, on_both_backends, own_host, pattern, send,
+    settings,
+};
 
 on_both_backends!(
     a_reset_is_told,
@@ -36,7 +39,7 @@ on_both_backends!(
 fn quiet(_: &mut Io, _: &Seen) {}
 
 fn a_reset_is_told(backend: Backend) {
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let (mut driver, _, addr) = listening(backend, settings());
     let mut script = Script::new(quiet);
     let (stream, id) = client(&mut driver, &mut script, addr);
     socket2::SockRef::from(&stream)
@@ -49,7 +52,7 @@ fn a_reset_is_told(backend: Backend) {
 }
 
 fn an_abort_resets_the_peer(backend: Backend) {
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let (mut driver, _, addr) = listening(backend, settings());
     let mut script = Script::new(quiet);
     let (mut stream, id) = client(&mut driver, &mut script, addr);
     send(driver.io(), id, b"never sent");
@@ -64,12 +67,7 @@ fn an_abort_resets_the_peer(backend: Backend) {
 }
 
 fn closing_delivers_the_last_words_despite_unread_bytes(backend: Backend) {
-    let settings = Settings {
-        // The reader may be slow.
-        close_timeout: Duration::from_secs(60),
-        ..Settings::default()
-    };
-    let (mut driver, _, addr) = listening(backend, settings);
+    let (mut driver, _, addr) = listening(backend, settings());
     let mut script = Script::new(|io: &mut Io, seen: &Seen| {
         if let Seen::Accepted(_, id) = seen {
             io.pause_receive(*id);
@@ -103,7 +101,7 @@ fn closing_delivers_the_last_words_despite_unread_bytes(backend: Backend) {
 fn closing_does_not_wait_for_ever(backend: Backend) {
     let settings = Settings {
         close_timeout: Duration::from_millis(50),
-        ..Settings::default()
+        ..settings()
     };
     let (mut driver, _, addr) = listening(backend, settings);
     let mut script = Script::new(quiet);
@@ -127,7 +125,7 @@ fn stale_names_are_harmless(backend: Backend) {
         backend,
         Settings {
             connections_max: 1,
-            ..Settings::default()
+            ..settings()
         },
     );
     let mut script = Script::new(quiet);
@@ -158,7 +156,7 @@ fn stale_names_are_harmless(backend: Backend) {
 }
 
 fn connects_and_talks_to_itself(backend: Backend) {
-    let mut driver = driver(backend, Settings::default());
+    let mut driver = driver(backend, settings());
     for any in [
         SocketAddr::from(([127, 0, 0, 1], 0)),
         SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0)),
@@ -203,7 +201,7 @@ fn bytes_that_come_with_the_connection_are_told_after_it(backend: Backend) {
         stream.write_all(b"hello").expect("open");
         stream
     });
-    let mut driver = driver(backend, Settings::default());
+    let mut driver = driver(backend, settings());
     let mut script = Script::new(quiet);
     // The driver looks only after the peer has had time to speak.
     script.coalesce = Duration::from_millis(50);
@@ -235,7 +233,7 @@ fn bound() -> (socket2::Socket, SocketAddr) {
 }
 
 fn a_refused_connect_is_told(backend: Backend) {
-    let mut driver = driver(backend, Settings::default());
+    let mut driver = driver(backend, settings());
     // Bound, so that nobody else gets the port, but not listening.
     let (_deaf, addr) = bound();
     let id = driver
@@ -254,7 +252,7 @@ fn a_refused_connect_is_told(backend: Backend) {
 }
 
 fn a_connect_takes_no_longer_than_allowed(backend: Backend) {
-    let mut driver = driver(backend, Settings::default());
+    let mut driver = driver(backend, settings());
     // A listener with a full queue does not answer.
     let (silent, addr) = bound();
     silent.listen(0).expect("bound");
@@ -292,10 +290,7 @@ fn a_connect_takes_no_longer_than_allowed(backend: Backend) {
 }
 
 fn listeners_share_an_address(backend: Backend) {
-    let (mut first, mut second) = (
-        driver(backend, Settings::default()),
-        driver(backend, Settings::default()),
-    );
+    let (mut first, mut second) = (driver(backend, settings()), driver(backend, settings()));
     let options = ListenOptions {
         reuse_port: true,
         ..ListenOptions::default()
@@ -328,8 +323,20 @@ fn listeners_share_an_address(backend: Backend) {
     );
 }
 
+/// Waits until nobody listens. A program that another test is starting may have a copy of the listener for a moment.
+fn wait_until_refused(addr: SocketAddr) {
+    let mut progress = Progress::default();
+    let error = loop {
+        match TcpStream::connect(addr) {
+            Ok(_) => assert!(progress.goes_on(0), "somebody listens"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
 fn no_connection_comes_after_unlisten(backend: Backend) {
-    let mut driver = driver(backend, Settings::default());
+    let mut driver = driver(backend, settings());
     let (listener, addr) = listen_at(&mut driver, own_host(backend, 0));
     let mut script = Script::new(quiet);
     let (mut stream, id) = client(&mut driver, &mut script, addr);
@@ -337,8 +344,7 @@ fn no_connection_comes_after_unlisten(backend: Backend) {
     for _ in 0..3 {
         driver.turn(&mut script).expect("it waits");
     }
-    let error = TcpStream::connect(addr).expect_err("nobody listens");
-    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    wait_until_refused(addr);
     stream.write_all(b"I stay").expect("open");
     script.run(&mut driver, |script, _| script.bytes(id) == b"I stay");
     // The address is free again.
@@ -346,7 +352,7 @@ fn no_connection_comes_after_unlisten(backend: Backend) {
 }
 
 fn a_handler_may_close_at_once(backend: Backend) {
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let (mut driver, _, addr) = listening(backend, settings());
     let mut script = Script::new(|io: &mut Io, seen: &Seen| {
         if let Seen::Accepted(_, id) = seen {
             send(io, *id, b"full");
@@ -372,7 +378,7 @@ fn dropping_the_driver_gives_everything_back(backend: Backend) {
     let file = std::fs::File::create(directory.path().join("journal")).expect("writable");
     let file = fieldgate_io::storage::FileRef::new(file);
     for round in 0..20 {
-        let mut driver = Driver::new(backend, Settings::default(), &waker).expect("the backend works");
+        let mut driver = Driver::new(backend, settings(), &waker).expect("the backend works");
         let (_, addr) = listen_at(&mut driver, own_host(backend, 1));
         let mut script = Script::new(quiet);
         let mut clients: Vec<_> = (0..10).map(|_| client(&mut driver, &mut script, addr)).collect();
@@ -405,31 +411,28 @@ fn dropping_the_driver_gives_everything_back(backend: Backend) {
             let reset = matches!(&result, Err(error) if error.kind() == ErrorKind::ConnectionReset);
             assert!(reset || told, "what is open is aborted: {result:?}");
         }
-        assert_eq!(
-            TcpStream::connect(addr).expect_err("closed").kind(),
-            ErrorKind::ConnectionRefused
-        );
+        wait_until_refused(addr);
     }
 }
 
 fn a_waker_serves_one_driver_at_a_time(backend: Backend) {
     let waker = Waker::new().expect("a descriptor");
-    let driver = Driver::new(backend, Settings::default(), &waker).expect("the first");
-    let error = Driver::new(backend, Settings::default(), &waker).expect_err("in use");
+    let driver = Driver::new(backend, settings(), &waker).expect("the first");
+    let error = Driver::new(backend, settings(), &waker).expect_err("in use");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     drop(driver);
     let error = Driver::new(
         backend,
         Settings {
             connections_max: 0,
-            ..Settings::default()
+            ..settings()
         },
         &waker,
     );
     assert_eq!(error.expect_err("it cannot work").kind(), ErrorKind::InvalidInput);
-    let error = Driver::new(backend, Settings::default(), &Waker::callback(|| {})).expect_err("no shard's");
+    let error = Driver::new(backend, settings(), &Waker::callback(|| {})).expect_err("no shard's");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    Driver::new(backend, Settings::default(), &waker).expect("free again");
+    Driver::new(backend, settings(), &waker).expect("free again");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{io::Read, net::TcpStream, process::Command, time::Duration};
 
 use fieldgate_io::{Backend, CloseReason, Io, Settings, clock};
 
-use super::{Script, Seen, client, listening, on_both_backends, send};
+use super::{Script, Seen, client, listening, on_both_backends, send, settings};
 
 on_both_backends!(
     connections_over_the_bound_are_refused,
@@ -21,7 +21,7 @@ fn connections_over_the_bound_are_refused(backend: Backend) {
         backend,
         Settings {
             connections_max: 4,
-            ..Settings::default()
+            ..settings()
         },
     );
     let mut script = Script::new(|io: &mut Io, seen: &Seen| {
@@ -59,7 +59,7 @@ fn connections_over_the_bound_are_refused(backend: Backend) {
 fn a_connection_that_queues_too_much_is_aborted(backend: Backend) {
     let settings = Settings {
         queued_bytes_max: 1 << 20,
-        ..Settings::default()
+        ..settings()
     };
     let (mut driver, _, addr) = listening(backend, settings);
     let mut script = Script::new(quiet);
@@ -91,7 +91,7 @@ fn running_out_of_descriptors_pauses_accepting(backend: Backend) {
 }
 
 fn run_out_of_descriptors(backend: Backend) {
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let (mut driver, _, addr) = listening(backend, settings());
     let mut script = Script::new(quiet);
     let mut streams = Vec::new();
     // Each client takes one descriptor now and one when it is accepted; these leave no room for the latter.
@@ -120,7 +120,7 @@ fn run_out_of_descriptors(backend: Backend) {
 }
 
 fn a_deadline_ends_the_wait(backend: Backend) {
-    let (mut driver, _, _) = listening(backend, Settings::default());
+    let (mut driver, _, _) = listening(backend, settings());
     let mut script = Script::new(quiet).patient(Duration::from_millis(5));
     driver.turn(&mut script).expect("the first comes at once");
     let before = driver.io().now();
@@ -136,7 +136,7 @@ fn a_deadline_ends_the_wait(backend: Backend) {
 fn a_window_gathers_what_comes_in_it(backend: Backend) {
     const MESSAGES: usize = 300;
     const WINDOW: Duration = Duration::from_millis(10);
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let (mut driver, _, addr) = listening(backend, settings());
     let mut script = Script::new(quiet).patient(Duration::from_secs(10));
     let (stream, id) = client(&mut driver, &mut script, addr);
     script.coalesce = WINDOW;

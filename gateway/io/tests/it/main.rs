@@ -264,6 +264,14 @@ impl<F: FnMut(&mut Io, &Seen)> Handler for Script<F> {
     }
 }
 
+/// The default settings, but a peer that is slow to take what is left when its connection closes may be so.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        close_timeout: Duration::from_secs(600),
+        ..Settings::default()
+    }
+}
+
 pub(crate) fn driver(backend: Backend, settings: Settings) -> Driver {
     Driver::new(backend, settings, &Waker::new().expect("a descriptor")).expect("the backend works")
 }

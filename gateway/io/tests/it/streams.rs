@@ -8,7 +8,7 @@ use std::{
 
 use fieldgate_io::{Backend, BufferClass, CloseReason, Io, ListenOptions, Settings};
 
-use super::{Script, Seen, client, driver, listening, on_both_backends, pattern, send};
+use super::{Script, Seen, client, driver, listening, on_both_backends, pattern, send, settings};
 
 on_both_backends!(
     a_thousand_connections_are_echoed,
@@ -33,7 +33,7 @@ fn echo(io: &mut Io, seen: &Seen) {
 fn a_thousand_connections_are_echoed(backend: Backend) {
     const CLIENTS: usize = 1000;
     fieldgate_io::process::raise_descriptor_limit().expect("allowed");
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let (mut driver, _, addr) = listening(backend, settings());
     let clients = thread::spawn(move || {
         let mut streams: Vec<TcpStream> = (0..CLIENTS)
             .map(|_| TcpStream::connect(addr).expect("it is accepted"))
@@ -65,7 +65,7 @@ fn a_thousand_connections_are_echoed(backend: Backend) {
 }
 
 fn a_half_closed_peer_gets_its_answer(backend: Backend) {
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let (mut driver, _, addr) = listening(backend, settings());
     let mut script = Script::new(|io: &mut Io, seen: &Seen| {
         if let Seen::Ended(id) = seen {
             send(io, *id, b"the answer comes after your end");
@@ -99,7 +99,7 @@ fn a_half_closed_peer_gets_its_answer(backend: Backend) {
 
 fn large_sends_arrive_whole(backend: Backend) {
     const SIZE: usize = 12 << 20;
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let (mut driver, _, addr) = listening(backend, settings());
     let mut script = Script::new(|_: &mut Io, _: &Seen| {});
     let (mut stream, id) = client(&mut driver, &mut script, addr);
     let reader = thread::spawn(move || {
@@ -121,7 +121,7 @@ fn large_sends_arrive_whole(backend: Backend) {
 fn a_slow_reader_is_not_overrun(backend: Backend) {
     const SIZE: usize = 24 << 20;
     const CHUNK: usize = 100_000;
-    let settings = Settings::default();
+    let settings = settings();
     let high_water = settings.high_water;
     let (mut driver, _, addr) = listening(backend, settings);
     let mut sent = 0;
@@ -179,7 +179,7 @@ fn a_slow_reader_is_not_overrun(backend: Backend) {
 
 fn paused_connections_receive_nothing_and_lose_nothing(backend: Backend) {
     const SIZE: usize = 6 << 20;
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let (mut driver, _, addr) = listening(backend, settings());
     let mut script = Script::new(|io: &mut Io, seen: &Seen| match seen {
         Seen::Received(id, _) => io.pause_receive(*id),
         Seen::Ended(id) => io.close(*id),
@@ -226,7 +226,7 @@ fn paused_connections_receive_nothing_and_lose_nothing(backend: Backend) {
 }
 
 fn the_end_of_a_paused_stream_waits(backend: Backend) {
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let (mut driver, _, addr) = listening(backend, settings());
     let mut script = Script::new(|io: &mut Io, seen: &Seen| {
         if let Seen::Accepted(_, id) = seen {
             io.pause_receive(*id);
@@ -249,7 +249,7 @@ fn the_end_of_a_paused_stream_waits(backend: Backend) {
 fn one_fast_peer_has_its_share_of_a_turn(backend: Backend) {
     const SIZE: usize = 20 << 20;
     for class in [BufferClass::Device, BufferClass::Link] {
-        let mut driver = driver(backend, Settings::default());
+        let mut driver = driver(backend, settings());
         let options = ListenOptions {
             class,
             ..ListenOptions::default()
@@ -284,7 +284,7 @@ fn one_fast_peer_has_its_share_of_a_turn(backend: Backend) {
 }
 
 fn small_messages_of_one_turn_leave_in_one_send(backend: Backend) {
-    let (mut driver, _, addr) = listening(backend, Settings::default());
+    let (mut driver, _, addr) = listening(backend, settings());
     let mut script = Script::new(|_: &mut Io, _: &Seen| {});
     let (mut stream, id) = client(&mut driver, &mut script, addr);
     let before = driver.io().stats();
@@ -302,7 +302,7 @@ fn small_messages_of_one_turn_leave_in_one_send(backend: Backend) {
 fn buffers_run_out_and_come_back(backend: Backend) {
     let settings = Settings {
         device_buffers: 8,
-        ..Settings::default()
+        ..settings()
     };
     let (mut driver, _, addr) = listening(backend, settings);
     let mut script = Script::new(echo);

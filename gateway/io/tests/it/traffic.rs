@@ -6,7 +6,7 @@ use fieldgate_io::{
     Backend, BufferClass, CloseReason, ConnectOptions, ConnectionId, Io, ListenOptions, Settings,
 };
 
-use super::{Script, Seen, driver, on_both_backends, pattern};
+use super::{Script, Seen, driver, on_both_backends, pattern, settings};
 
 on_both_backends!(random_traffic_arrives_intact);
 
@@ -135,7 +135,7 @@ fn random_traffic_arrives_intact(backend: Backend) {
             link_buffers: 8,
             high_water: 64 << 10,
             low_water: 16 << 10,
-            ..Settings::default()
+            ..settings()
         };
         let mut driver = driver(backend, settings);
         let mut traffic = Traffic {

@@ -3,12 +3,12 @@
 use std::{fs::File, io::ErrorKind, os::unix::fs::FileExt, thread};
 
 use fieldgate_io::{
-    Backend, Driver, Io, Settings, Waker,
+    Backend, Driver, Io, Waker,
     mailbox::{MailError, mailbox},
     storage::{Directory, FileRef, Outcome, Storage, Task},
 };
 
-use super::{Progress, Script, Seen, driver, on_both_backends, pattern};
+use super::{Progress, Script, Seen, driver, on_both_backends, pattern, settings};
 
 on_both_backends!(
     durable_writes_are_on_the_disk_when_told,
@@ -22,7 +22,7 @@ on_both_backends!(
 fn quiet(_: &mut Io, _: &Seen) {}
 
 fn durable_writes_are_on_the_disk_when_told(backend: Backend) {
-    let mut driver = driver(backend, Settings::default());
+    let mut driver = driver(backend, settings());
     let file = tempfile::tempfile().expect("room for a file");
     let shared = FileRef::new(file.try_clone().expect("a descriptor"));
     let mut buffer = pattern(0, 0, 300_000);
@@ -67,7 +67,7 @@ fn durable_writes_are_on_the_disk_when_told(backend: Backend) {
 }
 
 fn a_full_disk_is_told(backend: Backend) {
-    let mut driver = driver(backend, Settings::default());
+    let mut driver = driver(backend, settings());
     let full = FileRef::new(File::options().write(true).open("/dev/full").expect("it exists"));
     let closed = FileRef::new(File::open("/dev/null").expect("it exists"));
     driver
@@ -95,7 +95,7 @@ fn a_full_disk_is_told(backend: Backend) {
 }
 
 fn writes_over_the_bound_are_given_back(backend: Backend) {
-    let mut driver = driver(backend, Settings::default());
+    let mut driver = driver(backend, settings());
     let file = FileRef::new(tempfile::tempfile().expect("room for a file"));
     for token in 0..Io::WRITES_MAX as u64 {
         driver
@@ -133,7 +133,7 @@ fn values_from_other_threads_arrive_in_order(backend: Backend) {
             })
         })
         .collect();
-    let mut driver = Driver::new(backend, Settings::default(), &waker).expect("the backend works");
+    let mut driver = Driver::new(backend, settings(), &waker).expect("the backend works");
     let mut next = [0_u64; 3];
     let mut progress = Progress::default();
     let mut script = Script::new(move |io: &mut Io, seen: &Seen| {
@@ -159,7 +159,7 @@ fn values_from_other_threads_arrive_in_order(backend: Backend) {
 
 fn wakes_coalesce(backend: Backend) {
     let waker = Waker::new().expect("a descriptor");
-    let mut driver = Driver::new(backend, Settings::default(), &waker).expect("the backend works");
+    let mut driver = Driver::new(backend, settings(), &waker).expect("the backend works");
     let mut script = Script::new(quiet);
     driver.turn(&mut script).expect("it waits");
     script.seen.clear();
@@ -175,7 +175,7 @@ fn wakes_coalesce(backend: Backend) {
 
 fn storage_answers_a_shard(backend: Backend) {
     let waker = Waker::new().expect("a descriptor");
-    let mut driver = Driver::new(backend, Settings::default(), &waker).expect("the backend works");
+    let mut driver = Driver::new(backend, settings(), &waker).expect("the backend works");
     let directory = tempfile::tempdir().expect("room for a directory");
     let journal = Directory::lock(&directory.path().join("journal")).expect("nobody else has it");
     let (storage, replies) = Storage::spawn(vec![journal], waker, 8).expect("a thread");

@@ -13,6 +13,7 @@ mod world;
 
 use std::{
     env,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -28,6 +29,35 @@ fn play(seed: u64, is_told: bool) -> Result<Tally, String> {
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         format!("seed {seed}: {}", text.unwrap_or("?"))
     })
+}
+
+/// Plays some seeds on all processors; returns their sums and the stories of those that failed.
+fn play_round(seeds: Range<u64>) -> (Tally, Vec<String>) {
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        let (mut sum, mut failures) = (Tally::default(), Vec::new());
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if !seeds.contains(&seed) {
+                return (sum, failures);
+            }
+            match play(seed, false) {
+                Ok(tally) => sum.add(&tally),
+                Err(failure) => failures.push(failure),
+            }
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let (mut total, mut failures) = (Tally::default(), Vec::new());
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            let (sum, failed) = worker.join().expect("a seed's panic is caught");
+            total.add(&sum);
+            failures.extend(failed);
+        }
+    });
+    (total, failures)
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -46,36 +76,21 @@ fn nothing_promised_is_lost_whenever_the_power_goes() {
         return;
     }
     let wanted = number("FIELDGATE_CUTS").unwrap_or(POWER_CUTS);
-    let (seeds, cuts) = (AtomicU64::new(0), AtomicU64::new(0));
-    let work = || {
-        let (mut sum, mut failures) = (Tally::default(), Vec::new());
-        while cuts.load(Ordering::Relaxed) < wanted && failures.len() < FAILURES_MAX {
-            match play(seeds.fetch_add(1, Ordering::Relaxed), false) {
-                Ok(tally) => {
-                    cuts.fetch_add(tally.power_cuts, Ordering::Relaxed);
-                    sum.add(&tally);
-                }
-                Err(failure) => failures.push(failure),
-            }
-        }
-        (sum, failures)
-    };
-    let threads = thread::available_parallelism().map_or(1, usize::from);
     let (mut total, mut failures) = (Tally::default(), Vec::new());
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        for worker in workers {
-            let (sum, failed) = worker.join().expect("a seed's panic is caught");
-            total.add(&sum);
-            failures.extend(failed);
-        }
-    });
+    let mut seeds = 0;
+    // Whole rounds, so that the same seeds are played however many processors there are.
+    while total.power_cuts < wanted && failures.len() < FAILURES_MAX {
+        let (sum, failed) = play_round(seeds..seeds + SEEDS_PER_ROUND);
+        seeds += SEEDS_PER_ROUND;
+        total.add(&sum);
+        failures.extend(failed);
+    }
     assert!(
         failures.is_empty(),
         "FIELDGATE_CUTS_SEED=n tells the story of seed n\n{}",
         failures.join("\n")
     );
-    println!("{} seeds: {total:#?}", seeds.into_inner());
+    println!("{seeds} seeds: {total:#?}");
     if wanted >= POWER_CUTS {
         total.everything_happened();
     }
@@ -90,5 +105,7 @@ fn a_seed_does_the_same_every_time() {
 
 /// Power cuts tried unless asked for another number.
 const POWER_CUTS: u64 = 1_500;
+/// Seeds played before the power cuts are counted.
+const SEEDS_PER_ROUND: u64 = 64;
 /// Seeds that may fail before no others are tried.
 const FAILURES_MAX: usize = 5;

@@ -121,7 +121,7 @@ fn inlet_state(net: &Net) -> SessionState {
 }
 
 fn is_inlet_up(net: &Net) -> bool {
-    matches!(inlet_state(net), SessionState::Up { .. })
+    matches!(inlet_state(net), SessionState::Up)
 }
 
 #[test]
