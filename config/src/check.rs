@@ -12,6 +12,7 @@ use crate::problem::{Draft, Findings};
 use crate::raw;
 use crate::reader::{Context, Field, Item, RawTable, quote};
 use crate::settings;
+use crate::target::InletAddress;
 use crate::text::{NAME_LEN_MAX, is_name};
 
 mod cluster;
@@ -243,7 +244,10 @@ fn check_listeners(raw: &raw::Root, findings: &mut Findings) {
         .as_ref()
         .and_then(|portal| portal.inlet.value.as_ref());
     let inlets = inlets.into_iter().flatten().map(|inlet| &inlet.listen);
-    let inlets = inlets.filter_map(|field| Some((field.value?, field.place())));
+    let inlets = inlets.filter_map(|field| match field.value.as_ref()? {
+        InletAddress::Tcp(address) => Some((*address, field.place())),
+        InletAddress::Unix(_) => None,
+    });
     let listeners: Vec<(SocketAddr, Place<'_>)> = items
         .map(|item| (item.value, item.place()))
         .chain(inlets)

@@ -32,6 +32,7 @@ mod shape;
 mod source;
 mod spec;
 mod suggest;
+pub mod target;
 pub mod template;
 mod text;
 pub mod url;

@@ -8,6 +8,9 @@ use fieldgate_proto::relay::NamePattern;
 use crate::address::{HostPort, HostPortError, LinkAddress, LinkAddressError, Network, NetworkError};
 use crate::settings::PasswordHash;
 use crate::shape::{Refusal, Text};
+use crate::target::{
+    InletAddress, OutletAddress, SocketPathError, TargetPattern, TargetPatternError, socket_path,
+};
 use crate::template::{TemplateError, TopicPattern, TopicTemplate};
 use crate::url::{HttpUrl, HttpUrlError};
 
@@ -320,6 +323,82 @@ fn parse_listen(text: &str) -> Result<SocketAddr, Refusal> {
             "write an address of this machine, such as \"10.77.0.1:1883\"; \"0.0.0.0:1883\" is all IPv4 and \"[::]:1883\" all \
              IPv6 ones",
         )
+    })
+}
+
+/// Where an inlet listens.
+pub(crate) const INLET_ADDRESS: Text<InletAddress> = Text {
+    what: "`IP address:port`, or `unix:` and an absolute path",
+    parse: parse_inlet_address,
+};
+
+fn parse_inlet_address(text: &str) -> Result<InletAddress, Refusal> {
+    match text.strip_prefix("unix:") {
+        Some(path) => parse_socket_path(path).map(InletAddress::Unix),
+        None => parse_listen(text).map(InletAddress::Tcp),
+    }
+}
+
+/// What an outlet leads to.
+pub(crate) const OUTLET_ADDRESS: Text<OutletAddress> = Text {
+    what: "`host:port`, or `unix:` and an absolute path",
+    parse: parse_outlet_address,
+};
+
+fn parse_outlet_address(text: &str) -> Result<OutletAddress, Refusal> {
+    match text.strip_prefix("unix:") {
+        Some(path) => parse_socket_path(path).map(OutletAddress::Unix),
+        None => parse_host_port(text).map(OutletAddress::Tcp),
+    }
+}
+
+fn parse_socket_path(path: &str) -> Result<std::path::PathBuf, Refusal> {
+    socket_path(path).map_err(|error| {
+        let help = match error {
+            SocketPathError::Relative | SocketPathError::NoFile => {
+                "write where the socket stands, such as \"unix:/run/fieldgate/plc.sock\""
+            }
+            SocketPathError::Long { .. } => "choose a shorter path",
+        };
+        Refusal::new(error.to_string(), help)
+    })
+}
+
+/// Permissions of a socket's file.
+pub(crate) const SOCKET_MODE: Text<u32> = Text {
+    what: "permissions in octal digits, such as `\"0660\"`",
+    parse: parse_socket_mode,
+};
+
+fn parse_socket_mode(text: &str) -> Result<u32, Refusal> {
+    let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mode = u32::from_str_radix(text, 8).ok();
+    mode.filter(|mode| is_octal && *mode <= 0o777).ok_or_else(|| {
+        Refusal::new(
+            "is not three octal digits",
+            "write \"0600\" for this user alone, \"0660\" for its group too, \"0666\" for everybody on this machine",
+        )
+    })
+}
+
+/// Destinations of an outlet.
+pub(crate) const TARGET: Text<TargetPattern> = Text {
+    what: "`host:ports`: a network, a name with `*`, or `*`; a port, a range, or `*`",
+    parse: parse_target,
+};
+
+fn parse_target(text: &str) -> Result<TargetPattern, Refusal> {
+    text.parse().map_err(|error: TargetPatternError| {
+        let help = match error {
+            TargetPatternError::NoPort | TargetPatternError::Port => {
+                "write host:port such as \"10.0.0.0/8:22\", \"[fd00::/8]:443\" or \"plc-*.local:502\"; a range is 8000-8100, \
+                 and * is every port"
+            }
+            TargetPatternError::Host | TargetPatternError::HostBits => {
+                "write a network such as 10.0.0.0/8, an IPv6 one in brackets, a name such as plc-*.local, or * for every host"
+            }
+        };
+        Refusal::new(error.to_string(), help)
     })
 }
 

@@ -10,7 +10,10 @@ use super::{Unique, values};
 use crate::problem::Findings;
 use crate::raw;
 use crate::reader::RawTable;
-use crate::settings::portal::{Portal, PortalInlet, PortalOutlet};
+use crate::settings::portal::{
+    OutletTarget, Portal, PortalAudit, PortalInlet, PortalOutlet, Socks, SocksUser,
+};
+use crate::target::InletAddress;
 
 /// What the portals have to know of the rest of the file.
 pub(super) struct Surroundings {
@@ -45,6 +48,7 @@ pub(super) fn portal(
             .chain(inlet.relays.value.iter().flatten());
         check_through(inlet.via.value.as_ref(), relays, findings);
         check_sources(inlet, findings);
+        check_kind(inlet, findings);
     }
     check_outlets(&raw, surroundings.has_trust, findings);
     let inlets = inlets(raw.inlet.value.unwrap_or_default(), findings);
@@ -55,6 +59,10 @@ pub(super) fn portal(
         .into_iter()
         .map(outlet)
         .collect();
+    let audit = match raw.audit.value {
+        Some(raw) => Some(audit(raw)?),
+        None => None,
+    };
     let registrations = raw.register.value.unwrap_or_default();
     Some(Portal {
         registrations: registrations
@@ -62,8 +70,17 @@ pub(super) fn portal(
             .map(registration)
             .collect::<Option<_>>()?,
         pq: raw.pq.value?,
+        audit,
         inlets: inlets?,
         outlets: outlets?,
+    })
+}
+
+fn audit(raw: raw::PortalAudit) -> Option<PortalAudit> {
+    Some(PortalAudit {
+        file: raw.file.value?,
+        bytes_max: raw.bytes_max.value?,
+        files_max: raw.files_max.value?,
     })
 }
 
@@ -102,9 +119,18 @@ fn check_names(raw: &raw::Portal, findings: &mut Findings) {
 
 /// Sees to it that somebody can get into an inlet.
 fn check_sources(raw: &raw::PortalInlet, findings: &mut Findings) {
-    let (Some(listen), Some(allow)) = (raw.listen.value, &raw.allow.value) else {
+    let (Some(InletAddress::Tcp(listen)), Some(allow)) = (&raw.listen.value, &raw.allow.value) else {
         return;
     };
+    // `allow` is about whom load balancers speak for then.
+    if raw
+        .accept_proxy_from
+        .value
+        .as_ref()
+        .is_some_and(|networks| !networks.is_empty())
+    {
+        return;
+    }
     let is_of_family = |network: &crate::address::Network| network.is_ipv4() == listen.is_ipv4();
     let help = "name the networks of those who shall connect: allow = [\"10.77.0.0/24\"]";
     let reaches = allow.iter().any(|item| is_of_family(&item.value));
@@ -121,6 +147,49 @@ fn check_sources(raw: &raw::PortalInlet, findings: &mut Findings) {
             raw.listen.path
         ));
         findings.push(draft.help(help));
+    }
+}
+
+/// Sees to it that what is written has a meaning for what the inlet is.
+fn check_kind(raw: &raw::PortalInlet, findings: &mut Findings) {
+    let is_unix = match &raw.listen.value {
+        Some(address) => matches!(address, InletAddress::Unix(_)),
+        None => return,
+    };
+    let useless = if is_unix {
+        let help = "take it out: `mode` says who may connect to a UNIX socket";
+        vec![
+            (raw.allow.is_given().then(|| raw.allow.place()), help),
+            (
+                raw.accept_proxy_from
+                    .is_given()
+                    .then(|| raw.accept_proxy_from.place()),
+                help,
+            ),
+        ]
+    } else {
+        let help = "take it out: `allow` says who may connect over TCP";
+        vec![(raw.mode.is_given().then(|| raw.mode.place()), help)]
+    };
+    for (place, help) in useless {
+        if let Some(place) = place {
+            let message = format!("`{}` has no meaning for this `listen`", place.path);
+            let draft = crate::problem::Draft::error(message)
+                .key(place.path)
+                .at(place.span.clone(), "this value");
+            findings.push(draft.help(help));
+        }
+    }
+    let mut users = Unique::new("a name", "give each user a name of its own");
+    let given = raw
+        .socks
+        .value
+        .iter()
+        .filter_map(|socks| socks.users.value.as_ref());
+    for user in given.flatten() {
+        if let Some(name) = &user.name.value {
+            users.add(name, user.name.place(), findings);
+        }
     }
 }
 
@@ -178,21 +247,52 @@ fn inlet(raw: raw::PortalInlet) -> Option<PortalInlet> {
     Some(PortalInlet {
         name: raw.name.value?,
         listen: raw.listen.value?,
+        mode: raw.mode.value?,
         node: raw.node.value?,
         outlet: raw.outlet.value?,
         path,
         pq: raw.pq.value?,
         live_proof: raw.live_proof.value?,
         allow: values(raw.allow.value?),
+        accept_proxy_from: values(raw.accept_proxy_from.value?),
+        socks: match raw.socks.value {
+            Some(raw) => Some(socks(raw)?),
+            None => None,
+        },
+        keep_alive: raw
+            .keep_alive_secs
+            .value
+            .map(|idle| (!idle.is_zero()).then_some(idle))?,
         streams_max: raw.streams_max.value?,
         idle: raw.idle_secs.value?,
     })
 }
 
+fn socks(raw: raw::PortalSocks) -> Option<Socks> {
+    let users = raw.users.value.unwrap_or_default().into_iter().map(|user| {
+        Some(SocksUser {
+            name: user.name.value?,
+            password: user.password.value?,
+        })
+    });
+    Some(Socks {
+        users: users.collect::<Option<_>>()?,
+    })
+}
+
 fn outlet(raw: raw::PortalOutlet) -> Option<PortalOutlet> {
+    let target = match raw.targets.value {
+        Some(targets) => OutletTarget::Asked(values(targets)),
+        None => OutletTarget::Fixed(raw.address.value?),
+    };
     Some(PortalOutlet {
         name: raw.name.value?,
-        address: raw.address.value?,
+        target,
+        send_proxy: raw.send_proxy.value.flatten(),
+        keep_alive: raw
+            .keep_alive_secs
+            .value
+            .map(|idle| (!idle.is_zero()).then_some(idle))?,
         allow: values(raw.allow.value?),
         streams_max: raw.streams_max.value?,
         idle: raw.idle_secs.value?,

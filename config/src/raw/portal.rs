@@ -1,21 +1,33 @@
 //! `[portal]`: streams of others.
 
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fieldgate_proto::identity::Identifier;
+use fieldgate_proto::portal::proxy::ProxyVersion;
 
-use super::{DirectAddress, PQ, Registration, RelayWay};
-use crate::address::{HostPort, Network};
+use super::{DirectAddress, FILE, KIB, PQ, Registration, RelayWay, SECRET, TIB};
+use crate::address::Network;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
-use crate::settings::Pq;
-use crate::shape::{Boolean, List, Shape, count_u16, inline, inlines, seconds, sections};
+use crate::settings::{Pq, SecretSource};
+use crate::shape::{
+    Boolean, Choice, List, Shape, bytes_u64, count_u16, inline, inlines, seconds, section, sections,
+};
 use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
-use crate::text::{HOST_PORT, IDENTIFIER, LISTEN, NAME, NETWORK, RELAY_NAME};
+use crate::target::{InletAddress, OutletAddress, TargetPattern};
+use crate::text::{
+    IDENTIFIER, INLET_ADDRESS, NAME, NETWORK, OUTLET_ADDRESS, RELAY_NAME, SOCKET_MODE, TARGET, USERNAME,
+};
 
 /// Streams of a session with one node, whatever the file says of each portal (`PROTOCOL.md` §15).
 const STREAMS_MAX: u16 = 1_024;
+
+const PROXY_VERSION: Choice<Option<ProxyVersion>> = Choice(&[
+    ("off", None),
+    ("v1", Some(ProxyVersion::V1)),
+    ("v2", Some(ProxyVersion::V2)),
+]);
 
 tables! {
     /// Portals: streams through channels. An inlet listens here and leads to an outlet of another node; an outlet leads from this node
@@ -26,18 +38,33 @@ tables! {
         /// Whether channels from inlets must be post-quantum, as for `[[uplink]]`. With `[relay]`, `[collector]` or `[authority]` in the
         /// same file theirs counts.
         pq: Pq = PQ, Default("\"required\"");
+        /// Files in which every stream is written down: who, whereto, how much, how long, why it ended.
+        audit: PortalAudit = section::<PortalAudit>(), Optional("the log alone has it");
         /// Listeners that lead to outlets of other nodes.
         inlet: Vec<PortalInlet> = sections::<PortalInlet>(256), Optional("none");
         /// What inlets of other nodes may lead to.
         outlet: Vec<PortalOutlet> = sections::<PortalOutlet>(256), Optional("none");
     }
 
+    /// Files with a line of JSON for each stream that is opened, ended or refused. Refusals of one portal are written once a second, with
+    /// how many there were.
+    PortalAudit {
+        /// The file; when it is full it is renamed with `.1` behind its name, and older ones are counted up.
+        file: PathBuf = FILE, Required;
+        /// Largest size of a file.
+        bytes_max: u64 = bytes_u64(4 * KIB, TIB), Default("\"16 MiB\"");
+        /// How many files there are at most; the oldest goes when there would be more.
+        files_max: u16 = count_u16(2, 1_000), Default("8");
+    }
+
     /// A listener that leads to an outlet of another node. Inlets that lead to one node have the same ways to it.
     PortalInlet exactly_one("relay", "relays", "direct") {
         /// Name in logs, metrics and `fieldgate portal list`.
         name: String = NAME, Required;
-        /// Address for TCP. An IPv6 address takes IPv6 only.
-        listen: SocketAddr = LISTEN, Required;
+        /// Address for TCP, of which an IPv6 one takes IPv6 only; or `unix:` and the path of a UNIX socket, whose file is made.
+        listen: InletAddress = INLET_ADDRESS, Required;
+        /// Permissions of the file of a UNIX socket: who may write to it gets in.
+        mode: u32 = SOCKET_MODE, Default("\"0600\"");
         /// Identifier of the node that has the outlet; nobody else gets the streams.
         node: Identifier = IDENTIFIER, Required;
         /// Name of the outlet there.
@@ -56,18 +83,47 @@ tables! {
         live_proof: bool = Boolean, Default("false");
         /// Networks whose addresses may connect.
         allow: Vec<Item<Network>> = List { item: NETWORK, min: 0, max: 256 }, Default("[\"127.0.0.0/8\", \"::1/128\"]");
+        /// Load balancers in front of this inlet: addresses that have to say in a PROXY header (version 1 or 2) for whom they connect.
+        /// `allow` then counts for those.
+        accept_proxy_from: Vec<Item<Network>> = List { item: NETWORK, min: 0, max: 256 }, Default("[]");
+        /// Clients say by SOCKS 5 where they want to go; `outlet` must be one with `targets`. `{}` lets in whoever may connect.
+        socks: PortalSocks = inline::<PortalSocks>(), Optional("every stream leads to what the outlet leads to");
+        /// Silence in seconds after which the kernel asks whether a TCP client is still there; 0 for never.
+        keep_alive_secs: Duration = seconds(0, 7_200), Default("60");
         /// Streams at a time.
         streams_max: u16 = count_u16(1, STREAMS_MAX), Default("256");
         /// How long in seconds a stream may carry nothing before it is ended.
         idle_secs: Duration = seconds(10, 31_536_000), Default("86400");
     }
 
+    /// What clients of SOCKS 5 have to do.
+    PortalSocks {
+        /// Who may log in by name and password (RFC 1929), which go in clear from the client to this node.
+        users: Vec<PortalSocksUser> = inlines::<PortalSocksUser>(256), Optional("nobody has to log in");
+    }
+
+    /// Somebody who may use an inlet for SOCKS 5.
+    PortalSocksUser {
+        /// The name; the other node's policy and both audit logs see it.
+        name: String = USERNAME, Required;
+        /// Where the password is.
+        password: SecretSource = SECRET, Required;
+    }
+
     /// Something that this node can reach, and who may reach it through this node.
-    PortalOutlet {
+    PortalOutlet exactly_one("address", "targets") {
         /// Name that inlets write as `outlet`.
         name: String = NAME, Required;
-        /// Where its streams lead, over TCP.
-        address: HostPort = HOST_PORT, Required;
+        /// Where its streams lead: `host:port` over TCP, or `unix:` and the path of a UNIX socket.
+        address: OutletAddress = OUTLET_ADDRESS, Optional("what the inlet asks for, see `targets`");
+        /// Where streams of inlets with `socks` may lead, over TCP; nowhere else. `host:ports`, the host a network, a name in which `*`
+        /// stands for letters without a dot, or `*` for every host; the ports one, a range, or `*`. A name that is allowed is
+        /// reached whatever its addresses are; any other only where an address is.
+        targets: Vec<Item<TargetPattern>> = List { item: TARGET, min: 1, max: 256 }, Optional("always `address`");
+        /// Whether what it leads to is told in the first bytes who connected to the inlet, and in which version of the PROXY header.
+        send_proxy: Option<ProxyVersion> = PROXY_VERSION, Default("\"off\""), if When::With(&["address"]);
+        /// Silence in seconds after which the kernel asks whether the other end of a TCP connection is still there; 0 for never.
+        keep_alive_secs: Duration = seconds(0, 7_200), Default("60");
         /// Identifiers of the nodes whose inlets may lead here. A policy may permit others, and forbid these.
         allow: Vec<Item<Identifier>> = List { item: IDENTIFIER, min: 0, max: 1_024 }, Default("[]");
         /// Streams at a time, over all nodes. Each may hold 1.25 MiB of memory while what it leads to does not read.

@@ -1,12 +1,14 @@
 //! `[portal]`.
 
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fieldgate_proto::identity::Identifier;
+use fieldgate_proto::portal::proxy::ProxyVersion;
 
-use super::{Pq, Registration, UplinkPath};
-use crate::address::{HostPort, Network};
+use super::{Pq, Registration, SecretSource, UplinkPath};
+use crate::address::Network;
+use crate::target::{InletAddress, OutletAddress, TargetPattern};
 
 /// Streams of others; at least one inlet or outlet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,10 +17,23 @@ pub struct Portal {
     pub registrations: Vec<Registration>,
     /// Policy for the channels that inlets of others open, where no other role of the file has one.
     pub pq: Pq,
+    /// Where every stream is written down, beside the log.
+    pub audit: Option<PortalAudit>,
     /// Listeners, names unique.
     pub inlets: Vec<PortalInlet>,
     /// What they may lead to here, names unique.
     pub outlets: Vec<PortalOutlet>,
+}
+
+/// Files in which every stream is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortalAudit {
+    /// The file that is written; older ones have `.1`, `.2` … behind their names.
+    pub file: PathBuf,
+    /// Largest size of each.
+    pub bytes_max: u64,
+    /// How many there are at most, at least two.
+    pub files_max: u16,
 }
 
 /// A listener that leads to an outlet of another node.
@@ -27,7 +42,9 @@ pub struct PortalInlet {
     /// Name in logs, metrics and lists: 1 to 63 of `a-z0-9-`.
     pub name: String,
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub listen: InletAddress,
+    /// Permissions of the file of a UNIX socket.
+    pub mode: u32,
     /// Who has the outlet.
     pub node: Identifier,
     /// Name of the outlet there.
@@ -40,10 +57,41 @@ pub struct PortalInlet {
     pub live_proof: bool,
     /// Networks whose addresses may connect.
     pub allow: Vec<Network>,
+    /// Load balancers that say in a PROXY header for whom they connect, and have to.
+    pub accept_proxy_from: Vec<Network>,
+    /// Whether clients say by SOCKS where they want to go, and who may.
+    pub socks: Option<Socks>,
+    /// Silence after which the kernel asks whether a client is still there; `None`: never.
+    pub keep_alive: Option<Duration>,
     /// Streams at a time.
     pub streams_max: u16,
     /// How long a stream may carry nothing.
     pub idle: Duration,
+}
+
+/// How clients of an inlet say where they want to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Socks {
+    /// Who may log in, names unique; if empty, nobody has to.
+    pub users: Vec<SocksUser>,
+}
+
+/// Somebody who logs in at an inlet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocksUser {
+    /// The name.
+    pub name: String,
+    /// Where the password is.
+    pub password: SecretSource,
+}
+
+/// What an outlet leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutletTarget {
+    /// Always the same.
+    Fixed(OutletAddress),
+    /// What the inlet asks for, if one of these allows it; over TCP.
+    Asked(Vec<TargetPattern>),
 }
 
 /// Something that this node can reach, for inlets of others.
@@ -52,7 +100,11 @@ pub struct PortalOutlet {
     /// Name that inlets know it by: 1 to 63 of `a-z0-9-`.
     pub name: String,
     /// Where its streams lead.
-    pub address: HostPort,
+    pub target: OutletTarget,
+    /// The form in which what it leads to is told in the first bytes for whom the connection is, if it is.
+    pub send_proxy: Option<ProxyVersion>,
+    /// Silence after which the kernel asks whether the other end is still there; `None`: never.
+    pub keep_alive: Option<Duration>,
     /// Whose inlets may lead here, beside those that a policy permits.
     pub allow: Vec<Identifier>,
     /// Streams at a time, over all nodes.

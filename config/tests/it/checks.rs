@@ -544,6 +544,80 @@ fn inlets_let_in_whom_they_name() {
 }
 
 #[test]
+fn portals_have_ends_of_several_kinds() {
+    let unix = INLET.replace("127.0.0.1:0", "unix:/run/plc.sock");
+    let inlet = |more: &str| complaints(&format!("{IDENTITY}{unix}{more}"));
+    assert_eq!(inlet("mode = '0660'"), "");
+    assert_eq!(
+        inlet("mode = '660 '"),
+        r#"8:8 error: `portal.inlet[0].mode` is "660 ", which is not three octal digits"#
+    );
+    assert_eq!(
+        inlet("allow = []\naccept_proxy_from = ['10.0.0.5']"),
+        concat!(
+            r#"8:9 error: `portal.inlet[0].allow` has no meaning for this `listen`"#,
+            "\n",
+            r#"9:21 error: `portal.inlet[0].accept_proxy_from` has no meaning for this `listen`"#
+        )
+    );
+    assert_eq!(
+        about_inlet("mode = '0660'"),
+        r#"8:8 error: `portal.inlet[0].mode` has no meaning for this `listen`"#
+    );
+    assert_eq!(
+        about_inlet(
+            "socks = { users = [{ name = 'a', password = { env = 'A' } }, { name = 'a', password = { env = 'B' } }] }"
+        ),
+        r#"8:71 error: `portal.inlet[0].socks.users[1].name` is "a", a name that is taken already"#
+    );
+    assert_eq!(
+        about_inlet("accept_proxy_from = ['10.0.0.5']\nallow = ['fd00::/8']"),
+        ""
+    );
+    for path in ["unix:run/a", "unix:/run/"] {
+        let listen = INLET.replace("127.0.0.1:0", path);
+        assert!(
+            complaints(&format!("{IDENTITY}{listen}")).contains("error"),
+            "{path}"
+        );
+    }
+    let outlet = |what: &str| {
+        complaints(&format!(
+            "{IDENTITY}[link.tcp]\n[[portal.outlet]]\nname = 'o'\nallow = ['$OTHER']\n{what}"
+        ))
+    };
+    assert_eq!(outlet("address = 'unix:/run/a'\nsend_proxy = 'v2'"), "");
+    assert_eq!(
+        outlet("targets = ['10.0.0.0/8:22', 'plc-*.local:502', '[fd00::/8]:*']"),
+        ""
+    );
+    assert_eq!(
+        outlet(""),
+        r#"3:1 error: `portal.outlet[0]` needs one of `address`, `targets`"#
+    );
+    assert_eq!(
+        outlet("address = 'plc:502'\ntargets = ['*:22']"),
+        r#"7:1 error: `portal.outlet[0]` has 2 of `address`, `targets`, but takes exactly one"#
+    );
+    assert_eq!(
+        outlet("targets = ['*:22']\nsend_proxy = 'v1'"),
+        r#"7:14 error: `portal.outlet[0].send_proxy` goes with `address`, which is not there"#
+    );
+    assert_eq!(
+        outlet("targets = ['10.0.0.1/8:22', 'plc', 'plc:0', '10.0:22']"),
+        concat!(
+            r#"6:12 error: `portal.outlet[0].targets[0]` is "10.0.0.1/8:22", which has bits behind the prefix of its network"#,
+            "\n",
+            r#"6:29 error: `portal.outlet[0].targets[1]` is "plc", which has no port"#,
+            "\n",
+            r#"6:36 error: `portal.outlet[0].targets[2]` is "plc:0", which has no port from 1 to 65535, no range of them and no *"#,
+            "\n",
+            r#"6:45 error: `portal.outlet[0].targets[3]` is "10.0:22", which has neither a network nor a name for the host"#
+        )
+    );
+}
+
+#[test]
 fn inlets_that_lead_to_one_node_share_the_way() {
     let second = INLET.replace("'i'", "'j'").replace("127.0.0.1:0", "127.0.0.1:1");
     assert_eq!(about_inlet(&second), "");

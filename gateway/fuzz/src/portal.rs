@@ -6,14 +6,25 @@ use std::time::Duration;
 use fieldgate_proto::channel::frames;
 use fieldgate_proto::entropy::Entropy;
 use fieldgate_proto::portal::{
-    BEGIN, BEGUN, Begin, Items, PACKET, ResetReason, Role, Session, SessionEvent, SessionSettings, SessionState,
+    BEGIN, BEGUN, Begin, Items, Open, PACKET, ResetReason, Role, Session, SessionEvent, SessionSettings, SessionState,
     StreamId, StreamSink, TAKEN,
+    proxy::{self, ProxyVersion},
+    socks::{SocksOutput, SocksServer},
 };
 use fieldgate_proto::time::Instant;
 use fieldgate_proto::wire::Reader;
 
 /// Reads the input as a Begin, as items, and as what the other side of a session says, on either side.
 pub fn run(data: &[u8]) {
+    if let Ok(Some(header)) = proxy::decode(data) {
+        assert!(header.len <= data.len().min(proxy::HEADER_LEN_MAX));
+        let mut again = Vec::new();
+        proxy::put(ProxyVersion::V2, header.endpoints, &mut again);
+        let read = proxy::decode(&again);
+        // An address of IPv4 in a header of IPv6 stays one of IPv6.
+        assert_eq!(read.map(|read| read.map(|read| read.endpoints)), Ok(Some(header.endpoints)));
+    }
+    socks(data);
     if let Ok(begin) = Begin::decode(data) {
         let mut record = Vec::new();
         begin.put(BEGIN, &mut record);
@@ -37,6 +48,28 @@ pub fn run(data: &[u8]) {
     assert!(!is_sound || again.len() == data.len());
     converse(data, Role::Inlet);
     converse(data, Role::Outlet);
+}
+
+/// A client is told the same however its bytes come, and nothing after the end.
+fn socks(data: &[u8]) {
+    let Some((settings, bytes)) = data.split_first() else {
+        return;
+    };
+    let feed = |piece: usize| {
+        let mut server = SocksServer::new(settings & 1 != 0);
+        let mut told = Vec::new();
+        let mut taken = 0;
+        for piece in bytes.chunks(piece) {
+            let mut verify = |user: &str, password: &[u8]| user.len() == password.len();
+            taken += server.handle_bytes(piece, &mut verify, &mut |output| told.push(output));
+        }
+        assert!(taken <= bytes.len() && taken <= 1_500, "it takes what is not its own");
+        let is_end = |output: &SocksOutput| !matches!(output, SocksOutput::Send(_));
+        let end = told.iter().position(is_end);
+        assert!(end.is_none_or(|end| end + 1 == told.len()));
+        told
+    };
+    assert_eq!(feed(usize::MAX), feed(usize::from(settings >> 1) + 1));
 }
 
 struct Zeroes;
@@ -84,7 +117,15 @@ fn converse(data: &[u8], role: Role) {
             }
             0 => session.handle_down(now),
             1 => now = now + Duration::from_millis(u64::from(step) * 500),
-            2 => drop(session.open("plc", "origin")),
+            2 => {
+                let open = Open {
+                    outlet: "plc",
+                    origin: "origin",
+                    user: "user",
+                    target: "10.0.0.7:22",
+                };
+                let _ = session.open(open);
+            }
             3 => session.accept(stream),
             4 => drop(session.write(stream, body)),
             5 => session.finish(stream),

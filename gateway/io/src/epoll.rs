@@ -362,8 +362,7 @@ fn accept_all(io: &mut Io, handler: &mut dyn Handler) {
                 break;
             }
             match sys::accept(listener.socket.as_fd()) {
-                Ok((socket, Some(peer))) => io.accept(handler, id, TcpStream::from(socket), peer),
-                Ok((_, None)) => {}
+                Ok((socket, peer)) => io.accept(handler, id, TcpStream::from(socket), peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => listener.readable = false,
                 Err(error) => io.shard.accept_failed(id, &error),
             }

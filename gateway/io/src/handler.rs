@@ -8,11 +8,23 @@ use crate::{
 
 /// What a shard does with what happens. All calls come from the shard's thread.
 ///
-/// For each connection: `accepted` or `connected(Ok)`, then any number of `received` and `drained`, at most one `ended`, and
+/// For each connection: `accepted`, `accepted_local` or `connected(Ok)`, then any number of `received` and `drained`, at most one `ended`, and
 /// at last exactly one `closed`. After the handler has closed or aborted a connection only `closed` still comes.
 pub trait Handler {
     /// A peer has connected to a listener. The handler may write, or close it at once.
     fn accepted(&mut self, io: &mut Io, listener: ListenerId, connection: ConnectionId, peer: SocketAddr);
+
+    /// A process of this machine has connected to a listener of [`Io::listen_local`]. Unless overridden, it is turned away.
+    fn accepted_local(
+        &mut self,
+        io: &mut Io,
+        listener: ListenerId,
+        connection: ConnectionId,
+        peer: LocalPeer,
+    ) {
+        let _ = (listener, peer);
+        io.abort(connection);
+    }
 
     /// A connect has ended. After an error the connection is gone, and `closed` does not come.
     fn connected(&mut self, io: &mut Io, connection: ConnectionId, result: io::Result<()>);
@@ -61,6 +73,17 @@ pub trait Handler {
 
     /// All that has happened was told; what was written is sent after this. Says when and how to wait.
     fn turn_ended(&mut self, io: &mut Io) -> Turn;
+}
+
+/// Who is at the other end of a UNIX socket, by the word of the kernel: as it was when the peer connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalPeer {
+    /// Its process; 0 if that is not of this PID namespace.
+    pub process: u32,
+    /// Its effective user.
+    pub user: u32,
+    /// Its effective group.
+    pub group: u32,
 }
 
 /// How the shard waits for its next turn.

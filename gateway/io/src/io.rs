@@ -1,6 +1,8 @@
 use std::{
     io,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd as _,
+    path::Path,
     time::Duration,
 };
 
@@ -12,9 +14,10 @@ use crate::{
     datagram::DatagramId,
     epoll,
     handler::Handler,
+    local::{self, LocalPath},
     shard::{Event, Shard, Stats},
     storage::FileRef,
-    uring,
+    sys, uring,
 };
 
 /// How to listen.
@@ -26,6 +29,8 @@ pub struct ListenOptions {
     pub reuse_port: bool,
     /// Connections the kernel keeps until they are accepted; it applies its own limit (`net.core.somaxconn`).
     pub backlog: i32,
+    /// Silence after which the kernel asks whether the peer of a TCP connection is still there; `None`: it never does.
+    pub keep_alive: Option<Duration>,
 }
 
 impl Default for ListenOptions {
@@ -34,6 +39,7 @@ impl Default for ListenOptions {
             class: BufferClass::Device,
             reuse_port: false,
             backlog: 1024,
+            keep_alive: Some(KEEP_ALIVE_IDLE),
         }
     }
 }
@@ -45,6 +51,8 @@ pub struct ConnectOptions {
     pub class: BufferClass,
     /// `connected` says `TimedOut` after this.
     pub timeout: Duration,
+    /// As [`ListenOptions::keep_alive`].
+    pub keep_alive: Option<Duration>,
 }
 
 impl Default for ConnectOptions {
@@ -52,6 +60,7 @@ impl Default for ConnectOptions {
         Self {
             class: BufferClass::Link,
             timeout: Duration::from_secs(10),
+            keep_alive: Some(KEEP_ALIVE_IDLE),
         }
     }
 }
@@ -71,7 +80,7 @@ pub(crate) enum Port {
 }
 
 impl Io {
-    /// Listens on `addr` (port 0: any) and returns where. TCP_NODELAY and keep-alive are on for what it accepts.
+    /// Listens on `addr` (port 0: any) and returns where. TCP_NODELAY is on for what it accepts.
     ///
     /// # Errors
     /// The kernel's: address in use, not ours, not permitted.
@@ -90,19 +99,44 @@ impl Io {
             socket.set_reuse_port(true)?;
         }
         // Accepted sockets inherit both.
-        prepare(&socket)?;
+        prepare(&socket, options.keep_alive)?;
         socket.bind(&addr.into())?;
         socket.listen(options.backlog)?;
-        let socket = std::net::TcpListener::from(socket);
+        let socket = TcpListener::from(socket);
         let local = socket.local_addr()?;
+        let id = self.add_listener(socket, options.class, None)?;
+        Ok((id, local))
+    }
+
+    /// Listens on a UNIX socket at `path`, whose file gets the permissions `mode`. One that a process left behind is replaced;
+    /// the file is removed when listening ends. Of `options` only class and backlog count.
+    ///
+    /// # Errors
+    /// `AddrInUse` when somebody listens there; `AlreadyExists` when something else than a socket is there; the kernel's.
+    pub fn listen_local(
+        &mut self,
+        path: &Path,
+        mode: u32,
+        options: &ListenOptions,
+    ) -> io::Result<ListenerId> {
+        let (socket, path) = local::listen(path, mode, options.backlog)?;
+        self.add_listener(socket, options.class, Some(path))
+    }
+
+    fn add_listener(
+        &mut self,
+        socket: TcpListener,
+        class: BufferClass,
+        path: Option<LocalPath>,
+    ) -> io::Result<ListenerId> {
         if let Port::Epoll(_) = self.port {
             socket.set_nonblocking(true)?;
         }
-        let id = self.shard.add_listener(socket, options.class)?;
+        let id = self.shard.add_listener(socket, class, path)?;
         if let (Port::Epoll(poller), Some(listener)) = (&self.port, self.shard.listener(id)) {
             poller.watch_listener(listener, id)?;
         }
-        Ok((id, local))
+        Ok(id)
     }
 
     /// Stops listening. Connections already accepted stay.
@@ -117,13 +151,38 @@ impl Io {
     /// # Errors
     /// `QuotaExceeded` when the shard has all the connections it may have; the kernel's when it has no socket left.
     pub fn connect(&mut self, addr: SocketAddr, options: &ConnectOptions) -> io::Result<ConnectionId> {
-        if !self.shard.connections.has_room() {
-            return Err(table_full());
-        }
+        self.demand_room()?;
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        prepare(&socket)?;
+        prepare(&socket, options.keep_alive)?;
+        self.connect_socket(socket, SockAddr::from(addr), options)
+    }
+
+    /// As [`Self::connect`], to the UNIX socket at `path`.
+    ///
+    /// # Errors
+    /// Those of [`Self::connect`]; `InvalidInput` for a path longer than 107 bytes.
+    pub fn connect_local(&mut self, path: &Path, options: &ConnectOptions) -> io::Result<ConnectionId> {
+        self.demand_room()?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        self.connect_socket(socket, SockAddr::unix(path)?, options)
+    }
+
+    fn demand_room(&self) -> io::Result<()> {
+        if self.shard.connections.has_room() {
+            Ok(())
+        } else {
+            Err(table_full())
+        }
+    }
+
+    fn connect_socket(
+        &mut self,
+        socket: Socket,
+        address: SockAddr,
+        options: &ConnectOptions,
+    ) -> io::Result<ConnectionId> {
         let mut connection = Connection::new(TcpStream::from(socket), Phase::Connecting, options.class);
-        connection.address = Some(Box::new(SockAddr::from(addr)));
+        connection.address = Some(Box::new(address));
         let id = self.shard.connections.insert(connection).ok_or_else(table_full)?;
         self.shard
             .set_deadline(id, self.shard.now.saturating_add(clock::nanos(options.timeout)));
@@ -366,11 +425,23 @@ impl Io {
         handler: &mut dyn Handler,
         listener: ListenerId,
         socket: TcpStream,
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
     ) {
-        let Some(class) = self.shard.listener(listener).map(|listener| listener.class) else {
+        let Some((class, is_local)) = self
+            .shard
+            .listener(listener)
+            .map(|listener| (listener.class, listener.path.is_some()))
+        else {
             return;
         };
+        let local = if is_local {
+            sys::local_peer(socket.as_fd()).ok()
+        } else {
+            None
+        };
+        if peer.is_none() && local.is_none() {
+            return;
+        }
         let Some(id) = self.shard.admit(socket, class) else {
             return;
         };
@@ -389,7 +460,11 @@ impl Io {
             self.shard.accept_failed(listener, &error);
             return;
         }
-        handler.accepted(self, listener, id, peer);
+        if let Some(peer) = local {
+            handler.accepted_local(self, listener, id, peer);
+        } else if let Some(peer) = peer {
+            handler.accepted(self, listener, id, peer);
+        }
     }
 
     /// Tells the handler what came up elsewhere. What its answers bring up waits for the next turn.
@@ -432,14 +507,17 @@ impl Io {
     }
 }
 
-/// Sets what every socket of ours has.
-fn prepare(socket: &Socket) -> io::Result<()> {
+/// Sets what every TCP socket of ours has.
+fn prepare(socket: &Socket, keep_alive: Option<Duration>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
+    let Some(idle) = keep_alive else {
+        return Ok(());
+    };
     socket.set_keepalive(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
-            .with_time(KEEP_ALIVE_IDLE)
-            .with_interval(KEEP_ALIVE_INTERVAL),
+            .with_time(idle)
+            .with_interval(idle.min(KEEP_ALIVE_INTERVAL)),
     )
 }
 

@@ -34,6 +34,7 @@ mod driver;
 mod epoll;
 mod handler;
 mod io;
+mod local;
 mod outbox;
 mod shard;
 mod sys;
@@ -45,7 +46,7 @@ pub use backend::{Backend, BackendChoice, BackendError, Selected, UnknownBackend
 pub use connection::{BufferClass, CloseReason, ConnectionId, ListenerId};
 pub use datagram::{DatagramId, DatagramOptions, DatagramPath};
 pub use driver::Driver;
-pub use handler::{Handler, Turn};
+pub use handler::{Handler, LocalPeer, Turn};
 pub use io::{ConnectOptions, Io, ListenOptions};
 pub use shard::{Settings, SettingsError, Stats};
 

@@ -11,6 +11,7 @@ use crate::{
     clock,
     connection::{BufferClass, CloseReason, Connection, ConnectionId, ListenerId, Phase, dismantle},
     datagram::{DatagramId, DatagramSocket},
+    local::LocalPath,
     outbox::BufferPool,
     table::Table,
 };
@@ -175,6 +176,8 @@ pub struct Stats {
 /// A socket that connections come from.
 #[derive(Debug)]
 pub(crate) struct Listener {
+    /// Where a UNIX socket stands. Before the socket: its file goes while nobody else can listen there.
+    pub(crate) path: Option<LocalPath>,
     pub(crate) socket: TcpListener,
     pub(crate) class: BufferClass,
     /// Not before this time is accepting tried again; 0 if nothing is wrong.
@@ -250,7 +253,12 @@ impl Shard {
     }
 
     /// Adds a listener.
-    pub(crate) fn add_listener(&mut self, socket: TcpListener, class: BufferClass) -> io::Result<ListenerId> {
+    pub(crate) fn add_listener(
+        &mut self,
+        socket: TcpListener,
+        class: BufferClass,
+        path: Option<LocalPath>,
+    ) -> io::Result<ListenerId> {
         let id = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
         if id >= LISTENERS_MAX {
             return Err(io::Error::new(
@@ -259,6 +267,7 @@ impl Shard {
             ));
         }
         self.listeners.push(Some(Listener {
+            path,
             socket,
             class,
             retry_at: 0,

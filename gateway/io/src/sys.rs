@@ -14,6 +14,8 @@ use std::{
 
 use socket2::SockAddr;
 
+use crate::handler::LocalPeer;
+
 pub(crate) mod messages;
 
 /// Turns the kernel's −1 into the error it left behind.
@@ -102,6 +104,31 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<So
     // SAFETY: the closure has filled in storage and length, as `accept4` promises when it succeeds.
     let (descriptor, address) = unsafe { SockAddr::try_init(accept) }?;
     Ok((descriptor, address.as_socket()))
+}
+
+/// Who is at the other end of a UNIX socket (`SO_PEERCRED`).
+pub(crate) fn local_peer(socket: BorrowedFd<'_>) -> io::Result<LocalPeer> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::ucred>()).expect("a dozen bytes");
+    // SAFETY: `peer` is writable for the length given, and the kernel writes no more than that.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(LocalPeer {
+        process: u32::try_from(peer.pid).unwrap_or(0),
+        user: peer.uid,
+        group: peer.gid,
+    })
 }
 
 /// An epoll instance; all of its descriptors are edge-triggered.

@@ -332,7 +332,19 @@ fn write_circumstances(f: &mut fmt::Formatter<'_>, request: &Request) -> fmt::Re
     for (label, value) in flags.into_iter().chain(ticket) {
         writeln!(f, "  {label:<13}  {}", yes(value))?;
     }
-    writeln!(f, "  revocation     {}", context.revocation)
+    writeln!(f, "  revocation     {}", context.revocation)?;
+    if let Some(stream) = &context.stream {
+        for (label, value) in [
+            ("origin", &stream.origin),
+            ("user", &stream.user),
+            ("destination", &stream.destination),
+        ] {
+            writeln!(f, "  {label:<13}  {}", shown(value))?;
+        }
+        writeln!(f, "  minuteOfDay    {}", stream.minute_of_day)?;
+        writeln!(f, "  weekday        {}", stream.weekday)?;
+    }
+    Ok(())
 }
 
 const fn yes(value: bool) -> &'static str {

@@ -47,7 +47,7 @@ pub use policy::{Decision, Policy, PolicyId, RuleError};
 pub use problem::{Colour, Problem, Problems, Severity};
 pub use request::{
     Action, Context, KeyStorage, LinkKind, Principal, Request, RequestError, Resource, ResourceError,
-    ResourceKind, Revocation, Service, TicketRights, TimeQuality,
+    ResourceKind, Revocation, Service, StreamFacts, TicketRights, TimeQuality, Weekday,
 };
 pub use rules::RULES_MAX;
 pub use word::UnknownWord;

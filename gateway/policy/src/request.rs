@@ -358,6 +358,73 @@ words! {
     }
 }
 
+words! {
+    /// Days of the week.
+    Weekday, "day of the week" {
+        /// Monday.
+        Monday = "monday",
+        /// Tuesday.
+        Tuesday = "tuesday",
+        /// Wednesday.
+        Wednesday = "wednesday",
+        /// Thursday.
+        Thursday = "thursday",
+        /// Friday.
+        Friday = "friday",
+        /// Saturday.
+        Saturday = "saturday",
+        /// Sunday.
+        Sunday = "sunday",
+    }
+}
+
+/// What is known of a stream that shall be opened.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamFacts {
+    /// Who connected to the inlet.
+    pub origin: String,
+    /// As whom they proved to be there; empty if they did not.
+    pub user: String,
+    /// Where the stream shall lead, if the outlet leaves that to the inlet; empty otherwise.
+    pub destination: String,
+    /// Minutes since midnight UTC, 0..=1439.
+    pub minute_of_day: u16,
+    /// The day in UTC.
+    pub weekday: Weekday,
+}
+
+/// Nobody, to nowhere, at the beginning of 1970.
+impl Default for StreamFacts {
+    fn default() -> Self {
+        Self {
+            origin: String::new(),
+            user: String::new(),
+            destination: String::new(),
+            minute_of_day: 0,
+            weekday: Weekday::Thursday,
+        }
+    }
+}
+
+impl StreamFacts {
+    /// Returns the same at a time, in milliseconds since 1970.
+    #[must_use]
+    pub fn at(self, unix_millis: u64) -> Self {
+        let minutes = unix_millis / 60_000;
+        let minute_of_day = u16::try_from(minutes % MINUTES_A_DAY).unwrap_or(0);
+        // 1970 began on a Thursday.
+        let day = usize::try_from((minutes / MINUTES_A_DAY + 3) % 7).unwrap_or(0);
+        Self {
+            minute_of_day,
+            weekday: Weekday::ALL.get(day).copied().unwrap_or(Weekday::Monday),
+            ..self
+        }
+    }
+}
+
+const MINUTES_A_DAY: u64 = 24 * 60;
+
 /// The circumstances of a request.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -381,6 +448,9 @@ pub struct Context {
     /// What a ticket to be issued would give; needed for [`Action::IssueTicket`], not looked at for others.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<TicketRights>,
+    /// The stream that is wanted, for [`Action::OpenPortal`]; not looked at for others.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamFacts>,
 }
 
 /// The worst: nothing proven, nothing granted, nothing known.
@@ -395,6 +465,7 @@ impl Default for Context {
             granted: false,
             revocation: Revocation::None,
             ticket: None,
+            stream: None,
         }
     }
 }

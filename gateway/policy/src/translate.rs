@@ -118,6 +118,19 @@ fn context(action: Action, context: &Context) -> CedarContext {
                 ("grantsEnroller", flag(ticket.grants_enroller)),
             ]
         });
+    let stream = (action == Action::OpenPortal).then(|| {
+        let stream = context.stream.clone().unwrap_or_default();
+        [
+            ("origin", text(&stream.origin)),
+            ("user", text(&stream.user)),
+            ("destination", text(&stream.destination)),
+            (
+                "minuteOfDay",
+                RestrictedExpression::new_long(i64::from(stream.minute_of_day)),
+            ),
+            ("weekday", text(stream.weekday.as_str())),
+        ]
+    });
     let link = context.link.map(|link| ("link", text(link.as_str())));
     let hops = context
         .hops
@@ -126,7 +139,8 @@ fn context(action: Action, context: &Context) -> CedarContext {
         .into_iter()
         .chain(link)
         .chain(hops)
-        .chain(ticket.into_iter().flatten());
+        .chain(ticket.into_iter().flatten())
+        .chain(stream.into_iter().flatten());
     CedarContext::from_pairs(pairs.map(|(key, value)| (key.to_owned(), value)))
         .expect("each key stands there once")
 }

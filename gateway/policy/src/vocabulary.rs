@@ -6,7 +6,7 @@ use fieldgate_proto::identity::Identifier;
 use crate::{
     lexer::{Token, TokenKind},
     problem::{Draft, Findings},
-    request::{KeyStorage, LinkKind, Revocation, TimeQuality},
+    request::{KeyStorage, LinkKind, Revocation, TimeQuality, Weekday},
     rules::RuleText,
 };
 
@@ -85,7 +85,12 @@ struct Attribute {
     words: fn() -> Vec<&'static str>,
 }
 
-const ATTRIBUTES: [Attribute; 4] = [
+const ATTRIBUTES: [Attribute; 5] = [
+    Attribute {
+        of: "context",
+        name: "weekday",
+        words: || Weekday::ALL.iter().map(|word| word.as_str()).collect(),
+    },
     Attribute {
         of: "context",
         name: "timeQuality",

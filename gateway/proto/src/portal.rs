@@ -14,7 +14,9 @@
 
 mod conveyor;
 mod frame;
+pub mod proxy;
 mod session;
+pub mod socks;
 mod stream;
 
 pub use frame::{

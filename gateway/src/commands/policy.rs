@@ -8,7 +8,7 @@ use std::{
 
 use fieldgate_policy::{
     Action, Checked, Colour, Context, LinkKind, Policy, Principal, Request, Resource, Revocation, Severity,
-    TicketRights, TimeQuality, UnknownWord, check,
+    StreamFacts, TicketRights, TimeQuality, UnknownWord, check,
 };
 use fieldgate_proto::identity::Identifier;
 
@@ -171,7 +171,9 @@ fn context(args: &PolicyExplainArgs, action: Action) -> Result<Context, Failure>
         granted: false,
         revocation: Revocation::Fresh,
         ticket: None,
+        stream: None,
     };
+    let mut stream = StreamFacts::default();
     let mut ticket = TicketRights {
         grants_administrator: false,
         grants_enroller: false,
@@ -201,6 +203,17 @@ fn context(args: &PolicyExplainArgs, action: Action) -> Result<Context, Failure>
             "revocation" => context.revocation = value.parse().map_err(wrong)?,
             "grantsAdministrator" => ticket.grants_administrator = flag()?,
             "grantsEnroller" => ticket.grants_enroller = flag()?,
+            "origin" => value.clone_into(&mut stream.origin),
+            "user" => value.clone_into(&mut stream.user),
+            "destination" => value.clone_into(&mut stream.destination),
+            "minuteOfDay" => {
+                let minute = value.parse().ok().filter(|minute| *minute < 24 * 60);
+                stream.minute_of_day = minute.ok_or_else(|| {
+                    Failure::input(format!("--context minuteOfDay: {value:?} is no minute of a day"))
+                        .hint("write minutes since midnight UTC, 0 to 1439; 8 o'clock is 480")
+                })?;
+            }
+            "weekday" => stream.weekday = value.parse().map_err(wrong)?,
             _ => {
                 return Err(
                     Failure::input(format!("--context {key}: there is nothing of this name"))
@@ -210,6 +223,7 @@ fn context(args: &PolicyExplainArgs, action: Action) -> Result<Context, Failure>
         }
     }
     context.ticket = (action == Action::IssueTicket).then_some(ticket);
+    context.stream = (action == Action::OpenPortal).then_some(stream);
     Ok(context)
 }
 
@@ -227,7 +241,7 @@ fn pair<'a>(option: &str, text: &'a str) -> Result<(&'a str, &'a str), Failure> 
 }
 
 const CONTEXT_KEYS: &str = "timeQuality, link, hops, postQuantum, liveProof, granted, revocation, \
-                            grantsAdministrator, grantsEnroller";
+                            grantsAdministrator, grantsEnroller, origin, user, destination, minuteOfDay, weekday";
 /// Columns that diagnostics are wrapped at.
 const WIDTH: usize = 110;
 

@@ -6,7 +6,17 @@ use super::{count, level};
 use crate::status::{NodeStatus, PortalSession, PortalStatus};
 
 /// Name, unit and meaning of the counters.
-pub(super) const COUNTERS: [(&str, Unit, &str); 6] = [
+pub(super) const COUNTERS: [(&str, Unit, &str); 8] = [
+    (
+        "fieldgate_portal_audit_written_total",
+        Unit::Count,
+        "Lines written to the audit file of portals",
+    ),
+    (
+        "fieldgate_portal_audit_lost_total",
+        Unit::Count,
+        "Lines that could not be written to the audit file of portals",
+    ),
     (
         "fieldgate_portal_streams_total",
         Unit::Count,
@@ -75,6 +85,10 @@ pub(super) fn record(status: &NodeStatus) {
     if !portals.outlets.is_empty() {
         let labels = [("kind", "outlet"), ("name", "")];
         count("fieldgate_portal_refused_total", &labels, portals.unknown_outlets);
+    }
+    if let Some(audit) = &portals.audit {
+        count("fieldgate_portal_audit_written_total", &[], audit.written);
+        count("fieldgate_portal_audit_lost_total", &[], audit.lost);
     }
     portals.sessions.iter().for_each(record_session);
 }

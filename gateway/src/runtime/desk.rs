@@ -31,7 +31,7 @@ use super::{
         Job,
         owed::{InboxWord, Origin},
     },
-    doorkeeper::Doorkeeper,
+    doorkeeper::{Doorkeeper, PortalWish},
     signing::SignerHandle,
 };
 use crate::{
@@ -52,8 +52,8 @@ pub(crate) enum DeskRequest {
     AuthorisePortal {
         /// Comes back with the answer.
         question: u64,
-        /// Name of the outlet.
-        outlet: String,
+        /// Which one, and for whom.
+        wish: Box<PortalWish>,
         /// Whose stream it is.
         access: Box<PortalAccess>,
     },
@@ -142,12 +142,12 @@ impl Desk {
                 }
                 DeskRequest::AuthorisePortal {
                     question,
-                    outlet,
+                    wish,
                     access,
                 } => {
-                    let permitted = self.doorkeeper.decide_portal(self.clock.wall(), &access, &outlet);
+                    let permitted = self.doorkeeper.decide_portal(self.clock.wall(), &access, &wish);
                     if !permitted {
-                        tracing::debug!(peer = %access.peer, outlet, "the policy refuses a stream");
+                        tracing::debug!(peer = %access.peer, outlet = wish.outlet, "the policy refuses a stream");
                     }
                     self.tell(TrunkMessage::PortalPermission { question, permitted })
                         .await;

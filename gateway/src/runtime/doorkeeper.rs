@@ -12,7 +12,7 @@ use std::{
 use fieldgate_config::settings::Settings;
 use fieldgate_policy::{
     Action, Context, KeyStorage, LinkKind, Policy, Principal, Request, Resource, Revocation, SIZE_MAX,
-    Service, TimeQuality,
+    Service, StreamFacts, TimeQuality,
 };
 use fieldgate_proto::{
     command::Permission,
@@ -24,6 +24,17 @@ use fieldgate_proto::{
 };
 
 use super::{StartError, governing::SharedPolicy};
+
+/// A stream that a node wants to an outlet, or has.
+#[derive(Clone, Debug)]
+pub(crate) struct PortalWish {
+    /// Name of the outlet.
+    pub(crate) outlet: String,
+    /// What comes out of it: `tcp`, `unix`.
+    pub(crate) kind: &'static str,
+    /// For whom it is, and whereto; without the time.
+    pub(crate) facts: StreamFacts,
+}
 
 /// Decides with a policy and the peers that the file names.
 pub(crate) struct Doorkeeper {
@@ -254,16 +265,17 @@ impl Doorkeeper {
     }
 
     /// Decides whether a node may have a stream lead to an outlet. Its live proof has to be there already, if the policy wants one.
-    pub(crate) fn decide_portal(&self, wall: WallTime, access: &PortalAccess, outlet: &str) -> bool {
+    pub(crate) fn decide_portal(&self, wall: WallTime, access: &PortalAccess, wish: &PortalWish) -> bool {
         let is_named = self
             .outlets
-            .get(outlet)
+            .get(&wish.outlet)
             .is_some_and(|allow| allow.contains(&access.peer));
         let principal = inlet_principal(access.peer, access.credential.as_ref(), is_named);
-        let context = facts_context(wall, access.facts, access.freshness, is_named);
+        let mut context = facts_context(wall, access.facts, access.freshness, is_named);
+        context.stream = Some(wish.facts.clone().at(wall.unix_millis));
         let portal = Resource::Portal {
-            name: outlet.to_owned(),
-            kind: "tcp".to_owned(),
+            name: wish.outlet.clone(),
+            kind: wish.kind.to_owned(),
         };
         self.ask(&principal, Action::OpenPortal, portal, context) == Said::Allowed
     }
@@ -471,6 +483,7 @@ fn facts_context(wall: WallTime, facts: ChannelFacts, freshness: Freshness, gran
             Freshness::NoList => Revocation::None,
         },
         ticket: None,
+        stream: None,
     }
 }
 

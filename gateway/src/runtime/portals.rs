@@ -6,6 +6,8 @@
 //!  Requested ─▶ which outlet? ─▶ policy (control thread) ─▶ name ─▶ connect ─▶ accept
 //! ```
 //!
+//! At an inlet a load balancer's PROXY header and SOCKS come before the wish for a stream: see `arriving`.
+//!
 //! What a local socket brings and the session does not take is kept, at most one receive of it, and the socket is not read until it
 //! is gone. What the session brings is queued on the socket; while more than a quarter of a megabyte is queued, the other side
 //! gets no more credit.
@@ -18,30 +20,35 @@ use std::{
 
 use fieldgate_config::{
     address::{HostPort, Network},
-    settings::portal::{Portal as Settings, PortalInlet},
+    settings::portal::{OutletTarget, Portal as Settings, PortalInlet},
 };
-use fieldgate_io::{BufferClass, CloseReason, ConnectOptions, ConnectionId, Io};
+use fieldgate_io::{BufferClass, CloseReason, ConnectOptions, ConnectionId, Io, LocalPeer};
 use fieldgate_proto::{
     node::{Node, PortalKey},
-    portal::{ResetReason, SessionEvent, StreamId},
+    portal::{ResetReason, SessionEvent, StreamId, proxy::ProxyVersion, socks::SocksReply},
     time::{Instant, Now},
 };
 use tokio::sync::mpsc;
 
 use super::{
+    StartError,
     desk::DeskRequest,
     trunk::{Resolve, Wanted},
 };
 
+mod arriving;
 mod audit;
 mod lingering;
 mod opening;
 pub(crate) mod report;
 pub(crate) mod staged;
+pub(crate) mod trail;
 
+use arriving::{Arrival, Login};
 use audit::Complaint;
 use lingering::Lingering;
 use staged::Staged;
+use trail::Trail;
 
 /// A stream of one of the node's sessions.
 type Key = (PortalKey, StreamId);
@@ -66,8 +73,11 @@ pub(crate) struct Portals {
     /// Streams that were asked for by a name that no outlet has.
     unknown: Complaint,
     unknown_total: u64,
+    trail: Trail,
     streams: BTreeMap<Key, Stream>,
     by_connection: BTreeMap<ConnectionId, Key>,
+    /// Connections to inlets that have not said yet for whom they are, or whereto; each counts as a stream of its inlet.
+    arrivals: BTreeMap<ConnectionId, Arrival>,
     /// Streams that wait for the control thread.
     by_question: BTreeMap<u64, Key>,
     last_question: u64,
@@ -94,20 +104,47 @@ struct Portal {
     total: u64,
     refused: u64,
     complaint: Complaint,
+    trail: Trail,
 }
 
 struct Inlet {
     portal: Portal,
-    listen: SocketAddr,
+    /// Where it listens, in words.
+    listen: String,
     /// The session that its streams are in.
     session: PortalKey,
     outlet: String,
     allow: Vec<Network>,
+    accept_proxy_from: Vec<Network>,
+    /// Who may log in, if clients speak SOCKS.
+    socks: Option<Vec<Login>>,
 }
 
 struct Outlet {
     portal: Portal,
-    address: HostPort,
+    target: OutletTarget,
+    send_proxy: Option<ProxyVersion>,
+    keep_alive: Option<Duration>,
+}
+
+/// Who has connected to an inlet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Caller {
+    /// Over TCP.
+    Network(SocketAddr),
+    /// Over a UNIX socket.
+    Local(LocalPeer),
+}
+
+/// For whom a stream is, and whereto. At an outlet by the word of the other node, with what is not plain text escaped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Who {
+    /// Who connected to the inlet.
+    origin: String,
+    /// As whom they proved to be there; empty if they did not.
+    user: String,
+    /// Where the stream shall lead, if the outlet leaves that to the inlet; empty otherwise.
+    target: String,
 }
 
 /// Which portal a stream belongs to, by its place in the file.
@@ -132,8 +169,12 @@ enum Progress {
 
 struct Stream {
     place: Place,
-    origin: String,
+    who: Who,
+    /// The client of an inlet waits for a reply of SOCKS.
+    is_socks: bool,
     progress: Progress,
+    /// What an outlet's stream leads to, once it is being connected.
+    reached: Option<SocketAddr>,
     connection: Option<ConnectionId>,
     /// From the socket, not taken by the session; empty as soon as all is.
     pending: Vec<u8>,
@@ -150,6 +191,8 @@ struct Stream {
     /// Bytes of those of which the session knows that they went out.
     told: u64,
     since: Instant,
+    /// When the policy was asked about it last.
+    asked: Instant,
     /// When something passed last.
     active: Instant,
 }
@@ -191,7 +234,7 @@ pub(crate) fn connections_max(settings: Option<&Settings>) -> u32 {
 }
 
 impl Portal {
-    fn new(name: &str, streams_max: u16, idle: Duration) -> Self {
+    fn new(name: &str, streams_max: u16, idle: Duration, trail: &Trail) -> Self {
         Self {
             name: name.to_owned(),
             streams_max: streams_max.into(),
@@ -200,41 +243,57 @@ impl Portal {
             total: 0,
             refused: 0,
             complaint: Complaint::default(),
+            trail: trail.clone(),
         }
     }
 }
 
 impl Portals {
-    pub(crate) fn new(settings: Option<&Settings>) -> Self {
+    /// Makes them; passwords of the inlets' users are read.
+    ///
+    /// # Errors
+    /// [`StartError`] for a password that cannot be read.
+    pub(crate) fn new(settings: Option<&Settings>, trail: &Trail) -> Result<Self, StartError> {
         let Some(settings) = settings else {
-            return Self::default();
+            return Ok(Self::default());
         };
         let peers = peers_of(&settings.inlets);
-        let inlets = settings.inlets.iter().map(|inlet| Inlet {
-            portal: Portal::new(&inlet.name, inlet.streams_max, inlet.idle),
-            listen: inlet.listen,
-            session: PortalKey::Inlet(
-                peers
-                    .iter()
-                    .position(|peer| peer.node == inlet.node)
-                    .expect("every node that an inlet leads to is among them"),
-            ),
-            outlet: inlet.outlet.clone(),
-            allow: inlet.allow.clone(),
+        let inlets = settings.inlets.iter().map(|inlet| {
+            Ok(Inlet {
+                portal: Portal::new(&inlet.name, inlet.streams_max, inlet.idle, trail),
+                listen: inlet.listen.to_string(),
+                session: PortalKey::Inlet(
+                    peers
+                        .iter()
+                        .position(|peer| peer.node == inlet.node)
+                        .expect("every node that an inlet leads to is among them"),
+                ),
+                outlet: inlet.outlet.clone(),
+                allow: inlet.allow.clone(),
+                accept_proxy_from: inlet.accept_proxy_from.clone(),
+                socks: inlet
+                    .socks
+                    .as_ref()
+                    .map(|socks| arriving::logins(&inlet.name, socks))
+                    .transpose()?,
+            })
         });
         let outlets = settings.outlets.iter().map(|outlet| Outlet {
-            portal: Portal::new(&outlet.name, outlet.streams_max, outlet.idle),
-            address: outlet.address.clone(),
+            portal: Portal::new(&outlet.name, outlet.streams_max, outlet.idle, trail),
+            target: outlet.target.clone(),
+            send_proxy: outlet.send_proxy,
+            keep_alive: outlet.keep_alive,
         });
-        Self {
-            inlets: inlets.collect(),
+        Ok(Self {
+            inlets: inlets.collect::<Result<_, StartError>>()?,
             outlets: outlets.collect(),
+            trail: trail.clone(),
             ..Self::default()
-        }
+        })
     }
 
     /// Takes note of where an inlet listens.
-    pub(crate) fn set_listening(&mut self, inlet: usize, address: SocketAddr) {
+    pub(crate) fn set_listening(&mut self, inlet: usize, address: String) {
         if let Some(inlet) = self.inlets.get_mut(inlet) {
             inlet.listen = address;
         }
@@ -242,7 +301,7 @@ impl Portals {
 
     /// Returns whether the connection is a local one of a stream.
     pub(crate) fn has(&self, connection: ConnectionId) -> bool {
-        self.by_connection.contains_key(&connection)
+        self.by_connection.contains_key(&connection) || self.arrivals.contains_key(&connection)
     }
 
     fn portal(&mut self, place: Place) -> Option<&mut Portal> {
@@ -266,6 +325,7 @@ impl Portals {
     ) {
         let now = ground.now.instant;
         let Some((key, stream)) = self.stream_of(connection) else {
+            self.handle_arriving(ground, connection, bytes);
             return;
         };
         stream.active = now;
@@ -286,6 +346,10 @@ impl Portals {
     /// A local socket has no more to say.
     pub(crate) fn handle_ended(&mut self, ground: &mut Ground<'_>, connection: ConnectionId) {
         let Some((key, stream)) = self.stream_of(connection) else {
+            if let Some(arrival) = self.arrivals.remove(&connection) {
+                ground.io.close(connection);
+                self.turn_away(ground, &arrival, "it ended before it had said what it wants");
+            }
             return;
         };
         stream.has_ended = true;
@@ -306,6 +370,9 @@ impl Portals {
     ) {
         self.lingering.forget(connection);
         let Some((key, stream)) = self.stream_of(connection) else {
+            if let Some(arrival) = self.arrivals.remove(&connection) {
+                self.turn_away(ground, &arrival, "it was gone before it had said what it wants");
+            }
             return;
         };
         // It cannot be told apart whether all of it arrived, when the kernel says that the connection broke.
@@ -329,7 +396,12 @@ impl Portals {
                     stream,
                     outlet,
                     origin,
-                } => self.handle_requested(ground, (session, stream), &outlet, origin),
+                    user,
+                    target,
+                } => {
+                    let who = Who { origin, user, target };
+                    self.handle_requested(ground, (session, stream), &outlet, &who);
+                }
                 SessionEvent::Opened { stream } => self.handle_opened(ground, (session, stream)),
                 SessionEvent::Finished { stream } => {
                     if let Some(stream) = self.streams.get_mut(&(session, stream)) {
@@ -484,7 +556,10 @@ impl Portals {
         for (key, reason) in late {
             self.end(ground, key, End::Here(reason));
         }
-        self.sweep_at = (!self.streams.is_empty()).then(|| now + SWEEP_EVERY);
+        self.ask_again(ground);
+        self.sweep_arrivals(ground);
+        let is_empty = self.streams.is_empty() && self.arrivals.is_empty();
+        self.sweep_at = (!is_empty).then(|| now + SWEEP_EVERY);
     }
 
     /// Ends every stream, as an operator wants the node to end.
@@ -493,6 +568,10 @@ impl Portals {
         let all: Vec<Key> = self.streams.keys().copied().collect();
         for key in all {
             self.end(ground, key, End::Here(ResetReason::Closed));
+        }
+        for (connection, arrival) in std::mem::take(&mut self.arrivals) {
+            ground.io.abort(connection);
+            self.turn_away(ground, &arrival, "the node is ending");
         }
     }
 
@@ -514,6 +593,12 @@ impl Portals {
             self.by_connection.remove(&connection);
             match end {
                 End::Over => self.lingering.add(ground.io, ground.now.instant, connection),
+                End::Here(reason) | End::There(reason)
+                    if stream.is_socks && stream.progress == Progress::Opening =>
+                {
+                    arriving::reply(ground.io, connection, SocksReply::from(reason));
+                    ground.io.close(connection);
+                }
                 End::Here(_) | End::There(_) => ground.io.abort(connection),
             }
         }
@@ -528,7 +613,7 @@ impl Portals {
                 return;
             };
             portal.refused += 1;
-            audit::refused(ground, portal, stream.place, &stream.origin, reason.name());
+            audit::refused(ground, portal, (stream.place, key.0), &stream.who, reason.name());
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use fieldgate_io::{
-    CloseReason, ConnectionId, Handler, Io, ListenerId, Turn,
+    CloseReason, ConnectionId, Handler, Io, ListenerId, LocalPeer, Turn,
     mailbox::{MailReceiver, MailSender},
 };
 use fieldgate_proto::time::{Instant, Now};
@@ -13,6 +13,7 @@ use super::{
     clock::TurnClock,
     exchange::Exchange,
     field::{Field, Intake, Outgoing},
+    portals::Caller,
     trunk::{LinkKind, Trunk},
 };
 use crate::status::ShardStatus;
@@ -241,7 +242,7 @@ impl Handler for Shard {
             }
             Some(Purpose::Inlet { inlet }) => {
                 if let Some(trunk) = &mut self.trunk {
-                    trunk.handle_inlet(io, now, *inlet, (connection, peer));
+                    trunk.handle_inlet(io, now, *inlet, (connection, Caller::Network(peer)));
                 }
             }
             Some(Purpose::Mqtt { stack }) => {
@@ -255,6 +256,22 @@ impl Handler for Shard {
                 ));
             }
             None => io.abort(connection),
+        }
+    }
+
+    fn accepted_local(
+        &mut self,
+        io: &mut Io,
+        listener: ListenerId,
+        connection: ConnectionId,
+        peer: LocalPeer,
+    ) {
+        let now = self.now(io);
+        match (self.listeners.get(&listener), &mut self.trunk) {
+            (Some(Purpose::Inlet { inlet }), Some(trunk)) => {
+                trunk.handle_inlet(io, now, *inlet, (connection, Caller::Local(peer)));
+            }
+            (Some(_) | None, _) => io.abort(connection),
         }
     }
 

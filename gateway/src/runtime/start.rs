@@ -38,12 +38,13 @@ use super::{
     journal::{self, JournalFiles},
     keys::Identity,
     links::Layers,
-    portals::Portals,
+    portals::{Portals, trail::Trail},
     threads::{self, Mailbox, ShardPlan},
     translate::node_settings,
     transport,
     trunk::{Parts, Resolve, Trunk},
 };
+use crate::authority::service::AuthorityHandle;
 use crate::sinks::{
     Confirm, SinkHandle,
     fanout::Fanout,
@@ -122,7 +123,7 @@ pub(crate) async fn start(
     let senders: Arc<[MailSender<ShardMessage>]> =
         mailboxes.iter().map(|((sender, _), _)| sender.clone()).collect();
     let (broken_sender, broken) = mpsc::channel(mailboxes.len() + 1);
-    let control = ControlPlane::start(settings, &identity, &options, &senders[0])?;
+    let mut control = ControlPlane::start(settings, &identity, &options, &senders[0])?;
     let (resolve, resolve_requests) = mpsc::channel(DESK_MAX);
     let (desk_sender, desk_requests) = mpsc::channel(DESK_MAX);
     let (rotation_sender, rotations) = mpsc::channel(1);
@@ -135,15 +136,17 @@ pub(crate) async fn start(
     let layers = Layers::load(settings, &names.neighbours, &clock)?;
     let now = TurnClock::following(clock.clone(), started).at(fieldgate_io::clock::monotonic());
     let node = Node::new(now, &mut SystemEntropy, node_settings, local);
-    let mut node = equipped(now, node, control.trust, seal_key, &identity);
+    let mut node = equipped(now, node, control.trust.take(), seal_key, &identity);
     let (store, clustering) = Clustering::begin(settings, own, now, &mut node);
     let commanding = Commanding::open(settings, now, &mut node, &senders[0])?;
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
     let layers_acceptor = layers.acceptor();
+    let audit = settings.portal.as_ref().and_then(|portal| portal.audit.as_ref());
+    let (trail, audit_thread) = Trail::open(audit)?;
     let trunk = Trunk::new(Parts {
         layers,
-        portals: Portals::new(settings.portal.as_ref()),
+        portals: Portals::new(settings.portal.as_ref(), &trail)?,
         node,
         journal,
         commit_delay: commit_delay(settings),
@@ -169,7 +172,10 @@ pub(crate) async fn start(
     let exchange = threads::exchange(settings, now, &senders)?;
     let mut acceptors = plan.acceptors();
     acceptors.extend(layers_acceptor);
-    let (threads, mqtt, links) = plan.spawn(mailboxes, trunk, exchange, &broken_sender)?;
+    drop(trail);
+    let (mut threads, mqtt, links) = plan.spawn(mailboxes, trunk, exchange, &broken_sender)?;
+    // Behind the shards: it ends when they have.
+    threads.extend(audit_thread);
     let handle = Rc::new(NodeHandle {
         name: settings.node.name.clone(),
         roles: roles(settings),
@@ -180,10 +186,7 @@ pub(crate) async fn start(
         key_health: Arc::clone(&identity.health),
         signer: identity.signer(),
         clock: clock.clone(),
-        authority: control
-            .governing
-            .as_ref()
-            .map(|governing| governing.service.handle()),
+        authority: control.authority(),
         desk: Rc::clone(&control.desk),
         rotations: rotation_sender,
         shards: senders.to_vec(),
@@ -255,6 +258,13 @@ struct ControlPlane {
 }
 
 impl ControlPlane {
+    /// The authority of this node, if it is one.
+    fn authority(&self) -> Option<AuthorityHandle> {
+        self.governing
+            .as_ref()
+            .map(|governing| governing.service.handle())
+    }
+
     fn start(
         settings: &Settings,
         identity: &Identity,

@@ -14,7 +14,10 @@ use fieldgate_adapters::{
     device::{Device, DeviceTable, Login},
     topic::TopicFilter,
 };
-use fieldgate_config::settings::{Mqtt, Settings, SlowConsumer};
+use fieldgate_config::{
+    settings::{Mqtt, Settings, SlowConsumer, portal::PortalInlet},
+    target::InletAddress,
+};
 use fieldgate_io::{
     Backend, BufferClass, Driver, Io, ListenOptions, Waker,
     mailbox::{MailReceiver, MailSender},
@@ -61,8 +64,7 @@ pub(super) struct ShardPlan {
     mqtt: Vec<Listener>,
     links: Vec<SocketAddr>,
     websockets: Vec<SocketAddr>,
-    /// Name and address of each inlet.
-    inlets: Vec<(String, SocketAddr)>,
+    inlets: Vec<PortalInlet>,
     field: Option<FieldPlan>,
     latency: Duration,
 }
@@ -135,8 +137,7 @@ impl ShardPlan {
             inlets: settings
                 .portal
                 .iter()
-                .flat_map(|portal| &portal.inlets)
-                .map(|inlet| (inlet.name.clone(), inlet.listen))
+                .flat_map(|portal| portal.inlets.clone())
                 .collect(),
             field,
             latency: settings.mqtt.as_ref().map_or(Duration::ZERO, |mqtt| mqtt.latency),
@@ -300,19 +301,31 @@ impl ShardPlan {
         listeners: &mut BTreeMap<fieldgate_io::ListenerId, Purpose>,
         mut trunk: Option<&mut Trunk>,
     ) -> Result<(), StartError> {
-        let options = ListenOptions {
-            class: BufferClass::Link,
-            ..ListenOptions::default()
-        };
-        for (inlet, (name, address)) in self.inlets.iter().enumerate() {
-            let (listener, local) = io
-                .listen(*address, &options)
-                .map_err(|error| cannot_listen(*address, &error))?;
-            listeners.insert(listener, Purpose::Inlet { inlet });
+        for (index, inlet) in self.inlets.iter().enumerate() {
+            let options = ListenOptions {
+                class: BufferClass::Link,
+                keep_alive: inlet.keep_alive,
+                ..ListenOptions::default()
+            };
+            let (listener, local) = match &inlet.listen {
+                InletAddress::Tcp(address) => io
+                    .listen(*address, &options)
+                    .map(|(listener, local)| (listener, local.to_string()))
+                    .map_err(|error| cannot_listen(*address, &error))?,
+                InletAddress::Unix(path) => io
+                    .listen_local(path, inlet.mode, &options)
+                    .map(|listener| (listener, inlet.listen.to_string()))
+                    .map_err(|error| {
+                        StartError::new(format!("cannot listen on {}: {error}", inlet.listen)).hint(
+                            "stop whoever listens there; the directory has to exist, and this user has to be able to write to it",
+                        )
+                    })?,
+            };
+            tracing::info!(address = local, inlet = inlet.name, "listening for portal");
+            listeners.insert(listener, Purpose::Inlet { inlet: index });
             if let Some(trunk) = &mut trunk {
-                trunk.set_inlet_address(inlet, local);
+                trunk.set_inlet_address(index, local);
             }
-            tracing::info!(address = %local, inlet = name, "listening for portal");
         }
         Ok(())
     }

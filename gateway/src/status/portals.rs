@@ -17,6 +17,23 @@ pub(crate) struct PortalsStatus {
     pub(crate) outlets: Vec<PortalStatus>,
     /// Streams that were asked for by a name that no outlet has.
     pub(crate) unknown_outlets: u64,
+    /// The file with every stream, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) audit: Option<PortalAuditStatus>,
+}
+
+/// The file in which every stream is written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PortalAuditStatus {
+    /// Where it is.
+    pub(crate) file: String,
+    /// Lines written since the start.
+    pub(crate) written: u64,
+    /// Lines that could not be written.
+    pub(crate) lost: u64,
+    /// Why the last line could not be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
 }
 
 /// What this node and another carry for each other.
@@ -80,7 +97,12 @@ impl PortalsStatus {
             .sessions
             .iter()
             .filter(|session| session.role == "inlet" && session.state != "up");
-        down.map(|session| format!("portals to {}: the node is not reached", session.name()))
+        let down = down.map(|session| format!("portals to {}: the node is not reached", session.name()));
+        let audit = self.audit.iter().filter_map(|audit| {
+            let failure = audit.failure.as_ref()?;
+            Some(format!("audit file of portals {}: {failure}", audit.file))
+        });
+        down.chain(audit)
     }
 
     /// Writes it for a person.
@@ -107,6 +129,14 @@ impl PortalsStatus {
         }
         for session in &self.sessions {
             session.write_text(out)?;
+        }
+        if let Some(audit) = &self.audit {
+            let (written, lost) = (audit.written, audit.lost);
+            writeln!(
+                out,
+                "  audit      {}, {written} lines written, {lost} lost",
+                audit.file
+            )?;
         }
         Ok(())
     }
@@ -178,6 +208,12 @@ mod tests {
                 streams_total: 5,
                 refused: 1,
             }],
+            audit: Some(PortalAuditStatus {
+                file: "audit.jsonl".to_owned(),
+                written: 7,
+                lost: 1,
+                failure: Some("no space left".to_owned()),
+            }),
             ..PortalsStatus::default()
         };
         let mut text = String::new();
@@ -186,9 +222,16 @@ mod tests {
             text,
             "  inlet      plc on 127.0.0.1:1502 to plc at fg1xyz\n             2 streams, 5 since the start, 1 refused\n  \
              portals    to fg1xyz, down, 1.234 ms\n             0 streams, 2.0 KiB sent, 0 B received, 0 resumed, 0 lost\n  \
-             portals    from fg1xyz, down, 1.234 ms\n             0 streams, 2.0 KiB sent, 0 B received, 0 resumed, 0 lost\n"
+             portals    from fg1xyz, down, 1.234 ms\n             0 streams, 2.0 KiB sent, 0 B received, 0 resumed, 0 lost\n  \
+             audit      audit.jsonl, 7 lines written, 1 lost\n"
         );
         let reasons: Vec<_> = status.reasons().collect();
-        assert_eq!(reasons, ["portals to fg1xyz: the node is not reached"]);
+        assert_eq!(
+            reasons,
+            [
+                "portals to fg1xyz: the node is not reached",
+                "audit file of portals audit.jsonl: no space left"
+            ]
+        );
     }
 }

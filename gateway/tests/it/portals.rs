@@ -19,6 +19,8 @@ use crate::harness::{
     wait::{PATIENCE, until},
 };
 
+mod kinds;
+
 /// Names of the outlets, each with an inlet of the same name.
 const OUTLETS: [&str; 4] = ["echo", "private", "locked", "dead"];
 
@@ -30,7 +32,11 @@ struct Portals {
     inlets: Vec<(&'static str, u16)>,
     /// What the outlet `dead` leads to: nobody listens there.
     dead: u16,
-    _dir: TempDir,
+    /// The keys of an inlet that say who has the outlet, and by which way.
+    way: String,
+    /// Who has the inlets.
+    desk_id: String,
+    dir: TempDir,
 }
 
 impl Portals {
@@ -78,27 +84,53 @@ impl Portals {
             hall,
             inlets,
             dead,
-            _dir: dir,
+            way: format!("node = \"{hall_id}\"\nvia = \"hall\"\nrelays = [{first_way}, {second_way}]\n"),
+            desk_id,
+            dir,
         }
     }
 
     /// Makes them, starts them, and waits until streams can be carried.
     fn started(server: u16) -> Self {
         let mut portals = Self::new(server);
-        for relay in &mut portals.relays {
+        portals.start();
+        portals
+    }
+
+    /// Starts them, and waits until streams can be carried.
+    fn start(&mut self) {
+        for relay in &mut self.relays {
             relay.spawn();
         }
-        portals.hall.spawn();
-        portals.desk.spawn();
-        for node in portals
-            .relays
-            .iter_mut()
-            .chain([&mut portals.hall, &mut portals.desk])
-        {
+        self.hall.spawn();
+        self.desk.spawn();
+        for node in self.relays.iter_mut().chain([&mut self.hall, &mut self.desk]) {
             node.wait_ready();
         }
-        portals.wait_up();
-        portals
+        self.wait_up();
+    }
+
+    /// Adds an outlet to the file of `hall` that `desk` may use; `more` says what it leads to.
+    fn add_outlet(&self, name: &str, more: &str) {
+        let allow = &self.desk_id;
+        self.hall.append(&format!(
+            "[[portal.outlet]]\nname = \"{name}\"\nallow = [\"{allow}\"]\n{more}\n"
+        ));
+    }
+
+    /// Adds an inlet to the file of `desk`; returns its port.
+    fn add_inlet(&mut self, name: &'static str, outlet: &str, more: &str) -> u16 {
+        let port = ports::free();
+        self.inlets.push((name, port));
+        self.add_listener(name, &format!("127.0.0.1:{port}"), outlet, more);
+        port
+    }
+
+    fn add_listener(&self, name: &str, listen: &str, outlet: &str, more: &str) {
+        let way = &self.way;
+        self.desk.append(&format!(
+            "[[portal.inlet]]\nname = \"{name}\"\nlisten = \"{listen}\"\noutlet = \"{outlet}\"\n{way}{more}\n"
+        ));
     }
 
     fn wait_up(&self) -> Value {

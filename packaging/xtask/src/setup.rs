@@ -154,6 +154,8 @@ const DEBIAN_PACKAGES: &[&str] = &[
     // MQTT peers, and the bridge that bench compares with.
     "mosquitto",
     "mosquitto-clients",
+    // A client of SOCKS 5.
+    "curl",
     // A JetStream server, to which the collector delivers.
     "nats-server",
     // PKCS#11 tokens.

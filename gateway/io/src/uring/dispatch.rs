@@ -102,8 +102,9 @@ fn accept(io: &mut Io, handler: &mut dyn Handler, id: ListenerId, completion: Co
     match outcome(completion.result) {
         Ok(_) => {
             let socket = accepted(completion.result);
-            // A peer that is gone again already has no address, and nothing to say.
-            if !closing && let Ok(peer) = peer_address(&socket) {
+            if !closing {
+                // A peer that is gone again already has no address, and nothing to say; nor has one on a UNIX socket.
+                let peer = peer_address(&socket).ok();
                 io.accept(handler, id, socket, peer);
             }
         }

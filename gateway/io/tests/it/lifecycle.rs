@@ -263,6 +263,7 @@ fn a_connect_takes_no_longer_than_allowed(backend: Backend) {
     let options = ConnectOptions {
         class: BufferClass::Link,
         timeout: Duration::from_millis(50),
+        ..ConnectOptions::default()
     };
     let slow = driver.io().connect(addr, &options).expect("a socket");
     let patient = ConnectOptions {

@@ -14,12 +14,13 @@ use std::{
 
 use fieldgate_io::{
     Backend, BackendChoice, CloseReason, ConnectionId, DatagramId, DatagramPath, Driver, Handler, Io,
-    ListenOptions, ListenerId, Settings, Turn, Waker, clock,
+    ListenOptions, ListenerId, LocalPeer, Settings, Turn, Waker, clock,
 };
 
 mod datagrams;
 mod lifecycle;
 mod limits;
+mod local;
 mod streams;
 mod traffic;
 mod work;
@@ -178,6 +179,17 @@ impl Progress {
 impl<F: FnMut(&mut Io, &Seen)> Handler for Script<F> {
     fn accepted(&mut self, io: &mut Io, listener: ListenerId, connection: ConnectionId, peer: SocketAddr) {
         assert!(peer.ip().is_loopback() && peer.port() != 0);
+        self.see(io, Seen::Accepted(listener, connection));
+    }
+
+    fn accepted_local(
+        &mut self,
+        io: &mut Io,
+        listener: ListenerId,
+        connection: ConnectionId,
+        peer: LocalPeer,
+    ) {
+        assert_eq!(peer.process, std::process::id());
         self.see(io, Seen::Accepted(listener, connection));
     }
 

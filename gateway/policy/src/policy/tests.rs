@@ -2,7 +2,8 @@ use fieldgate_proto::identity::Identifier;
 
 use super::*;
 use crate::request::{
-    Context, KeyStorage, LinkKind, Principal, Request, Resource, Service, TicketRights, TimeQuality,
+    Context, KeyStorage, LinkKind, Principal, Request, Resource, Service, StreamFacts, TicketRights,
+    TimeQuality, Weekday,
 };
 
 fn principal(byte: u8) -> Principal {
@@ -551,5 +552,74 @@ mod as_one_set {
                 prop_assert_eq!(ids(&decision), reasons);
             }
         }
+    }
+}
+
+#[test]
+fn a_stream_is_judged_by_its_user_destination_and_time() {
+    let policy = policy(
+        "@id(\"ops\") permit (principal, action == Fieldgate::Action::\"openPortal\", resource)\n\
+         when { context.user == \"ops\" && context.destination like \"plc-*\" && context.origin != \"\" };\n\
+         @id(\"hours\") forbid (principal, action == Fieldgate::Action::\"openPortal\", resource)\n\
+         unless { context.weekday != \"sunday\" && context.minuteOfDay >= 480 && context.minuteOfDay < 1020 };",
+    );
+    let asked = |user: &str, destination: &str, unix_secs: u64| {
+        let stream = StreamFacts {
+            origin: "10.0.0.7:4711".to_owned(),
+            user: user.to_owned(),
+            destination: destination.to_owned(),
+            ..StreamFacts::default()
+        };
+        let context = Context {
+            stream: Some(stream.at(unix_secs * 1_000)),
+            ..well()
+        };
+        let decision = policy.decide(&request(&principal(1), Action::OpenPortal, &context));
+        (decision.allowed, ids(&decision).join(" "))
+    };
+    let result = |allowed, ids: &str| (allowed, ids.to_owned());
+    // 2026-07-31 was a Friday, 2026-08-02 a Sunday.
+    let (friday, sunday) = (1_785_456_000, 1_785_628_800);
+    let noon = 12 * 3_600;
+    assert_eq!(
+        asked("ops", "plc-7.local:502", friday + noon),
+        result(true, "ops")
+    );
+    assert_eq!(asked("eve", "plc-7.local:502", friday + noon), result(false, ""));
+    assert_eq!(asked("ops", "db.local:502", friday + noon), result(false, ""));
+    for late in [friday + 8 * 3_600 - 1, friday + 17 * 3_600, sunday + noon] {
+        assert_eq!(
+            asked("ops", "plc-7.local:502", late),
+            result(false, "hours"),
+            "{late}"
+        );
+    }
+    for early in [friday + 8 * 3_600, friday + 17 * 3_600 - 1] {
+        assert_eq!(
+            asked("ops", "plc-7.local:502", early),
+            result(true, "ops"),
+            "{early}"
+        );
+    }
+}
+
+#[test]
+fn times_are_days_and_minutes_of_utc() {
+    for (unix_millis, weekday, minute) in [
+        (0, Weekday::Thursday, 0),
+        (59_999, Weekday::Thursday, 0),
+        (60_000, Weekday::Thursday, 1),
+        (86_399_999, Weekday::Thursday, 1_439),
+        (86_400_000, Weekday::Friday, 0),
+        (4 * 86_400_000, Weekday::Monday, 0),
+        // 2000-02-29.
+        (951_782_400_000, Weekday::Tuesday, 0),
+    ] {
+        let facts = StreamFacts::default().at(unix_millis);
+        assert_eq!(
+            (facts.weekday, facts.minute_of_day),
+            (weekday, minute),
+            "{unix_millis}"
+        );
     }
 }

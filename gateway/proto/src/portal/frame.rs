@@ -143,13 +143,26 @@ pub(super) fn split_packet(body: &[u8]) -> Result<(u64, Items<'_>), PortalError>
 }
 
 /// A request for a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Open<'a> {
     /// Name of the outlet.
     pub outlet: &'a str,
     /// Who connected to the inlet: an address, a user; empty if that is nobody's business. Not proven by anything but the
     /// word of the inlet's node.
     pub origin: &'a str,
+    /// As whom they proved to be there; empty if they did not. As good as the word of the inlet's node.
+    pub user: &'a str,
+    /// Where the stream shall lead, `host:port`, for an outlet that leaves it to the inlet; empty otherwise.
+    pub target: &'a str,
+}
+
+impl Open<'_> {
+    /// Returns whether it can be written.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        let texts = [self.outlet, self.origin, self.user, self.target];
+        texts.iter().all(|text| text.len() <= TEXT_LEN_MAX)
+    }
 }
 
 /// What a stream says.
@@ -240,7 +253,7 @@ impl ResetReason {
 pub(super) const DATA_HEAD_LEN: usize = 1 + 4 + 2;
 
 /// Longest item but for data: an Open with the longest texts.
-pub(super) const ITEM_LEN_MAX: usize = 1 + 4 + 2 * (1 + TEXT_LEN_MAX);
+pub(super) const ITEM_LEN_MAX: usize = 1 + 4 + 4 * (1 + TEXT_LEN_MAX);
 
 impl Item<'_> {
     /// Appends the item.
@@ -260,8 +273,9 @@ impl Item<'_> {
         out.extend_from_slice(&stream.number().to_be_bytes());
         match self {
             Self::Open(open) => {
-                put_bytes8(out, open.outlet.as_bytes());
-                put_bytes8(out, open.origin.as_bytes());
+                for text in [open.outlet, open.origin, open.user, open.target] {
+                    put_bytes8(out, text.as_bytes());
+                }
             }
             Self::Data(bytes) => {
                 let length = u16::try_from(bytes.len()).expect("callers split data into items");
@@ -301,6 +315,8 @@ impl<'a> Items<'a> {
             OPEN => Item::Open(Open {
                 outlet: reader.text8("outlet")?,
                 origin: reader.text8("origin")?,
+                user: reader.text8("user")?,
+                target: reader.text8("target")?,
             }),
             OPENED => Item::Opened,
             DATA => {

@@ -78,6 +78,10 @@ pub enum SessionEvent {
         outlet: String,
         /// Who connected to the inlet, by the word of its node.
         origin: String,
+        /// As whom they proved to be there, by its word; empty if they did not.
+        user: String,
+        /// Where the stream shall lead, if the outlet leaves that to the inlet; empty otherwise.
+        target: String,
     },
     /// The outlet is connected.
     Opened {
@@ -236,15 +240,14 @@ impl Session {
 
     /// Asks for a stream to an outlet; `None` if there are as many as may be, or a text is longer than
     /// [`TEXT_LEN_MAX`](super::TEXT_LEN_MAX).
-    pub fn open(&mut self, outlet: &str, origin: &str) -> Option<StreamId> {
-        let fits = outlet.len() <= super::TEXT_LEN_MAX && origin.len() <= super::TEXT_LEN_MAX;
-        if !fits || self.role != Role::Inlet || self.streams.len() >= self.settings.streams_max {
+    pub fn open(&mut self, open: Open<'_>) -> Option<StreamId> {
+        if !open.fits() || self.role != Role::Inlet || self.streams.len() >= self.settings.streams_max {
             return None;
         }
         self.last_stream = self.last_stream.checked_add(1)?;
         let id = StreamId::new(self.last_stream);
         self.stats.streams = self.stats.streams.saturating_add(1);
-        self.conveyor.put(id, &Item::Open(Open { outlet, origin }));
+        self.conveyor.put(id, &Item::Open(open));
         self.insert(id);
         self.promise_first(id);
         Some(id)
@@ -545,6 +548,8 @@ impl Session {
             stream: id,
             outlet: open.outlet.to_owned(),
             origin: open.origin.to_owned(),
+            user: open.user.to_owned(),
+            target: open.target.to_owned(),
         });
     }
 

@@ -163,8 +163,38 @@ fn a_question_is_put_together_from_its_options() {
                 grants_administrator: false,
                 grants_enroller: true
             }),
+            stream: None,
         }
     );
+}
+
+#[test]
+fn a_stream_and_a_device_are_put_together_from_their_options() {
+    let node = node();
+    let stream = asked(&[
+        "explain",
+        "--principal",
+        &node,
+        "--action",
+        "openPortal",
+        "--resource",
+        "Portal::plc",
+        "--context",
+        "user=ops",
+        "--context",
+        "destination=plc-7:502",
+        "--context",
+        "weekday=friday",
+        "--context",
+        "minuteOfDay=480",
+    ]);
+    let stream = stream.expect("it can be asked").context().stream.clone();
+    let stream = stream.expect("that is what it is about");
+    assert_eq!(
+        (stream.user.as_str(), stream.destination.as_str()),
+        ("ops", "plc-7:502")
+    );
+    assert_eq!((stream.weekday.as_str(), stream.minute_of_day), ("friday", 480));
     let device = asked(&[
         "explain",
         "--principal",

@@ -1,10 +1,14 @@
-//! What the log says of streams: who, whereto, how much, how long, why it ended. Target `audit`.
+//! What the log says of streams: who, whereto, how much, how long, why it ended. Target `audit`. Of each line there is a
+//! record in the audit file, if there is one.
 
 use std::time::Duration;
 
 use fieldgate_proto::{node::PortalKey, time::Instant};
 
-use super::{End, Ground, Key, Place, Portal, Stream};
+use serde_json::json;
+
+use super::{End, Ground, Key, Place, Portal, Stream, Who, trail::Trail};
+use crate::sinks::json::rfc3339;
 
 /// When refusals of a portal were spoken of, so that whoever knocks at it all day does not fill the log.
 #[derive(Debug, Default)]
@@ -44,6 +48,10 @@ fn peer_of(ground: &Ground<'_>, session: PortalKey) -> (String, String) {
     })
 }
 
+fn time(ground: &Ground<'_>) -> String {
+    rfc3339(ground.now.wall.unix_millis)
+}
+
 /// A stream is open.
 pub(super) fn begun(ground: &Ground<'_>, portal: &Portal, key: Key, stream: &Stream) {
     let (peer, member) = peer_of(ground, key.0);
@@ -53,10 +61,24 @@ pub(super) fn begun(ground: &Ground<'_>, portal: &Portal, key: Key, stream: &Str
         portal = portal.name,
         peer,
         member,
-        origin = stream.origin,
+        origin = stream.who.origin,
+        user = stream.who.user,
+        destination = stream.who.target,
         stream = key.1.number(),
         "portal stream open"
     );
+    portal.trail.note(&json!({
+        "time": time(ground),
+        "event": "opened",
+        "kind": stream.place.kind(),
+        "portal": portal.name,
+        "peer": peer,
+        "member": member,
+        "origin": stream.who.origin,
+        "user": stream.who.user,
+        "destination": stream.who.target,
+        "stream": key.1.number(),
+    }));
 }
 
 /// A stream that was open is no more.
@@ -68,51 +90,89 @@ pub(super) fn ended(ground: &Ground<'_>, portal: &Portal, key: Key, stream: &Str
         End::There(reason) => ("other side", reason.name()),
     };
     let secs = ground.now.instant.saturating_since(stream.since).as_secs_f64();
+    let secs = (secs * 1000.0).round() / 1000.0;
     tracing::info!(
         target: "audit",
         kind = stream.place.kind(),
         portal = portal.name,
         peer,
         member,
-        origin = stream.origin,
+        origin = stream.who.origin,
+        user = stream.who.user,
+        destination = stream.who.target,
         stream = key.1.number(),
         bytes_from_socket = stream.from_socket,
         bytes_to_socket = stream.to_socket,
-        secs = (secs * 1000.0).round() / 1000.0,
+        secs,
         by,
         reason,
         "portal stream ended"
     );
+    portal.trail.note(&json!({
+        "time": time(ground),
+        "event": "ended",
+        "kind": stream.place.kind(),
+        "portal": portal.name,
+        "peer": peer,
+        "member": member,
+        "origin": stream.who.origin,
+        "user": stream.who.user,
+        "destination": stream.who.target,
+        "stream": key.1.number(),
+        "bytes_from_socket": stream.from_socket,
+        "bytes_to_socket": stream.to_socket,
+        "secs": secs,
+        "by": by,
+        "reason": reason,
+    }));
 }
 
 /// A stream that never opened.
 pub(super) fn refused(
     ground: &Ground<'_>,
     portal: &mut Portal,
-    place: Place,
-    origin: &str,
+    (place, session): (Place, PortalKey),
+    who: &Who,
     reason: &'static str,
 ) {
     if let Some(unsaid) = portal.complaint.note(ground.now.instant) {
+        let (peer, member) = peer_of(ground, session);
         tracing::warn!(
             target: "audit",
             kind = place.kind(),
             portal = portal.name,
-            origin,
+            peer,
+            member,
+            origin = who.origin,
+            user = who.user,
+            destination = who.target,
             reason,
             unsaid,
             "portal stream refused"
         );
+        portal.trail.note(&json!({
+            "time": time(ground),
+            "event": "refused",
+            "kind": place.kind(),
+            "portal": portal.name,
+            "peer": peer,
+            "member": member,
+            "origin": who.origin,
+            "user": who.user,
+            "destination": who.target,
+            "reason": reason,
+            "unsaid": unsaid,
+        }));
     }
 }
 
 /// A stream to an outlet that does not exist.
 pub(super) fn unknown(
     ground: &Ground<'_>,
-    complaint: &mut Complaint,
+    (complaint, trail): (&mut Complaint, &Trail),
     session: PortalKey,
     outlet: &str,
-    origin: &str,
+    who: &Who,
 ) {
     if let Some(unsaid) = complaint.note(ground.now.instant) {
         let (peer, member) = peer_of(ground, session);
@@ -123,11 +183,24 @@ pub(super) fn unknown(
             portal = ?outlet,
             peer,
             member,
-            origin = ?origin,
+            origin = ?who.origin,
             reason = "there is no such outlet",
             unsaid,
             "portal stream refused"
         );
+        trail.note(&json!({
+            "time": time(ground),
+            "event": "refused",
+            "kind": "outlet",
+            "portal": outlet,
+            "peer": peer,
+            "member": member,
+            "origin": who.origin,
+            "user": who.user,
+            "destination": who.target,
+            "reason": "there is no such outlet",
+            "unsaid": unsaid,
+        }));
     }
 }
 

@@ -1,16 +1,29 @@
 //! How streams begin: at an inlet by a connection, at an outlet by the wish of another node.
 
-use super::{
-    BufferClass, ConnectOptions, ConnectionId, DeskRequest, Duration, End, Ground, IpAddr, Key, Place,
-    Portals, Progress, ResetReason, Resolve, SWEEP_EVERY, SocketAddr, Stream, Wanted, audit,
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use fieldgate_config::target::{OutletAddress, TargetPattern};
+use fieldgate_policy::StreamFacts;
+use fieldgate_proto::portal::{
+    proxy::{self, Endpoints},
+    socks::SocksReply,
 };
 
+use super::{
+    BufferClass, ConnectOptions, ConnectionId, DeskRequest, Duration, End, Ground, HostPort, Instant, IpAddr,
+    Key, OutletTarget, Place, Portals, Progress, ResetReason, Resolve, SWEEP_EVERY, SocketAddr, Stream,
+    Wanted, Who, arriving, audit,
+};
+use crate::runtime::doorkeeper::PortalWish;
+
 impl Stream {
-    fn new(ground: &Ground<'_>, place: Place, origin: String, progress: Progress) -> Self {
+    pub(super) fn new(ground: &Ground<'_>, place: Place, who: Who, progress: Progress) -> Self {
         Self {
             place,
-            origin,
+            who,
+            is_socks: false,
             progress,
+            reached: None,
             connection: None,
             pending: Vec::new(),
             pending_taken: 0,
@@ -20,59 +33,14 @@ impl Stream {
             to_socket: 0,
             told: 0,
             since: ground.now.instant,
+            asked: ground.now.instant,
             active: ground.now.instant,
         }
     }
 }
 
 impl Portals {
-    /// Takes a connection to an inlet.
-    pub(crate) fn handle_accepted(
-        &mut self,
-        ground: &mut Ground<'_>,
-        index: usize,
-        connection: ConnectionId,
-        peer: SocketAddr,
-    ) {
-        let is_stopping = self.is_stopping;
-        let Some(inlet) = self.inlets.get_mut(index) else {
-            ground.io.abort(connection);
-            return;
-        };
-        let origin = peer.to_string();
-        let refusal = if is_stopping {
-            Some("the node is ending")
-        } else if !inlet.allow.iter().any(|network| network.contains(peer.ip())) {
-            Some("its address is in none of the networks that are allowed")
-        } else if inlet.portal.open >= inlet.portal.streams_max {
-            Some("there are as many streams as may be")
-        } else {
-            None
-        };
-        let opened = if refusal.is_none() {
-            let session = ground.node.portal(inlet.session);
-            session.and_then(|session| session.open(&inlet.outlet, &origin))
-        } else {
-            None
-        };
-        let Some(id) = opened else {
-            ground.io.abort(connection);
-            inlet.portal.refused += 1;
-            let reason = refusal.unwrap_or("the session has as many streams as may be");
-            audit::refused(ground, &mut inlet.portal, Place::Inlet(index), &origin, reason);
-            return;
-        };
-        inlet.portal.open += 1;
-        // Until the other end is there nothing is taken: a client that only connected has sent nothing into the void.
-        ground.io.pause_receive(connection);
-        let key = (inlet.session, id);
-        let mut stream = Stream::new(ground, Place::Inlet(index), origin, Progress::Opening);
-        stream.connection = Some(connection);
-        self.by_connection.insert(connection, key);
-        self.insert(ground, key, stream);
-    }
-
-    fn insert(&mut self, ground: &Ground<'_>, key: Key, stream: Stream) {
+    pub(super) fn insert(&mut self, ground: &Ground<'_>, key: Key, stream: Stream) {
         self.streams.insert(key, stream);
         self.sweep_at.get_or_insert(ground.now.instant + SWEEP_EVERY);
     }
@@ -83,7 +51,18 @@ impl Portals {
             return;
         };
         self.open(ground, key);
-        ground.io.resume_receive(connection);
+        let (Some(stream), Some(session)) = (self.streams.get_mut(&key), ground.node.portal(key.0)) else {
+            return;
+        };
+        if stream.is_socks {
+            arriving::reply(ground.io, connection, SocksReply::Succeeded);
+        }
+        // What came with the wish.
+        let written = session.write(key.1, &stream.pending);
+        stream.pending.drain(..written);
+        if stream.pending.is_empty() {
+            ground.io.resume_receive(connection);
+        }
     }
 
     /// Bytes may flow.
@@ -104,7 +83,7 @@ impl Portals {
     }
 
     /// Another node wants a stream to an outlet.
-    pub(super) fn handle_requested(&mut self, ground: &mut Ground<'_>, key: Key, name: &str, origin: String) {
+    pub(super) fn handle_requested(&mut self, ground: &mut Ground<'_>, key: Key, name: &str, who: &Who) {
         let found = self
             .outlets
             .iter_mut()
@@ -112,7 +91,7 @@ impl Portals {
             .find(|(_, outlet)| outlet.portal.name == name);
         let Some((index, outlet)) = found else {
             self.unknown_total += 1;
-            audit::unknown(ground, &mut self.unknown, key.0, name, &origin);
+            audit::unknown(ground, (&mut self.unknown, &self.trail), key.0, name, who);
             if let Some(session) = ground.node.portal(key.0) {
                 session.reset(key.1, ResetReason::NotAllowed);
             }
@@ -121,15 +100,22 @@ impl Portals {
         let is_full = outlet.portal.open >= outlet.portal.streams_max;
         outlet.portal.open += 1;
         let place = Place::Outlet(index);
+        let is_allowed = may_lead_to(&outlet.target, &who.target);
         // By the word of the peer: it may contain anything.
-        let origin = origin.escape_debug().to_string();
+        let who = Who {
+            origin: who.origin.escape_debug().to_string(),
+            user: who.user.escape_debug().to_string(),
+            target: who.target.escape_debug().to_string(),
+        };
         let question = self.next_question();
-        let stream = Stream::new(ground, place, origin, Progress::Asking { question });
+        let stream = Stream::new(ground, place, who, Progress::Asking { question });
         self.insert(ground, key, stream);
         if self.is_stopping {
             self.end(ground, key, End::Here(ResetReason::Closed));
         } else if is_full {
             self.end(ground, key, End::Here(ResetReason::Limit));
+        } else if !is_allowed {
+            self.end(ground, key, End::Here(ResetReason::NotAllowed));
         } else {
             self.ask_policy(ground, key, index, question);
         }
@@ -142,24 +128,50 @@ impl Portals {
 
     /// Has it decided whether a stream may be; who cannot be asked about is refused.
     fn ask_policy(&mut self, ground: &mut Ground<'_>, key: Key, outlet: usize, question: u64) {
-        let Some(name) = self.outlets.get(outlet).map(|outlet| outlet.portal.name.clone()) else {
-            return;
+        if let Err(reason) = self.try_ask(ground, key, outlet, question) {
+            self.end(ground, key, End::Here(reason));
+        }
+    }
+
+    fn try_ask(
+        &mut self,
+        ground: &Ground<'_>,
+        key: Key,
+        outlet: usize,
+        question: u64,
+    ) -> Result<(), ResetReason> {
+        let (Some(outlet), Some(stream)) = (self.outlets.get(outlet), self.streams.get_mut(&key)) else {
+            return Err(ResetReason::Broken);
         };
-        let Some(access) = ground.node.portal_access(ground.now, key.0) else {
-            self.end(ground, key, End::Here(ResetReason::Broken));
-            return;
+        stream.asked = ground.now.instant;
+        // Of a node that is not there nobody knows what the policy wants to know.
+        let access = ground
+            .node
+            .portal_access(ground.now, key.0)
+            .ok_or(ResetReason::Broken)?;
+        let wish = PortalWish {
+            outlet: outlet.portal.name.clone(),
+            kind: match &outlet.target {
+                OutletTarget::Fixed(OutletAddress::Unix(_)) => "unix",
+                OutletTarget::Fixed(OutletAddress::Tcp(_)) | OutletTarget::Asked(_) => "tcp",
+            },
+            facts: StreamFacts {
+                origin: stream.who.origin.clone(),
+                user: stream.who.user.clone(),
+                destination: stream.who.target.clone(),
+                ..StreamFacts::default()
+            },
         };
         let request = DeskRequest::AuthorisePortal {
             question,
-            outlet: name,
+            wish: Box::new(wish),
             access: Box::new(access),
         };
-        if ground.desk.try_send(request).is_ok() {
-            self.by_question.insert(question, key);
-        } else {
-            // Who decides is overwhelmed: nobody is let in, and nobody stays of whom nobody knows.
-            self.end(ground, key, End::Here(ResetReason::Limit));
-        }
+        // Who decides may be overwhelmed: nobody is let in, and nobody stays of whom nobody knows.
+        let sent = ground.desk.try_send(request);
+        sent.map_err(|_| ResetReason::Limit)?;
+        self.by_question.insert(question, key);
+        Ok(())
     }
 
     /// Takes the decision about a stream.
@@ -187,8 +199,32 @@ impl Portals {
         if !matches!(stream.progress, Progress::Asking { .. }) {
             return;
         }
-        let Some(address) = self.outlets.get(index).map(|outlet| &outlet.address) else {
+        let Some(outlet) = self.outlets.get(index) else {
             return;
+        };
+        let address = match &outlet.target {
+            OutletTarget::Fixed(OutletAddress::Tcp(address)) => address.clone(),
+            OutletTarget::Fixed(OutletAddress::Unix(path)) => {
+                let connected = ground.io.connect_local(path, &connect_options(outlet.keep_alive));
+                stream.progress = Progress::Connecting {
+                    candidates: Vec::new(),
+                };
+                match connected {
+                    Ok(connection) => {
+                        stream.connection = Some(connection);
+                        self.by_connection.insert(connection, key);
+                    }
+                    Err(error) => {
+                        tracing::debug!(path = %path.display(), %error, "not connected");
+                        self.end(ground, key, End::Here(ResetReason::Unreachable));
+                    }
+                }
+                return;
+            }
+            OutletTarget::Asked(_) => match stream.who.target.parse() {
+                Ok(address) => address,
+                Err(_) => return self.end(ground, key, End::Here(ResetReason::NotAllowed)),
+            },
         };
         if let Ok(ip) = address.host().parse::<IpAddr>() {
             let candidates = vec![SocketAddr::new(ip, address.port())];
@@ -198,7 +234,7 @@ impl Portals {
         }
         let resolve = Resolve {
             wanted: Wanted::Portal(question),
-            address: address.clone(),
+            address,
         };
         self.by_question.insert(question, key);
         if ground.resolve.try_send(resolve).is_err() {
@@ -223,6 +259,18 @@ impl Portals {
             tracing::debug!(error, "name not resolved");
             Vec::new()
         });
+        let Place::Outlet(index) = stream.place else {
+            return;
+        };
+        if let Some(outlet) = self.outlets.get(index)
+            && let OutletTarget::Asked(patterns) = &outlet.target
+        {
+            let found = candidates.len();
+            keep_allowed(patterns, &stream.who.target, &mut candidates);
+            if candidates.is_empty() && found > 0 {
+                return self.end(ground, key, End::Here(ResetReason::NotAllowed));
+            }
+        }
         // Taken from the end.
         candidates.reverse();
         stream.progress = Progress::Connecting { candidates };
@@ -237,14 +285,16 @@ impl Portals {
         let Progress::Connecting { candidates } = &mut stream.progress else {
             return;
         };
-        let options = ConnectOptions {
-            class: BufferClass::Link,
-            timeout: CONNECT_TIME_MAX,
+        let keep_alive = match stream.place {
+            Place::Outlet(index) => self.outlets.get(index).and_then(|outlet| outlet.keep_alive),
+            Place::Inlet(_) => None,
         };
+        let options = connect_options(keep_alive);
         while let Some(address) = candidates.pop() {
             match ground.io.connect(address, &options) {
                 Ok(connection) => {
                     stream.connection = Some(connection);
+                    stream.reached = Some(address);
                     self.by_connection.insert(connection, key);
                     return;
                 }
@@ -269,6 +319,7 @@ impl Portals {
                 if let Some(session) = ground.node.portal(key.0) {
                     session.accept(key.1);
                 }
+                self.introduce(ground, key, connection);
                 self.open(ground, key);
             }
             Err(error) => {
@@ -276,6 +327,59 @@ impl Portals {
                 stream.connection = None;
                 self.by_connection.remove(&connection);
                 self.connect_next(ground, key);
+            }
+        }
+    }
+
+    /// Tells what an outlet leads to for whom the connection is, where it wants to know.
+    fn introduce(&self, ground: &mut Ground<'_>, key: Key, connection: ConnectionId) {
+        let Some(stream) = self.streams.get(&key) else {
+            return;
+        };
+        let Place::Outlet(index) = stream.place else {
+            return;
+        };
+        let version = self.outlets.get(index).and_then(|outlet| outlet.send_proxy);
+        if let Some(version) = version
+            && let Some(buffer) = ground.io.send_buffer(connection)
+        {
+            let source: Option<SocketAddr> = stream.who.origin.parse().ok();
+            let endpoints = source.map(|source| {
+                let nowhere = SocketAddr::new(
+                    if source.is_ipv4() {
+                        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+                    } else {
+                        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                    },
+                    0,
+                );
+                Endpoints {
+                    source,
+                    // A UNIX socket has no address.
+                    destination: stream.reached.unwrap_or(nowhere),
+                }
+            });
+            proxy::put(version, endpoints, buffer);
+        }
+    }
+
+    /// Asks the policy again about streams that are open for a while: what it says may depend on the time of day.
+    pub(super) fn ask_again(&mut self, ground: &Ground<'_>) {
+        let now = ground.now.instant;
+        let due = self.streams.iter().filter_map(|(key, stream)| {
+            let Place::Outlet(outlet) = stream.place else {
+                return None;
+            };
+            let is_due = stream.progress == Progress::Open && is_due(now, stream.asked);
+            is_due.then_some((*key, outlet))
+        });
+        let due: Vec<(Key, usize)> = due.take(ASKED_AT_ONCE_MAX).collect();
+        for (key, outlet) in due {
+            let question = self.next_question();
+            // A node without a channel is asked about when it has one; a desk that is full takes the next minute's question.
+            let asked = self.try_ask(ground, key, outlet, question);
+            if let Err(reason) = asked {
+                tracing::debug!(reason = reason.name(), "policy not asked again");
             }
         }
     }
@@ -297,5 +401,95 @@ impl Portals {
     }
 }
 
+fn connect_options(keep_alive: Option<Duration>) -> ConnectOptions {
+    ConnectOptions {
+        class: BufferClass::Link,
+        timeout: CONNECT_TIME_MAX,
+        keep_alive,
+    }
+}
+
+/// Returns whether an outlet may be asked for a destination; of a name that may depend on its addresses.
+fn may_lead_to(outlet: &OutletTarget, target: &str) -> bool {
+    let patterns = match outlet {
+        OutletTarget::Fixed(_) => return target.is_empty(),
+        OutletTarget::Asked(patterns) => patterns,
+    };
+    let Ok(target) = target.parse::<HostPort>() else {
+        return false;
+    };
+    let (host, port) = (target.host(), target.port());
+    match host.parse::<IpAddr>() {
+        Ok(ip) => patterns.iter().any(|pattern| pattern.allows_address(ip, port)),
+        Err(_) => patterns
+            .iter()
+            .any(|pattern| pattern.allows_name(host, port) || pattern.wants_address(port)),
+    }
+}
+
+/// Takes out the addresses of a name that may not be reached, unless the name itself is allowed.
+fn keep_allowed(patterns: &[TargetPattern], target: &str, addresses: &mut Vec<SocketAddr>) {
+    let target: Option<HostPort> = target.parse().ok();
+    let is_allowed = target.is_some_and(|target| {
+        patterns
+            .iter()
+            .any(|pattern| pattern.allows_name(target.host(), target.port()))
+    });
+    addresses.retain(|address| {
+        is_allowed
+            || patterns
+                .iter()
+                .any(|pattern| pattern.allows_address(address.ip(), address.port()))
+    });
+}
+
+/// Whether the policy is to be asked again about an open stream.
+fn is_due(now: Instant, asked: Instant) -> bool {
+    now.saturating_since(asked) >= ASK_AGAIN_EVERY
+}
+
+/// Between two questions to the policy about an open stream.
+const ASK_AGAIN_EVERY: Duration = Duration::from_secs(60);
+/// Streams about which the policy is asked again in one second.
+const ASKED_AT_ONCE_MAX: usize = 512;
 /// Longest time for one attempt to connect what an outlet leads to.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outlet_leads_only_where_its_targets_allow() {
+        let patterns = ["10.0.0.0/8:22", "plc-*.local:502"].map(|text| text.parse().expect(text));
+        let asked = OutletTarget::Asked(patterns.to_vec());
+        for (target, allowed) in [
+            ("10.0.0.7:22", true),
+            ("10.0.0.7:23", false),
+            ("[::ffff:10.0.0.7]:22", true),
+            ("192.0.2.1:22", false),
+            ("plc-1.local:502", true),
+            // Whether it is there decides its address.
+            ("somewhere.example:22", true),
+            ("somewhere.example:502", false),
+            ("somewhere.example", false),
+            ("", false),
+        ] {
+            assert_eq!(may_lead_to(&asked, target), allowed, "{target}");
+        }
+        let fixed = OutletTarget::Fixed(OutletAddress::Unix("/run/a".into()));
+        assert!(may_lead_to(&fixed, ""));
+        assert!(
+            !may_lead_to(&fixed, "10.0.0.7:22"),
+            "what was asked for is not what would be reached"
+        );
+        let addresses = ["192.0.2.1:22", "10.0.0.7:22"].map(|text| text.parse().expect(text));
+        let kept = |target: &str| {
+            let mut addresses = addresses.to_vec();
+            keep_allowed(&patterns, target, &mut addresses);
+            addresses
+        };
+        assert_eq!(kept("somewhere.example:22"), addresses[1..]);
+        assert_eq!(kept("plc-1.local:502"), addresses);
+    }
+}

@@ -1,5 +1,6 @@
 //! The portals' part of the status.
 
+use fieldgate_config::settings::portal::OutletTarget;
 use fieldgate_proto::{
     node::{Node, PortalKey, PortalView},
     portal::SessionState,
@@ -23,13 +24,13 @@ impl Portals {
             let node = node.portals().find(|view| view.key == inlet.session);
             let node = node.map(|view| view.peer.to_string()).unwrap_or_default();
             PortalStatus {
-                address: inlet.listen.to_string(),
+                address: inlet.listen.clone(),
                 leads_to: Some(format!("{} at {node}", inlet.outlet)),
                 ..portal_status(&inlet.portal)
             }
         });
         let outlets = self.outlets.iter().map(|outlet| PortalStatus {
-            address: outlet.address.to_string(),
+            address: target_text(&outlet.target),
             ..portal_status(&outlet.portal)
         });
         Some(PortalsStatus {
@@ -37,7 +38,18 @@ impl Portals {
             inlets: inlets.collect(),
             outlets: outlets.collect(),
             unknown_outlets: self.unknown_total,
+            audit: self.trail.status(),
         })
+    }
+}
+
+fn target_text(target: &OutletTarget) -> String {
+    match target {
+        OutletTarget::Fixed(address) => address.to_string(),
+        OutletTarget::Asked(patterns) => {
+            let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+            patterns.join(" ")
+        }
     }
 }
 

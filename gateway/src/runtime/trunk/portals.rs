@@ -1,12 +1,10 @@
 //! Portals and what they need of the trunk.
 
-use std::net::SocketAddr;
-
 use fieldgate_io::{CloseReason, ConnectionId, Io};
 use fieldgate_proto::{node::Verdict, time::Now};
 
 use super::{SystemEntropy, Trunk};
-use crate::runtime::portals::{Ground, Portals, staged::Takers};
+use crate::runtime::portals::{Caller, Ground, Portals, staged::Takers};
 
 impl Trunk {
     /// Lets portals do something, and what follows from it. What they have to say goes out at the end of the turn.
@@ -52,16 +50,16 @@ impl Trunk {
         io: &mut Io,
         now: Now,
         inlet: usize,
-        (connection, peer): (ConnectionId, SocketAddr),
+        (connection, caller): (ConnectionId, Caller),
     ) {
         let now = self.judged(now);
         self.with_portals(io, now, |portals, ground| {
-            portals.handle_accepted(ground, inlet, connection, peer);
+            portals.handle_accepted(ground, inlet, connection, caller);
         });
     }
 
     /// Takes note of where an inlet listens.
-    pub(crate) fn set_inlet_address(&mut self, inlet: usize, address: SocketAddr) {
+    pub(crate) fn set_inlet_address(&mut self, inlet: usize, address: String) {
         self.portals.set_listening(inlet, address);
     }
 

@@ -7,7 +7,7 @@ use super::{
     net::{COLLECTOR, GATEWAY, Host, Net, RELAY, Readings, Signer},
 };
 use crate::{
-    portal::{SessionEvent, SessionState, StreamId},
+    portal::{Open, SessionEvent, SessionState, StreamId},
     relay::{MemberRights, RelaySettings},
 };
 
@@ -192,7 +192,12 @@ fn a_path_that_is_twice_as_fast_for_long_is_taken_and_a_short_while_is_not_enoug
 fn a_stream_goes_on_over_the_other_relay_in_both_directions() {
     let mut net = net(0);
     let session = net.hosts[GATEWAY].node.portal(INLET).unwrap();
-    let stream = session.open("plc", "10.0.0.7:4711").unwrap();
+    let open = Open {
+        outlet: "plc",
+        origin: "10.0.0.7:4711",
+        ..Open::default()
+    };
+    let stream = session.open(open).unwrap();
     net.pass(1);
     let session = net.hosts[COLLECTOR].node.portal(OUTLET).unwrap();
     session.accept(stream);

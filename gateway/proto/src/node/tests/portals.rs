@@ -6,7 +6,7 @@ use super::{
     super::*,
     net::{COLLECTOR, GATEWAY, Net, RELAY},
 };
-use crate::portal::{ResetReason, SessionEvent, SessionState, StreamId};
+use crate::portal::{Open, ResetReason, SessionEvent, SessionState, StreamId};
 
 const INLET: PortalKey = PortalKey::Inlet(0);
 const OUTLET: PortalKey = PortalKey::Outlet(0);
@@ -59,7 +59,12 @@ fn run(net: &mut Net, turns: usize) -> Vec<SessionEvent> {
 
 fn open(net: &mut Net, outlet: &str) -> StreamId {
     let session = net.hosts[GATEWAY].node.portal(INLET).unwrap();
-    session.open(outlet, "10.0.0.7:4711").unwrap()
+    let open = Open {
+        outlet,
+        origin: "10.0.0.7:4711",
+        ..Open::default()
+    };
+    session.open(open).unwrap()
 }
 
 fn came(net: &Net, host: usize, key: PortalKey, stream: StreamId) -> usize {

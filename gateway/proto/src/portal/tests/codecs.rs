@@ -8,7 +8,7 @@ use crate::portal::{
 /// What an item is made of, so that it can be kept.
 #[derive(Clone, Debug)]
 enum Said {
-    Open(String, String),
+    Open([String; 4]),
     Opened,
     Data(Vec<u8>),
     Credit(u64),
@@ -19,7 +19,12 @@ enum Said {
 impl Said {
     fn item(&self) -> Item<'_> {
         match self {
-            Self::Open(outlet, origin) => Item::Open(Open { outlet, origin }),
+            Self::Open([outlet, origin, user, target]) => Item::Open(Open {
+                outlet,
+                origin,
+                user,
+                target,
+            }),
             Self::Opened => Item::Opened,
             Self::Data(bytes) => Item::Data(bytes),
             Self::Credit(limit) => Item::Credit(*limit),
@@ -32,7 +37,7 @@ impl Said {
 fn said() -> impl Strategy<Value = Said> {
     let text = || "[a-zäöü0-9:./-]{0,100}";
     prop_oneof![
-        (text(), text()).prop_map(|(outlet, origin)| Said::Open(outlet, origin)),
+        [text(), text(), text(), text()].prop_map(Said::Open),
         Just(Said::Opened),
         prop::collection::vec(any::<u8>(), 0..300).prop_map(Said::Data),
         any::<u64>().prop_map(Said::Credit),

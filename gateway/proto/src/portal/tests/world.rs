@@ -7,12 +7,20 @@ use proptest::prelude::*;
 use crate::{
     entropy::Entropy,
     portal::{
-        BEGUN, Item, PACKET, ResetReason, Role, Session, SessionEvent, SessionSettings, SessionState,
+        BEGUN, Item, Open, PACKET, ResetReason, Role, Session, SessionEvent, SessionSettings, SessionState,
         StreamId, StreamSink, StreamState, TAKEN,
         frame::{put_packet, put_taken},
     },
     time::Instant,
 };
+
+/// A wish for a stream to an outlet.
+fn to(outlet: &str) -> Open<'_> {
+    Open {
+        outlet,
+        ..Open::default()
+    }
+}
 
 /// Random numbers that a seed fixes (splitmix64).
 struct Dice(u64);
@@ -250,13 +258,7 @@ impl World {
 /// Two streams carry `total` bytes each way; returns the world at the end.
 fn carry(mut world: World, total: usize, mut trouble: impl FnMut(&mut World, u64)) -> World {
     let streams: Vec<StreamId> = (0..2)
-        .map(|_| {
-            world
-                .inlet
-                .session
-                .open("plc", "10.0.0.7")
-                .expect("there is room")
-        })
+        .map(|_| world.inlet.session.open(to("plc")).expect("there is room"))
         .collect();
     for turn in 0..20_000 {
         world.turn();
@@ -319,7 +321,7 @@ fn streams_carry_bytes_both_ways_and_end() {
 fn a_node_that_was_restarted_is_known_by_what_it_has_forgotten() {
     for restarted in [Role::Inlet, Role::Outlet] {
         let mut world = World::new(7, 0);
-        let stream = world.inlet.session.open("plc", "").expect("there is room");
+        let stream = world.inlet.session.open(to("plc")).expect("there is room");
         (0..5).for_each(|_| world.turn());
         world.write(Role::Inlet, stream, 10_000);
         (0..5).for_each(|_| world.turn());
@@ -344,7 +346,7 @@ fn a_node_that_was_restarted_is_known_by_what_it_has_forgotten() {
         );
         assert_eq!(other.session.stats().lost, 1);
         // And everything works again.
-        let stream = world.inlet.session.open("plc", "").expect("there is room");
+        let stream = world.inlet.session.open(to("plc")).expect("there is room");
         world.outlet.arrived = Arrived::default();
         world.inlet.written.clear();
         (0..5).for_each(|_| world.turn());
@@ -357,7 +359,7 @@ fn a_node_that_was_restarted_is_known_by_what_it_has_forgotten() {
 #[test]
 fn streams_are_lost_when_no_channel_comes() {
     let mut world = World::new(3, 0);
-    let stream = world.inlet.session.open("plc", "").expect("there is room");
+    let stream = world.inlet.session.open(to("plc")).expect("there is room");
     (0..5).for_each(|_| world.turn());
     world.cut();
     let cut = world.now;
@@ -378,7 +380,7 @@ fn streams_are_lost_when_no_channel_comes() {
 #[test]
 fn a_stream_that_nobody_reads_stands_still_and_holds_up_no_other() {
     let mut world = World::new(4, 0);
-    let [slow, quick] = [(); 2].map(|()| world.inlet.session.open("plc", "").expect("there is room"));
+    let [slow, quick] = [(); 2].map(|()| world.inlet.session.open(to("plc")).expect("there is room"));
     (0..5).for_each(|_| world.turn());
     // Nothing of the slow one is consumed.
     let mut total = 0;
@@ -411,7 +413,7 @@ fn no_more_streams_than_allowed() {
     world.cut();
     world.connect();
     let streams: Vec<StreamId> = (0..10)
-        .map(|_| world.inlet.session.open("plc", "").expect("there is room"))
+        .map(|_| world.inlet.session.open(to("plc")).expect("there is room"))
         .collect();
     (0..5).for_each(|_| world.turn());
     assert_eq!(world.outlet.session.streams().len(), SETTINGS.streams_max);
@@ -427,11 +429,11 @@ fn no_more_streams_than_allowed() {
     }
     settings.streams_max = 1;
     let mut session = Session::new(Role::Inlet, settings);
-    assert!(session.open("a", "").is_some());
-    assert!(session.open("a", "").is_none());
+    assert!(session.open(to("a")).is_some());
+    assert!(session.open(to("a")).is_none());
     assert!(
         Session::new(Role::Inlet, settings)
-            .open(&"a".repeat(256), "")
+            .open(to(&"a".repeat(256)))
             .is_none()
     );
 }
@@ -439,7 +441,7 @@ fn no_more_streams_than_allowed() {
 #[test]
 fn one_that_sends_more_than_it_was_told_loses_its_stream() {
     let mut world = World::new(6, 0);
-    let stream = world.inlet.session.open("plc", "").expect("there is room");
+    let stream = world.inlet.session.open(to("plc")).expect("there is room");
     (0..5).for_each(|_| world.turn());
     // More than it was told, in whichever packet comes next.
     let mut items = Vec::new();
