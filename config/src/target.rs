@@ -168,7 +168,7 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
                 at += 1;
                 in_text += 1;
             }
-            _ => {
+            Some(_) | None => {
                 let Some((star_at, covered)) = star else {
                     return false;
                 };

@@ -546,7 +546,10 @@ fn inlets_let_in_whom_they_name() {
 #[test]
 fn portals_have_ends_of_several_kinds() {
     let unix = INLET.replace("127.0.0.1:0", "unix:/run/plc.sock");
-    let inlet = |more: &str| complaints(&format!("{IDENTITY}{unix}{more}"));
+    // Without the end of the last line.
+    let said = |file: String| complaints(&(IDENTITY.to_owned() + &file)).trim_end().to_owned();
+    let inlet = |more: &str| said(format!("{unix}{more}"));
+    let tcp = |more: &str| said(format!("{INLET}{more}"));
     assert_eq!(inlet("mode = '0660'"), "");
     assert_eq!(
         inlet("mode = '660 '"),
@@ -561,29 +564,23 @@ fn portals_have_ends_of_several_kinds() {
         )
     );
     assert_eq!(
-        about_inlet("mode = '0660'"),
+        tcp("mode = '0660'"),
         r#"8:8 error: `portal.inlet[0].mode` has no meaning for this `listen`"#
     );
     assert_eq!(
-        about_inlet(
+        tcp(
             "socks = { users = [{ name = 'a', password = { env = 'A' } }, { name = 'a', password = { env = 'B' } }] }"
         ),
         r#"8:71 error: `portal.inlet[0].socks.users[1].name` is "a", a name that is taken already"#
     );
-    assert_eq!(
-        about_inlet("accept_proxy_from = ['10.0.0.5']\nallow = ['fd00::/8']"),
-        ""
-    );
+    assert_eq!(tcp("accept_proxy_from = ['10.0.0.5']\nallow = ['fd00::/8']"), "");
     for path in ["unix:run/a", "unix:/run/"] {
         let listen = INLET.replace("127.0.0.1:0", path);
-        assert!(
-            complaints(&format!("{IDENTITY}{listen}")).contains("error"),
-            "{path}"
-        );
+        assert!(said(listen).contains("error"), "{path}");
     }
     let outlet = |what: &str| {
-        complaints(&format!(
-            "{IDENTITY}[link.tcp]\n[[portal.outlet]]\nname = 'o'\nallow = ['$OTHER']\n{what}"
+        said(format!(
+            "[link.tcp]\n[[portal.outlet]]\nname = 'o'\nallow = ['$OTHER']\n{what}"
         ))
     };
     assert_eq!(outlet("address = 'unix:/run/a'\nsend_proxy = 'v2'"), "");
