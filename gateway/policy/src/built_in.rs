@@ -47,7 +47,7 @@ mod tests {
     use super::*;
     use crate::{
         BUILT_IN, Context, KeyStorage, LinkKind, Policy, Principal, Resource, ResourceKind, Revocation,
-        Service, TicketRights, TimeQuality, check,
+        Service, StreamFacts, TicketRights, TimeQuality, Weekday, check,
     };
 
     fn resource(action: Action, name: &str) -> Resource {
@@ -169,8 +169,24 @@ mod tests {
                         grants_administrator,
                         grants_enroller,
                     }),
+                    stream: None,
                 }
             })
+    }
+
+    fn any_stream() -> impl Strategy<Value = StreamFacts> {
+        (any::<[String; 3]>(), 0_u16..1_440, any_of(Weekday::ALL)).prop_map(
+            |(texts, minute_of_day, weekday)| {
+                let [origin, user, destination] = texts;
+                StreamFacts {
+                    origin,
+                    user,
+                    destination,
+                    minute_of_day,
+                    weekday,
+                }
+            },
+        )
     }
 
     proptest! {
@@ -179,9 +195,11 @@ mod tests {
         fn says_what_the_text_says_about_anybody(
             principal in any_principal(),
             context in any_context(),
+            stream in prop::option::of(any_stream()),
             action in any_of(Action::ALL),
             name in "\\PC{0,8}",
         ) {
+            let context = Context { stream, ..context };
             let request = Request::new(principal, action, resource(action, &name), context).expect("they fit");
             let native = Policy::built_in();
             prop_assert_eq!(native.decide(&request), text().decide(&request));
