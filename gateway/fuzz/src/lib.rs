@@ -37,7 +37,7 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 26] = [
+pub const TARGETS: [Target; 27] = [
     ("channel", channel::run),
     ("cluster", cluster::run),
     ("command", command::run),

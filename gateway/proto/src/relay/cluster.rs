@@ -80,7 +80,7 @@ pub enum StoreEvent {
     Away,
 }
 
-/// A relay's part of a cluster; see the [module](self).
+/// A relay's part of a cluster (PROTOCOL.md §16).
 #[derive(Debug)]
 pub struct Cluster {
     directory: Directory,
