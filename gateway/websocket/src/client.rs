@@ -11,7 +11,7 @@ use data_encoding::BASE64;
 
 use crate::{
     HEADERS_MAX, MESSAGE_BYTES_MAX, NORMAL_CLOSURE, Violation,
-    frame::{self, Decoder, Event, MASK_LEN, Sender},
+    frame::{self, Decoder, MASK_LEN, Sender},
     http::{self, Fields},
 };
 
@@ -141,7 +141,7 @@ impl Client {
         mut bytes: &[u8],
         masks: [Mask; 2],
         out: &mut Vec<u8>,
-        mut take: impl FnMut(&[u8]),
+        take: impl FnMut(&[u8]),
     ) -> Result<(), Ended> {
         if let State::Opening {
             accept,
@@ -169,24 +169,10 @@ impl Client {
         let State::Open(decoder) = &mut self.state else {
             return Err(Ended::Closed);
         };
-        let mut pong = None;
-        let result = loop {
-            match decoder.next(&mut bytes) {
-                Ok(None) => break Ok(()),
-                Ok(Some(Event::Payload(piece))) => take(piece),
-                Ok(Some(Event::Ping(ping))) => pong = Some(ping),
-                Ok(Some(Event::Close(code))) => break Err((code, Ended::Closed)),
-                Err(violation) => break Err((Some(violation.code()), violation.into())),
-            }
-        };
-        let [first, second] = masks;
-        if let Some(ping) = pong {
-            frame::write(frame::PONG, ping.as_bytes(), Some(first), out);
-        }
-        result.map_err(|(code, ended)| {
-            frame::write_close(code, Some(second), out);
+        let result = decoder.converse(bytes, masks.map(Some), out, take);
+        result.map_err(|violation| {
             self.state = State::Closed;
-            ended
+            violation.map_or(Ended::Closed, Ended::from)
         })
     }
 

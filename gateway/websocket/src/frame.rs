@@ -106,8 +106,41 @@ impl Decoder {
         }
     }
 
+    /// Gives the payload in `bytes` to `take` in pieces, and appends answers to `out`: one to the last ping, and one to the end.
+    /// They are masked with `masks` in this order, if there are some.
+    ///
+    /// # Errors
+    /// If the connection is to be closed when `out` has been sent: the other side's violation, or none if it has closed. `take` has
+    /// had everything before that.
+    pub(crate) fn converse(
+        &mut self,
+        mut bytes: &[u8],
+        masks: [Option<[u8; MASK_LEN]>; 2],
+        out: &mut Vec<u8>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), Option<Violation>> {
+        let mut pong = None;
+        let result = loop {
+            match self.next(&mut bytes) {
+                Ok(None) => break Ok(()),
+                Ok(Some(Event::Payload(piece))) => take(piece),
+                Ok(Some(Event::Ping(ping))) => pong = Some(ping),
+                Ok(Some(Event::Close(code))) => break Err((code, None)),
+                Err(violation) => break Err((Some(violation.code()), Some(violation))),
+            }
+        };
+        let [first, second] = masks;
+        if let Some(ping) = pong {
+            write(PONG, ping.as_bytes(), first, out);
+        }
+        result.map_err(|(code, violation)| {
+            write_close(code, second, out);
+            violation
+        })
+    }
+
     /// Takes bytes off `input` until there is something to tell, or nothing left.
-    pub(crate) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Event<'_>>, Violation> {
+    fn next(&mut self, input: &mut &[u8]) -> Result<Option<Event<'_>>, Violation> {
         loop {
             match &mut self.part {
                 Part::Header(header) => {

@@ -27,7 +27,7 @@ pub mod tunnel;
 
 use std::sync::Arc;
 
-use frame::{Decoder, Event, Sender};
+use frame::{Decoder, Sender};
 use request::Request;
 pub use request::{HEADERS_MAX, REQUEST_BYTES_MAX, Refusal};
 
@@ -172,7 +172,7 @@ impl WebSocket {
         &mut self,
         mut bytes: &[u8],
         out: &mut Vec<u8>,
-        mut take: impl FnMut(&[u8]),
+        take: impl FnMut(&[u8]),
     ) -> Result<(), Ended> {
         if let State::Opening { settings, request } = &mut self.state {
             match Request::take(request, &mut bytes, settings) {
@@ -191,23 +191,10 @@ impl WebSocket {
         let State::Open(decoder) = &mut self.state else {
             return Err(Ended::Closed);
         };
-        let mut pong = None;
-        let result = loop {
-            match decoder.next(&mut bytes) {
-                Ok(None) => break Ok(()),
-                Ok(Some(Event::Payload(piece))) => take(piece),
-                Ok(Some(Event::Ping(ping))) => pong = Some(ping),
-                Ok(Some(Event::Close(code))) => break Err((code, Ended::Closed)),
-                Err(violation) => break Err((Some(violation.code()), violation.into())),
-            }
-        };
-        if let Some(ping) = pong {
-            frame::write(frame::PONG, ping.as_bytes(), None, out);
-        }
-        result.map_err(|(code, ended)| {
-            frame::write_close(code, None, out);
+        let result = decoder.converse(bytes, [None; 2], out, take);
+        result.map_err(|violation| {
             self.state = State::Closed;
-            ended
+            violation.map_or(Ended::Closed, Ended::from)
         })
     }
 
