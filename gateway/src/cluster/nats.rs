@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_nats::{
-    Client, Event, HeaderMap, ServerAddr,
+    Client, HeaderMap, ServerAddr,
     jetstream::{
         self, Context, Message,
         consumer::{DeliverPolicy, ReplayPolicy, push},
@@ -25,10 +25,7 @@ use fieldgate_config::settings::cluster::NatsBucket as Settings;
 use tokio::{sync::watch, time};
 
 use super::{Change, ClusterStore, StoreSession, Write};
-use crate::sinks::{
-    nats::{chain, options},
-    tls,
-};
+use crate::sinks::nats::{chain, one_connection};
 
 /// The bucket that the settings name.
 pub(crate) struct NatsStore {
@@ -55,29 +52,13 @@ impl NatsStore {
     }
 
     async fn client(&self) -> Result<(Client, watch::Receiver<Option<String>>), String> {
-        let (tell, lost) = watch::channel(None);
-        let mut options = options(&self.settings.auth)?
-            .name("fieldgate relay")
-            .connection_timeout(ANSWER_TIME)
-            .request_timeout(Some(ANSWER_TIME))
-            .ping_interval(PING_EVERY)
-            // Another connection is another session, which reads everything again.
-            .max_reconnects(1)
-            .event_callback(move |event| {
-                let tell = tell.clone();
-                async move {
-                    if let Event::Disconnected | Event::Closed | Event::ClientError(_) = event {
-                        tell.send_replace(Some(event.to_string()));
-                    }
-                }
-            });
-        let mut scheme = "nats";
-        if let Some(settings) = &self.settings.tls {
-            options = options
-                .require_tls(true)
-                .tls_client_config(tls::client_config(settings)?);
-            scheme = "tls";
-        }
+        // Another connection is another session, which reads everything again.
+        let (options, scheme, lost) = one_connection(
+            &self.settings.auth,
+            self.settings.tls.as_ref(),
+            (ANSWER_TIME, PING_EVERY),
+        )?;
+        let options = options.name("fieldgate relay");
         let servers = self.settings.servers.iter();
         let servers = servers.map(|server| format!("{scheme}://{server}").parse::<ServerAddr>());
         let servers = servers

@@ -39,7 +39,7 @@ use async_nats::{
         publish::PublishAck,
     },
 };
-use fieldgate_config::settings::sink::{NatsAuth, NatsSink as Settings};
+use fieldgate_config::settings::sink::{NatsAuth, NatsSink as Settings, SinkTls};
 use tokio::{sync::watch, time};
 
 use self::{message::Message, ranges::Ranges};
@@ -161,29 +161,14 @@ impl NatsSink {
 
     async fn connect(&self) -> Result<Link, End> {
         let address = &self.settings.address;
-        let (tell, lost) = watch::channel(None);
-        let mut options = options(&self.settings.auth)
-            .map_err(End::Refused)?
-            .name("fieldgate collector")
-            .connection_timeout(ANSWER_TIME)
-            .request_timeout(Some(ANSWER_TIME))
-            .ping_interval(PING_EVERY)
-            // Another server of the cluster may answer; a new incarnation asks it, and reads back what it has.
-            .max_reconnects(1)
-            .event_callback(move |event| {
-                let tell = tell.clone();
-                async move {
-                    if let Event::Disconnected | Event::Closed | Event::ClientError(_) = event {
-                        tell.send_replace(Some(event.to_string()));
-                    }
-                }
-            });
-        let mut scheme = "nats";
-        if let Some(settings) = &self.settings.tls {
-            let config = tls::client_config(settings).map_err(End::Refused)?;
-            options = options.require_tls(true).tls_client_config(config);
-            scheme = "tls";
-        }
+        // Another server of the cluster may answer; a new incarnation asks it, and reads back what it has.
+        let (options, scheme, lost) = one_connection(
+            &self.settings.auth,
+            self.settings.tls.as_ref(),
+            (ANSWER_TIME, PING_EVERY),
+        )
+        .map_err(End::Refused)?;
+        let options = options.name("fieldgate collector");
         let url = format!("{scheme}://{address}");
         let client: Client = match time::timeout(ANSWER_TIME, options.connect(url)).await {
             Ok(Ok(client)) => client,
@@ -527,11 +512,44 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Prepares one connection, which is not made again when it is lost: gives its options, the scheme of the servers' addresses,
+/// and where to hear that it is lost, and why. An answer is waited for `answer`, and the server asked for life every `ping`.
+///
+/// # Errors
+/// In words, if a secret or certificate cannot be read.
+pub(crate) fn one_connection(
+    auth: &NatsAuth,
+    tls: Option<&SinkTls>,
+    (answer, ping): (Duration, Duration),
+) -> Result<(ConnectOptions, &'static str, watch::Receiver<Option<String>>), String> {
+    let (tell, lost) = watch::channel(None);
+    let options = options(auth)?
+        .connection_timeout(answer)
+        .request_timeout(Some(answer))
+        .ping_interval(ping)
+        .max_reconnects(1)
+        .event_callback(move |event| {
+            let tell = tell.clone();
+            async move {
+                if let Event::Disconnected | Event::Closed | Event::ClientError(_) = event {
+                    tell.send_replace(Some(event.to_string()));
+                }
+            }
+        });
+    Ok(match tls {
+        Some(settings) => {
+            let config = tls::client_config(settings)?;
+            (options.require_tls(true).tls_client_config(config), "tls", lost)
+        }
+        None => (options, "nats", lost),
+    })
+}
+
 /// Reads who this node is there, anew for each connection.
 ///
 /// # Errors
 /// In words, if a secret cannot be read.
-pub(crate) fn options(auth: &NatsAuth) -> Result<ConnectOptions, String> {
+fn options(auth: &NatsAuth) -> Result<ConnectOptions, String> {
     Ok(match auth {
         NatsAuth::None => ConnectOptions::new(),
         NatsAuth::Login(login) => {
