@@ -88,8 +88,8 @@ pub(crate) fn invariant_deadlines_lie_ahead(
     )
 }
 
-/// 256 KiB of an uplink and a record, or 128 KiB of a relay and a frame; and answers.
-const LINK_BYTES_MAX: usize = (256 + 68 + 64) << 10;
+/// 320 KiB of a relay, more than of an uplink or of streams, and a frame; and answers.
+const LINK_BYTES_MAX: usize = (320 + 68 + 64) << 10;
 /// Channels of one host with another at the same time, those included that the other has not noticed the end of.
 const CHANNELS_PER_HOST_MAX: usize = 64;
 /// Handshakes under way in a network of seven nodes.
