@@ -241,7 +241,15 @@ impl Attacker {
 
     /// Makes up a frame whose route leads through the same relays again and again.
     fn round_trip(&mut self, payload: &[u8]) -> Vec<u8> {
-        let names = self.dice.between(1, ADDRESSES_MAX - 1);
+        // One that ends here, for it may go no further, or one that would go on and on.
+        let (names, hops) = if self.dice.one_in(2) {
+            (1, 0)
+        } else {
+            (
+                self.dice.between(2, ADDRESSES_MAX - 1),
+                self.dice.between(1, ADDRESSES_MAX),
+            )
+        };
         let mut onward = vec![u8::try_from(names + 1).unwrap_or(u8::MAX)];
         for _ in 0..names {
             let name = self.dice.pick(&self.relays);
@@ -249,7 +257,7 @@ impl Attacker {
             onward.extend_from_slice(name.as_bytes());
         }
         onward.extend_from_slice(route("uplink").get(1..).unwrap_or_default());
-        let hops = u8::try_from(self.dice.below(ADDRESSES_MAX + 1)).unwrap_or(u8::MAX);
+        let hops = u8::try_from(hops).unwrap_or(u8::MAX);
         let conversation = format!("flow-{:016x}", self.dice.roll());
         let (back, none) = (route(&conversation), [0; LABEL_LEN]);
         frame(KIND_ROUTED | 1, &[&[hops], &none, &onward, &back, payload])

@@ -517,13 +517,13 @@ impl Host {
     }
 
     /// Checks what has a bound.
-    pub(crate) fn check_bounds(&self, hosts: usize, model: &mut Model) {
+    pub(crate) fn check_bounds(&self, (hosts, is_attacked): (usize, bool), model: &mut Model) {
         let Some(machine) = &self.machine else { return };
         model.note(model::check_node(
             &self.name,
             &machine.node,
             &machine.buffers,
-            hosts,
+            (hosts, is_attacked),
         ));
         if let (Role::Gateway(files), Some(journal)) = (&self.role, &machine.journal) {
             for (lane, journal) in journal.journal.iter() {

@@ -424,6 +424,16 @@ impl Scenario {
         self.collector()..self.collector() + self.collectors
     }
 
+    /// Returns whether somebody may add to what a host sends.
+    #[must_use]
+    pub fn is_attacked(&self, host: usize) -> bool {
+        self.attacker.as_ref().is_some_and(|plan| {
+            let relay = host.checked_sub(self.first_relay());
+            let is_relay = host < self.collector() && relay.is_some();
+            relay.is_some_and(|relay| plan.relays.contains(&relay)) || plan.on_direct_links && !is_relay
+        })
+    }
+
     /// Returns how many hosts there are without authority and impostor.
     #[must_use]
     pub const fn hosts(&self) -> usize {

@@ -266,7 +266,8 @@ impl World<'_, '_> {
             return;
         };
         let wishes = host.end_turn(now, &mut self.model);
-        host.check_bounds(hosts, &mut self.model);
+        let is_attacked = self.scenario.is_attacked(index);
+        host.check_bounds((hosts, is_attacked), &mut self.model);
         self.fulfil(index, wishes);
         self.send(index);
         self.begin_disk_operations(index);

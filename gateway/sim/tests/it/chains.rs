@@ -69,4 +69,4 @@ fn streams_cross_one_to_five_relays_unharmed() {
 }
 
 /// Seeds played unless asked for another number.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 80;
