@@ -195,7 +195,7 @@ impl Session {
         }
     }
 
-    /// Draws what the next session is known by. Call it on the inlet's side before there is a channel.
+    /// Draws what the next session is known by. Call it on the inlet's side before there is a channel, and whenever one is gone.
     pub fn prepare(&mut self, entropy: &mut dyn Entropy) {
         self.next_id.get_or_insert_with(|| {
             let mut id = [0; 16];
