@@ -150,6 +150,10 @@ impl Probe {
             // At least four within the limit.
             return self.probed_at + self.answer_time().min(self.limit() / 4);
         }
+        // How long a path that was never measured may be silent is a guess, and a generous one.
+        if self.round_trip.smoothed().is_none() && !self.is_open {
+            return self.probed_at;
+        }
         // A busy path is measured as often as a quiet one.
         let regular = self.probed_at + IDLE;
         match expectation {
