@@ -25,6 +25,7 @@ pub mod proof;
 pub mod reading;
 pub mod record;
 pub mod registrar;
+pub mod replication;
 pub mod status_list;
 pub mod ticket;
 pub mod topic;
@@ -37,7 +38,7 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 27] = [
+pub const TARGETS: [Target; 28] = [
     ("channel", channel::run),
     ("cluster", cluster::run),
     ("command", command::run),
@@ -58,6 +59,7 @@ pub const TARGETS: [Target; 27] = [
     ("reading", reading::run),
     ("record", record::run),
     ("registrar", registrar::run),
+    ("replication", replication::run),
     ("status_list", status_list::run),
     ("ticket", ticket::run),
     ("topic", topic::run),
