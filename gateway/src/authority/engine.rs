@@ -152,7 +152,7 @@ impl Engine {
         let (complaints, found) = aligned;
         let mut engine = Self {
             unaligned: is_clustered.then(|| held.cloned()),
-            cluster: Cluster::new(now.instant),
+            cluster: Cluster::new(now.instant, is_clustered),
             store,
             settings,
             history,

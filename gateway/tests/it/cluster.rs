@@ -251,7 +251,7 @@ impl Fleet {
 pub(crate) fn servers(dir: &Path, network: Option<&Bridged>, count: usize) -> Vec<Server> {
     let address = |index| {
         let place = network.map(|network| network.address(index));
-        SocketAddr::from((place.unwrap_or(Ipv4Addr::LOCALHOST.into()), ports::free()))
+        SocketAddr::from((place.unwrap_or_else(|| Ipv4Addr::LOCALHOST.into()), ports::free()))
     };
     let routes: Vec<SocketAddr> = (0..count).map(address).collect();
     let all: Vec<String> = routes.iter().map(|route| format!("\"nats://{route}\"")).collect();

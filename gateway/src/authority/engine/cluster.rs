@@ -18,9 +18,10 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) const fn new(now: Instant) -> Self {
+    /// One of several processes knows nothing of the others before it has looked for the first time.
+    pub(super) fn new(now: Instant, is_clustered: bool) -> Self {
         Self {
-            halted: None,
+            halted: is_clustered.then(|| NOT_LOOKED.to_owned()),
             due: now,
         }
     }
@@ -62,7 +63,7 @@ impl Engine {
         match caught_up {
             Ok(()) => {
                 if self.cluster.halted.take().is_some() {
-                    tracing::info!("the cluster's log is followed again");
+                    tracing::info!("the cluster's log is followed");
                 }
                 self.cluster.due = now.instant + FOLLOW_EVERY;
                 Some(())
@@ -152,6 +153,8 @@ impl Engine {
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 /// How long it is left alone after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Why nothing is decided at first.
+const NOT_LOOKED: &str = "the cluster's log has not been looked at yet";
 /// With more identities than that, everything issued a moment ago is forgotten at once.
 const IDENTITIES_MAX: usize = 4_096;
 

@@ -254,7 +254,7 @@ fn an_authority_that_was_alone_becomes_several_and_moves_to_another_log() {
     first.revoke(&node.id().to_string());
     assert_eq!(second.renew(&node), AuthorityAnswer::Denied);
     // Alone it would decide without the others.
-    let error = first.open_alone().err().expect("it is refused");
+    let error = first.open_alone().expect_err("it is refused");
     assert!(matches!(error, StoreError::Clustered { .. }), "{error}");
 }
 
