@@ -171,6 +171,13 @@ impl Rig {
         Self::begin(directory, settings, Some((log, name, founds)))
     }
 
+    /// Makes one that is to follow a log, and has not looked at it.
+    pub(crate) fn following_unlooked(log: &SharedLog, name: &str) -> Self {
+        let directory = tempfile::tempdir().expect("there is room for a directory");
+        let settings = settings(&directory.path().join("authority.redb"));
+        Self::opened(directory, settings, Some((log, name, false)))
+    }
+
     /// Ends it and starts it again as one that follows a log.
     pub(crate) fn follow(self, log: &SharedLog, name: &str, founds: bool) -> Self {
         let Self {
@@ -209,6 +216,18 @@ impl Rig {
         settings: AuthoritySettings,
         log: Option<(&SharedLog, &str, bool)>,
     ) -> Self {
+        let mut rig = Self::opened(directory, settings, log);
+        rig.engine.handle_timeout(rig.now);
+        rig.settle();
+        rig
+    }
+
+    /// One that has done nothing yet.
+    fn opened(
+        directory: tempfile::TempDir,
+        settings: AuthoritySettings,
+        log: Option<(&SharedLog, &str, bool)>,
+    ) -> Self {
         let authority = Node::seeded(1);
         let now = Now {
             instant: Instant::START,
@@ -217,7 +236,7 @@ impl Rig {
         let replication = log.map(|(log, name, founds)| log.settings(name, founds));
         let permit = Box::new(OwnRules);
         let engine = open(now, &settings, &authority, permit, None, replication);
-        let mut rig = Self {
+        Self {
             engine,
             authority,
             settings,
@@ -228,10 +247,7 @@ impl Rig {
             broken: None,
             directory,
             log: log.map(|(log, name, _)| (log.clone(), name.to_owned())),
-        };
-        rig.engine.handle_timeout(now);
-        rig.settle();
-        rig
+        }
     }
 
     /// Ends the authority and starts it again.

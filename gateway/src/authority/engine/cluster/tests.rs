@@ -36,6 +36,23 @@ fn look(rig: &mut Rig) {
 }
 
 #[test]
+fn who_has_not_looked_at_the_log_says_so_and_is_not_ready() {
+    let (log, _, _) = pair();
+    let mut late = Rig::following_unlooked(&log, NAME);
+    let status = late.engine.status();
+    assert!(!status.ready);
+    assert!(
+        halted(&late).contains("has not been looked at"),
+        "{}",
+        halted(&late)
+    );
+    assert_eq!(status.problems, [halted(&late)]);
+    // It need not wait for that: a request makes it look.
+    assert!(decides(&mut late));
+    assert_eq!(late.engine.status().problems, Vec::<String>::new());
+}
+
+#[test]
 fn a_ticket_is_good_once_whoever_is_asked() {
     let (_, mut first, mut second) = pair();
     let ticket = first.ticket(|_| ());
