@@ -25,8 +25,12 @@ pub(in crate::authority::engine) fn store_failed(halted: Option<&str>) -> Manage
     if let Some(reason) = halted {
         return ManageAnswer::Error(ManageError {
             code: "store".to_owned(),
-            message: format!("nothing was decided: {reason}"),
-            hint: Some("try again later, or at another process of this authority".to_owned()),
+            // An entry whose acknowledgement was lost may stand in the log.
+            message: format!("nothing was decided, as far as is known: {reason}"),
+            hint: Some(
+                "try again later, or at another process of this authority; if it is not to happen twice, look first whether it has"
+                    .to_owned(),
+            ),
         });
     }
     ManageAnswer::Error(ManageError {
