@@ -92,7 +92,7 @@ mod listeners;
 mod portal;
 pub(crate) mod sink;
 
-pub(crate) use cluster::RelayCluster;
+pub(crate) use cluster::{AuthorityCluster, RelayCluster};
 pub(crate) use listeners::{Certificate, DevicePsk, MqttPsk, MqttTls, MqttWebSocket, MqttWebSocketTls};
 pub(crate) use portal::{Portal, PortalAudit, PortalInlet, PortalOutlet, PortalSocks};
 
@@ -611,6 +611,8 @@ tables! {
         public: Vec<Item<HostPort>> = List { item: HOST_PORT, min: 0, max: 4 }, Default("[]");
         /// Members from the beginning, without a ticket.
         member: Vec<AuthorityMember> = sections::<AuthorityMember>(65_536), Optional("none");
+        /// Other processes that are this authority, too.
+        cluster: AuthorityCluster = section::<AuthorityCluster>(), Optional("off");
     }
 
     /// A member without a ticket.

@@ -707,6 +707,8 @@ pub struct Authority {
     pub public: Vec<HostPort>,
     /// Members without a ticket; names and identifiers unique.
     pub members: Vec<AuthorityMember>,
+    /// The log, if it runs as several processes.
+    pub cluster: Option<cluster::AuthorityCluster>,
 }
 
 /// A member of the authority without a ticket.

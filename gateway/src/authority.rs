@@ -26,6 +26,7 @@ mod order;
 pub(crate) mod permit;
 mod record;
 mod refusal;
+pub(crate) mod replication;
 #[cfg(test)]
 pub(crate) mod rig;
 pub(crate) mod service;

@@ -79,7 +79,7 @@ pub(crate) struct Change {
 pub(crate) struct StoreHealth {
     /// What it is connected to.
     pub(crate) server: Option<String>,
-    /// Why it is not, or was not before.
+    /// Why it is not, or was not before; with a server, why that takes no writes.
     pub(crate) problem: Option<String>,
     /// Sessions since the start.
     pub(crate) sessions: u64,
@@ -110,7 +110,7 @@ pub(crate) async fn run<S: ClusterStore>(
                     health.sessions += 1;
                 });
                 back_off = BackOff::new();
-                match serve(session, &mut writes, &trunk).await {
+                match serve(session, &mut writes, &trunk, &health).await {
                     Some(reason) => reason,
                     None => return,
                 }
@@ -173,10 +173,11 @@ async fn serve<S: StoreSession>(
     mut session: S,
     writes: &mut mpsc::Receiver<StoreWrite>,
     trunk: &MailSender<ShardMessage>,
+    health: &SharedHealth,
 ) -> Option<String> {
     let mut answers: Vec<Answer> = Vec::new();
     let reason = loop {
-        match watch(&mut session, writes, &mut answers, trunk).await? {
+        match watch(&mut session, writes, &mut answers, trunk, health).await? {
             Ended::Reread => {
                 tracing::warn!("changes of the cluster's store did not come: all of it is read again")
             }
@@ -211,6 +212,7 @@ async fn watch<S: StoreSession>(
     writes: &mut mpsc::Receiver<StoreWrite>,
     answers: &mut Vec<Answer>,
     trunk: &MailSender<ShardMessage>,
+    health: &SharedHealth,
 ) -> Option<Ended> {
     let (mut changes, is_empty) = match session.watch().await {
         Ok(watch) => watch,
@@ -232,9 +234,7 @@ async fn watch<S: StoreSession>(
                 StoreWrite::Reread => return Some(Ended::Reread),
             },
             (ticket, result) = next_answer(answers) => {
-                if let Err(reason) = &result {
-                    tracing::debug!(reason, "the cluster's store did not take a write");
-                }
+                note_write(health, result.as_ref().err());
                 let result = result.map_err(|_| WriteFailed);
                 events.push(StoreEvent::Written { ticket, result });
             }
@@ -253,6 +253,19 @@ async fn watch<S: StoreSession>(
         }
         tell(trunk, events).await?;
     }
+}
+
+/// Keeps for status whether the server takes writes: one without a majority of the others stays connected, and takes none.
+fn note_write(health: &SharedHealth, failed: Option<&String>) {
+    let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(reason) = failed {
+        if health.problem.is_none() {
+            tracing::warn!(reason, "the cluster's store does not take a write");
+        } else {
+            tracing::debug!(reason, "the cluster's store still does not take a write");
+        }
+    }
+    health.problem = failed.cloned();
 }
 
 fn begin<S: StoreSession>(session: &S, ticket: u64, key: &str, value: Option<Vec<u8>>) -> Answer {

@@ -341,6 +341,9 @@ impl NodeStatus {
                 "  members    {}, {} revoked, {} open tickets, {} decisions in the log",
                 authority.members, authority.revoked, authority.tickets_open, authority.log_entries
             )?;
+            if let Some(cluster) = &authority.cluster {
+                writeln!(out, "  cluster    {cluster}")?;
+            }
         }
         writeln!(out, "  clock      {} ({})", self.clock.quality, self.clock.source)?;
         writeln!(out, "  i/o        {} ({})", self.io.backend, self.io.reason)?;

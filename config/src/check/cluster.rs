@@ -1,12 +1,14 @@
-//! `[relay.cluster]`.
+//! `[relay.cluster]` and `[authority.cluster]`.
 
 use super::sink::{auth, tls};
 use super::uplink::relay_address;
 use super::{Unique, values};
+use crate::address::HostPort;
 use crate::problem::Findings;
 use crate::raw;
-use crate::reader::RawTable as _;
-use crate::settings::cluster::{NatsBucket, RelayCluster};
+use crate::reader::{Field, Header, Item, RawTable as _};
+use crate::settings::SecretSource;
+use crate::settings::cluster::{AuthorityCluster, NatsBucket, RelayCluster};
 use crate::settings::sink::Login;
 
 pub(super) fn cluster(raw: raw::cluster::RelayCluster, findings: &mut Findings) -> Option<RelayCluster> {
@@ -20,11 +22,8 @@ pub(super) fn cluster(raw: raw::cluster::RelayCluster, findings: &mut Findings) 
             identifiers.add(identifier, relay.identifier.place(), findings);
         }
     }
-    let mut servers = Unique::new("an address", "take one of the two out");
-    for server in raw.servers.value.iter().flatten() {
-        servers.add(&server.value, server.place(), findings);
-    }
-    check_transport(&raw, findings);
+    let secrets = [&raw.password, &raw.token, &raw.credentials];
+    check_servers(&raw.servers, &raw.tls, secrets, raw.header(), findings);
     let relays = raw.relays.value?.into_iter().map(relay_address);
     let login = raw.username.value.map(|username| Login {
         username,
@@ -46,8 +45,40 @@ pub(super) fn cluster(raw: raw::cluster::RelayCluster, findings: &mut Findings) 
     })
 }
 
-fn check_transport(raw: &raw::cluster::RelayCluster, findings: &mut Findings) {
-    if let Some(tls) = &raw.tls.value
+pub(super) fn authority(
+    raw: raw::cluster::AuthorityCluster,
+    findings: &mut Findings,
+) -> Option<AuthorityCluster> {
+    let secrets = [&raw.password, &raw.token, &raw.credentials];
+    check_servers(&raw.servers, &raw.tls, secrets, raw.header(), findings);
+    let login = raw.username.value.map(|username| Login {
+        username,
+        password: raw.password.value,
+    });
+    Some(AuthorityCluster {
+        servers: values(raw.servers.value?),
+        tls: raw.tls.value.map(tls),
+        auth: auth(login, raw.token.value, raw.credentials.value),
+        key: raw.key.value?,
+        stream: raw.stream.value?,
+        replicas: raw.replicas.value?,
+        entries_max: raw.entries_max.value?,
+        found: raw.found.value?,
+    })
+}
+
+fn check_servers(
+    servers: &Field<Vec<Item<HostPort>>>,
+    tls: &Field<raw::sink::SinkTls>,
+    secrets: [&Field<SecretSource>; 3],
+    header: &Header,
+    findings: &mut Findings,
+) {
+    let mut unique = Unique::new("an address", "take one of the two out");
+    for server in servers.value.iter().flatten() {
+        unique.add(&server.value, server.place(), findings);
+    }
+    if let Some(tls) = &tls.value
         && tls.certificate.is_given()
         && !tls.key.is_given()
     {
@@ -56,13 +87,13 @@ fn check_transport(raw: &raw::cluster::RelayCluster, findings: &mut Findings) {
             .error(format!("`{}` needs `key`", tls.certificate.path));
         findings.push(draft.help("name the file of its private key"));
     }
-    let secret = raw.password.is_given() || raw.token.is_given() || raw.credentials.is_given();
-    let mut servers = raw.servers.value.iter().flatten();
-    if secret && !raw.tls.is_given() && servers.any(|server| !server.value.is_loopback()) {
-        let draft = raw.servers.warning(format!(
+    let secret = secrets.iter().any(|secret| secret.is_given());
+    let mut all = servers.value.iter().flatten();
+    if secret && !tls.is_given() && all.any(|server| !server.value.is_loopback()) {
+        let draft = servers.warning(format!(
             "`{}` names other machines: the password goes there unencrypted",
-            raw.servers.path
+            servers.path
         ));
-        findings.push(draft.help(format!("add [{}.tls]", raw.header().path)));
+        findings.push(draft.help(format!("add [{}.tls]", header.path)));
     }
 }

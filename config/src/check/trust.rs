@@ -6,7 +6,7 @@ use fieldgate_proto::relay::NamePattern;
 
 use super::collector::{check_registrations, registration};
 use super::uplink::{check_relays, check_through, path};
-use super::{Unique, values};
+use super::{Unique, cluster, values};
 use crate::problem::Findings;
 use crate::raw;
 use crate::reader::{Item, RawTable};
@@ -54,6 +54,10 @@ pub(super) fn authority(
         public.add(&item.value, item.place(), findings);
     }
     check_registrations(raw.register.value.as_deref(), findings);
+    let cluster = match raw.cluster.value {
+        Some(raw) => Some(cluster::authority(raw, findings)?),
+        None => None,
+    };
     let members = raw.member.value.unwrap_or_default();
     check_members(&members, findings);
     let registrations = raw.register.value.unwrap_or_default();
@@ -71,6 +75,7 @@ pub(super) fn authority(
             .collect::<Option<_>>()?,
         public: values(raw.public.value?),
         members: members.into_iter().map(member).collect::<Option<_>>()?,
+        cluster,
     })
 }
 

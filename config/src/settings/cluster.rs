@@ -1,9 +1,9 @@
-//! `[relay.cluster]`.
+//! `[relay.cluster]` and `[authority.cluster]`.
 
 use std::time::Duration;
 
 use super::{
-    RelayAddress,
+    RelayAddress, SecretSource,
     sink::{NatsAuth, SinkTls},
 };
 use crate::address::HostPort;
@@ -38,4 +38,25 @@ pub struct NatsBucket {
     pub bucket: String,
     /// Servers that hold a bucket that is created, 1 to 5.
     pub replicas: u32,
+}
+
+/// The log that several processes of an authority write together: a stream of NATS JetStream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityCluster {
+    /// The servers, at least one.
+    pub servers: Vec<HostPort>,
+    /// TLS; plain TCP without.
+    pub tls: Option<SinkTls>,
+    /// Who the authority is there.
+    pub auth: NatsAuth,
+    /// What the processes share, at least 32 bytes.
+    pub key: SecretSource,
+    /// The stream: letters, digits, `-` and `_`.
+    pub stream: String,
+    /// Servers that hold a stream that is created, 1 to 5.
+    pub replicas: u32,
+    /// Entries that it keeps, at least 1,000.
+    pub entries_max: u32,
+    /// Whether this process begins an empty stream.
+    pub found: bool,
 }

@@ -353,6 +353,31 @@ fn a_cluster_names_each_relay_and_server_once_and_one_way_to_log_in() {
 }
 
 #[test]
+fn processes_of_one_authority_need_servers_and_a_shared_secret() {
+    let cluster = |more: &str| {
+        complaints(&format!(
+            "{IDENTITY}[link.tcp]\n[authority]\n[authority.cluster]\n{more}\n"
+        ))
+    };
+    let good = "servers = ['127.0.0.1:4222']\nkey = { file = 'cluster.key' }";
+    assert_eq!(cluster(good), "");
+    assert_snapshot!(cluster(""), @r"
+    4:1 error: `authority.cluster.servers` is missing
+    4:1 error: `authority.cluster.key` is missing
+    ");
+    assert_snapshot!(cluster(&format!("{good}\nentries_max = 10\nstream = 'a.b'\nreplicas = 0")), @r#"
+    7:15 error: `authority.cluster.entries_max` is 10, outside 1000..=1000000000
+    8:10 error: `authority.cluster.stream` is "a.b", which is not the name of a stream
+    9:12 error: `authority.cluster.replicas` is 0, outside 1..=5
+    "#);
+    assert_snapshot!(cluster("servers = ['n:1', 'N:1']\nkey = { env = 'K' }\ntoken = { env = 'T' }"), @r#"
+    5:11 warning: `authority.cluster.servers` names other machines: the password goes there unencrypted
+    5:19 error: `authority.cluster.servers[1]` is "n:1", an address that is taken already
+    "#);
+    assert_snapshot!(cluster(&format!("{good}\n[authority.cluster.tls]\ncertificate = 'c.pem'")), @"8:15 error: `authority.cluster.tls.certificate` needs `key`");
+}
+
+#[test]
 fn relays_in_a_row_are_named_once_and_dialled_once() {
     let neighbour =
         |lines: &str| format!("[[relay.neighbour]]\nname = 'north'\nidentifier = '$RELAY'\n{lines}\n");

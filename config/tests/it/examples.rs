@@ -26,6 +26,7 @@ fn every_example_is_without_problems() {
     names.sort();
     names.retain(|name| name.ends_with(".toml"));
     let expected = [
+        "authority-cluster.toml",
         "authority.toml",
         "collector-fleet.toml",
         "collector-minimal.toml",
@@ -34,6 +35,7 @@ fn every_example_is_without_problems() {
         "gateway-listeners.toml",
         "gateway-minimal.toml",
         "gateway.toml",
+        "relay-cluster.toml",
         "relay-fleet.toml",
         "relay.toml",
     ];
@@ -110,6 +112,8 @@ fn the_big_examples_keep_their_keys_in_tokens() {
         "relay.toml",
         "collector.toml",
         "authority.toml",
+        "authority-cluster.toml",
+        "relay-cluster.toml",
         "gateway-fleet.toml",
         "relay-fleet.toml",
         "collector-fleet.toml",
@@ -123,6 +127,32 @@ fn the_big_examples_keep_their_keys_in_tokens() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn the_examples_of_clusters_belong_together() {
+    let (authority, relay) = (
+        settings("authority-cluster.toml").authority.expect("it is one"),
+        settings("relay-cluster.toml"),
+    );
+    let log = authority.cluster.expect("it is one of several");
+    assert!(log.found);
+    let role = relay.relay.expect("it is a relay");
+    let cluster = role.cluster.expect("it is one of several");
+    assert_eq!(log.servers, cluster.store.servers);
+    // Relays that the authority registers at are those of the cluster, which let it hold that name and others reach it.
+    for registration in &authority.registrations {
+        assert!(cluster.relays.contains(&registration.relay));
+        assert_eq!(registration.name, "authority");
+    }
+    let [member] = role.members.as_slice() else {
+        panic!("the authority alone is named")
+    };
+    assert_eq!(
+        Some(member.identifier),
+        relay.trust.and_then(|trust| trust.authority)
+    );
+    assert_eq!(member.hold, [NamePattern::Exact("authority".into())]);
 }
 
 #[test]

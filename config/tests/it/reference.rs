@@ -133,13 +133,20 @@ fn variants() -> Vec<String> {
     let via = format!("via = \"authority\"\n{relay}");
     let through = |text: &str| text.replace(" }", ", through = [\"x\"] }");
     let other = "identifier = \"$OTHER\" },";
-    let login = "username = \"relay\"\npassword = { credential = \"nats\" }";
-    let logins = ["username = \"relay\"\npassword", "token", "credentials"]
-        .into_iter()
-        .flat_map(|key| {
-            let sources = ["credential", "file", "env"].into_iter();
-            sources.map(move |source| EVERY_KEY.replace(login, &format!("{key} = {{ {source} = \"NATS\" }}")))
-        });
+    let shared = "key = { credential = \"authority-cluster\" }";
+    let logins = ["relay", "authority"].into_iter().flat_map(|user| {
+        let named = format!("username = \"{user}\"\npassword");
+        let login = format!("{named} = {{ credential = \"nats\" }}");
+        [named, "token".to_owned(), "credentials".to_owned()]
+            .into_iter()
+            .flat_map(move |key| {
+                let login = login.clone();
+                let sources = ["credential", "file", "env"].into_iter();
+                sources.map(move |source| {
+                    EVERY_KEY.replace(&login, &format!("{key} = {{ {source} = \"NATS\" }}"))
+                })
+            })
+    });
     let also = |text: &str| text.replace(", identifier = ", ", also = [\"wss://x/\"], identifier = ");
     let proxy = "proxy_password = { env = \"PROXY_PASSWORD\" }";
     let mut variants = vec![
@@ -164,12 +171,14 @@ fn variants() -> Vec<String> {
             .replace(pin, "pin = { file = \"/pin\" }")
             .replace(psk, "key = { credential = \"p\" }")
             .replace(key, "key = { file = \"/key\" }")
+            .replace(shared, "key = { file = \"/shared\" }")
             .replace(proxy, "proxy_password = { file = \"/proxy\" }")
             .replace(password, "password = { credential = \"p\" }"),
         EVERY_KEY
             .replace(pin, "pin = { env = \"PIN\" }")
             .replace(psk, "key = { env = \"K\" }")
             .replace(key, "key = { env = \"KEY\" }")
+            .replace(shared, "key = { env = \"SHARED\" }")
             .replace(proxy, "proxy_password = { credential = \"proxy\" }")
             .replace(password, "password = { file = \"/p\" }"),
         with_file("credential = \"p\""),

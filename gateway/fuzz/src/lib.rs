@@ -26,6 +26,7 @@ pub mod quic;
 pub mod reading;
 pub mod record;
 pub mod registrar;
+pub mod replication;
 pub mod status_list;
 pub mod ticket;
 pub mod topic;
@@ -38,7 +39,7 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 28] = [
+pub const TARGETS: [Target; 29] = [
     ("channel", channel::run),
     ("cluster", cluster::run),
     ("command", command::run),
@@ -60,6 +61,7 @@ pub const TARGETS: [Target; 28] = [
     ("reading", reading::run),
     ("record", record::run),
     ("registrar", registrar::run),
+    ("replication", replication::run),
     ("status_list", status_list::run),
     ("ticket", ticket::run),
     ("topic", topic::run),

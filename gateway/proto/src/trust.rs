@@ -26,6 +26,7 @@ mod frame;
 mod log_head;
 mod presentation;
 mod recent;
+mod replication;
 mod signed_time;
 mod standing;
 mod statement;
@@ -40,6 +41,11 @@ pub use error::TrustError;
 pub use frame::{FIRST_KIND, LAST_KIND, PART_LEN_MAX, StatusPart, TrustFrame, status_parts};
 pub use log_head::LogHead;
 pub use presentation::{PRESENTATION_LEN_MAX, Presentation};
+pub use replication::{
+    REPLICATION_ENTRY_LEN_MAX, REPLICATION_PART_LEN_MAX, REPLICATION_SECRET_LEN_MIN, ReplicationBody,
+    ReplicationError, ReplicationKey, ReplicationOperation, ReplicationPlace, ReplicationWrite,
+    replication_hash,
+};
 pub use signed_time::SignedTime;
 pub use standing::{AfterGrace, Freshness, Standing, TrustSettings};
 pub use statement::{

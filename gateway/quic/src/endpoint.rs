@@ -96,7 +96,7 @@ pub struct Stats {
     pub moved: u64,
 }
 
-/// The connections; see the [crate](crate).
+/// The connections; see the [crate].
 #[derive(Debug)]
 pub struct Endpoint {
     inner: quinn_proto::Endpoint,

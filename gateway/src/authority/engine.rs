@@ -4,6 +4,7 @@
 //! [service](super::service) gives it a thread; tests drive it by hand.
 
 mod budget;
+mod cluster;
 mod founding;
 mod list;
 mod recent;
@@ -27,6 +28,7 @@ use fieldgate_proto::{
 
 use self::{
     budget::Budget,
+    cluster::Cluster,
     recent::Recent,
     restored::Found,
     turn::{Changes, Turn},
@@ -35,6 +37,7 @@ use super::{
     AuthoritySettings, AuthorityStatus, Origin, Permit, SignRequest, StoreError,
     decide::Context,
     key::Keys,
+    replication::ReplicationSettings,
     store::{Store, StoredList},
     wire::{ManageAnswer, ManageRequest},
 };
@@ -95,6 +98,9 @@ pub(super) struct Engine {
     history: ChangeHistory,
     permit: Box<dyn Permit>,
     entropy: Box<dyn Entropy + Send>,
+    /// What the node held at the start, until the store has been brought in line with it.
+    unaligned: Option<Option<StatusList>>,
+    cluster: Cluster,
     keys: Keys,
     /// The status list as signed last.
     list: Option<StoredList>,
@@ -130,14 +136,23 @@ impl Engine {
         permit: Box<dyn Permit>,
         entropy: Box<dyn Entropy + Send>,
         held: Option<&StatusList>,
+        replication: Option<ReplicationSettings>,
     ) -> Result<Self, StoreError> {
-        let store = Store::open(&settings.store, &history.identifier())?;
+        let mut store = Store::open(&settings.store, &history.identifier(), replication)?;
+        let is_clustered = store.is_clustered();
         let (aligned, list, number, issued) = store.batch(|batch| {
-            let aligned = founding::align(batch, now.wall, &settings, &history.identifier(), held)?;
+            let aligned = if is_clustered {
+                // What the log says comes first, and it may be away.
+                Default::default()
+            } else {
+                founding::align(batch, now.wall, &settings, &history.identifier(), held)?
+            };
             Ok((aligned, batch.list()?, batch.list_number(), batch.issued_lists()?))
         })?;
         let (complaints, found) = aligned;
         let mut engine = Self {
+            unaligned: is_clustered.then(|| held.cloned()),
+            cluster: Cluster::new(now.instant, is_clustered),
             store,
             settings,
             history,
@@ -160,7 +175,9 @@ impl Engine {
         if let Some(list) = list {
             engine.publish(list);
         }
-        engine.handle_timeout(now);
+        if !is_clustered {
+            engine.handle_timeout(now);
+        }
         Ok(engine)
     }
 
@@ -179,11 +196,12 @@ impl Engine {
         let status = requests.iter().any(|(_, kind)| asks(kind)).then(|| self.status());
         let answers = self.transact(now, status, |turn| {
             let mut answers = Vec::with_capacity(count);
-            for (from, kind) in requests {
-                answers.push(turn.serve(&from, kind)?);
+            for (from, kind) in &requests {
+                answers.push(turn.serve(from, kind)?);
             }
             Ok(answers)
         });
+        let halted = self.cluster.halted();
         match answers {
             Some(answers) => {
                 self.status.committed_requests += count as u64;
@@ -195,7 +213,7 @@ impl Engine {
                 .into_iter()
                 .map(|manage| {
                     if manage {
-                        AuthorityAnswer::Managed(Box::new(turn::store_failed()))
+                        AuthorityAnswer::Managed(Box::new(turn::store_failed(halted)))
                     } else {
                         AuthorityAnswer::NotReady
                     }
@@ -234,7 +252,7 @@ impl Engine {
 
     /// Does what time demands.
     pub(super) fn handle_timeout(&mut self, now: Now) {
-        if self.broken.is_some() {
+        if self.broken.is_some() || self.follow(now).is_none() {
             return;
         }
         if self.keys.is_due(now) {
@@ -253,7 +271,13 @@ impl Engine {
         let key = until(self.keys.poll_timeout());
         let upkeep = until(self.upkeep_at);
         // A deadline of the key that is over waits for nothing: the key is in use, and judged by the wall clock.
-        if key.is_zero() { upkeep } else { key.min(upkeep) }
+        let own = if key.is_zero() { upkeep } else { key.min(upkeep) };
+        if self.store.is_clustered() {
+            // What others have decided is looked for, whatever else is due.
+            until(self.cluster.due())
+        } else {
+            own
+        }
     }
 
     /// Returns the next thing the node is to do.
@@ -266,10 +290,12 @@ impl Engine {
         let mut status = self.status.clone();
         status.identifier = self.history.identifier().to_string();
         status.key_not_after = self.keys.not_after();
-        status.ready = self.broken.is_none() && status.ready;
+        status.ready = self.broken.is_none() && self.cluster.halted().is_none() && status.ready;
+        status.cluster = self.cluster_status();
+        status.problems.extend(self.cluster.halted().map(str::to_owned));
         status.log_suppressed = self.budget.suppressed();
         status.store_bytes = self.store.file_bytes();
-        status.problems.clone_from(&self.complaints);
+        status.problems.extend_from_slice(&self.complaints);
         status
             .problems
             .extend(self.found.as_ref().map(ToString::to_string));
@@ -299,40 +325,55 @@ impl Engine {
 
     /// Walks the log.
     #[cfg(test)]
-    pub(super) fn verify_log(&self) -> Result<Result<(), super::log::LogError>, StoreError> {
+    pub(super) fn verify_log(&mut self) -> Result<Result<(), super::log::LogError>, StoreError> {
         self.store.batch(|batch| batch.verify_log(0))
     }
 
     fn ask_for_key(&mut self, now: Now) {
-        let Self {
-            keys,
-            entropy,
-            history,
-            store,
-            ..
-        } = self;
-        let asked = store.batch(|batch| {
-            let sequence = batch.next_attestation(now.wall.unix_secs());
-            Ok(keys.ask(now, entropy.as_mut(), history, sequence))
+        let sequence = self.transact(now, None, |turn| {
+            Ok(turn.batch.next_attestation(turn.context.wall.unix_secs()))
         });
-        match asked {
-            Ok(Ok(request)) => self.outputs.push_back(AuthorityOutput::Sign(request)),
-            Ok(Err(error)) => tracing::error!(%error, "no attestation can be made"),
-            Err(error) => self.fail(&error),
+        let Some(sequence) = sequence else {
+            return;
+        };
+        match self.keys.ask(now, self.entropy.as_mut(), &self.history, sequence) {
+            Ok(request) => self.outputs.push_back(AuthorityOutput::Sign(request)),
+            Err(error) => tracing::error!(%error, "no attestation can be made"),
         }
     }
 
     /// Runs `work` in one transaction and, once that is on the disk, takes over what it changed. `None` if the store does
-    /// not serve.
+    /// not serve. Where other processes decide, too, `work` runs again for each that came first.
     fn transact<T>(
         &mut self,
         now: Now,
         status: Option<AuthorityStatus>,
-        work: impl FnOnce(&mut Turn<'_, '_>) -> Result<T, StoreError>,
+        mut work: impl FnMut(&mut Turn<'_, '_>) -> Result<T, StoreError>,
     ) -> Option<T> {
-        if self.broken.is_some() {
-            return None;
+        for _ in 0..TRIES_MAX {
+            if self.broken.is_some() {
+                return None;
+            }
+            self.catch_up(now)?;
+            match self.try_transact(now, status.clone(), &mut work) {
+                Ok(result) => return Some(result),
+                Err(StoreError::Late) => {}
+                Err(error) => {
+                    self.stop_for(now, &error);
+                    return None;
+                }
+            }
         }
+        self.stop_for(now, &StoreError::Late);
+        None
+    }
+
+    fn try_transact<T>(
+        &mut self,
+        now: Now,
+        status: Option<AuthorityStatus>,
+        work: impl FnOnce(&mut Turn<'_, '_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let context = Context {
             wall: now.wall,
             settings: &self.settings,
@@ -344,25 +385,17 @@ impl Engine {
         let (entropy, recent, list) = (self.entropy.as_mut(), &self.recent, self.list.as_ref());
         let budget = self.budget.refilled(now.instant);
         let started = fieldgate_io::clock::monotonic();
-        let done = self.store.batch(|batch| {
+        let (result, changes) = self.store.batch(|batch| {
             let mut turn = Turn::new(batch, context, entropy, recent, list, status, budget);
             let result = work(&mut turn)?;
             Ok((result, turn.finish()?))
-        });
-        match done {
-            Ok((result, changes)) => {
-                let micros = (fieldgate_io::clock::monotonic() - started) / 1000;
-                self.status.commits += 1;
-                self.status.commit_micros += micros;
-                self.status.commit_micros_max = self.status.commit_micros_max.max(micros);
-                self.take_over(changes);
-                Some(result)
-            }
-            Err(error) => {
-                self.fail(&error);
-                None
-            }
-        }
+        })?;
+        let micros = (fieldgate_io::clock::monotonic() - started) / 1000;
+        self.status.commits += 1;
+        self.status.commit_micros += micros;
+        self.status.commit_micros_max = self.status.commit_micros_max.max(micros);
+        self.take_over(changes);
+        Ok(result)
     }
 
     /// Takes over what a committed transaction changed.
@@ -424,6 +457,8 @@ impl Engine {
     }
 }
 
+/// How often a decision is taken again because other processes came first.
+const TRIES_MAX: usize = 32;
 /// How often the store is looked after.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 

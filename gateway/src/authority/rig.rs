@@ -1,5 +1,6 @@
 //! What the tests of the authority stand on: identities in memory, an engine in a temporary directory, a clock by hand.
 
+mod log;
 mod running;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
@@ -16,12 +17,14 @@ use super::{
     AuthorityAnswer, AuthorityLimits, AuthorityOutput, AuthoritySettings, Origin, RequestKind, Wish,
     engine::Engine,
     permit::{OwnRules, Permit},
+    replication::ReplicationSettings,
     wire::{
         GrantOrder, IssuedTicket, LogPage, ManageAnswer, ManageError, ManageRequest, MemberOrder, TicketOrder,
     },
 };
 use crate::runtime::entropy::SystemEntropy;
 
+pub(crate) use log::SharedLog;
 pub(crate) use running::{Running, ask};
 
 /// The user at the authority's own machine.
@@ -144,6 +147,8 @@ pub(crate) struct Rig {
     pub(crate) held: Option<StatusList>,
     pub(crate) broken: Option<String>,
     directory: tempfile::TempDir,
+    /// The log it follows, and what that is called.
+    log: Option<(SharedLog, String)>,
 }
 
 impl Rig {
@@ -156,13 +161,82 @@ impl Rig {
         let directory = tempfile::tempdir().expect("there is room for a directory");
         let mut settings = settings(&directory.path().join("authority.redb"));
         change(&mut settings);
+        Self::begin(directory, settings, None)
+    }
+
+    /// Makes one that follows a log.
+    pub(crate) fn following(log: &SharedLog, name: &str, founds: bool) -> Self {
+        let directory = tempfile::tempdir().expect("there is room for a directory");
+        let settings = settings(&directory.path().join("authority.redb"));
+        Self::begin(directory, settings, Some((log, name, founds)))
+    }
+
+    /// Makes one that is to follow a log, and has not looked at it.
+    pub(crate) fn following_unlooked(log: &SharedLog, name: &str) -> Self {
+        let directory = tempfile::tempdir().expect("there is room for a directory");
+        let settings = settings(&directory.path().join("authority.redb"));
+        Self::opened(directory, settings, Some((log, name, false)))
+    }
+
+    /// Ends it and starts it again as one that follows a log.
+    pub(crate) fn follow(self, log: &SharedLog, name: &str, founds: bool) -> Self {
+        let Self {
+            engine,
+            settings,
+            directory,
+            ..
+        } = self;
+        drop(engine);
+        Self::begin(directory, settings, Some((log, name, founds)))
+    }
+
+    /// Makes another with a copy of the store, which nothing is written to meanwhile.
+    pub(crate) fn copied(&self) -> Copied {
+        let directory = tempfile::tempdir().expect("there is room for a directory");
+        let settings = settings(&directory.path().join("authority.redb"));
+        std::fs::copy(&self.settings.store, &settings.store).expect("the directory is ours");
+        Copied { directory, settings }
+    }
+
+    /// Ends it and opens its store without a log.
+    pub(crate) fn open_alone(self) -> Result<(), super::StoreError> {
+        let Self {
+            engine,
+            settings,
+            authority,
+            directory: _directory,
+            ..
+        } = self;
+        drop(engine);
+        super::store::Store::open(&settings.store, &authority.id(), None).map(drop)
+    }
+
+    fn begin(
+        directory: tempfile::TempDir,
+        settings: AuthoritySettings,
+        log: Option<(&SharedLog, &str, bool)>,
+    ) -> Self {
+        let mut rig = Self::opened(directory, settings, log);
+        rig.engine.handle_timeout(rig.now);
+        rig.settle();
+        rig
+    }
+
+    /// One that has done nothing yet.
+    fn opened(
+        directory: tempfile::TempDir,
+        settings: AuthoritySettings,
+        log: Option<(&SharedLog, &str, bool)>,
+    ) -> Self {
         let authority = Node::seeded(1);
         let now = Now {
             instant: Instant::START,
             wall: at(BEGINNING),
         };
-        let engine = open(now, &settings, &authority, Box::new(OwnRules), None);
-        let mut rig = Self {
+        let replication = log.map(|(log, name, founds)| log.settings(name, founds));
+        let permit = Box::new(OwnRules);
+        let engine = open(now, &settings, &authority, permit, None, replication);
+        Self {
             engine,
             authority,
             settings,
@@ -172,9 +246,8 @@ impl Rig {
             held: None,
             broken: None,
             directory,
-        };
-        rig.settle();
-        rig
+            log: log.map(|(log, name, _)| (log.clone(), name.to_owned())),
+        }
     }
 
     /// Ends the authority and starts it again.
@@ -200,12 +273,14 @@ impl Rig {
             signs,
             held,
             directory,
+            log,
             ..
         } = self;
         drop(engine);
         change(&mut settings);
+        let replication = log.as_ref().map(|(log, name)| log.settings(name, false));
         let mut rig = Self {
-            engine: open(now, &settings, &authority, permit, held.as_ref()),
+            engine: open(now, &settings, &authority, permit, held.as_ref(), replication),
             authority,
             settings,
             now,
@@ -214,7 +289,9 @@ impl Rig {
             held,
             broken: None,
             directory,
+            log,
         };
+        rig.engine.handle_timeout(now);
         rig.settle();
         rig
     }
@@ -362,11 +439,24 @@ impl Rig {
 
 impl Rig {
     /// Checks that the whole log chains up to its head.
-    pub(crate) fn verify_log(&self) {
+    pub(crate) fn verify_log(&mut self) {
         self.engine
             .verify_log()
             .expect("the store can be read")
             .expect("the log is intact");
+    }
+}
+
+/// A copy of a store.
+pub(crate) struct Copied {
+    directory: tempfile::TempDir,
+    settings: AuthoritySettings,
+}
+
+impl Copied {
+    /// Starts an authority on it that follows a log.
+    pub(crate) fn follow(self, log: &SharedLog, name: &str, founds: bool) -> Rig {
+        Rig::begin(self.directory, self.settings, Some((log, name, founds)))
     }
 }
 
@@ -376,6 +466,7 @@ fn open(
     authority: &Node,
     permit: Box<dyn Permit>,
     held: Option<&StatusList>,
+    replication: Option<ReplicationSettings>,
 ) -> Engine {
     Engine::open(
         now,
@@ -384,6 +475,7 @@ fn open(
         permit,
         Box::new(SystemEntropy),
         held,
+        replication,
     )
     .expect("the store opens")
 }

@@ -13,7 +13,7 @@ use fieldgate_proto::{
 
 use super::{
     AuthorityAnswer, AuthorityOutput, AuthoritySettings, AuthorityStatus, Origin, Permit, RequestKind,
-    StoreError, engine::Engine, mailbox::Mailbox,
+    StoreError, engine::Engine, mailbox::Mailbox, replication::ReplicationSettings,
 };
 
 /// A request and where its answer goes.
@@ -46,6 +46,8 @@ pub(crate) struct ServiceParts {
     pub(crate) clock: Clock,
     /// Takes what the authority wants of the node, on the authority's thread. It must not block.
     pub(crate) deliver: Box<dyn FnMut(AuthorityOutput) + Send>,
+    /// The log that several processes of this authority write together, if there are several.
+    pub(crate) replication: Option<ReplicationSettings>,
 }
 
 /// The running authority. Ends, with everything that waits answered, when it is stopped or dropped.
@@ -92,10 +94,19 @@ impl AuthorityService {
             entropy,
             mut clock,
             mut deliver,
+            replication,
         } = parts;
         let waiting_max = settings.limits.waiting_max;
         let path = settings.store.clone();
-        let engine = Engine::open(clock(), settings, history, permit, entropy, held.as_ref())?;
+        let engine = Engine::open(
+            clock(),
+            settings,
+            history,
+            permit,
+            entropy,
+            held.as_ref(),
+            replication,
+        )?;
         let shared = Arc::new(Shared {
             mailbox: Mailbox::new(waiting_max),
             status: Mutex::new(engine.status()),

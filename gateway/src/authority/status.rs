@@ -1,6 +1,6 @@
 //! What an authority is doing, for `fieldgate status` and the metrics.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,4 +52,44 @@ pub(crate) struct AuthorityStatus {
     pub(crate) commit_micros_max: u64,
     /// Requests refused because too many waited.
     pub(crate) busy: u64,
+    /// How it follows the log, if it is one of several processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<AuthorityClusterStatus>,
+}
+
+/// How one of several processes of an authority follows their log.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AuthorityClusterStatus {
+    /// What the log is called.
+    pub(crate) log: String,
+    /// What it is connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) server: Option<String>,
+    /// Why nothing is decided now, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) halted: Option<String>,
+    /// The last entry of the log that the store has.
+    pub(crate) entry: u64,
+    /// Transactions of the other processes taken since the start.
+    pub(crate) taken: u64,
+    /// Transactions of this process written since the start.
+    pub(crate) written: u64,
+    /// Transactions decided again since the start, because another process came first.
+    pub(crate) late: u64,
+}
+
+impl fmt::Display for AuthorityClusterStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { log, entry, .. } = self;
+        write!(f, "log {log} up to entry {entry}")?;
+        match &self.server {
+            Some(server) => write!(f, " at {server}")?,
+            None => f.write_str(", not connected")?,
+        }
+        write!(
+            f,
+            "; {} of its own, {} of others, {} decided again",
+            self.written, self.taken, self.late
+        )
+    }
 }

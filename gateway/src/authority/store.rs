@@ -20,6 +20,7 @@ mod batch;
 mod error;
 mod lists;
 mod state;
+mod writes;
 
 use std::{
     fs::{File, OpenOptions},
@@ -38,6 +39,10 @@ pub(crate) use batch::Batch;
 pub(crate) use error::StoreError;
 pub(crate) use lists::ByPrefix;
 pub(crate) use state::StoredList;
+pub(crate) use writes::Touched;
+
+use self::writes::Writes;
+use super::replication::{Position, Replication, ReplicationSettings, ReplicationStats, Step};
 
 const MEMBERS: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefinition::new("members");
 const NAMES: TableDefinition<'static, &str, &[u8; 32]> = TableDefinition::new("names");
@@ -54,6 +59,7 @@ const META_AUTHORITY: &str = "authority";
 const META_COUNTERS: &str = "counters";
 const META_LIST: &str = "status list";
 const META_ISSUED: &str = "lists signed";
+const META_POSITION: &str = "position in the cluster's log";
 
 /// The version of the tables above and of the records in them.
 const SCHEMA: u32 = 1;
@@ -70,6 +76,10 @@ const OTHERS: u32 = 0o077;
 pub(crate) struct Store {
     database: Database,
     path: PathBuf,
+    /// The log that this store follows, if the authority is several processes.
+    replication: Option<Replication>,
+    /// Up to where it has followed it.
+    position: Option<Position>,
     /// Set to true, the disk fails.
     #[cfg(test)]
     pub(super) fails: std::sync::Arc<std::sync::atomic::AtomicBool>,
@@ -79,8 +89,13 @@ impl Store {
     /// Opens the store of `authority` at `path`, making it if there is none.
     ///
     /// # Errors
-    /// [`StoreError`] if the file is damaged, of another version or authority, open to others, or in use.
-    pub(crate) fn open(path: &Path, authority: &Identifier) -> Result<Self, StoreError> {
+    /// [`StoreError`] if the file is damaged, of another version or authority, open to others, or in use; or if it has followed a log
+    /// and now there is to be none.
+    pub(crate) fn open(
+        path: &Path,
+        authority: &Identifier,
+        replication: Option<ReplicationSettings>,
+    ) -> Result<Self, StoreError> {
         let file = open_file(path)?;
         let backend = FileBackend::new(file).map_err(|error| StoreError::open(path, error))?;
         #[cfg(test)]
@@ -88,7 +103,42 @@ impl Store {
         let store = Self::open_on(path, backend, authority)?;
         #[cfg(test)]
         let store = Self { fails, ..store };
-        Ok(store)
+        store.following(authority, replication)
+    }
+
+    /// Follows a log from now on.
+    fn following(
+        mut self,
+        authority: &Identifier,
+        replication: Option<ReplicationSettings>,
+    ) -> Result<Self, StoreError> {
+        let position = self.read_position()?;
+        self.replication = match (replication, position) {
+            (None, None) => None,
+            (None, Some(position)) => {
+                return Err(StoreError::Clustered {
+                    path: self.path,
+                    name: position.name,
+                });
+            }
+            (Some(settings), position) => {
+                // What was followed under another name was another log.
+                self.position = position.filter(|position| position.name == settings.name);
+                Some(Replication::new(settings, *authority, self.position.as_ref()))
+            }
+        };
+        Ok(self)
+    }
+
+    fn read_position(&self) -> Result<Option<Position>, StoreError> {
+        let transaction = self.begin()?;
+        let position = {
+            let meta = transaction.open_table(META).map_err(StoreError::disk)?;
+            let bytes = meta.get(META_POSITION).map_err(StoreError::disk)?;
+            bytes.map(|bytes| Position::decode(bytes.value())).transpose()?
+        };
+        transaction.abort().map_err(StoreError::disk)?;
+        Ok(position)
     }
 
     /// Opens the store in `backend`; `path` is what errors call it.
@@ -105,6 +155,8 @@ impl Store {
         let store = Self {
             database,
             path: path.to_owned(),
+            replication: None,
+            position: None,
             #[cfg(test)]
             fails: std::sync::Arc::default(),
         };
@@ -117,28 +169,124 @@ impl Store {
         std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
     }
 
-    /// Runs `work` in one transaction, which is on stable storage when this returns. A batch that has changed nothing
-    /// costs no write.
+    /// Runs `work` in one transaction, which is on stable storage when this returns, and in the log, if there is one. A batch that
+    /// has changed nothing costs no write.
     ///
     /// # Errors
     /// [`StoreError`]; then nothing of the batch has happened, or, where the disk failed in the commit itself, that
-    /// cannot be known before the store is opened again.
+    /// cannot be known before the store is opened again. [`StoreError::Late`]: another process has decided meanwhile; look with
+    /// [`Self::catch_up`] what, and decide again. [`StoreError::Away`]: it may have happened, which `catch_up` says when the log is back.
     pub(crate) fn batch<T>(
-        &self,
+        &mut self,
         work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let transaction = self.begin()?;
-        let (result, changed) = {
-            let mut batch = Batch::open(&transaction)?;
+        let kept = if self.replication.is_some() {
+            Writes::kept()
+        } else {
+            Writes::default()
+        };
+        let (result, written) = {
+            let mut batch = Batch::open(&transaction, kept)?;
             let result = work(&mut batch)?;
             (result, batch.finish()?)
         };
-        if changed {
-            transaction.commit().map_err(StoreError::disk)?;
-        } else {
+        let Some(written) = written else {
             transaction.abort().map_err(StoreError::disk)?;
+            return Ok(result);
+        };
+        if let Some(replication) = &mut self.replication {
+            let Some(position) = &self.position else {
+                return Err(StoreError::Late);
+            };
+            let appended = replication.append(position, written.bytes());
+            if appended.is_err() {
+                replication.reset(Some(position));
+            }
+            let position = appended?;
+            put_position(&transaction, &position)?;
+            self.position = Some(position);
         }
+        transaction.commit().map_err(StoreError::disk)?;
         Ok(result)
+    }
+
+    /// Writes what other processes have decided since, and says whom and what it was about. Without a log there is nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`]: [`StoreError::Away`] if it is not known, and others if the log is not the one that this store has followed.
+    pub(crate) fn catch_up(&mut self) -> Result<Touched, StoreError> {
+        let mut touched = Touched::default();
+        while let Some(replication) = &mut self.replication {
+            match replication.next(self.position.as_ref())? {
+                Step::Current => break,
+                Step::Found => {
+                    let decisions = self.decisions()?;
+                    if let Some(replication) = &mut self.replication {
+                        replication.found(decisions)?;
+                    }
+                }
+                Step::Join { position, decisions } => {
+                    if self.decisions()? != decisions {
+                        return Err(StoreError::OtherStore {
+                            path: self.path.clone(),
+                            name: position.name,
+                        });
+                    }
+                    self.take(&[], position, &mut touched)?;
+                }
+                Step::Apply(all) => {
+                    for (writes, position) in all {
+                        let taken = self.take(&writes, position, &mut touched);
+                        if taken.is_err()
+                            && let Some(replication) = &mut self.replication
+                        {
+                            replication.reset(self.position.as_ref());
+                        }
+                        taken?;
+                    }
+                }
+            }
+        }
+        Ok(touched)
+    }
+
+    /// Writes what stands in the log up to a position.
+    fn take(&mut self, writes: &[u8], position: Position, touched: &mut Touched) -> Result<(), StoreError> {
+        let transaction = self.begin()?;
+        {
+            let mut batch = Batch::open(&transaction, Writes::default())?;
+            batch.apply(writes, touched)?;
+        }
+        put_position(&transaction, &position)?;
+        transaction.commit().map_err(StoreError::disk)?;
+        self.position = Some(position);
+        Ok(())
+    }
+
+    /// Returns entries and hash of the log of decisions.
+    fn decisions(&self) -> Result<(u64, [u8; 32]), StoreError> {
+        let transaction = self.begin()?;
+        let head = Batch::open(&transaction, Writes::default())?.log_head();
+        transaction.abort().map_err(StoreError::disk)?;
+        Ok(head)
+    }
+
+    /// Returns whether this store follows a log.
+    pub(crate) const fn is_clustered(&self) -> bool {
+        self.replication.is_some()
+    }
+
+    /// Returns the log's name, what it is connected to, the last entry taken, and what was done.
+    pub(crate) fn replication(&self) -> Option<(&str, Option<String>, u64, ReplicationStats)> {
+        let replication = self.replication.as_ref()?;
+        let sequence = self.position.as_ref().map_or(0, |position| position.sequence);
+        Some((
+            replication.name(),
+            replication.server(),
+            sequence,
+            replication.stats,
+        ))
     }
 
     fn begin(&self) -> Result<WriteTransaction, StoreError> {
@@ -190,7 +338,7 @@ impl Store {
             }
         };
         {
-            let batch = Batch::open(&transaction)?;
+            let batch = Batch::open(&transaction, Writes::default())?;
             let from = batch.log_head().0.saturating_sub(LOG_CHECKED);
             batch.verify_log(from)?.map_err(|error| StoreError::Damaged {
                 path: self.path.clone(),
@@ -203,6 +351,14 @@ impl Store {
             transaction.abort().map_err(StoreError::disk)
         }
     }
+}
+
+fn put_position(transaction: &WriteTransaction, position: &Position) -> Result<(), StoreError> {
+    let mut meta = transaction.open_table(META).map_err(StoreError::disk)?;
+    let bytes = position.encode();
+    meta.insert(META_POSITION, bytes.as_slice())
+        .map(drop)
+        .map_err(StoreError::disk)
 }
 
 fn open_file(path: &Path) -> Result<File, StoreError> {

@@ -269,7 +269,7 @@ fn a_store_that_goes_and_comes_is_read_again_and_every_write_is_answered() {
 fn a_refused_write_is_answered_and_everything_is_read_again_when_that_is_asked() {
     let store = MemoryStore::default();
     let shared = store.clone();
-    with(&store, async move |mut trunk, _| {
+    with(&store, async move |mut trunk, health| {
         assert_eq!(trunk.next().await, StoreEvent::Begin);
         assert_eq!(trunk.next().await, StoreEvent::Current);
         shared.0.borrow_mut().refuses = true;
@@ -279,9 +279,22 @@ fn a_refused_write_is_answered_and_everything_is_read_again_when_that_is_asked()
             result: Err(WriteFailed),
         };
         assert_eq!(trunk.next().await, failed);
+        let told = health.lock().expect("no panic").clone();
+        assert_eq!(told.server.as_deref(), Some("memory"), "it is still connected");
+        assert_eq!(told.problem.as_deref(), Some("it does not take it"));
         shared.0.borrow_mut().refuses = false;
+        trunk.write(put(2, "a")).await;
+        while !matches!(
+            trunk.next().await,
+            StoreEvent::Written {
+                ticket: 2,
+                result: Ok(_)
+            }
+        ) {}
+        assert_eq!(health.lock().expect("no panic").problem, None);
         trunk.write(StoreWrite::Reread).await;
-        assert_eq!(trunk.next().await, StoreEvent::Begin);
+        while trunk.next().await != StoreEvent::Begin {}
+        assert!(is_entry(&trunk.next().await, "a", true));
         assert_eq!(trunk.next().await, StoreEvent::Current);
     });
 }

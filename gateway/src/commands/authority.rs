@@ -63,6 +63,9 @@ fn describe(status: &AuthorityStatus) -> String {
         time(status.list_not_after),
         status.log_entries,
     );
+    if let Some(cluster) = &status.cluster {
+        text.push_str(&format!("  cluster      {cluster}\n"));
+    }
     for (request, count) in &status.requests {
         text.push_str(&format!("  {request:<28} {count}\n"));
     }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Name, unit and meaning of the counters of trust.
-pub(super) const COUNTERS: [(&str, Unit, &str); 8] = [
+pub(super) const COUNTERS: [(&str, Unit, &str); 11] = [
     (
         "fieldgate_trust_revoked_channels_total",
         Unit::Count,
@@ -50,10 +50,35 @@ pub(super) const COUNTERS: [(&str, Unit, &str); 8] = [
         Unit::Count,
         "Refusals of strangers that were counted and not logged one by one",
     ),
+    (
+        "fieldgate_authority_cluster_taken_total",
+        Unit::Count,
+        "Transactions of the other processes of this authority that were taken from their log",
+    ),
+    (
+        "fieldgate_authority_cluster_written_total",
+        Unit::Count,
+        "Transactions of this process of the authority in the log",
+    ),
+    (
+        "fieldgate_authority_cluster_late_total",
+        Unit::Count,
+        "Transactions that were decided again because another process of the authority came first",
+    ),
 ];
 
 /// Name, unit and meaning of the levels of trust.
-pub(super) const GAUGES: [(&str, Unit, &str); 14] = [
+pub(super) const GAUGES: [(&str, Unit, &str); 16] = [
+    (
+        "fieldgate_authority_cluster_up",
+        Unit::Count,
+        "1 if this process of the authority follows the log and may decide",
+    ),
+    (
+        "fieldgate_authority_cluster_entry",
+        Unit::Count,
+        "Last entry of the log that this process of the authority has taken",
+    ),
     (
         "fieldgate_trust_enrolled",
         Unit::Count,
@@ -197,4 +222,15 @@ fn record_authority(authority: &AuthorityStatus) {
         &[],
         authority.log_suppressed,
     );
+    if let Some(cluster) = &authority.cluster {
+        level(
+            "fieldgate_authority_cluster_up",
+            &[],
+            u64::from(cluster.halted.is_none()),
+        );
+        level("fieldgate_authority_cluster_entry", &[], cluster.entry);
+        count("fieldgate_authority_cluster_taken_total", &[], cluster.taken);
+        count("fieldgate_authority_cluster_written_total", &[], cluster.written);
+        count("fieldgate_authority_cluster_late_total", &[], cluster.late);
+    }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use fieldgate_config::settings::{Authority, Settings};
+use fieldgate_config::settings::{Authority, Settings, cluster::AuthorityCluster};
 use fieldgate_hsm::Priority;
 use fieldgate_io::mailbox::MailSender;
 use fieldgate_policy::{Action, Context, Policy, Principal, Request, Resource, TicketRights};
@@ -15,7 +15,7 @@ use fieldgate_proto::{
     identity::{ChangeHistory, Identifier},
     relay::NamePattern,
     time::{Instant, Now},
-    trust::{Rights, StatusList, Way},
+    trust::{ReplicationKey, Rights, StatusList, Way},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -26,8 +26,11 @@ use super::{
 use crate::authority::{
     AuthorityAnswer, AuthorityLimits, AuthorityOutput, AuthoritySettings, Grant, Origin, Permit, RequestKind,
     Wish,
+    replication::{ReplicationSettings, nats::NatsLog},
     service::{AuthorityHandle, AuthorityRequest, AuthorityService, ServiceParts},
 };
+
+use crate::sinks::open::read_secret;
 
 /// The policy in use; shared with the authority's thread.
 pub(crate) type SharedPolicy = Arc<RwLock<Policy>>;
@@ -56,7 +59,9 @@ impl Governing {
         let own = history.identifier();
         let (sender, outputs) = mpsc::channel(OUTPUTS_MAX);
         let started = fieldgate_io::clock::monotonic();
+        let replication = authority.cluster.as_ref().map(replication).transpose()?;
         let parts = ServiceParts {
+            replication,
             settings: AuthoritySettings {
                 store: authority.store.clone(),
                 credential_valid: authority.credential_valid,
@@ -222,6 +227,25 @@ fn ways(authority: &Authority) -> Vec<Way> {
         address: address.to_string(),
     });
     direct.chain(relays).take(WAYS_MAX).collect()
+}
+
+/// The log that this process writes together with others.
+///
+/// # Errors
+/// [`StartError`] if the shared secret cannot be read or is too short.
+fn replication(cluster: &AuthorityCluster) -> Result<ReplicationSettings, StartError> {
+    let hint = "put the same random text of at least 32 characters where `key` under [authority.cluster] says, at each process: \
+                `openssl rand -hex 32` makes one";
+    let failed = |error: String| StartError::new(format!("authority: {error}")).hint(hint);
+    let secret = read_secret(&cluster.key).map_err(failed)?;
+    let key = ReplicationKey::new(secret.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    Ok(ReplicationSettings {
+        name: cluster.stream.clone(),
+        key,
+        founds: cluster.found,
+        log: Box::new(NatsLog::new(cluster.clone())),
+        entropy: Box::new(SystemEntropy),
+    })
 }
 
 /// The members of the file, and the authority's own node, which may hold the names it registers.

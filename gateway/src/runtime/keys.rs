@@ -49,6 +49,8 @@ pub(crate) struct Identity {
     sequence: SequenceFile,
     /// Begin of the attestation in use, seconds since 1970.
     attested_at: u64,
+    /// The period of [`shared_sequence`] in which an attestation was asked for last.
+    period: u64,
     /// Shared with status.
     pub(crate) health: Arc<Mutex<KeyHealth>>,
     /// `token`, `file` or `memory`.
@@ -63,7 +65,12 @@ impl Identity {
     /// # Errors
     /// [`StartError`] if the key cannot be used, or history and key do not belong together.
     pub(crate) fn open(settings: &Settings) -> Result<Self, StartError> {
-        let mut identity = Self::open_key(&settings.identity, &settings.sandbox, &settings.node.state_dir)?;
+        let mut identity = Self::open_key(
+            &settings.identity,
+            &settings.sandbox,
+            &settings.node.state_dir,
+            is_shared(settings),
+        )?;
         identity.watch_tpm(settings);
         Ok(identity)
     }
@@ -85,11 +92,17 @@ impl Identity {
         settings: &IdentitySettings,
         sandbox: &Sandbox,
         state_dir: &Path,
+        is_shared: bool,
     ) -> Result<Self, StartError> {
         let history = read_history(state_dir)?;
         let (mut process, place) = process_settings(settings, sandbox, state_dir)?;
         process.wanted = Some(signer_key(history.current_key())?);
-        let sequence = SequenceFile::Kept(state_dir.join("attestation.sequence"));
+        let path = state_dir.join("attestation.sequence");
+        let sequence = if is_shared {
+            SequenceFile::Shared(path)
+        } else {
+            SequenceFile::Kept(path)
+        };
         Self::start(history, sequence, place, |limits, deliver| {
             Worker::start_process(limits, process, deliver)
         })
@@ -136,6 +149,7 @@ impl Identity {
             signer,
             sequence,
             attested_at: 0,
+            period: 0,
             health: Arc::default(),
             place,
             tpm: None,
@@ -149,8 +163,10 @@ impl Identity {
     pub(crate) async fn reload(&mut self, settings: &Settings) -> Result<(), StartError> {
         let (identity, sandbox) = (settings.identity.clone(), settings.sandbox.clone());
         let state_dir = settings.node.state_dir.clone();
+        let is_shared = is_shared(settings);
         let opened =
-            tokio::task::spawn_blocking(move || Self::open_key(&identity, &sandbox, &state_dir)).await;
+            tokio::task::spawn_blocking(move || Self::open_key(&identity, &sandbox, &state_dir, is_shared));
+        let opened = opened.await;
         let fresh = opened.map_err(|error| StartError::new(format!("opening the new key: {error}")))??;
         self.signer.replace(&fresh.signer);
         self.history = fresh.history;
@@ -165,6 +181,7 @@ impl Identity {
             signer: self.signer.clone(),
             sequence: self.sequence.clone(),
             attested_at: 0,
+            period: 0,
             health: Arc::default(),
             place: self.place,
             tpm: None,
@@ -185,6 +202,12 @@ impl Identity {
     pub(crate) fn is_ahead(&self, wall: WallTime) -> bool {
         wall.quality >= ClockQuality::Authority
             && wall.unix_secs().saturating_add(SKEW_SECS) < self.attested_at
+    }
+
+    /// Returns whether the number of the attestation in use is that of a period that is over: peers that have met another process of this
+    /// identity take it no more.
+    pub(crate) fn is_period_over(&self, wall: WallTime) -> bool {
+        matches!(self.sequence, SequenceFile::Shared(_)) && shared_sequence(wall.unix_secs()) > self.period
     }
 
     /// Draws a new channel key and has the identity key attest it for [`LIFETIME_SECS_MAX`] seconds from `wall` on.
@@ -228,6 +251,7 @@ impl Identity {
 
     async fn try_attest(&mut self, wall: WallTime) -> Result<(LocalIdentity, u64), StartError> {
         let now = wall.unix_secs();
+        self.period = shared_sequence(now);
         let sequence = self.sequence.next(now)?;
         let secret = X25519Secret::generate(&mut SystemEntropy);
         let not_after = now + LIFETIME_SECS_MAX;
@@ -355,24 +379,43 @@ fn history_path(state_dir: &Path) -> PathBuf {
     state_dir.join("identity.history")
 }
 
+/// Returns whether several processes have the identity.
+fn is_shared(settings: &Settings) -> bool {
+    let authority = settings.authority.as_ref();
+    authority.is_some_and(|authority| authority.cluster.is_some())
+}
+
+/// Returns the number of attestations in the period that `unix_secs` is in: when it ends, so that it is above those of a process that
+/// was alone before.
+const fn shared_sequence(unix_secs: u64) -> u64 {
+    (unix_secs / SHARED_PERIOD_SECS + 1) * SHARED_PERIOD_SECS
+}
+
+/// How long the processes of one identity use the same number for their attestations, in seconds. Each attests anew when it is over.
+const SHARED_PERIOD_SECS: u64 = 6 * 3_600;
+
 /// The number of the last attestation. Peers refuse one that is lower than what they have seen.
 #[derive(Clone)]
 enum SequenceFile {
     /// In a file, so that it grows across restarts even if the clock goes back.
     Kept(PathBuf),
+    /// The same, for one of several processes that have the identity: all use the number of the period.
+    Shared(PathBuf),
     /// In memory, for an identity that does not outlive the process.
     Forgotten(u64),
 }
 
 impl SequenceFile {
-    /// Returns a number higher than all before, kept before it is used.
+    /// Returns a number higher than all before, kept before it is used; in one period the same, where several processes have the
+    /// identity.
     fn next(&mut self, unix_secs: u64) -> Result<u64, StartError> {
+        let is_shared = matches!(self, Self::Shared(_));
         match self {
             Self::Forgotten(last) => {
                 *last = (*last + 1).max(unix_secs);
                 Ok(*last)
             }
-            Self::Kept(path) => {
+            Self::Kept(path) | Self::Shared(path) => {
                 let last = match fs::read_to_string(&*path) {
                     Ok(text) => text.trim().parse().map_err(|_| {
                         StartError::new(format!("{} does not hold a number", path.display()))
@@ -381,7 +424,11 @@ impl SequenceFile {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => 0_u64,
                     Err(error) => return Err(StartError::file(path, &error)),
                 };
-                let next = last.saturating_add(1).max(unix_secs);
+                let next = if is_shared {
+                    last.max(shared_sequence(unix_secs))
+                } else {
+                    last.saturating_add(1).max(unix_secs)
+                };
                 write_durably(path, next.to_string().as_bytes())
                     .map_err(|error| StartError::file(path, &error))?;
                 Ok(next)

@@ -528,6 +528,9 @@ async fn renew(
                             tracing::info!("the clock was ahead and was corrected: attested anew");
                             break None;
                         }
+                        if identity.is_period_over(node.clock.wall()) {
+                            break None;
+                        }
                     }
                 }
             }

@@ -10,7 +10,7 @@ pub(crate) struct ClusterStatus {
     /// The server of the store it is connected to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) store: Option<String>,
-    /// Why it is connected to none.
+    /// Why it is connected to none, or why that takes no writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) problem: Option<String>,
     /// Connections to the store since the start.
@@ -63,6 +63,11 @@ impl ClusterStatus {
             let problem = self.problem.as_deref().unwrap_or("not reached yet");
             format!("cluster: the store is not reached ({problem}); names of other relays count for the time of grace")
         });
+        let unwritten = self.store.as_ref().and(self.problem.as_ref()).map(|problem| {
+            format!(
+                "cluster: the store takes no writes ({problem}); the other relays do not hear of changes here"
+            )
+        });
         let conflict = (self.conflicts > 0)
             .then(|| "cluster: another process runs with the identity of this relay".to_owned());
         let refused = (self.refused > 0).then(|| {
@@ -82,7 +87,12 @@ impl ClusterStatus {
                 )),
                 _ => None,
             });
-        store.into_iter().chain(conflict).chain(refused).chain(relays)
+        store
+            .into_iter()
+            .chain(unwritten)
+            .chain(conflict)
+            .chain(refused)
+            .chain(relays)
     }
 
     /// Writes it for a person.
@@ -152,6 +162,10 @@ mod tests {
                 "cluster: no link to relay fg1c"
             ]
         );
+        status.problem = Some("no acknowledgement".to_owned());
+        let reasons: Vec<String> = status.reasons().collect();
+        assert_eq!(reasons.len(), 3, "{reasons:?}");
+        assert!(reasons[0].contains("takes no writes (no acknowledgement)"));
         status.store = None;
         status.is_current = false;
         status.problem = Some("no server answers".to_owned());

@@ -5,8 +5,8 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::{
     harness::{
+        bridged::{Bridged, inside},
         client::{Client, Received},
         node::Node,
         ports,
@@ -29,19 +30,23 @@ use crate::{
 };
 
 /// A NATS server with what it is started from.
-struct Server {
-    dir: PathBuf,
-    port: u16,
+pub(crate) struct Server {
+    pub(crate) dir: PathBuf,
+    pub(crate) address: SocketAddr,
     more: String,
-    running: Option<NatsServer>,
+    machine: Option<String>,
+    pub(crate) running: Option<NatsServer>,
 }
 
 impl Server {
-    fn start(&mut self) {
-        self.running = Some(NatsServer::start(&self.dir, self.port, &self.more));
+    /// Starts it.
+    pub(crate) fn start(&mut self) {
+        let machine = self.machine.as_deref();
+        self.running = Some(NatsServer::start_on(machine, &self.dir, self.address, &self.more));
     }
 
-    fn kill(&mut self) {
+    /// Kills it as a crash would.
+    pub(crate) fn kill(&mut self) {
         self.running.take().expect("it runs").kill();
     }
 }
@@ -56,12 +61,53 @@ struct Fleet {
     ways: Vec<String>,
     /// Where the portal's inlet listens.
     inlet: u16,
+    /// The machines, if each has one: those of the relays with a NATS server each, the gateway's, the collector's.
+    network: Option<Bridged>,
 }
 
+/// The machine of the gateway.
+const GATEWAY: usize = 3;
+/// The machine of the collector.
+const COLLECTOR: usize = 4;
+
 impl Fleet {
-    /// Makes files and identities, for so many NATS servers.
+    /// Makes files and identities, for so many NATS servers, all on this machine.
     fn new(server_count: usize) -> Self {
-        let site = Site::new().without_broker();
+        Self::on(None, server_count)
+    }
+
+    /// The same with five machines and three servers; the collector is at relay B, too, where it is not found at C.
+    fn on_machines() -> Self {
+        let fleet = Self::on(Some(Bridged::new(5)), 3);
+        let [second, third] = [&fleet.ways[1], &fleet.ways[2]];
+        let at = |way: &str| format!("{{ relay = {way}, name = \"collector-1\" }},");
+        let collector = &fleet.site.collector;
+        collector.edit(&at(third), &format!("{} {}", at(third), at(second)));
+        collector.edit(
+            &format!("via = \"gateway-1\"\nrelay = {third}"),
+            &format!("via = \"gateway-1\"\nrelays = [{third}, {second}]"),
+        );
+        fleet
+    }
+
+    fn on(network: Option<Bridged>, server_count: usize) -> Self {
+        let mut site = Site::new().without_broker();
+        if let Some(network) = &network {
+            let link = site.link.to_string();
+            site.link.set_ip(network.address(0));
+            for (machine, node) in [
+                (0, &mut site.relay),
+                (GATEWAY, &mut site.gateway),
+                (COLLECTOR, &mut site.collector),
+            ] {
+                node.start_by(&network.on(machine));
+                node.edit(&link, &site.link.to_string());
+            }
+        }
+        let place = |machine: usize| match &network {
+            Some(network) => network.address(machine),
+            None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
         let address = || SocketAddr::from(([127, 0, 0, 1], ports::free()));
         let [gateway_id, relay_id, collector_id] =
             [&site.gateway, &site.relay, &site.collector].map(Node::identifier);
@@ -76,9 +122,12 @@ impl Fleet {
         );
         let text = std::fs::read_to_string(&site.relay.config).expect("it was written");
         let mut ways = vec![format!("{{ address = \"{link}\", identifier = \"{relay_id}\" }}")];
-        let others = ["relay-2", "relay-3"].map(|name| {
-            let node = Node::new(site.dir(), name, address());
-            let own = address().to_string();
+        let others = [(1, "relay-2"), (2, "relay-3")].map(|(machine, name)| {
+            let mut node = Node::new(site.dir(), name, address());
+            if let Some(network) = &network {
+                node.start_by(&network.on(machine));
+            }
+            let own = SocketAddr::from((place(machine), ports::free())).to_string();
             let text = text.replace(&link, &own).replace("relay-1", name);
             node.write(&text.replace(&site.relay.metrics.to_string(), &node.metrics.to_string()));
             let identifier = node.create_identity();
@@ -87,10 +136,10 @@ impl Fleet {
             ));
             node
         });
-        let servers = servers(&site, server_count);
+        let servers = servers(site.dir(), network.as_ref(), server_count);
         let addresses: Vec<String> = servers
             .iter()
-            .map(|server| format!("\"127.0.0.1:{}\"", server.port))
+            .map(|server| format!("\"{}\"", server.address))
             .collect();
         for relay in [&site.relay, &others[0], &others[1]] {
             relay.append(&format!(
@@ -104,7 +153,8 @@ impl Fleet {
             &format!("{{ address = \"{link}\", identifier = \"{relay_id}\" }}"),
             &ways[2],
         );
-        let (inlet, outlet) = (ports::free(), echo());
+        let gateway = network.as_ref().map(|network| network.machine(GATEWAY));
+        let (inlet, outlet) = (ports::free(), inside(gateway.as_deref(), echo));
         site.gateway.append(&format!(
             "[portal]\nregister = [{{ relay = {}, name = \"gateway-1\" }}]\n\
              [[portal.outlet]]\nname = \"echo\"\naddress = \"127.0.0.1:{outlet}\"\nallow = [\"{collector_id}\"]\n",
@@ -121,7 +171,22 @@ impl Fleet {
             servers,
             ways,
             inlet,
+            network,
         }
+    }
+
+    /// The machines.
+    ///
+    /// # Panics
+    /// If there is but one.
+    fn network(&self) -> &Bridged {
+        self.network.as_ref().expect("the fleet has machines")
+    }
+
+    /// Does `work` on a machine, if there are several.
+    fn inside<T: Send>(&self, machine: usize, work: impl FnOnce() -> T + Send) -> T {
+        let machine = self.network.as_ref().map(|network| network.machine(machine));
+        inside(machine.as_deref(), work)
     }
 
     /// Starts everything, and waits until the relays know of each other.
@@ -154,7 +219,9 @@ impl Fleet {
         self.site.collector.wait_status("session up", |status| {
             status["portals"]["sessions"][0]["state"] == "up"
         });
-        let stream = TcpStream::connect(("127.0.0.1", self.inlet)).expect("the inlet listens");
+        let inlet = self.inlet;
+        let connect = move || TcpStream::connect(("127.0.0.1", inlet));
+        let stream = self.inside(COLLECTOR, connect).expect("the inlet listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("it is a socket");
         stream.set_write_timeout(Some(PATIENCE)).expect("it is a socket");
         stream
@@ -180,22 +247,26 @@ impl Fleet {
     }
 }
 
-/// Plans NATS servers that are a cluster if there are several.
-fn servers(site: &Site, count: usize) -> Vec<Server> {
-    let routes: Vec<u16> = (0..count).map(|_| ports::free()).collect();
-    let all: Vec<String> = routes
-        .iter()
-        .map(|port| format!("\"nats://127.0.0.1:{port}\""))
-        .collect();
+/// Plans NATS servers that are a cluster if there are several; each on its machine if there are some.
+pub(crate) fn servers(dir: &Path, network: Option<&Bridged>, count: usize) -> Vec<Server> {
+    let address = |index| {
+        let place = network.map(|network| network.address(index));
+        SocketAddr::from((place.unwrap_or_else(|| Ipv4Addr::LOCALHOST.into()), ports::free()))
+    };
+    let routes: Vec<SocketAddr> = (0..count).map(address).collect();
+    let all: Vec<String> = routes.iter().map(|route| format!("\"nats://{route}\"")).collect();
     let servers = routes.iter().enumerate().map(|(index, route)| {
+        // Servers and their clients notice within seconds that a cable is out.
         let cluster = format!(
-            "server_name: \"nats-{index}\"\ncluster {{ name: \"test\", listen: \"127.0.0.1:{route}\", routes: [{}] }}",
+            "ping_interval: \"3s\"\nserver_name: \"nats-{index}\"\n\
+             cluster {{ name: \"test\", listen: \"{route}\", routes: [{}] }}",
             all.join(", ")
         );
         Server {
-            dir: site.dir().join(format!("nats-{index}")),
-            port: ports::free(),
+            dir: dir.join(format!("nats-{index}")),
+            address: address(index),
             more: if count > 1 { cluster } else { String::new() },
+            machine: network.map(|network| network.machine(index)),
             running: None,
         }
     });
@@ -237,13 +308,19 @@ struct Publisher {
 
 impl Publisher {
     fn start(site: &Site) -> Self {
+        Self::start_on(None, site)
+    }
+
+    /// Starts it on a machine.
+    fn start_on(machine: Option<String>, site: &Site) -> Self {
         let ends = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicU32::new(0));
         let (to, password) = (site.mqtt, site.password.clone());
         let (told, counter) = (Arc::clone(&ends), Arc::clone(&count));
         let thread = thread::spawn(move || {
             let login = Some((DEVICE, password.as_str()));
-            let mut client = Client::connect(to, ProtocolVersion::V5, DEVICE, login).expect("it is known");
+            let connect = || Client::connect(to, ProtocolVersion::V5, DEVICE, login);
+            let mut client = inside(machine.as_deref(), connect).expect("it is known");
             let topic = format!("{DEVICE}/count");
             let mut number = 0_u32;
             while !told.load(Ordering::Relaxed) {
@@ -259,6 +336,17 @@ impl Publisher {
             number
         });
         Self { ends, count, thread }
+    }
+
+    /// Waits until more is acknowledged than was up to now.
+    fn wait_taken(&self) {
+        let wanted = self.count.load(Ordering::Relaxed) + 20;
+        until("the gateway takes readings", || {
+            match self.count.load(Ordering::Relaxed) {
+                count if count >= wanted => Ok(()),
+                count => Err(format!("{count} are acknowledged")),
+            }
+        });
     }
 
     /// Waits until what was acknowledged up to now has been delivered, and more has come since.
@@ -357,6 +445,120 @@ fn a_rolling_restart_of_relays_and_servers_loses_no_reading_and_breaks_no_stream
     assert_exact(&fleet.site.wait_readings(count as usize), count);
     let status = fleet.site.collector.try_status().expect("it runs");
     assert_eq!(status["portals"]["sessions"][0]["lost"], 0, "{status:#}");
+    for server in &mut fleet.servers {
+        server.kill();
+    }
+}
+
+/// Waits until a relay says that it has no link to another.
+fn wait_unlinked(fleet: &mut Fleet, relay: usize, to: usize) {
+    let identifier = fleet.relay(to).identifier();
+    fleet.relay(relay).wait_status("the link is down", |status| {
+        let relays = status["cluster"]["relays"].as_array();
+        relays.is_some_and(|relays| {
+            let other = relays.iter().find(|relay| relay["relay"] == *identifier);
+            other.is_some_and(|other| other["links"] == 0)
+        })
+    });
+}
+
+/// Waits until a relay says that its store is away.
+fn wait_away(fleet: &mut Fleet, relay: usize) {
+    let status = fleet.relay(relay).wait_status("the store is away", |status| {
+        status["cluster"]["problem"].is_string()
+    });
+    assert_eq!(status["health"], "degraded", "{status:#}");
+}
+
+/// Waits until the relays have each other and the store, and the collector both its names.
+fn wait_whole(fleet: &mut Fleet) {
+    fleet.wait_bucket();
+    for relay in 0..3 {
+        fleet.relay(relay).wait_healthy();
+    }
+    fleet.site.collector.wait_healthy();
+    fleet.relay(0).wait_status("both have the name", |status| {
+        let relays = status["cluster"]["relays"].as_array();
+        relays.is_some_and(|relays| relays.iter().all(|relay| relay["names"] == 1))
+    });
+}
+
+#[test]
+fn a_cable_that_is_pulled_loses_no_reading_and_breaks_no_stream_that_has_another_way() {
+    let mut fleet = Fleet::on_machines();
+    fleet.start();
+    wait_whole(&mut fleet);
+    let gateway = fleet.network().machine(GATEWAY);
+    let publisher = Publisher::start_on(Some(gateway), &fleet.site);
+    publisher.wait_flow(&fleet.site);
+    let mut stream = fleet.stream();
+    round_trip(&mut stream, b"before");
+
+    // Relay B is in nobody's way; at relay C is the collector, which has a way over B.
+    for lost in [1, 2] {
+        fleet.network().cut(lost);
+        publisher.wait_flow(&fleet.site);
+        round_trip(&mut stream, b"over the others");
+        wait_unlinked(&mut fleet, 0, lost);
+        // The two others are a majority: they keep the store. The one without says so.
+        wait_away(&mut fleet, lost);
+        publisher.wait_flow(&fleet.site);
+        round_trip(&mut stream, b"when everybody knows");
+        fleet.network().mend(lost);
+        wait_whole(&mut fleet);
+        publisher.wait_flow(&fleet.site);
+        round_trip(&mut stream, b"whole again");
+    }
+    let status = fleet.site.collector.status();
+    assert_eq!(status["portals"]["sessions"][0]["lost"], 0, "{status:#}");
+
+    // The gateway's relay: there is no way, and readings wait in the gateway.
+    fleet.network().cut(0);
+    wait_away(&mut fleet, 0);
+    publisher.wait_taken();
+    fleet.network().mend(0);
+    wait_whole(&mut fleet);
+    publisher.wait_flow(&fleet.site);
+    let count = publisher.end();
+    assert_exact(&fleet.site.wait_readings(count as usize), count);
+    for server in &mut fleet.servers {
+        server.kill();
+    }
+}
+
+#[test]
+fn machines_that_are_lost_one_after_the_other_lose_no_reading_and_break_no_stream() {
+    let mut fleet = Fleet::on_machines();
+    fleet.start();
+    wait_whole(&mut fleet);
+    let gateway = fleet.network().machine(GATEWAY);
+    let publisher = Publisher::start_on(Some(gateway), &fleet.site);
+    publisher.wait_flow(&fleet.site);
+    let mut stream = fleet.stream();
+    round_trip(&mut stream, b"before");
+    // The gateway's relay comes last: without it there is no way for streams.
+    for lost in [1, 2, 0] {
+        fleet.servers[lost].kill();
+        publisher.wait_flow(&fleet.site);
+        round_trip(&mut stream, b"without the server");
+        if lost == 0 {
+            let status = fleet.site.collector.status();
+            assert_eq!(status["portals"]["sessions"][0]["lost"], 0, "{status:#}");
+        }
+        fleet.relay(lost).kill();
+        if lost == 0 {
+            publisher.wait_taken();
+        } else {
+            publisher.wait_flow(&fleet.site);
+            round_trip(&mut stream, b"without the machine");
+        }
+        fleet.relay(lost).start();
+        fleet.servers[lost].start();
+        wait_whole(&mut fleet);
+        publisher.wait_flow(&fleet.site);
+    }
+    let count = publisher.end();
+    assert_exact(&fleet.site.wait_readings(count as usize), count);
     for server in &mut fleet.servers {
         server.kill();
     }

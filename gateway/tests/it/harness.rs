@@ -1,5 +1,6 @@
 //! What the tests are written with: processes, nodes made from the example files, brokers, clients.
 
+pub(crate) mod bridged;
 pub(crate) mod broker;
 pub(crate) mod client;
 pub(crate) mod guarded;

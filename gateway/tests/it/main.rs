@@ -8,6 +8,7 @@
 )]
 #![forbid(unsafe_code)]
 
+mod authorities;
 mod chain;
 mod cli;
 mod client_faults;

@@ -120,11 +120,11 @@ impl<'a, 'txn> Turn<'a, 'txn> {
     }
 
     /// Decides about one request.
-    pub(super) fn serve(&mut self, from: &Origin, kind: RequestKind) -> Result<AuthorityAnswer, StoreError> {
+    pub(super) fn serve(&mut self, from: &Origin, kind: &RequestKind) -> Result<AuthorityAnswer, StoreError> {
         match kind {
             RequestKind::Enrol(bytes) => {
                 let mut case = Case::default();
-                let result = self.enrol(from, &bytes, &mut case)?;
+                let result = self.enrol(from, bytes, &mut case)?;
                 self.count("enrol", &result);
                 Ok(Self::issued(result))
             }
@@ -133,9 +133,9 @@ impl<'a, 'txn> Turn<'a, 'txn> {
                 self.count("renew", &result);
                 Ok(Self::issued(result))
             }
-            RequestKind::Time { nonce } => Ok(self.time(nonce)),
+            RequestKind::Time { nonce } => Ok(self.time(*nonce)),
             RequestKind::Manage(request) => {
-                let answer = self.manage(from, &request)?;
+                let answer = self.manage(from, request)?;
                 Ok(AuthorityAnswer::Managed(Box::new(answer)))
             }
         }

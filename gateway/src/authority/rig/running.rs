@@ -42,6 +42,7 @@ impl Running {
             }),
             // Nobody listens any more when the test ends.
             deliver: Box::new(move |output| drop(wishes.send(output))),
+            replication: None,
         })
         .expect("the store opens");
         let handle = service.handle();

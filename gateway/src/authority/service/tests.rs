@@ -394,7 +394,8 @@ fn check_afterwards(store: &Path, nodes: &mut [Node], requests: &[Vec<u8>], memb
     running.stop();
     // Opening the store has walked the log; here what it says.
     let authority = Node::seeded(1);
-    let store = crate::authority::store::Store::open(store, &authority.id()).expect("the store opens");
+    let mut store =
+        crate::authority::store::Store::open(store, &authority.id(), None).expect("the store opens");
     let enrolled = store
         .batch(|batch| {
             assert_eq!(batch.verify_log(0)?, Ok(()));

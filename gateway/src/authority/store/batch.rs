@@ -6,6 +6,7 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _, Table, WriteTransacti
 use super::{
     LISTED, LOG, MEMBERS, META, META_COUNTERS, NAMES, PREFIXES, REVOKED, SPENT, StoreError, TICKETS,
     state::Counters,
+    writes::{Kept, Writes},
 };
 use crate::authority::{
     log::{Chain, Decision, Entry, LogError, TicketId},
@@ -25,20 +26,22 @@ pub(crate) struct Page<T, K> {
 /// Nothing is on the disk before the transaction is committed, and nothing ever is if the batch ends with an error.
 pub(crate) struct Batch<'txn> {
     pub(super) members: Table<'txn, &'static [u8; 32], &'static [u8]>,
-    names: Table<'txn, &'static str, &'static [u8; 32]>,
-    tickets: Table<'txn, &'static [u8; 16], &'static [u8]>,
-    spent: Table<'txn, &'static [u8; 48], u64>,
+    pub(super) names: Table<'txn, &'static str, &'static [u8; 32]>,
+    pub(super) tickets: Table<'txn, &'static [u8; 16], &'static [u8]>,
+    pub(super) spent: Table<'txn, &'static [u8; 48], u64>,
     pub(super) revoked: Table<'txn, &'static [u8; 32], &'static [u8]>,
-    listed: Table<'txn, &'static [u8; 32], u64>,
+    pub(super) listed: Table<'txn, &'static [u8; 32], u64>,
     pub(super) prefixes: Table<'txn, &'static [u8; 16], u64>,
-    log: Table<'txn, u64, &'static [u8]>,
+    pub(super) log: Table<'txn, u64, &'static [u8]>,
     pub(super) meta: Table<'txn, &'static str, &'static [u8]>,
     pub(super) counters: Counters,
     pub(super) changed: bool,
+    /// What is written, for the other processes of a clustered authority.
+    pub(super) writes: Writes,
 }
 
 impl<'txn> Batch<'txn> {
-    pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, StoreError> {
+    pub(super) fn open(transaction: &'txn WriteTransaction, writes: Writes) -> Result<Self, StoreError> {
         let meta = transaction.open_table(META).map_err(StoreError::disk)?;
         let counters = match meta.get(META_COUNTERS).map_err(StoreError::disk)? {
             Some(bytes) => Counters::decode(bytes.value()).map_err(|_| StoreError::record("counters"))?,
@@ -56,18 +59,24 @@ impl<'txn> Batch<'txn> {
             meta,
             counters,
             changed: false,
+            writes,
         })
     }
 
-    /// Writes the counters; returns whether anything has changed.
-    pub(super) fn finish(mut self) -> Result<bool, StoreError> {
+    /// Writes the counters; returns what was written, if anything has changed.
+    pub(super) fn finish(mut self) -> Result<Option<Writes>, StoreError> {
         if self.changed {
             let bytes = self.counters.encode();
-            self.meta
-                .insert(META_COUNTERS, bytes.as_slice())
-                .map_err(StoreError::disk)?;
+            self.put_meta(META_COUNTERS, &bytes)?;
         }
-        Ok(self.changed)
+        Ok(self.changed.then_some(self.writes))
+    }
+
+    /// Writes what there is once.
+    pub(super) fn put_meta(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.changed = true;
+        self.writes.put(Kept::Meta, key.as_bytes(), value);
+        self.meta.insert(key, value).map(drop).map_err(StoreError::disk)
     }
 
     // ---- members ----
@@ -93,17 +102,25 @@ impl<'txn> Batch<'txn> {
         if let Some(before) = self.member(identifier)?
             && before.grant.name != member.grant.name
         {
-            self.names
-                .remove(before.grant.name.as_str())
-                .map_err(StoreError::disk)?;
+            self.remove_name(&before.grant.name)?;
         }
+        let name = member.grant.name.as_str();
+        self.writes
+            .put(Kept::Names, name.as_bytes(), identifier.as_bytes());
         self.names
-            .insert(member.grant.name.as_str(), identifier.as_bytes())
+            .insert(name, identifier.as_bytes())
             .map_err(StoreError::disk)?;
+        let bytes = member.encode();
+        self.writes.put(Kept::Members, identifier.as_bytes(), &bytes);
         self.members
-            .insert(identifier.as_bytes(), member.encode().as_slice())
+            .insert(identifier.as_bytes(), bytes.as_slice())
             .map_err(StoreError::disk)?;
         Ok(())
+    }
+
+    fn remove_name(&mut self, name: &str) -> Result<(), StoreError> {
+        self.writes.remove(Kept::Names, name.as_bytes());
+        self.names.remove(name).map(drop).map_err(StoreError::disk)
     }
 
     /// Removes a member and frees its name; returns what it was.
@@ -112,9 +129,8 @@ impl<'txn> Batch<'txn> {
             return Ok(None);
         };
         self.changed = true;
-        self.names
-            .remove(member.grant.name.as_str())
-            .map_err(StoreError::disk)?;
+        self.remove_name(&member.grant.name)?;
+        self.writes.remove(Kept::Members, identifier.as_bytes());
         self.members
             .remove(identifier.as_bytes())
             .map_err(StoreError::disk)?;
@@ -202,9 +218,13 @@ impl<'txn> Batch<'txn> {
         revoked: &Revoked,
     ) -> Result<(), StoreError> {
         self.changed = true;
+        let bytes = revoked.encode();
+        self.writes.put(Kept::Revoked, identifier.as_bytes(), &bytes);
         self.revoked
-            .insert(identifier.as_bytes(), revoked.encode().as_slice())
+            .insert(identifier.as_bytes(), bytes.as_slice())
             .map_err(StoreError::disk)?;
+        let not_after = revoked.not_after.to_be_bytes();
+        self.writes.put(Kept::Listed, identifier.as_bytes(), &not_after);
         self.listed
             .insert(identifier.as_bytes(), revoked.not_after)
             .map_err(StoreError::disk)?;
@@ -266,6 +286,7 @@ impl<'txn> Batch<'txn> {
     /// Takes an identity off the status list; it stays revoked.
     pub(crate) fn unlist(&mut self, identifier: &Identifier) -> Result<(), StoreError> {
         self.changed = true;
+        self.writes.remove(Kept::Listed, identifier.as_bytes());
         self.listed
             .remove(identifier.as_bytes())
             .map_err(StoreError::disk)?;
@@ -287,6 +308,7 @@ impl<'txn> Batch<'txn> {
     pub(crate) fn put_ticket(&mut self, id: &TicketId, ticket: &TicketRecord) -> Result<(), StoreError> {
         self.changed = true;
         let bytes = zeroize::Zeroizing::new(ticket.encode());
+        self.writes.put(Kept::Tickets, id, &bytes);
         self.tickets
             .insert(id, bytes.as_slice())
             .map_err(StoreError::disk)?;
@@ -354,18 +376,20 @@ impl<'txn> Batch<'txn> {
     /// Writes that `subject` has enrolled with a ticket at `at`, seconds since 1970.
     pub(crate) fn spend(&mut self, id: &TicketId, subject: &Identifier, at: u64) -> Result<(), StoreError> {
         self.changed = true;
-        self.spent
-            .insert(&spent_key(id, subject), at)
-            .map_err(StoreError::disk)?;
+        let key = spent_key(id, subject);
+        self.writes.put(Kept::Spent, &key, &at.to_be_bytes());
+        self.spent.insert(&key, at).map_err(StoreError::disk)?;
         Ok(())
     }
 
     /// Removes a ticket and who spent it; the rights that it gave stay.
     pub(crate) fn drop_ticket(&mut self, id: &TicketId) -> Result<(), StoreError> {
         self.changed = true;
+        self.writes.remove(Kept::Tickets, id);
         self.tickets.remove(id).map_err(StoreError::disk)?;
         let first = spent_key(id, &Identifier::from_bytes([0; 32]));
         let last = spent_key(id, &Identifier::from_bytes([0xff; 32]));
+        self.writes.remove_up_to(Kept::Spent, &first, &last);
         self.spent
             .retain_in::<&[u8; 48], _>(&first..=&last, |_, _| false)
             .map_err(StoreError::disk)
@@ -378,6 +402,7 @@ impl<'txn> Batch<'txn> {
         self.changed = true;
         let sequence = self.counters.log_head.saturating_add(1);
         let bytes = Entry::new(sequence, wall, decision, self.counters.log_hash).encode();
+        self.writes.put(Kept::Log, &sequence.to_be_bytes(), &bytes);
         self.log
             .insert(sequence, bytes.as_slice())
             .map_err(StoreError::disk)?;
@@ -419,7 +444,12 @@ impl<'txn> Batch<'txn> {
 
     /// Drops the entries before `first`.
     pub(crate) fn drop_log_before(&mut self, first: u64) -> Result<(), StoreError> {
+        let Some(last) = first.checked_sub(1) else {
+            return Ok(());
+        };
         self.changed = true;
+        let (from, to) = (0_u64.to_be_bytes(), last.to_be_bytes());
+        self.writes.remove_up_to(Kept::Log, &from, &to);
         self.log
             .retain_in(..first, |_, _| false)
             .map_err(StoreError::disk)

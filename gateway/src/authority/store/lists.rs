@@ -6,7 +6,7 @@ use fieldgate_proto::{
 };
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
-use super::{ISSUED_MAX, META_ISSUED, META_LIST, StoreError, batch::Batch, state::StoredList};
+use super::{ISSUED_MAX, META_ISSUED, META_LIST, StoreError, batch::Batch, state::StoredList, writes::Kept};
 
 impl Batch<'_> {
     /// Returns the last number given to a status list, signed or not.
@@ -38,10 +38,7 @@ impl Batch<'_> {
 
     /// Writes the status list.
     pub(crate) fn put_list(&mut self, list: &StoredList) -> Result<(), StoreError> {
-        self.changed = true;
-        self.meta
-            .insert(META_LIST, list.encode().as_slice())
-            .map_err(StoreError::disk)?;
+        self.put_meta(META_LIST, &list.encode())?;
         self.note_issued(list.number)
     }
 
@@ -72,11 +69,7 @@ impl Batch<'_> {
             .skip(surplus)
             .flat_map(|number| number.to_be_bytes())
             .collect();
-        self.changed = true;
-        self.meta
-            .insert(META_ISSUED, bytes.as_slice())
-            .map_err(StoreError::disk)?;
-        Ok(())
+        self.put_meta(META_ISSUED, &bytes)
     }
 
     /// Returns an identity that the store knows and whose identifier begins so: a member, or one that was revoked.
@@ -112,6 +105,7 @@ impl Batch<'_> {
             return Ok(false);
         }
         self.changed = true;
+        self.writes.put(Kept::Prefixes, prefix, &not_after.to_be_bytes());
         self.prefixes
             .insert(prefix, not_after)
             .map_err(StoreError::disk)?;

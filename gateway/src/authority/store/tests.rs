@@ -181,7 +181,7 @@ fn work(batch: &mut Batch<'_>, number: u8) -> Result<(), StoreError> {
 }
 
 /// Returns everything in the store.
-fn contents(store: &Store) -> Vec<String> {
+fn contents(store: &mut Store) -> Vec<String> {
     let read = store.batch(|batch| {
         let members = batch.members_after(None, |_, _| true)?.items;
         let tickets = batch.tickets_after(None, |_, _| true)?.items;
@@ -206,16 +206,16 @@ fn contents(store: &Store) -> Vec<String> {
 fn what_was_written_is_there_after_opening_again() {
     let directory = directory();
     let path = directory.path().join("store");
-    let store = Store::open(&path, &AUTHORITY).expect("the store opens");
+    let mut store = Store::open(&path, &AUTHORITY, None).expect("the store opens");
     for number in 1..20 {
         store
             .batch(|batch| work(batch, number))
             .expect("the batch is written");
     }
-    let before = contents(&store);
+    let before = contents(&mut store);
     drop(store);
-    let store = Store::open(&path, &AUTHORITY).expect("the store opens");
-    assert_eq!(contents(&store), before);
+    let mut store = Store::open(&path, &AUTHORITY, None).expect("the store opens");
+    assert_eq!(contents(&mut store), before);
     store
         .batch(|batch| {
             assert_eq!(batch.verify_log(0)?, Ok(()));
@@ -229,15 +229,15 @@ fn what_was_written_is_there_after_opening_again() {
 fn a_batch_that_fails_has_not_happened() {
     let directory = directory();
     let path = directory.path().join("store");
-    let store = Store::open(&path, &AUTHORITY).expect("the store opens");
+    let mut store = Store::open(&path, &AUTHORITY, None).expect("the store opens");
     store.batch(|batch| work(batch, 1)).expect("the batch is written");
-    let before = contents(&store);
+    let before = contents(&mut store);
     let failed: Result<(), StoreError> = store.batch(|batch| {
         work(batch, 2)?;
         Err(StoreError::record("test"))
     });
     assert!(failed.is_err());
-    assert_eq!(contents(&store), before);
+    assert_eq!(contents(&mut store), before);
     store.fails.store(true, Ordering::Relaxed);
     let failed = store.batch(|batch| work(batch, 3));
     assert!(matches!(failed, Err(StoreError::Disk { .. })), "{failed:?}");
@@ -246,7 +246,7 @@ fn a_batch_that_fails_has_not_happened() {
 #[test]
 fn names_follow_their_members() {
     let directory = directory();
-    let store = Store::open(&directory.path().join("store"), &AUTHORITY).expect("the store opens");
+    let mut store = Store::open(&directory.path().join("store"), &AUTHORITY, None).expect("the store opens");
     let result = store.batch(|batch| {
         batch.put_member(&identifier(1), &member("one"))?;
         batch.put_member(&identifier(1), &member("uno"))?;
@@ -264,22 +264,22 @@ fn names_follow_their_members() {
 fn only_its_owner_can_open_the_file() {
     let directory = directory();
     let path = directory.path().join("store");
-    let store = Store::open(&path, &AUTHORITY).expect("the store opens");
+    let store = Store::open(&path, &AUTHORITY, None).expect("the store opens");
     let mode = fs::metadata(&path)
         .expect("the file is there")
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-    let second = Store::open(&path, &AUTHORITY);
+    let second = Store::open(&path, &AUTHORITY, None);
     assert!(matches!(second, Err(StoreError::InUse { .. })));
     drop(store);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("the mode is changed");
-    let open = Store::open(&path, &AUTHORITY);
+    let open = Store::open(&path, &AUTHORITY, None);
     assert!(matches!(open, Err(StoreError::Permissions { mode: 0o640, .. })));
 }
 
 fn refusal(path: &Path, authority: &Identifier) -> StoreError {
-    match Store::open(path, authority) {
+    match Store::open(path, authority, None) {
         Ok(_) => panic!("{} was opened", path.display()),
         Err(error) => error,
     }
@@ -289,12 +289,12 @@ fn refusal(path: &Path, authority: &Identifier) -> StoreError {
 fn what_is_no_store_of_this_authority_is_refused() {
     let directory = directory();
     let path = directory.path().join("store");
-    drop(Store::open(&path, &AUTHORITY).expect("the store opens"));
+    drop(Store::open(&path, &AUTHORITY, None).expect("the store opens"));
     assert!(matches!(
         refusal(&path, &identifier(2)),
         StoreError::Foreign { got: AUTHORITY, .. }
     ));
-    let store = Store::open(&path, &AUTHORITY).expect("the store opens");
+    let store = Store::open(&path, &AUTHORITY, None).expect("the store opens");
     let transaction = store.begin().expect("the store can be written");
     {
         let mut meta = transaction.open_table(META).expect("the table is there");
@@ -326,13 +326,13 @@ fn what_is_no_store_of_this_authority_is_refused() {
 fn a_damaged_store_is_refused_or_unharmed() {
     let directory = directory();
     let path = directory.path().join("store");
-    let store = Store::open(&path, &AUTHORITY).expect("the store opens");
+    let mut store = Store::open(&path, &AUTHORITY, None).expect("the store opens");
     for number in 1..20 {
         store
             .batch(|batch| work(batch, number))
             .expect("the batch is written");
     }
-    let before = contents(&store);
+    let before = contents(&mut store);
     drop(store);
     let genuine = fs::read(&path).expect("the file can be read");
     let used: Vec<usize> = (0..genuine.len()).filter(|at| genuine[*at] != 0).collect();
@@ -343,8 +343,8 @@ fn a_damaged_store_is_refused_or_unharmed() {
         damaged[*at] ^= 0x10;
         fs::write(&damaged_path, &damaged).expect("the file is written");
         fs::set_permissions(&damaged_path, fs::Permissions::from_mode(0o600)).expect("the mode is changed");
-        match Store::open(&damaged_path, &AUTHORITY) {
-            Ok(store) => assert_eq!(contents(&store), before, "byte {at}"),
+        match Store::open(&damaged_path, &AUTHORITY, None) {
+            Ok(mut store) => assert_eq!(contents(&mut store), before, "byte {at}"),
             Err(error) => {
                 refused += 1;
                 assert!(
@@ -361,7 +361,7 @@ fn a_damaged_store_is_refused_or_unharmed() {
 fn a_log_that_was_changed_is_refused() {
     let directory = directory();
     let path = directory.path().join("store");
-    let store = Store::open(&path, &AUTHORITY).expect("the store opens");
+    let mut store = Store::open(&path, &AUTHORITY, None).expect("the store opens");
     for number in 1..6 {
         store
             .batch(|batch| work(batch, number))
@@ -483,8 +483,8 @@ impl StorageBackend for Recorder {
 fn a_power_cut_leaves_whole_batches() {
     let recorder = Recorder::default();
     let path = Path::new("memory");
-    let store = Store::open_on(path, recorder.clone(), &AUTHORITY).expect("the store opens");
-    let mut states = vec![contents(&store)];
+    let mut store = Store::open_on(path, recorder.clone(), &AUTHORITY).expect("the store opens");
+    let mut states = vec![contents(&mut store)];
     // How many writes had been made when the batch with this index was reported.
     let mut reported = vec![recorder.writes().len()];
     for number in 1..14 {
@@ -492,16 +492,16 @@ fn a_power_cut_leaves_whole_batches() {
             .batch(|batch| work(batch, number))
             .expect("the batch is written");
         reported.push(recorder.writes().len());
-        states.push(contents(&store));
+        states.push(contents(&mut store));
     }
     let writes = recorder.writes();
     let mut cuts = 0;
     for cut in (reported[0]..writes.len()).step_by(3) {
         for seed in 0..2_u64 {
             let disk = cut_off(&writes[..cut], seed);
-            let store = Store::open_on(path, Recorder::holding(disk), &AUTHORITY)
+            let mut store = Store::open_on(path, Recorder::holding(disk), &AUTHORITY)
                 .unwrap_or_else(|error| panic!("cut {cut} seed {seed}: {error:?}"));
-            let found = contents(&store);
+            let found = contents(&mut store);
             let at = states.iter().position(|state| *state == found);
             let at = at.unwrap_or_else(|| panic!("cut {cut} seed {seed}: half a batch"));
             let least = reported.iter().filter(|reported| **reported <= cut).count() - 1;

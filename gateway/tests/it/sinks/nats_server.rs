@@ -1,18 +1,21 @@
 //! Debian's nats-server with JetStream, and a look into its streams.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use async_nats::jetstream::{self, stream::Info};
 
 use crate::harness::{
+    bridged::inside,
     process::{Process, command},
     wait::PATIENCE,
 };
 
-/// A server on a port of 127.0.0.1; its streams outlive it.
+/// A server; its streams outlive it.
 pub(crate) struct NatsServer {
     process: Process,
-    port: u16,
+    address: SocketAddr,
+    /// Where it runs, if that is not where the test does.
+    machine: Option<String>,
 }
 
 /// A message as the stream has it.
@@ -24,23 +27,35 @@ pub(crate) struct Stored {
 }
 
 impl NatsServer {
-    /// Starts it with its files in `dir`, and `more` in its file.
+    /// Starts it on a port of 127.0.0.1 with its files in `dir`, and `more` in its file.
     ///
     /// # Panics
     /// If it does not run.
     pub(crate) fn start(dir: &Path, port: u16, more: &str) -> Self {
+        Self::start_on(None, dir, SocketAddr::from(([127, 0, 0, 1], port)), more)
+    }
+
+    /// Starts it on a machine of its own.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub(crate) fn start_on(machine: Option<&str>, dir: &Path, address: SocketAddr, more: &str) -> Self {
         fs::create_dir_all(dir).expect("the directory above is ours");
         let store = dir.join("jetstream");
         let file = dir.join("nats.conf");
         let text = format!(
-            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\", max_file_store: 64MB }}\n{more}\n",
+            "listen: \"{address}\"\njetstream {{ store_dir: \"{}\", max_file_store: 64MB }}\n{more}\n",
             store.display()
         );
         fs::write(&file, text).expect("the directory is ours");
         let words = [SERVER, "-c", file.to_str().expect("the path is text")];
-        let mut process = Process::spawn("nats-server", &mut command(&words));
+        let mut process = inside(machine, || Process::spawn("nats-server", &mut command(&words)));
         process.wait_for_text("Server is ready");
-        Self { process, port }
+        Self {
+            process,
+            address,
+            machine: machine.map(str::to_owned),
+        }
     }
 
     /// Kills it as a crash would.
@@ -95,23 +110,30 @@ impl NatsServer {
         })
     }
 
-    fn ask<T>(&self, question: impl AsyncFn(&jetstream::Context) -> T) -> T {
+    fn ask<T: Send>(&self, question: impl AsyncFn(&jetstream::Context) -> T + Send) -> T {
         self.ask_within(PATIENCE, question)
     }
 
-    fn ask_within<T>(&self, wait: Duration, question: impl AsyncFn(&jetstream::Context) -> T) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("the system has timers");
-        runtime.block_on(async {
-            let options = async_nats::ConnectOptions::new()
-                .connection_timeout(PATIENCE)
-                .request_timeout(Some(wait));
-            let client = options.connect(format!("127.0.0.1:{}", self.port)).await;
-            let mut context = jetstream::new(client.expect("the server runs"));
-            context.set_timeout(wait);
-            question(&context).await
+    fn ask_within<T: Send>(
+        &self,
+        wait: Duration,
+        question: impl AsyncFn(&jetstream::Context) -> T + Send,
+    ) -> T {
+        let address = self.address;
+        inside(self.machine.as_deref(), move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("the system has timers");
+            runtime.block_on(async {
+                let options = async_nats::ConnectOptions::new()
+                    .connection_timeout(PATIENCE)
+                    .request_timeout(Some(wait));
+                let client = options.connect(address.to_string()).await;
+                let mut context = jetstream::new(client.expect("the server runs"));
+                context.set_timeout(wait);
+                question(&context).await
+            })
         })
     }
 }

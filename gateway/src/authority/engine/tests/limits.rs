@@ -49,7 +49,7 @@ fn the_log_drops_its_oldest_tenth_and_stays_a_chain() {
     assert_eq!(page.entries.len() as u64, page.head - page.first + 1);
     assert!(page.entries.len() <= 100);
     rig.verify_log();
-    let rig = rig.restart();
+    let mut rig = rig.restart();
     rig.verify_log();
 }
 

@@ -20,8 +20,19 @@ const RESPONSE_BYTES_MAX: usize = 36 << 10;
 /// How long a signed log head is called current, in seconds. What it proves does not end with it.
 const HEAD_VALID_SECS: u64 = 86_400;
 
-/// Returns the answer when the store does not serve.
-pub(in crate::authority::engine) fn store_failed() -> ManageAnswer {
+/// Returns the answer when the store does not serve; `halted` is why it may later.
+pub(in crate::authority::engine) fn store_failed(halted: Option<&str>) -> ManageAnswer {
+    if let Some(reason) = halted {
+        return ManageAnswer::Error(ManageError {
+            code: "store".to_owned(),
+            // An entry whose acknowledgement was lost may stand in the log.
+            message: format!("nothing was decided, as far as is known: {reason}"),
+            hint: Some(
+                "try again later, or at another process of this authority; if it is not to happen twice, look first whether it has"
+                    .to_owned(),
+            ),
+        });
+    }
     ManageAnswer::Error(ManageError {
         code: "store".to_owned(),
         message: "the authority's store has failed; nothing was decided".to_owned(),
