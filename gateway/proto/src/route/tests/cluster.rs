@@ -237,3 +237,43 @@ fn who_registered_last_is_reached_wherever_that_was() {
         Some(again)
     );
 }
+
+#[test]
+fn a_relay_that_is_drained_leads_to_no_member_and_on_to_those_of_others() {
+    let mut fleet = fleet();
+    let (gateway, collector) = fleet.begin();
+    let collector = collector.expect("it is found");
+    let now = fleet.net.now;
+    // Labels are agreed on.
+    fleet.net.nodes[4].send(now, collector, Class::Normal, b"back");
+    fleet.net.run();
+    fleet.net.nodes[0].send(now, gateway, Class::Normal, b"on");
+    fleet.net.run();
+    fleet.net.nodes[0].events();
+    fleet.net.nodes[4].events();
+    fleet.net.nodes[3].router.set_draining(true);
+    fleet.settle();
+    assert_eq!(fleet.begin().1, None);
+    assert_eq!(
+        fleet.dropped(1),
+        [Event::Dropped(DropReason::UnknownName)],
+        "it was withdrawn"
+    );
+    // What is under way goes on until it is cut.
+    fleet.net.nodes[0].send(now, gateway, Class::Normal, b"still");
+    fleet.net.run();
+    assert_eq!(fleet.net.nodes[4].events().len(), 1);
+    let node = &mut fleet.net.nodes[3];
+    node.router.cut_from_relays(fleet.plant.0, &mut node.buffers);
+    fleet.net.run();
+    for end in [0, 4] {
+        let events = fleet.net.nodes[end].events();
+        let lost = |event: &Event| matches!(event, Event::Lost { .. });
+        assert!(events.iter().any(lost), "at {end}: {events:?}");
+    }
+    // The relay of the gateway may be drained as well: what is held elsewhere is reached through it.
+    fleet.net.nodes[3].router.set_draining(false);
+    fleet.net.nodes[1].router.set_draining(true);
+    fleet.settle();
+    assert!(fleet.begin().1.is_some());
+}
