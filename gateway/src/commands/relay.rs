@@ -2,11 +2,12 @@
 
 use std::{
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use super::{Failure, print, print_json};
+use fieldgate_io::clock::monotonic;
+
+use super::{Failure, print, print_json, run::control_runtime};
 use crate::{
     cli::{DrainArgs, RelayCommand, StatusArgs},
     control::{self, relay::RelayJob},
@@ -29,7 +30,8 @@ fn drain(args: &DrainArgs) -> Result<(), Failure> {
     let socket = socket(&args.node)?;
     let within_secs = args.wait;
     ask(&socket, RelayJob::Drain { within_secs })?;
-    let deadline = Instant::now() + Duration::from_secs(u64::from(within_secs));
+    let ticker = Ticker::new()?;
+    let deadline = monotonic() + u64::from(within_secs) * NANOS_PER_SEC;
     let mut progress = Progress::default();
     let left = loop {
         let status = control::ask_status(&socket)
@@ -41,14 +43,14 @@ fn drain(args: &DrainArgs) -> Result<(), Failure> {
         if !args.node.json {
             progress.show(&status, &drain)?;
         }
-        if drain.left == 0 || !drain.is_waiting || Instant::now() >= deadline {
+        if drain.left == 0 || !drain.is_waiting || monotonic() >= deadline {
             break drain;
         }
-        thread::sleep(LOOK_EVERY);
+        ticker.wait();
     };
     if args.stop {
         ask(&socket, RelayJob::Stop {})?;
-        wait_stopped(&socket)?;
+        wait_stopped(&socket, &ticker)?;
     }
     if args.node.json {
         print_json(&left)?;
@@ -79,19 +81,20 @@ fn verdict(drain: &DrainStatus, stopped: bool) -> String {
 #[derive(Default)]
 struct Progress {
     shown: Option<(u64, u64)>,
-    bytes: Option<(Instant, u64)>,
+    /// When they were looked at, in nanoseconds, and how many there were.
+    bytes: Option<(u64, u64)>,
 }
 
 impl Progress {
     /// Prints a line whenever something has changed.
     fn show(&mut self, status: &NodeStatus, drain: &DrainStatus) -> Result<(), Failure> {
-        let now = Instant::now();
+        let now = monotonic();
         let forwarded = status.network.forwarded_bytes;
         let moved = match self.bytes.replace((now, forwarded)) {
             Some((since, before)) => {
-                let millis = now.saturating_duration_since(since).as_millis().max(1);
-                let moved = u128::from(forwarded.saturating_sub(before));
-                u64::try_from(moved * 1000 / millis).unwrap_or(u64::MAX)
+                let elapsed = u128::from(now.saturating_sub(since).max(1));
+                let moved = u128::from(forwarded.saturating_sub(before)) * u128::from(NANOS_PER_SEC);
+                u64::try_from(moved / elapsed).unwrap_or(u64::MAX)
             }
             None => 0,
         };
@@ -110,18 +113,31 @@ impl Progress {
 }
 
 /// Waits until nobody answers there any more.
-fn wait_stopped(socket: &Path) -> Result<(), Failure> {
-    let deadline = Instant::now() + STOP_TIME_MAX;
+fn wait_stopped(socket: &Path, ticker: &Ticker) -> Result<(), Failure> {
+    let deadline = monotonic() + STOP_SECS_MAX * NANOS_PER_SEC;
     while control::ask_status(socket).is_ok() {
-        if Instant::now() >= deadline {
+        if monotonic() >= deadline {
             return Err(
-                Failure::new(format!("the node has not ended in {STOP_TIME_MAX:?}"))
+                Failure::new(format!("the node has not ended in {STOP_SECS_MAX} s"))
                     .hint("look into its log; `systemctl stop` kills it in the end"),
             );
         }
-        thread::sleep(LOOK_EVERY);
+        ticker.wait();
     }
     Ok(())
+}
+
+/// Waits between two looks.
+struct Ticker(tokio::runtime::Runtime);
+
+impl Ticker {
+    fn new() -> Result<Self, Failure> {
+        control_runtime().map(Self)
+    }
+
+    fn wait(&self) {
+        self.0.block_on(async { tokio::time::sleep(LOOK_EVERY).await });
+    }
 }
 
 fn socket(args: &StatusArgs) -> Result<PathBuf, Failure> {
@@ -142,7 +158,8 @@ fn ask(socket: &Path, job: RelayJob) -> Result<(), Failure> {
 /// How often a person is shown how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Longest time that a node may take to end: sinks and journal are brought to their end.
-const STOP_TIME_MAX: Duration = Duration::from_secs(60);
+const STOP_SECS_MAX: u64 = 60;
+const NANOS_PER_SEC: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {

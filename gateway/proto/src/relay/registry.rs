@@ -223,15 +223,13 @@ impl Relay {
         name: &str,
         (link, member): (LinkId, &Identifier),
     ) -> Result<Way, NoWay> {
-        let here = self.holder(name, now, link).map_err(|own| match own {
-            true => NoWay::Own,
-            false => NoWay::Nobody,
-        });
-        // Relays that this one has dialled are left by nobody.
-        let here = here.and_then(|out| match self.is_draining && !self.has_dialled(out) {
-            true => Err(NoWay::Draining),
-            false => Ok(out),
-        });
+        let here = match self.holder(name, now, link) {
+            // Relays that this one has dialled are left by nobody.
+            Ok(out) if self.is_draining && !self.has_dialled(out) => Err(NoWay::Draining),
+            Ok(out) => Ok(out),
+            Err(true) => Err(NoWay::Own),
+            Err(false) => Err(NoWay::Nobody),
+        };
         let Some(cluster) = self.cluster.as_ref().filter(|_| !self.is_of_cluster(member)) else {
             return here.map(Way::Holder);
         };
