@@ -510,6 +510,8 @@ impl Node {
         if inlet.channel.is_none() {
             inlet.attempts.handle_failure(now.instant, entropy, ways);
         }
+        // The reserve may be established after the session was given up.
+        inlet.session.prepare(entropy);
         inlet.session.handle_down(now.instant);
         let peer = inlet.settings.peer;
         if was_up {
