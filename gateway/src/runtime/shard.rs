@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use fieldgate_io::{
-    CloseReason, ConnectionId, Handler, Io, ListenerId, LocalPeer, Turn,
+    CloseReason, ConnectionId, DatagramId, DatagramPath, Handler, Io, ListenerId, LocalPeer, Turn,
     mailbox::{MailReceiver, MailSender},
 };
 use fieldgate_proto::time::{Instant, Now};
@@ -271,6 +271,7 @@ impl Handler for Shard {
             (Some(Purpose::Inlet { inlet }), Some(trunk)) => {
                 trunk.handle_inlet(io, now, *inlet, (connection, Caller::Local(peer)));
             }
+            (Some(Purpose::Link(_)), Some(trunk)) => trunk.handle_local(io, now, connection, peer),
             (Some(_) | None, _) => io.abort(connection),
         }
     }
@@ -316,6 +317,19 @@ impl Handler for Shard {
         }
     }
 
+    fn datagram(&mut self, io: &mut Io, socket: DatagramId, path: DatagramPath, bytes: &mut [u8]) {
+        let now = self.now(io);
+        if let Some(trunk) = &mut self.trunk {
+            trunk.handle_datagram(now, (socket, path), bytes);
+        }
+    }
+
+    fn datagrams_drained(&mut self, _io: &mut Io, socket: DatagramId) {
+        if let Some(trunk) = &mut self.trunk {
+            trunk.handle_datagrams_drained(socket);
+        }
+    }
+
     fn written(&mut self, io: &mut Io, token: u64, buffer: Vec<u8>, result: io::Result<()>) {
         let now = self.now(io);
         let committed = self
@@ -352,6 +366,9 @@ impl Handler for Shard {
             self.pass_words(now);
         }
         if self.may_stop(now) {
+            if let Some(trunk) = &mut self.trunk {
+                trunk.handle_end(io, now);
+            }
             io.stop();
         }
         let field = self.field.as_ref().and_then(Field::poll_timeout);
