@@ -455,6 +455,10 @@ impl Node {
         };
         (inlet.attempts, inlet.settings.ways) = (attempts, ways);
         inlet.channel = opened;
+        if opened.is_some() {
+            let ways = inlet.settings.ways.len();
+            inlet.failover.handle_begun(now.instant, ways);
+        }
     }
 
     pub(super) fn inlet_established(&mut self, now: Now, index: usize, channel: ChannelId) {
@@ -462,7 +466,12 @@ impl Node {
             return;
         };
         if inlet.failover.handle_reserve_up(now.instant, channel) {
-            return;
+            if !matches!(inlet.session.state(), SessionState::Down { .. }) {
+                return;
+            }
+            inlet
+                .failover
+                .prefer_reserve(&mut inlet.channel, &mut inlet.attempts);
         }
         inlet.failover.handle_up(now.instant);
         inlet.attempts.backoff.handle_success(now.instant);
