@@ -554,6 +554,9 @@ tables! {
         queue_bytes_max: u32 = bytes_u32(QUEUE_BYTES_MIN, 256 << 20), Default("\"4 MiB\"");
         /// Bytes that may wait on all links together; at least `queue_bytes_max`.
         held_bytes_max: u64 = bytes_u64(MIB, 64 * GIB), Default("\"64 MiB\"");
+        /// How long members have to move to other relays when the node is told to end; 0 is not at all. It ends before if nobody is
+        /// left who could move. A service manager has to wait longer than this.
+        drain_secs: Duration = seconds(0, 3_600), Default("5");
         /// Names that anyone may reach for a minute in order to enrol: those of authorities.
         open: Vec<Item<String>> = List { item: RELAY_NAME, min: 0, max: 16 }, Default("[]");
         /// Links of such guests at a time.

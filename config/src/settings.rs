@@ -652,6 +652,8 @@ pub struct Relay {
     pub queue_bytes_max: u32,
     /// Bytes waiting to leave on all links together, at least `queue_bytes_max`.
     pub held_bytes_max: u64,
+    /// How long members have to leave when the node is told to end; zero: not at all.
+    pub drain: Duration,
     /// Names that anyone may reach in order to enrol.
     pub open: Vec<String>,
     /// Links of such guests at a time, at least 1.

@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Look at portals: streams through channels, from inlets to outlets of other nodes
     #[command(subcommand)]
     Portal(PortalCommand),
+    /// Have members leave a relay before it stops
+    #[command(subcommand)]
+    Relay(RelayCommand),
     /// Take the proof of where a reading came from out of a collector's ledger
     Proof(ProofArgs),
     /// Check such a proof; needs the file and nothing else
@@ -335,6 +338,26 @@ pub(crate) struct StatusArgs {
 pub(crate) enum PortalCommand {
     /// Show a running node's inlets and outlets, and the nodes that their streams come from and go to
     List(StatusArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RelayCommand {
+    /// Have members leave: they take their other relay and go on there; exit code 1 if some are left, which are named
+    Drain(DrainArgs),
+    /// Let members stay, and come again
+    Undrain(StatusArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// How long to wait for them, in seconds. It ends before as soon as nobody is left, or nobody who could leave
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) wait: u32,
+    /// Have the node end afterwards, whoever is left
+    #[arg(long)]
+    pub(crate) stop: bool,
+    #[command(flatten)]
+    pub(crate) node: StatusArgs,
 }
 
 #[derive(Debug, Args)]

@@ -20,6 +20,7 @@ mod operator;
 mod policy;
 mod portal;
 mod proof;
+mod relay;
 mod run;
 mod status;
 mod ticket;
@@ -43,6 +44,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Policy(command) => policy::run(&command),
         Command::Order(order) => command::run(order),
         Command::Portal(command) => portal::run(&command),
+        Command::Relay(command) => relay::run(&command),
         Command::Proof(args) => proof::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Status(args) => status::run(&args),

@@ -6,6 +6,7 @@
 
 pub(crate) mod command;
 pub(crate) mod enrol;
+pub(crate) mod relay;
 
 use std::{
     fs,
@@ -29,6 +30,7 @@ use zeroize::Zeroizing;
 
 use self::command::{CommandJob, CommandReply};
 use self::enrol::{Enrol, EnrolDone, EnrolFailure, EnrolJob};
+use self::relay::RelayJob;
 use crate::{
     authority::{
         AuthorityAnswer, Origin, RequestKind,
@@ -54,6 +56,11 @@ enum Request {
     Command {
         /// What.
         job: CommandJob,
+    },
+    /// Something for a relay.
+    Relay {
+        /// What.
+        job: RelayJob,
     },
     /// The identity has a new key on disk: use it.
     Rotated {},
@@ -83,6 +90,8 @@ enum Answer {
         /// What the collector answered.
         reply: Box<CommandReply>,
     },
+    /// To [`Request::Relay`]: it was begun.
+    Relay {},
     /// To [`Request::Rotated`].
     Rotated {},
     /// To [`Request::Enrol`].
@@ -112,6 +121,9 @@ pub(crate) type Rotated = Rc<dyn Fn() -> RotatedFuture>;
 /// What came of it, some time.
 pub(crate) type RotatedFuture = Pin<Box<dyn Future<Output = Result<(), String>>>>;
 
+/// Has a relay do something; in the result, why it cannot.
+pub(crate) type Relaying = Rc<dyn Fn(RelayJob) -> RotatedFuture>;
+
 /// Has a collector do something about commands.
 pub(crate) type Commanding = Rc<dyn Fn(CommandJob) -> CommandFuture>;
 /// What the collector answers, some time; `None` if it ends before.
@@ -124,6 +136,7 @@ struct Services {
     enrol: Option<Enrol>,
     rotated: Option<Rotated>,
     commanding: Option<Commanding>,
+    relaying: Option<Relaying>,
 }
 
 /// Removes the socket's file when the node ends.
@@ -185,6 +198,13 @@ impl Socket {
     #[must_use]
     pub(crate) fn with_commanding(mut self, commanding: Commanding) -> Self {
         self.services.commanding = Some(commanding);
+        self
+    }
+
+    /// Lets operators drain and stop a relay.
+    #[must_use]
+    pub(crate) fn with_relaying(mut self, relaying: Relaying) -> Self {
+        self.services.relaying = Some(relaying);
         self
     }
 
@@ -254,6 +274,7 @@ where
         Ok(Request::Manage { manage }) => manage_somewhere(services, uid, *manage).await,
         Ok(Request::Enrol { job }) => enrol(services, job).await,
         Ok(Request::Rotated {}) => rotated(services).await,
+        Ok(Request::Relay { job }) => relay(services, job).await,
         Ok(Request::Command { job }) => tokio::select! {
             answer = command(services, job) => answer,
             // A command may take days: whoever does not wait for it any more takes its place with it.
@@ -296,6 +317,18 @@ async fn rotated(services: &Services) -> Answer {
         Ok(Ok(())) => Answer::Rotated {},
         Ok(Err(message)) => failed(message),
         Err(_) => failed(format!("the key has not signed in {ENROL_TIME_MAX:?}")),
+    }
+}
+
+async fn relay(services: &Services, job: RelayJob) -> Answer {
+    let Some(relaying) = &services.relaying else {
+        return Answer::Error {
+            message: "this node is no relay: its file has no [relay]".to_owned(),
+        };
+    };
+    match relaying(job).await {
+        Ok(()) => Answer::Relay {},
+        Err(message) => Answer::Error { message },
     }
 }
 
@@ -405,6 +438,23 @@ pub(crate) fn ask_command(path: &Path, job: CommandJob, patience: Duration) -> i
     Ok(*reply)
 }
 
+/// Has the relay at `path` do something.
+///
+/// # Errors
+/// If no node answers there, or it is no relay.
+pub(crate) fn ask_relay(path: &Path, job: RelayJob) -> io::Result<()> {
+    match ask(path, &Request::Relay { job }, REQUEST_TIME_MAX)? {
+        Answer::Relay {} => Ok(()),
+        answer @ (Answer::Status { .. }
+        | Answer::Managed { .. }
+        | Answer::Commanded { .. }
+        | Answer::Enrolled { .. }
+        | Answer::Rotated {}
+        | Answer::NotEnrolled { .. }
+        | Answer::Error { .. }) => Err(unexpected(answer)),
+    }
+}
+
 /// Has the node at `path` enrol.
 ///
 /// # Errors
@@ -417,6 +467,7 @@ pub(crate) fn ask_enrol(path: &Path, job: EnrolJob) -> io::Result<Result<EnrolDo
         Answer::Status { .. }
         | Answer::Managed { .. }
         | Answer::Commanded { .. }
+        | Answer::Relay {}
         | Answer::Rotated {}
         | Answer::Error { .. } => Err(unexpected(answer)),
     }
@@ -449,6 +500,7 @@ fn unexpected(answer: Answer) -> io::Error {
         | Answer::Managed { .. }
         | Answer::Commanded { .. }
         | Answer::Enrolled { .. }
+        | Answer::Relay {}
         | Answer::Rotated {}
         | Answer::NotEnrolled { .. } => io::Error::other("the node has answered another question"),
     }

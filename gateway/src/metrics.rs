@@ -224,7 +224,7 @@ const COUNTERS: [(&str, Unit, &str); 36] = [
 ];
 
 /// Name, unit and meaning of every gauge.
-const GAUGES: [(&str, Unit, &str); 25] = [
+const GAUGES: [(&str, Unit, &str); 27] = [
     (
         "fieldgate_ledger_bytes",
         Unit::Bytes,
@@ -289,6 +289,16 @@ const GAUGES: [(&str, Unit, &str); 25] = [
         "fieldgate_relay_names",
         Unit::Count,
         "Names registered by members",
+    ),
+    (
+        "fieldgate_relay_draining",
+        Unit::Count,
+        "1 while members are to leave this relay, else 0",
+    ),
+    (
+        "fieldgate_relay_drain_left",
+        Unit::Count,
+        "Links of members that have not left a relay that is being drained",
     ),
     (
         "fieldgate_relay_neighbour_up",
@@ -533,6 +543,15 @@ fn record_network(status: &NodeStatus) {
     );
     level("fieldgate_channels", &[], network.channels);
     level("fieldgate_relay_names", &[], network.registered.len() as u64);
+    if status.roles.iter().any(|role| role == "relay") {
+        level(
+            "fieldgate_relay_draining",
+            &[],
+            u64::from(network.drain.is_some()),
+        );
+        let left = network.drain.as_ref().map_or(0, |drain| drain.left);
+        level("fieldgate_relay_drain_left", &[], left);
+    }
     for relay in &network.relays {
         let labels = [("relay", relay.name.as_str()), ("address", &relay.address)];
         level("fieldgate_relay_neighbour_up", &labels, u64::from(relay.is_up()));

@@ -158,6 +158,11 @@ pub(crate) enum TrunkMessage {
         /// The answer.
         permitted: bool,
     },
+    /// Members are to leave this relay within this time, or may stay again.
+    Drain {
+        /// How long it takes; `None` takes it back.
+        within: Option<std::time::Duration>,
+    },
     /// What the store of the cluster has to say.
     Store(Vec<StoreEvent>),
     /// Do something about commands.
@@ -306,6 +311,24 @@ impl NodeHandle {
         }
     }
 
+    /// Has members leave this relay within this time, or lets them stay again.
+    pub(crate) async fn drain(&self, within: Option<std::time::Duration>) {
+        self.desk.tell(TrunkMessage::Drain { within }).await;
+    }
+
+    /// Has members leave this relay, and waits until none is left that will, `within` this time at the most.
+    pub(crate) async fn drain_and_wait(&self, within: std::time::Duration) {
+        let deadline = tokio::time::Instant::now() + within;
+        self.drain(Some(within)).await;
+        while tokio::time::Instant::now() < deadline {
+            let status = self.status().await;
+            if !status.network.drain.is_some_and(|drain| drain.is_waiting) {
+                return;
+            }
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+
     /// Asks every shard to end.
     pub(crate) fn stop(&self) {
         for shard in &self.shards {
@@ -373,6 +396,8 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// How often a node that ends looks whether members have left.
+const DRAIN_LOOK: std::time::Duration = std::time::Duration::from_millis(200);
 /// Longest time a shard may take to tell its status.
 const ANSWER_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(2);
 /// Messages that wait for a shard, at the most.

@@ -9,6 +9,7 @@ pub(crate) use self::{
     cluster::{ClusterRelayStatus, ClusterStatus},
     commands::{CommandsStatus, GatewayCommands},
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
+    drain::{DrainStatus, LeaverStatus},
     ledger::LedgerStatus,
     paths::{PathStatus, PathsStatus},
     portals::{PortalAuditStatus, PortalSession, PortalStatus, PortalsStatus},
@@ -22,6 +23,7 @@ use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 mod cluster;
 mod commands;
 mod delivery;
+mod drain;
 mod ledger;
 mod mqtt;
 mod paths;
@@ -186,6 +188,9 @@ pub(crate) struct NetworkStatus {
     /// Relays that this one dials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) relays: Vec<RelayStatus>,
+    /// How far members have left, while this relay is being drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drain: Option<DrainStatus>,
     /// Ways to collectors and to nodes that inlets lead to, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) paths: Vec<PathsStatus>,
@@ -276,6 +281,7 @@ impl NodeStatus {
         reasons.extend(self.mqtt.as_ref().and_then(MqttStatus::reason));
         reasons.extend(self.uplinks.iter().filter_map(UplinkStatus::reason));
         reasons.extend(self.network.relays.iter().filter_map(RelayStatus::reason));
+        reasons.extend(self.network.drain.iter().map(DrainStatus::reason));
         reasons.extend(self.sources.iter().filter_map(SourceStatus::reason));
         reasons.extend(self.commands.as_ref().and_then(CommandsStatus::reason));
         reasons.extend(self.portals.iter().flat_map(PortalsStatus::reasons));

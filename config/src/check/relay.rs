@@ -60,6 +60,7 @@ pub(super) fn relay(
         labels_max: raw.labels_max.value?,
         queue_bytes_max: raw.queue_bytes_max.value?,
         held_bytes_max: raw.held_bytes_max.value?,
+        drain: raw.drain_secs.value?,
         open: values(raw.open.value?),
         guests_max: raw.guests_max.value?,
         members: members.into_iter().map(member).collect::<Option<_>>()?,

@@ -15,6 +15,7 @@ mod cluster;
 mod collect;
 mod command;
 mod connection;
+mod drain;
 mod failover;
 mod incoming;
 mod neighbour;
@@ -34,6 +35,7 @@ pub use cluster::ClusterRelayView;
 pub use collect::{SourceIndex, SourceInfo, SourceView, Trouble};
 pub use command::CommandAccess;
 pub use connection::ConnectionView;
+pub use drain::{DrainView, LeaverView};
 pub use failover::{PathOwner, PathReason, PathState, PathView};
 pub use neighbour::{NeighbourState, NeighbourView};
 pub use output::{Event, Output};
@@ -239,6 +241,8 @@ pub struct Node {
     /// Bytes of the link machine on their way to a send buffer; kept for its capacity.
     scratch: Vec<u8>,
     stats: NodeStats,
+    /// Whether and how far this relay is being drained.
+    drain: Option<drain::Drain>,
     /// Links count in seconds, so they are asked once a second and not at every turn.
     next_link_sweep: Instant,
 }
@@ -308,6 +312,7 @@ impl Node {
             outputs: VecDeque::new(),
             scratch: Vec::new(),
             stats: NodeStats::default(),
+            drain: None,
             next_link_sweep: now.instant,
         }
     }
@@ -332,6 +337,8 @@ impl Node {
         self.time_out_neighbours(now, entropy, wire);
         self.time_out_uplinks(now, entropy, wire);
         self.time_out_portals(now, entropy, wire);
+        self.time_out_leaving(now, entropy, wire);
+        self.time_out_drain(now, wire);
         self.time_out_trust(now, entropy, wire);
         if let Some(collector) = &mut self.collector {
             collector.handle_timeout(now.instant);
@@ -356,6 +363,7 @@ impl Node {
             self.collector.as_ref().and_then(collect::Collector::poll_timeout),
             self.commands.poll_timeout(),
             self.portals.poll_timeout(),
+            self.poll_drain_timeout(),
         ];
         neighbours.chain(uplinks).chain(own.into_iter().flatten()).min()
     }

@@ -16,10 +16,10 @@ pub use cluster::{
     Publisher, PublisherStats, RemoteName, StoreEvent, StoreWrite, WriteFailed,
 };
 pub use queue::ClassQueues;
-pub use registrar::{RefusedReason, RegistrarFrame};
+pub use registrar::{RefusedReason, RegistrarFrame, StaysReason};
 pub use registration::{Registration, RegistrationOutput, RegistrationState};
-pub(crate) use registry::Way;
 pub use registry::{LeaseExpired, Registered, Relay};
+pub(crate) use registry::{NoWay, Way};
 
 use crate::identity::Identifier;
 

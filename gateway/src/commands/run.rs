@@ -1,6 +1,6 @@
 //! `fieldgate run`.
 
-use std::{path::Path, rc::Rc};
+use std::{path::Path, rc::Rc, time::Duration};
 
 use fieldgate_config::settings::{LogFormat, Settings, sink::SinkKind};
 use fieldgate_proto::node::Asked;
@@ -13,7 +13,7 @@ use tokio::{
 use super::{Failure, check};
 use crate::{
     authority::wire::{ManageAnswer, ManageError},
-    control::{Manage, Socket, enrol::EnrolDone, manage_here},
+    control::{Manage, Socket, enrol::EnrolDone, manage_here, relay::RelayJob},
     logs, memory, metrics,
     runtime::{
         NodeHandle, Question, StartError,
@@ -82,8 +82,9 @@ async fn serve(settings: &Settings, identity: Identity, clock: Clock) -> Result<
     let control = Socket::bind(&settings.node.control_socket).map_err(|error| {
         Failure::new(error).hint("stop the other node, or name another control_socket under [node]")
     })?;
-    let again = Rc::new(Notify::new());
+    let (again, stop) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
     let control = control_services(control, settings, &running.handle, shared, &clock, &again);
+    let control = relay_service(control, settings, &running.handle, &stop);
     tokio::task::spawn_local(control.serve(Rc::clone(&running.handle)));
     if let Some(settings) = &settings.metrics {
         let listener = metrics::bind(settings.listen).await.map_err(Failure::new)?;
@@ -106,7 +107,18 @@ async fn serve(settings: &Settings, identity: Identity, clock: Clock) -> Result<
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     let result = loop {
         tokio::select! {
-            () = end.wait() => break Ok(End::Stopped),
+            () = end.wait() => {
+                if let Some(within) = drain_time(settings) {
+                    tracing::info!(within_secs = within.as_secs(), "members are to leave before the end");
+                    tokio::select! {
+                        () = running.handle.drain_and_wait(within) => {}
+                        // Whoever asks twice does not want to wait.
+                        () = end.wait() => {}
+                    }
+                }
+                break Ok(End::Stopped);
+            }
+            () = stop.notified() => break Ok(End::Stopped),
             () = again.notified() => break Ok(End::Again),
             _ = hangup.recv() => reload(settings, &running.handle).await,
             Some(reason) = running.broken.recv() => break Err(Failure::new(reason)),
@@ -118,6 +130,38 @@ async fn serve(settings: &Settings, identity: Identity, clock: Clock) -> Result<
     clock.keep();
     tracing::info!("stopped");
     result
+}
+
+/// Returns how long a relay gives its members to leave when it is told to end.
+fn drain_time(settings: &Settings) -> Option<Duration> {
+    let relay = settings.relay.as_ref()?;
+    (!relay.drain.is_zero()).then_some(relay.drain)
+}
+
+/// Lets operators drain and stop a relay over the control socket.
+fn relay_service(control: Socket, settings: &Settings, node: &Rc<NodeHandle>, stop: &Rc<Notify>) -> Socket {
+    if settings.relay.is_none() {
+        return control;
+    }
+    let (node, stop) = (Rc::clone(node), Rc::clone(stop));
+    control.with_relaying(Rc::new(move |job| {
+        let (node, stop) = (Rc::clone(&node), Rc::clone(&stop));
+        Box::pin(async move {
+            match job {
+                RelayJob::Drain { within_secs } => {
+                    node.drain(Some(Duration::from_secs(u64::from(within_secs))))
+                        .await;
+                }
+                RelayJob::Undrain {} => node.drain(None).await,
+                RelayJob::Stop {} => drop(tokio::task::spawn_local(async move {
+                    // Whoever asked gets the answer first.
+                    tokio::time::sleep(ANSWER_FIRST).await;
+                    stop.notify_one();
+                })),
+            }
+            Ok(())
+        })
+    }))
 }
 
 /// Takes commands from the brokers that bring some.
@@ -246,7 +290,7 @@ fn manage_there(desk: Rc<Desk>) -> Manage {
 }
 
 /// How long the answer to an enrolment may take to be sent.
-const ANSWER_FIRST: std::time::Duration = std::time::Duration::from_millis(100);
+const ANSWER_FIRST: Duration = Duration::from_millis(100);
 
 /// The signals that tell a node to end.
 pub(super) struct EndSignals {

@@ -244,11 +244,14 @@ pub(super) fn node_settings(
         .iter()
         .map(|uplink| uplink.name.clone())
         .collect();
+    let members = settings.relay.iter().flat_map(|relay| &relay.members);
+    let members = members.map(|member| (member.identifier, member.name.clone()));
     (
         node,
         Names {
             neighbours: neighbours.addresses,
             uplinks,
+            members: members.collect(),
         },
     )
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use fieldgate_config::address::HostPort;
 use fieldgate_io::{ConnectionId, Io, LocalPeer};
 use fieldgate_proto::{
+    identity::Identifier,
     journal::JournalState,
     link::Class,
     node::{ConnectionKey, Node, Output, RecordSource, Verdict},
@@ -45,6 +46,7 @@ mod cluster;
 mod commands;
 mod complaints;
 pub(crate) mod dialling;
+mod draining;
 mod events;
 mod portals;
 mod quic;
@@ -88,6 +90,8 @@ pub(crate) struct Names {
     pub(crate) neighbours: Vec<Neighbour>,
     /// Names of the uplinks.
     pub(crate) uplinks: Vec<String>,
+    /// What the file calls members of this relay.
+    pub(crate) members: BTreeMap<Identifier, String>,
 }
 
 /// What the trunk owns; see the [module](self).
@@ -583,6 +587,7 @@ impl Trunk {
                     executor.handle_permission(now, question, permission);
                 }
             }
+            TrunkMessage::Drain { within } => self.handle_drain(io, now, within),
             TrunkMessage::Store(events) => {
                 for event in &events {
                     self.node.handle_store(now, event);

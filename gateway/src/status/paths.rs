@@ -69,6 +69,7 @@ impl PathStatus {
             Some("silent") => writeln!(out, ", taken since the one before was silent"),
             Some("closed") => writeln!(out, ", taken since the one before was closed"),
             Some("better") => writeln!(out, ", taken since it is better"),
+            Some("drained") => writeln!(out, ", taken since the relay before was about to stop"),
             _ => writeln!(out),
         }
     }

@@ -17,12 +17,12 @@ use crate::{
 };
 
 /// A site with two relays, and streams from the collector's node to something behind the gateway.
-struct Twins {
-    site: Site,
-    second: Node,
+pub(crate) struct Twins {
+    pub(crate) site: Site,
+    pub(crate) second: Node,
     /// Where the two relays take links.
     links: [SocketAddr; 2],
-    inlet: SocketAddr,
+    pub(crate) inlet: SocketAddr,
 }
 
 fn address() -> SocketAddr {
@@ -30,7 +30,7 @@ fn address() -> SocketAddr {
 }
 
 impl Twins {
-    fn started() -> Self {
+    pub(crate) fn started() -> Self {
         let site = Site::new().without_broker();
         let [gateway, first, collector] = [&site.gateway, &site.relay, &site.collector].map(Node::identifier);
         let (links, inlet) = ([site.link, address()], address());
@@ -90,7 +90,7 @@ impl Twins {
         twins
     }
 
-    fn publish(&self, numbers: std::ops::Range<usize>) {
+    pub(crate) fn publish(&self, numbers: std::ops::Range<usize>) {
         for number in numbers {
             let (topic, payload) = (format!("{DEVICE}/count"), number.to_string());
             let mut arguments = vec!["-q", "1", "-t", &topic, "-m", &payload];
@@ -100,7 +100,7 @@ impl Twins {
     }
 
     /// Waits for so many readings behind the collector: each once, in order.
-    fn delivers(&self, count: usize) {
+    pub(crate) fn delivers(&self, count: usize) {
         let readings = self.site.wait_readings(count);
         assert_eq!(readings.len(), count);
         for (number, reading) in readings.iter().enumerate() {
@@ -109,7 +109,7 @@ impl Twins {
     }
 
     /// Waits until one way of a node is in use and the other in reserve; returns the number of the relay in use.
-    fn wait_paired(&self, node: &Node) -> usize {
+    pub(crate) fn wait_paired(&self, node: &Node) -> usize {
         let status = node.wait_status("a path in use and one in reserve", |status| {
             let paths = &status["network"]["paths"][0]["paths"];
             let mut states = [state(&paths[0]), state(&paths[1])];
@@ -126,17 +126,21 @@ impl Twins {
         usize::from(by != self.links[0].to_string())
     }
 
-    fn signal(&mut self, relay: usize, signal: Signal) {
-        let relay = if relay == 0 {
+    /// Returns one of the two relays.
+    pub(crate) fn relay(&mut self, relay: usize) -> &mut Node {
+        if relay == 0 {
             &mut self.site.relay
         } else {
             &mut self.second
-        };
-        relay.process().signal(signal);
+        }
+    }
+
+    fn signal(&mut self, relay: usize, signal: Signal) {
+        self.relay(relay).process().signal(signal);
     }
 }
 
-fn state(path: &Value) -> &str {
+pub(crate) fn state(path: &Value) -> &str {
     path["state"].as_str().unwrap_or_default()
 }
 

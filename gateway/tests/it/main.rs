@@ -17,6 +17,7 @@ mod commands;
 mod custody;
 mod demo;
 mod doctor;
+mod drain;
 mod failover;
 mod fleet;
 mod harness;

@@ -47,6 +47,8 @@ pub enum PathReason {
     Silent,
     /// It was better for long.
     Better,
+    /// The relay of the one before wanted to be left.
+    Drained,
 }
 
 impl PathReason {
@@ -58,6 +60,7 @@ impl PathReason {
             Self::Closed => "closed",
             Self::Silent => "silent",
             Self::Better => "better",
+            Self::Drained => "drained",
         }
     }
 }
@@ -148,6 +151,13 @@ impl Failover {
     /// Returns the channel in reserve, whether it is up or not.
     pub(super) fn reserve(&self) -> Option<ChannelId> {
         self.reserve.as_ref().map(|reserve| reserve.channel)
+    }
+
+    /// Returns the channel in reserve, whether it can be taken into use, and its way.
+    pub(super) fn reserve_state(&self, now: Instant) -> Option<(ChannelId, bool, usize)> {
+        let reserve = self.reserve.as_ref()?;
+        let usable = reserve.is_up && !reserve.probe.is_dead(now);
+        Some((reserve.channel, usable, self.attempts.way))
     }
 
     /// A way's neighbour is ready.
@@ -394,18 +404,18 @@ struct Steps {
 }
 
 /// What a channel's owner has of it.
-struct Owned<'n> {
+pub(super) struct Owned<'n> {
     peer: Identifier,
-    ways: &'n [WaySettings],
-    channel: &'n mut Option<(ChannelId, FlowId)>,
-    is_up: bool,
+    pub(super) ways: &'n [WaySettings],
+    pub(super) channel: &'n mut Option<(ChannelId, FlowId)>,
+    pub(super) is_up: bool,
     expectation: Expectation,
-    attempts: &'n mut Attempts,
-    failover: &'n mut Failover,
+    pub(super) attempts: &'n mut Attempts,
+    pub(super) failover: &'n mut Failover,
 }
 
 impl Node {
-    fn owned(&mut self, owner: PathOwner) -> Option<Owned<'_>> {
+    pub(super) fn owned(&mut self, owner: PathOwner) -> Option<Owned<'_>> {
         match owner {
             PathOwner::Uplink(index) => self.uplinks.get_mut(index).map(|uplink| uplink.owned()),
             PathOwner::Inlet(index) => self.portals.owned(index),
@@ -517,7 +527,7 @@ impl Node {
         });
     }
 
-    fn change_path(&mut self, now: Now, owner: PathOwner, reason: PathReason) {
+    pub(super) fn change_path(&mut self, now: Now, owner: PathOwner, reason: PathReason) {
         let Some(owned) = self.owned(owner) else { return };
         let from = owned.ways.get(owned.attempts.way).map_or(0, |way| way.neighbour);
         owned

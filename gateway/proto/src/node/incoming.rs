@@ -283,6 +283,9 @@ impl Node {
             return false;
         };
         let Some(frame) = frame else { return true };
+        if let RegistrarFrame::Stays { reason } = frame {
+            self.drain_stays(channel, reason);
+        }
         if let Some(answer) = self
             .router
             .handle_registrar_frame(now.instant, link, member, &frame)
@@ -372,6 +375,7 @@ impl Node {
             return false;
         };
         self.set_use(channel, Use::Member { link });
+        self.drain_attached(channel, link);
         if let Some(connection) = self.connection_of.get(link.index()).copied().flatten() {
             self.event(Event::MemberAttached { member, connection });
         }
@@ -439,6 +443,7 @@ impl Node {
                 self.uplink_closed(now, entropy, uplink, channel);
             }
             Use::Member { link } => {
+                self.drain_closed(channel);
                 self.router.detach(
                     link,
                     &mut Links {

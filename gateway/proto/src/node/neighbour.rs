@@ -2,7 +2,9 @@
 
 use super::{
     ConnectionKey, Event, ForwardingSettings, NeighbourSettings, Node, Output, Use, Wire,
-    settings::REGISTRAR, way::BACKOFF,
+    drain::{Leaving, Rest},
+    settings::REGISTRAR,
+    way::BACKOFF,
 };
 use crate::{
     channel::{ChannelId, PqPolicy},
@@ -26,14 +28,17 @@ pub(super) struct Neighbour {
     pub(super) relay: Option<Identifier>,
     pq: PqPolicy,
     pub(super) state: NeighbourState,
-    link: Option<LinkId>,
-    channel: Option<ChannelId>,
+    pub(super) link: Option<LinkId>,
+    pub(super) channel: Option<ChannelId>,
     registrations: Vec<Registration>,
     /// What is forwarded over its link, if both are relays.
     forwarding: Option<ForwardingSettings>,
     /// The link that is attached for that.
-    attached: Option<LinkId>,
+    pub(super) attached: Option<LinkId>,
     backoff: Backoff,
+    /// Set while its relay wants to be left.
+    pub(super) leaving: Option<Leaving>,
+    pub(super) rest: Rest,
 }
 
 /// Where a neighbour stands.
@@ -78,7 +83,25 @@ impl Neighbour {
             forwarding: settings.forwarding.clone(),
             attached: None,
             backoff: Backoff::new(BACKOFF),
+            leaving: None,
+            rest: Rest::new(),
         }
+    }
+
+    /// Returns the names that its relay has confirmed.
+    pub(super) fn registered(&self) -> impl Iterator<Item = &str> {
+        let registered = self
+            .registrations
+            .iter()
+            .filter(|registration| matches!(registration.state(), RegistrationState::Registered { .. }));
+        registered.map(Registration::name)
+    }
+
+    /// Returns whether a name is to be registered there.
+    pub(super) fn wants(&self, name: &str) -> bool {
+        self.registrations
+            .iter()
+            .any(|registration| registration.name() == name)
     }
 
     /// Returns its connection, if there is one.
@@ -100,6 +123,8 @@ impl Neighbour {
         self.link = None;
         self.attached = None;
         self.channel = None;
+        self.leaving = None;
+        self.rest.is_resting = false;
         for registration in &mut self.registrations {
             registration.handle_channel_down();
             while registration.poll_output().is_some() {}
@@ -118,6 +143,7 @@ impl Neighbour {
             .iter()
             .filter_map(Registration::poll_timeout)
             .chain(dial)
+            .chain(self.leaving.as_ref().map(Leaving::poll_timeout))
             .min()
     }
 }
@@ -131,6 +157,7 @@ impl Node {
                 && now.instant >= retry_at
             {
                 neighbour.state = NeighbourState::Dialling;
+                neighbour.rest.is_resting = false;
                 self.outputs.push_back(Output::Dial { neighbour: index });
             }
             for registration in &mut self.neighbours[index].registrations {
@@ -248,6 +275,9 @@ impl Node {
             return false;
         };
         let Some(frame) = frame else { return true };
+        if let RegistrarFrame::Drain { within_secs } = frame {
+            self.neighbour_drains(now, index, within_secs);
+        }
         for registration in &mut self.neighbours[index].registrations {
             registration.handle_frame(now.instant, &frame, entropy);
         }

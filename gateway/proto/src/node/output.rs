@@ -111,6 +111,21 @@ pub enum Event {
         /// Why.
         error: MemberLinkError,
     },
+    /// The relay at a neighbour wants to be left.
+    RelayDrains {
+        /// Index of the neighbour.
+        neighbour: usize,
+    },
+    /// The relay at a neighbour wants to be left no more.
+    RelayStays {
+        /// Index of the neighbour.
+        neighbour: usize,
+    },
+    /// The relay at a neighbour was left, because it wanted to be and nothing lies over it.
+    RelayLeft {
+        /// Index of the neighbour.
+        neighbour: usize,
+    },
     /// A channel that this node opened was closed.
     ChannelLost {
         /// Who was at the other end.

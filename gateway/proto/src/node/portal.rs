@@ -254,6 +254,11 @@ impl Portals {
             .min()
     }
 
+    /// Returns how many nodes inlets lead to.
+    pub(super) const fn inlet_count(&self) -> usize {
+        self.inlets.len()
+    }
+
     pub(super) fn wake(&mut self, now: Instant) {
         for inlet in &mut self.inlets {
             match inlet.channel {

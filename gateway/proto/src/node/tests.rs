@@ -3,6 +3,7 @@
 mod access;
 mod chain;
 mod commands;
+mod drain;
 mod failover;
 mod fleet;
 mod flood;

@@ -87,9 +87,17 @@ impl Node {
             .filter(|way| Some(*way) != but)
             .filter_map(|way| {
                 let settings = ways.get(way)?;
+                // A relay that is to be left is no reserve.
+                if but.is_some() && self.is_leaving(settings.neighbour) {
+                    return None;
+                }
                 Some((way, self.ready_link(settings.neighbour)?, &settings.names))
             })
-            .min_by_key(|(way, ..)| ways.get(*way).map(|way| way.neighbour) == shunned && but.is_some());
+            .min_by_key(|(way, ..)| {
+                let neighbour = ways.get(*way).map(|way| way.neighbour);
+                let is_leaving = neighbour.is_some_and(|neighbour| self.is_leaving(neighbour));
+                (is_leaving, neighbour == shunned && but.is_some())
+            });
         let Some((way, link, names)) = ready else {
             // The neighbour wakes whoever waits when it is ready.
             attempts.retry_at = None;

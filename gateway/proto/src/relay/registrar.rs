@@ -11,6 +11,8 @@ const KIND_REGISTER: u8 = 0x10;
 const KIND_REGISTERED: u8 = 0x11;
 const KIND_REFUSED: u8 = 0x12;
 const KIND_UNREGISTER: u8 = 0x13;
+const KIND_DRAIN: u8 = 0x14;
+const KIND_STAYS: u8 = 0x15;
 
 /// Why a relay does not register a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +23,8 @@ pub enum RefusedReason {
     Limit,
     /// The name is empty or too long.
     BadName,
+    /// The relay is being drained.
+    Draining,
 }
 
 impl RefusedReason {
@@ -29,6 +33,7 @@ impl RefusedReason {
             1 => Some(Self::NotAuthorised),
             2 => Some(Self::Limit),
             3 => Some(Self::BadName),
+            4 => Some(Self::Draining),
             _ => None,
         }
     }
@@ -38,6 +43,7 @@ impl RefusedReason {
             Self::NotAuthorised => 1,
             Self::Limit => 2,
             Self::BadName => 3,
+            Self::Draining => 4,
         }
     }
 
@@ -48,6 +54,7 @@ impl RefusedReason {
             Self::NotAuthorised => "not_authorised",
             Self::Limit => "limit",
             Self::BadName => "bad_name",
+            Self::Draining => "draining",
         }
     }
 
@@ -58,6 +65,49 @@ impl RefusedReason {
             Self::NotAuthorised => "let the relay's operator add the name to what this identity may hold",
             Self::Limit => "register fewer names, or give the node an identity of its own",
             Self::BadName => "use a name of 1 to 128 bytes",
+            Self::Draining => {
+                "wait: the relay is under maintenance; give the node a second relay so that it is reached meanwhile"
+            }
+        }
+    }
+}
+
+/// Why a member has not left a relay that is being drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StaysReason {
+    /// Nothing else leads to whom it needs, or to itself.
+    NoOtherWay,
+    /// It is about to: another channel is being opened, or a name registered elsewhere.
+    Moving,
+    /// Others still have channels to it over this relay.
+    Peers,
+}
+
+impl StaysReason {
+    const fn from_bits(bits: u8) -> Option<Self> {
+        match bits {
+            1 => Some(Self::NoOtherWay),
+            2 => Some(Self::Moving),
+            3 => Some(Self::Peers),
+            _ => None,
+        }
+    }
+
+    const fn bits(self) -> u8 {
+        match self {
+            Self::NoOtherWay => 1,
+            Self::Moving => 2,
+            Self::Peers => 3,
+        }
+    }
+
+    /// Returns the word for logs and status.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoOtherWay => "no_other_way",
+            Self::Moving => "moving",
+            Self::Peers => "peers",
         }
     }
 }
@@ -91,6 +141,16 @@ pub enum RegistrarFrame<'a> {
         /// The name.
         name: &'a str,
     },
+    /// The relay is to be left: it takes no new names and no first messages for those it has.
+    Drain {
+        /// Seconds until it may stop; 0: it is not to be left any more.
+        within_secs: u32,
+    },
+    /// The node has not left a relay that is to be left.
+    Stays {
+        /// Why.
+        reason: StaysReason,
+    },
 }
 
 impl<'a> RegistrarFrame<'a> {
@@ -121,6 +181,17 @@ impl<'a> RegistrarFrame<'a> {
             KIND_UNREGISTER => Self::Unregister {
                 name: reader.text8("name")?,
             },
+            KIND_DRAIN => Self::Drain {
+                within_secs: reader.u32("seconds")?,
+            },
+            KIND_STAYS => {
+                let bits = reader.u8("reason")?;
+                let reason = StaysReason::from_bits(bits).ok_or_else(|| WireError::Value {
+                    field: "reason",
+                    value: u64::from(bits),
+                })?;
+                Self::Stays { reason }
+            }
             _ => return Ok(None),
         };
         reader.finish()?;
@@ -152,6 +223,14 @@ impl<'a> RegistrarFrame<'a> {
             Self::Unregister { name } => {
                 put_bytes8(&mut body, name.as_bytes());
                 KIND_UNREGISTER
+            }
+            Self::Drain { within_secs } => {
+                body.extend_from_slice(&within_secs.to_be_bytes());
+                KIND_DRAIN
+            }
+            Self::Stays { reason } => {
+                body.push(reason.bits());
+                KIND_STAYS
             }
         };
         put_frame(out, kind, &body);

@@ -154,7 +154,9 @@ impl Registration {
             RegistrarFrame::Registered { .. }
             | RegistrarFrame::Refused { .. }
             | RegistrarFrame::Register { .. }
-            | RegistrarFrame::Unregister { .. } => {}
+            | RegistrarFrame::Unregister { .. }
+            | RegistrarFrame::Drain { .. }
+            | RegistrarFrame::Stays { .. } => {}
         }
     }
 

@@ -71,6 +71,17 @@ pub(crate) enum Way {
     Cluster(LinkId),
 }
 
+/// Why a first message to a name goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoWay {
+    /// The link it came over is the only one that holds the name.
+    Own,
+    /// Nobody holds the name.
+    Nobody,
+    /// The name is held here, and this relay is being drained.
+    Draining,
+}
+
 /// A relay that this node has dialled.
 #[derive(Debug)]
 struct Dialled {
@@ -104,6 +115,8 @@ pub struct Relay {
     cluster: Option<Cluster>,
     /// Names of which the cluster has not been told yet what became of them.
     changed: BTreeSet<Box<str>>,
+    /// Whether members are to leave.
+    is_draining: bool,
 }
 
 impl Relay {
@@ -116,7 +129,42 @@ impl Relay {
             granted: BTreeMap::new(),
             cluster: None,
             changed: BTreeSet::new(),
+            is_draining: false,
         }
+    }
+
+    /// Takes no new names and no first messages for those held here, and has the cluster told that none is; or all of it again.
+    pub(crate) fn set_draining(&mut self, draining: bool) {
+        self.is_draining = draining;
+        let names: Vec<Box<str>> = self.names.keys().cloned().collect();
+        self.touch(names);
+    }
+
+    /// Returns the links of members, without those to relays that this one has dialled and those of its cluster.
+    pub(crate) fn leavers(&self) -> impl Iterator<Item = (LinkId, Identifier)> {
+        let members = self.links.iter().filter(|(_, attached)| attached.relay.is_none());
+        members
+            .map(|(link, attached)| (*link, attached.member))
+            .filter(|(_, member)| !self.is_of_cluster(member))
+    }
+
+    /// Returns whether a link is such a member's.
+    pub(crate) fn is_leaver(&self, link: LinkId) -> bool {
+        let attached = self.links.get(&link);
+        attached.is_some_and(|attached| attached.relay.is_none() && !self.is_of_cluster(&attached.member))
+    }
+
+    /// Returns whether a link leads to another relay, dialled by this one or of its cluster.
+    pub(crate) fn is_relays(&self, link: LinkId) -> bool {
+        self.links.contains_key(&link) && !self.is_leaver(link)
+    }
+
+    /// Returns the names that are held over a link.
+    pub(crate) fn names_of(&self, link: LinkId) -> impl Iterator<Item = &str> {
+        let attached = self.links.get(&link);
+        attached
+            .into_iter()
+            .flat_map(|attached| attached.names.iter().map(AsRef::as_ref))
     }
 
     /// Takes part in a cluster from now on; the others learn of what is held already.
@@ -150,8 +198,8 @@ impl Relay {
                 continue;
             };
             let holders = self.names.get(&name).into_iter().flatten();
-            // What only this relay calls so is no name for others.
-            let registered = holders.filter(|holder| holder.expires.is_some());
+            // What only this relay calls so is no name for others, and one that is to be left leads nowhere.
+            let registered = holders.filter(|holder| holder.expires.is_some() && !self.is_draining);
             let since = registered.map(|holder| holder.since).max();
             cluster.handle_local(now, &name, since);
         }
@@ -168,14 +216,20 @@ impl Relay {
     /// another relay of the cluster that is attached here. What comes from such a relay goes to holders here only.
     ///
     /// # Errors
-    /// Whether `link` itself holds the name.
+    /// [`NoWay`] if it goes nowhere.
     pub(crate) fn way(
         &self,
         now: Instant,
         name: &str,
         (link, member): (LinkId, &Identifier),
-    ) -> Result<Way, bool> {
-        let here = self.holder(name, now, link);
+    ) -> Result<Way, NoWay> {
+        let here = match self.holder(name, now, link) {
+            // Relays that this one has dialled are left by nobody.
+            Ok(out) if self.is_draining && !self.has_dialled(out) => Err(NoWay::Draining),
+            Ok(out) => Ok(out),
+            Err(true) => Err(NoWay::Own),
+            Err(false) => Err(NoWay::Nobody),
+        };
         let Some(cluster) = self.cluster.as_ref().filter(|_| !self.is_of_cluster(member)) else {
             return here.map(Way::Holder);
         };
@@ -196,6 +250,11 @@ impl Relay {
             }
         }
         here.map(Way::Holder)
+    }
+
+    fn has_dialled(&self, link: LinkId) -> bool {
+        let attached = self.links.get(&link);
+        attached.is_some_and(|attached| attached.relay.is_some())
     }
 
     /// Returns what the relay allows.
@@ -414,8 +473,12 @@ impl Relay {
                 }
                 None
             }
-            // Only relays send these.
-            RegistrarFrame::Registered { .. } | RegistrarFrame::Refused { .. } => None,
+            // Only relays send the first three.
+            RegistrarFrame::Registered { .. }
+            | RegistrarFrame::Refused { .. }
+            | RegistrarFrame::Drain { .. }
+            // The node takes note of it.
+            | RegistrarFrame::Stays { .. } => None,
         }
     }
 
@@ -441,6 +504,9 @@ impl Relay {
                 holder.expires = Some(expires);
             }
             return Ok(lease);
+        }
+        if self.is_draining {
+            return Err(RefusedReason::Draining);
         }
         let mut names: BTreeSet<&str> = BTreeSet::new();
         for other in self.members.get(&member).into_iter().flatten() {

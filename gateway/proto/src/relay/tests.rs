@@ -65,7 +65,7 @@ fn holders(relay: &Relay, name: &str) -> Vec<LinkId> {
 
 #[test]
 fn frames_have_the_bytes_of_the_protocol() {
-    let cases: [(RegistrarFrame<'_>, &[u8]); 4] = [
+    let cases: [(RegistrarFrame<'_>, &[u8]); 6] = [
         (
             RegistrarFrame::Register {
                 request: 1,
@@ -91,6 +91,16 @@ fn frames_have_the_bytes_of_the_protocol() {
             RegistrarFrame::Unregister { name: "ab" },
             &[0x13, 0, 3, 2, b'a', b'b'],
         ),
+        (
+            RegistrarFrame::Drain { within_secs: 60 },
+            &[0x14, 0, 4, 0, 0, 0, 60],
+        ),
+        (
+            RegistrarFrame::Stays {
+                reason: StaysReason::Peers,
+            },
+            &[0x15, 0, 1, 3],
+        ),
     ];
     for (frame, bytes) in cases {
         let mut out = Vec::new();
@@ -98,13 +108,13 @@ fn frames_have_the_bytes_of_the_protocol() {
         assert_eq!(out, bytes);
         assert_eq!(RegistrarFrame::decode(bytes[0], &bytes[3..]), Ok(Some(frame)));
     }
-    assert_eq!(RegistrarFrame::decode(0x14, b"later"), Ok(None));
-    assert!(RegistrarFrame::decode(0x12, &[0, 0, 0, 1, 4]).is_err());
+    assert_eq!(RegistrarFrame::decode(0x16, b"later"), Ok(None));
+    assert!(RegistrarFrame::decode(0x12, &[0, 0, 0, 1, 5]).is_err());
 }
 
 proptest! {
     #[test]
-    fn any_frame_is_refused_or_has_one_encoding(kind in 0x0f_u8..0x15, body: Vec<u8>) {
+    fn any_frame_is_refused_or_has_one_encoding(kind in 0x0f_u8..0x17, body: Vec<u8>) {
         if let Ok(Some(frame)) = RegistrarFrame::decode(kind, &body) {
             let mut out = Vec::new();
             frame.put(&mut out);
@@ -340,4 +350,27 @@ fn what_a_policy_granted_stands_in_the_place_of_the_list_until_the_last_link_goe
     assert_eq!(register(&mut relay, 0, 1, "ab"), Ok(()));
     assert_eq!(relay.grant(id(1), rights(&[], &[])), [link(1)]);
     assert_eq!(holders(&relay, "ab"), []);
+}
+
+#[test]
+fn a_relay_that_is_drained_takes_no_new_names_and_renews_those_it_has() {
+    let mut relay = relay();
+    relay.attach(link(1), id(1)).expect("a member");
+    relay.attach(link(2), id(2)).expect("a member");
+    assert_eq!(register(&mut relay, 1, 1, "a"), Ok(()));
+    let way = |relay: &Relay, at| relay.way(seconds(at), "a", (link(2), &id(2)));
+    assert_eq!(way(&relay, 1), Ok(Way::Holder(link(1))));
+    relay.set_draining(true);
+    assert_eq!(register(&mut relay, 300, 1, "a"), Ok(()), "it goes on");
+    assert_eq!(register(&mut relay, 300, 1, "ab"), Err(RefusedReason::Draining));
+    assert_eq!(way(&relay, 301), Err(NoWay::Draining));
+    assert_eq!(
+        relay.way(seconds(301), "b", (link(2), &id(2))),
+        Err(NoWay::Nobody),
+        "what nobody holds is said to be so"
+    );
+    assert_eq!(relay.leavers().count(), 2);
+    relay.set_draining(false);
+    assert_eq!(way(&relay, 899), Ok(Way::Holder(link(1))), "it was renewed");
+    assert_eq!(register(&mut relay, 302, 1, "ab"), Ok(()));
 }

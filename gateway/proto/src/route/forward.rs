@@ -13,7 +13,7 @@ use crate::{
     link::{
         Class, Frame, FrameError, Label, RoutedHead, begin_data_offer, begin_routed, finish_frame, put_data,
     },
-    relay::Way,
+    relay::{NoWay, Way},
     time::Instant,
 };
 
@@ -233,12 +233,10 @@ impl Router {
                     return Err(DropReason::NotAllowed);
                 }
                 let way = relay.way(now, name, (link, &member));
-                match way.map_err(|held| {
-                    if held {
-                        DropReason::Loop
-                    } else {
-                        DropReason::UnknownName
-                    }
+                match way.map_err(|none| match none {
+                    NoWay::Own => DropReason::Loop,
+                    NoWay::Nobody => DropReason::UnknownName,
+                    NoWay::Draining => DropReason::Draining,
                 })? {
                     Way::Holder(out) => (out, false, rest),
                     // The other relay looks the same name up.

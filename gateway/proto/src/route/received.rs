@@ -130,6 +130,8 @@ drop_reasons! {
     NotAllowed = "not_allowed",
     /// Nobody holds the name.
     UnknownName = "unknown_name",
+    /// Who holds the name does so at this relay, which is being drained.
+    Draining = "draining",
     /// No link has the address.
     UnknownLinkAddress = "unknown_link_address",
     /// Along link addresses only answers to conversations travel.

@@ -266,6 +266,9 @@ impl World<'_, '_> {
             | NodeEvent::AuthorityUp
             | NodeEvent::AuthorityDown
             | NodeEvent::RelayNotAttached { .. }
+            | NodeEvent::RelayDrains { .. }
+            | NodeEvent::RelayStays { .. }
+            | NodeEvent::RelayLeft { .. }
             | NodeEvent::PathChanged { .. }
             | NodeEvent::PortalUp { .. }
             | NodeEvent::PortalDown { .. } => return,

@@ -37,6 +37,21 @@ impl Trunk {
             Event::Attached { neighbour } => {
                 tracing::info!(relay = self.neighbour(neighbour), "attached to relay")
             }
+            Event::RelayDrains { neighbour } => {
+                tracing::warn!(
+                    relay = self.neighbour(neighbour),
+                    "relay is about to stop; moving away"
+                )
+            }
+            Event::RelayStays { neighbour } => {
+                tracing::info!(relay = self.neighbour(neighbour), "relay does not stop");
+            }
+            Event::RelayLeft { neighbour } => {
+                tracing::info!(
+                    relay = self.neighbour(neighbour),
+                    "left relay that is about to stop"
+                );
+            }
             Event::ChannelLost { peer, reason } => {
                 tracing::info!(%peer, %reason, hint = reason.hint(), "channel closed");
             }
@@ -260,6 +275,9 @@ fn log_trust(event: Event) {
         | Event::LinkBroken { .. }
         | Event::Attached { .. }
         | Event::RelayNotAttached { .. }
+        | Event::RelayDrains { .. }
+        | Event::RelayStays { .. }
+        | Event::RelayLeft { .. }
         | Event::ChannelLost { .. }
         | Event::Registered { .. }
         | Event::RegistrationRefused { .. }

@@ -98,6 +98,7 @@ impl Trunk {
             records_refused: channels.records_forged + channels.records_replayed + channels.records_unknown,
             registered: self.node.registered_names(),
             relays: self.relay_status(),
+            drain: self.drain_status(now),
             paths: self.paths_status(now),
             forwarded_frames: router.frames_forwarded.iter().sum(),
             forwarded_bytes: router.bytes_forwarded,

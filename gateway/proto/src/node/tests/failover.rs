@@ -12,13 +12,13 @@ use crate::{
 };
 
 /// The second relay.
-const SECOND: usize = 3;
-const INLET: PortalKey = PortalKey::Inlet(0);
-const OUTLET: PortalKey = PortalKey::Outlet(0);
-const UPLINK: PathOwner = PathOwner::Uplink(0);
+pub(super) const SECOND: usize = 3;
+pub(super) const INLET: PortalKey = PortalKey::Inlet(0);
+pub(super) const OUTLET: PortalKey = PortalKey::Outlet(0);
+pub(super) const UPLINK: PathOwner = PathOwner::Uplink(0);
 
 /// A net with so many readings at the gateway, whose inlet leads to an outlet of the collector.
-fn net(readings: usize) -> Net {
+pub(super) fn net(readings: usize) -> Net {
     let mut net = unconnected(readings);
     net.pass(3);
     assert_eq!(net.delivered(), readings);
@@ -70,12 +70,12 @@ fn unconnected(readings: usize) -> Net {
     net
 }
 
-fn states(net: &Net, owner: PathOwner) -> Vec<PathState> {
+pub(super) fn states(net: &Net, owner: PathOwner) -> Vec<PathState> {
     let (views, _) = net.hosts[GATEWAY].node.paths(net.now.instant, owner);
     views.iter().map(|view| view.state).collect()
 }
 
-fn switches(net: &Net, owner: PathOwner) -> u64 {
+pub(super) fn switches(net: &Net, owner: PathOwner) -> u64 {
     net.hosts[GATEWAY].node.paths(net.now.instant, owner).1
 }
 
@@ -287,7 +287,7 @@ fn a_stream_goes_on_over_the_other_relay_in_both_directions() {
     assert!(!std::iter::from_fn(|| session.poll_event()).any(|event| ended(&event)));
 }
 
-fn came(net: &Net, host: usize, key: PortalKey, stream: StreamId) -> Vec<u8> {
+pub(super) fn came(net: &Net, host: usize, key: PortalKey, stream: StreamId) -> Vec<u8> {
     net.hosts[host]
         .sink
         .2

@@ -56,6 +56,11 @@ enum Question {
 }
 
 impl TrustClient {
+    /// Returns the neighbours of its ways.
+    pub(in crate::node) fn neighbours(&self) -> Vec<usize> {
+        self.ways.iter().map(|way| way.neighbour).collect()
+    }
+
     pub(in crate::node) fn new(now: Instant, ways: Vec<WaySettings>, pq: PqPolicy) -> Self {
         Self {
             state: if ways.is_empty() {

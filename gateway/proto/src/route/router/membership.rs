@@ -117,7 +117,16 @@ impl Router {
             }),
             RegistrarFrame::Registered { .. }
             | RegistrarFrame::Refused { .. }
-            | RegistrarFrame::Unregister { .. } => None,
+            | RegistrarFrame::Unregister { .. }
+            | RegistrarFrame::Drain { .. }
+            | RegistrarFrame::Stays { .. } => None,
+        }
+    }
+
+    /// Has a relay take no new names and no first messages for its members' names, or both again.
+    pub fn set_draining(&mut self, draining: bool) {
+        if let Some(relay) = &mut self.relay {
+            relay.set_draining(draining);
         }
     }
 

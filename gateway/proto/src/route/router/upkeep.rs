@@ -1,5 +1,7 @@
 //! What time and lost links do to labels and queues.
 
+use std::collections::BTreeSet;
+
 use super::{INCOMPLETE_LIFETIME, LinkId, LinkWriter, Output, Router, SWEEP_INTERVAL, UNUSED_LIFETIME};
 use crate::{
     link::{Label, put_label_gone},
@@ -121,21 +123,43 @@ impl Router {
 
     /// Removes everything that is forwarded from or to a link, and tells those who send to it.
     pub(super) fn cut(&mut self, link: LinkId, links: &mut (impl LinkWriter + ?Sized)) {
+        self.cut_from(link, |_| true, links);
+    }
+
+    /// The same for what comes from other relays and goes to them.
+    pub fn cut_from_relays(&mut self, link: LinkId, links: &mut (impl LinkWriter + ?Sized)) {
+        let relays: BTreeSet<LinkId> = match &self.relay {
+            Some(relay) => relay
+                .attached()
+                .map(|(link, _)| link)
+                .filter(|link| relay.is_relays(*link))
+                .collect(),
+            None => return,
+        };
+        self.cut_from(link, |other| relays.contains(&other), links);
+    }
+
+    fn cut_from(
+        &mut self,
+        link: LinkId,
+        is_cut: impl Fn(LinkId) -> bool,
+        links: &mut (impl LinkWriter + ?Sized),
+    ) {
         let Some(state) = self.links.get(link.0) else {
             return;
         };
         let from: Vec<Label> = state
             .labels
             .chosen()
-            .filter(|(_, entry)| matches!(entry.target, Target::Forward { .. }))
+            .filter(|(_, entry)| matches!(entry.target, Target::Forward { link, .. } if is_cut(link)))
             .map(|(label, _)| label)
             .collect();
         let to: Vec<(LinkId, Label)> = state
             .labels
             .leaving()
             .filter_map(|(_, source)| match source {
-                Source::Label { link, label } => Some((link, label)),
-                Source::Flow(_) => None,
+                Source::Label { link, label } if is_cut(link) => Some((link, label)),
+                Source::Label { .. } | Source::Flow(_) => None,
             })
             .collect();
         for (source, label) in to {
