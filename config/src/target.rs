@@ -23,6 +23,8 @@ pub enum OutletAddress {
     Tcp(HostPort),
     /// A UNIX socket, written `unix:/path`.
     Unix(PathBuf),
+    /// A serial line, written `serial:/path` with the path of its device.
+    Serial(PathBuf),
 }
 
 impl fmt::Display for InletAddress {
@@ -39,6 +41,7 @@ impl fmt::Display for OutletAddress {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Serial(path) => write!(f, "serial:{}", path.display()),
         }
     }
 }

@@ -341,15 +341,29 @@ fn parse_inlet_address(text: &str) -> Result<InletAddress, Refusal> {
 
 /// What an outlet leads to.
 pub(crate) const OUTLET_ADDRESS: Text<OutletAddress> = Text {
-    what: "`host:port`, or `unix:` and an absolute path",
+    what: "`host:port`, `unix:` and an absolute path, or `serial:` and the path of a device",
     parse: parse_outlet_address,
 };
 
 fn parse_outlet_address(text: &str) -> Result<OutletAddress, Refusal> {
-    match text.strip_prefix("unix:") {
-        Some(path) => parse_socket_path(path).map(OutletAddress::Unix),
-        None => parse_host_port(text).map(OutletAddress::Tcp),
+    if let Some(path) = text.strip_prefix("unix:") {
+        parse_socket_path(path).map(OutletAddress::Unix)
+    } else if let Some(path) = text.strip_prefix("serial:") {
+        parse_device_path(path).map(OutletAddress::Serial)
+    } else {
+        parse_host_port(text).map(OutletAddress::Tcp)
     }
+}
+
+fn parse_device_path(path: &str) -> Result<std::path::PathBuf, Refusal> {
+    let device = std::path::PathBuf::from(path);
+    if !device.is_absolute() || path.contains('\0') || path.ends_with('/') {
+        return Err(Refusal::new(
+            "is no absolute path of a device",
+            "write the device, such as \"serial:/dev/ttyUSB0\"; /dev/serial/by-id has names that stay",
+        ));
+    }
+    Ok(device)
 }
 
 fn parse_socket_path(path: &str) -> Result<std::path::PathBuf, Refusal> {

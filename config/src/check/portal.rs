@@ -6,14 +6,14 @@ use fieldgate_proto::identity::Identifier;
 
 use super::collector::{check_registrations, registration};
 use super::uplink::{check_relays, check_through, path};
-use super::{Unique, values};
+use super::{Place, Unique, values};
 use crate::problem::Findings;
 use crate::raw;
 use crate::reader::RawTable;
 use crate::settings::portal::{
-    OutletTarget, Portal, PortalAudit, PortalInlet, PortalOutlet, Socks, SocksUser,
+    OutletTarget, Portal, PortalAudit, PortalInlet, PortalOutlet, Rs485, Serial, Socks, SocksUser,
 };
-use crate::target::InletAddress;
+use crate::target::{InletAddress, OutletAddress};
 
 /// What the portals have to know of the rest of the file.
 pub(super) struct Surroundings {
@@ -171,15 +171,7 @@ fn check_kind(raw: &raw::PortalInlet, findings: &mut Findings) {
         let help = "take it out: `allow` says who may connect over TCP";
         vec![(raw.mode.is_given().then(|| raw.mode.place()), help)]
     };
-    for (place, help) in useless {
-        if let Some(place) = place {
-            let message = format!("`{}` has no meaning for this `listen`", place.path);
-            let draft = crate::problem::Draft::error(message)
-                .key(place.path)
-                .at(place.span.clone(), "this value");
-            findings.push(draft.help(help));
-        }
-    }
+    refuse_useless(useless, "listen", findings);
     let mut users = Unique::new("a name", "give each user a name of its own");
     let given = raw
         .socks
@@ -195,6 +187,7 @@ fn check_kind(raw: &raw::PortalInlet, findings: &mut Findings) {
 
 fn check_outlets(raw: &raw::Portal, has_trust: bool, findings: &mut Findings) {
     for outlet in raw.outlet.value.iter().flatten() {
+        check_target(outlet, findings);
         let mut allowed = Unique::new("an identifier", "take one of the two out");
         for item in outlet.allow.value.iter().flatten() {
             allowed.add(item.value, item.place(), findings);
@@ -280,11 +273,88 @@ fn socks(raw: raw::PortalSocks) -> Option<Socks> {
     })
 }
 
+/// Sees to it that what is written has a meaning for what the outlet leads to.
+fn check_target(raw: &raw::PortalOutlet, findings: &mut Findings) {
+    let is_serial = match &raw.address.value {
+        Some(address) => matches!(address, OutletAddress::Serial(_)),
+        // One that was refused may have been meant as anything.
+        None => return,
+    };
+    if is_serial && !raw.serial.is_given() {
+        let draft = raw.address.error(format!(
+            "`{}` is a serial line, and nothing says how it is set",
+            raw.address.path
+        ));
+        findings
+            .push(draft.help(
+                "add serial = { baud = 19200, parity = \"even\" }, as the devices on the line have it",
+            ));
+    }
+    let useless = if is_serial {
+        let help =
+            "take it out: a serial line is for one stream at a time, and tells nobody who is at its end";
+        vec![
+            (raw.send_proxy.is_given().then(|| raw.send_proxy.place()), help),
+            (
+                raw.keep_alive_secs
+                    .is_given()
+                    .then(|| raw.keep_alive_secs.place()),
+                help,
+            ),
+            (raw.streams_max.is_given().then(|| raw.streams_max.place()), help),
+        ]
+    } else {
+        let help = "take it out, or write the device of the line: address = \"serial:/dev/ttyUSB0\"";
+        vec![(raw.serial.is_given().then(|| raw.serial.place()), help)]
+    };
+    refuse_useless(useless, "address", findings);
+}
+
+/// Refuses keys that mean nothing beside what another one says.
+fn refuse_useless(useless: Vec<(Option<Place<'_>>, &str)>, beside: &str, findings: &mut Findings) {
+    for (place, help) in useless {
+        if let Some(place) = place {
+            let message = format!("`{}` has no meaning for this `{beside}`", place.path);
+            let draft = crate::problem::Draft::error(message)
+                .key(place.path)
+                .at(place.span.clone(), "this value");
+            findings.push(draft.help(help));
+        }
+    }
+}
+
+fn serial(raw: raw::PortalSerial) -> Option<Serial> {
+    Some(Serial {
+        baud: raw.baud.value?,
+        data_bits: u8::try_from(raw.data_bits.value?).ok()?,
+        parity: raw.parity.value?,
+        stop_bits: u8::try_from(raw.stop_bits.value?).ok()?,
+        flow_control: raw.flow_control.value?,
+        rs485: match raw.rs485.value {
+            Some(raw) => Some(Rs485 {
+                rts_on_send: raw.rts_on_send.value?,
+                delay_before: raw.delay_before_ms.value?,
+                delay_after: raw.delay_after_ms.value?,
+            }),
+            None => None,
+        },
+        rfc2217: raw.rfc2217.value?,
+    })
+}
+
 fn outlet(raw: raw::PortalOutlet) -> Option<PortalOutlet> {
     let target = match raw.targets.value {
         Some(targets) => OutletTarget::Asked(values(targets)),
-        None => OutletTarget::Fixed(raw.address.value?),
+        None => match raw.address.value? {
+            OutletAddress::Tcp(address) => OutletTarget::Tcp(address),
+            OutletAddress::Unix(path) => OutletTarget::Unix(path),
+            OutletAddress::Serial(device) => OutletTarget::Serial {
+                device,
+                line: serial(raw.serial.value?)?,
+            },
+        },
     };
+    let is_serial = matches!(target, OutletTarget::Serial { .. });
     Some(PortalOutlet {
         name: raw.name.value?,
         target,
@@ -294,7 +364,7 @@ fn outlet(raw: raw::PortalOutlet) -> Option<PortalOutlet> {
             .value
             .map(|idle| (!idle.is_zero()).then_some(idle))?,
         allow: values(raw.allow.value?),
-        streams_max: raw.streams_max.value?,
+        streams_max: if is_serial { 1 } else { raw.streams_max.value? },
         idle: raw.idle_secs.value?,
     })
 }

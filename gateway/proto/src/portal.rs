@@ -15,6 +15,7 @@
 mod conveyor;
 mod frame;
 pub mod proxy;
+pub mod rfc2217;
 mod session;
 pub mod socks;
 mod stream;

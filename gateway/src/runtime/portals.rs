@@ -41,6 +41,7 @@ mod audit;
 mod lingering;
 mod opening;
 pub(crate) mod report;
+mod serial;
 pub(crate) mod staged;
 pub(crate) mod trail;
 
@@ -123,6 +124,8 @@ struct Inlet {
 struct Outlet {
     portal: Portal,
     target: OutletTarget,
+    /// The thread of the serial line it leads to.
+    line: Option<serial::Line>,
     send_proxy: Option<ProxyVersion>,
     keep_alive: Option<Duration>,
 }
@@ -252,7 +255,7 @@ impl Portals {
     /// Makes them; passwords of the inlets' users are read.
     ///
     /// # Errors
-    /// [`StartError`] for a password that cannot be read.
+    /// [`StartError`] for a password that cannot be read, or a line that can have no thread.
     pub(crate) fn new(settings: Option<&Settings>, trail: &Trail) -> Result<Self, StartError> {
         let Some(settings) = settings else {
             return Ok(Self::default());
@@ -278,15 +281,21 @@ impl Portals {
                     .transpose()?,
             })
         });
-        let outlets = settings.outlets.iter().map(|outlet| Outlet {
-            portal: Portal::new(&outlet.name, outlet.streams_max, outlet.idle, trail),
-            target: outlet.target.clone(),
-            send_proxy: outlet.send_proxy,
-            keep_alive: outlet.keep_alive,
+        let outlets = settings.outlets.iter().map(|outlet| {
+            Ok(Outlet {
+                portal: Portal::new(&outlet.name, outlet.streams_max, outlet.idle, trail),
+                line: match &outlet.target {
+                    OutletTarget::Serial { device, line } => Some(serial::Line::start(device, *line)?),
+                    OutletTarget::Tcp(_) | OutletTarget::Unix(_) | OutletTarget::Asked(_) => None,
+                },
+                target: outlet.target.clone(),
+                send_proxy: outlet.send_proxy,
+                keep_alive: outlet.keep_alive,
+            })
         });
         Ok(Self {
             inlets: inlets.collect::<Result<_, StartError>>()?,
-            outlets: outlets.collect(),
+            outlets: outlets.collect::<Result<_, StartError>>()?,
             trail: trail.clone(),
             ..Self::default()
         })
@@ -328,6 +337,9 @@ impl Portals {
             self.handle_arriving(ground, connection, bytes);
             return;
         };
+        if let Progress::Connecting { .. } = stream.progress {
+            return self.handle_line_open(ground, connection, bytes);
+        }
         stream.active = now;
         stream.from_socket += bytes.len() as u64;
         let written = match ground.node.portal(key.0) {
@@ -353,6 +365,12 @@ impl Portals {
             return;
         };
         stream.has_ended = true;
+        if let Some(reason) = self.line_lost(key) {
+            return self.end(ground, key, End::Here(reason));
+        }
+        let Some(stream) = self.streams.get(&key) else {
+            return;
+        };
         if stream.pending.is_empty()
             && let Some(session) = ground.node.portal(key.0)
         {
@@ -542,6 +560,9 @@ impl Portals {
             .iter()
             .filter_map(|(key, stream)| {
                 if stream.progress != Progress::Open {
+                    if self.is_line_busy(now, stream) {
+                        return Some((*key, ResetReason::Limit));
+                    }
                     let is_late = now.saturating_since(stream.since) >= OPEN_TIME_MAX;
                     return is_late.then_some((*key, ResetReason::Unreachable));
                 }

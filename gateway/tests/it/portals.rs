@@ -20,6 +20,7 @@ use crate::harness::{
 };
 
 mod kinds;
+mod serial;
 
 /// Names of the outlets, each with an inlet of the same name.
 const OUTLETS: [&str; 4] = ["echo", "private", "locked", "dead"];

@@ -1,8 +1,11 @@
 //! How streams begin: at an inlet by a connection, at an outlet by the wish of another node.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
-use fieldgate_config::target::{OutletAddress, TargetPattern};
+use fieldgate_config::target::TargetPattern;
 use fieldgate_policy::StreamFacts;
 use fieldgate_proto::portal::{
     proxy::{self, Endpoints},
@@ -12,7 +15,7 @@ use fieldgate_proto::portal::{
 use super::{
     BufferClass, ConnectOptions, ConnectionId, DeskRequest, Duration, End, Ground, HostPort, Instant, IpAddr,
     Key, OutletTarget, Place, Portals, Progress, ResetReason, Resolve, SWEEP_EVERY, SocketAddr, Stream,
-    Wanted, Who, arriving, audit,
+    Wanted, Who, arriving, audit, serial,
 };
 use crate::runtime::doorkeeper::PortalWish;
 
@@ -97,7 +100,13 @@ impl Portals {
             }
             return;
         };
-        let is_full = outlet.portal.open >= outlet.portal.streams_max;
+        // A line that is in use may be free in a moment: its client has gone, and this is the next.
+        let waiting_max = if outlet.line.is_some() {
+            serial::WAITING_MAX
+        } else {
+            0
+        };
+        let is_full = outlet.portal.open >= outlet.portal.streams_max + waiting_max;
         outlet.portal.open += 1;
         let place = Place::Outlet(index);
         let is_allowed = may_lead_to(&outlet.target, &who.target);
@@ -152,8 +161,9 @@ impl Portals {
         let wish = PortalWish {
             outlet: outlet.portal.name.clone(),
             kind: match &outlet.target {
-                OutletTarget::Fixed(OutletAddress::Unix(_)) => "unix",
-                OutletTarget::Fixed(OutletAddress::Tcp(_)) | OutletTarget::Asked(_) => "tcp",
+                OutletTarget::Unix(_) => "unix",
+                OutletTarget::Serial { .. } => "serial",
+                OutletTarget::Tcp(_) | OutletTarget::Asked(_) => "tcp",
             },
             facts: StreamFacts {
                 origin: stream.who.origin.clone(),
@@ -203,9 +213,17 @@ impl Portals {
             return;
         };
         let address = match &outlet.target {
-            OutletTarget::Fixed(OutletAddress::Tcp(address)) => address.clone(),
-            OutletTarget::Fixed(OutletAddress::Unix(path)) => {
-                let connected = ground.io.connect_local(path, &connect_options(outlet.keep_alive));
+            OutletTarget::Tcp(address) => address.clone(),
+            OutletTarget::Unix(_) | OutletTarget::Serial { .. } => {
+                let connected = match (&outlet.target, &outlet.line) {
+                    (OutletTarget::Unix(path), _) => {
+                        ground.io.connect_local(path, &connect_options(outlet.keep_alive))
+                    }
+                    (_, Some(line)) => line
+                        .open()
+                        .and_then(|socket| ground.io.adopt(socket, BufferClass::Link)),
+                    (_, None) => Err(ErrorKind::NotFound.into()),
+                };
                 stream.progress = Progress::Connecting {
                     candidates: Vec::new(),
                 };
@@ -215,7 +233,7 @@ impl Portals {
                         self.by_connection.insert(connection, key);
                     }
                     Err(error) => {
-                        tracing::debug!(path = %path.display(), %error, "not connected");
+                        tracing::debug!(outlet = outlet.portal.name, %error, "not connected");
                         self.end(ground, key, End::Here(ResetReason::Unreachable));
                     }
                 }
@@ -331,6 +349,56 @@ impl Portals {
         }
     }
 
+    /// Takes the first byte of a serial line's socket: the line is open.
+    pub(super) fn handle_line_open(
+        &mut self,
+        ground: &mut Ground<'_>,
+        connection: ConnectionId,
+        bytes: &[u8],
+    ) {
+        let (Some((key, _)), Some((&serial::READY, rest))) =
+            (self.stream_of(connection), bytes.split_first())
+        else {
+            return;
+        };
+        if let Some(session) = ground.node.portal(key.0) {
+            session.accept(key.1);
+        }
+        self.open(ground, key);
+        if !rest.is_empty() {
+            self.handle_received(ground, connection, rest);
+        }
+    }
+
+    /// Returns whether a stream has waited for a serial line as long as it may.
+    pub(super) fn is_line_busy(&self, now: Instant, stream: &Stream) -> bool {
+        let Place::Outlet(index) = stream.place else {
+            return false;
+        };
+        matches!(stream.progress, Progress::Connecting { .. })
+            && now.saturating_since(stream.since) >= LINE_WAIT_MAX
+            && self
+                .outlets
+                .get(index)
+                .is_some_and(|outlet| outlet.line.is_some())
+    }
+
+    /// Returns why a stream is over whose serial line has no more to say; `None` if it is none, or all was said.
+    pub(super) fn line_lost(&self, key: Key) -> Option<ResetReason> {
+        let stream = self.streams.get(&key)?;
+        let Place::Outlet(index) = stream.place else {
+            return None;
+        };
+        self.outlets.get(index)?.line.as_ref()?;
+        match stream.progress {
+            Progress::Open if stream.is_finished => None,
+            Progress::Open => Some(ResetReason::Broken),
+            Progress::Asking { .. } | Progress::Connecting { .. } | Progress::Opening => {
+                Some(ResetReason::Unreachable)
+            }
+        }
+    }
+
     /// Tells what an outlet leads to for whom the connection is, where it wants to know.
     fn introduce(&self, ground: &mut Ground<'_>, key: Key, connection: ConnectionId) {
         let Some(stream) = self.streams.get(&key) else {
@@ -412,7 +480,9 @@ fn connect_options(keep_alive: Option<Duration>) -> ConnectOptions {
 /// Returns whether an outlet may be asked for a destination; of a name that may depend on its addresses.
 fn may_lead_to(outlet: &OutletTarget, target: &str) -> bool {
     let patterns = match outlet {
-        OutletTarget::Fixed(_) => return target.is_empty(),
+        OutletTarget::Tcp(_) | OutletTarget::Unix(_) | OutletTarget::Serial { .. } => {
+            return target.is_empty();
+        }
         OutletTarget::Asked(patterns) => patterns,
     };
     let Ok(target) = target.parse::<HostPort>() else {
@@ -452,6 +522,8 @@ fn is_due(now: Instant, asked: Instant) -> bool {
 const ASK_AGAIN_EVERY: Duration = Duration::from_secs(60);
 /// Streams about which the policy is asked again in one second.
 const ASKED_AT_ONCE_MAX: usize = 512;
+/// Longest time that a stream waits for a serial line that another one has.
+const LINE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest time for one attempt to connect what an outlet leads to.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -477,7 +549,7 @@ mod tests {
         ] {
             assert_eq!(may_lead_to(&asked, target), allowed, "{target}");
         }
-        let fixed = OutletTarget::Fixed(OutletAddress::Unix("/run/a".into()));
+        let fixed = OutletTarget::Unix("/run/a".into());
         assert!(may_lead_to(&fixed, ""));
         assert!(
             !may_lead_to(&fixed, "10.0.0.7:22"),
