@@ -11,7 +11,7 @@ pub(crate) use self::{
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
     ledger::LedgerStatus,
     paths::{PathStatus, PathsStatus},
-    portals::{PortalAuditStatus, PortalLine, PortalSession, PortalStatus, PortalsStatus},
+    portals::{PortalAuditStatus, PortalDatagrams, PortalLine, PortalSession, PortalStatus, PortalsStatus},
     relays::RelayStatus,
     sink::SinkStatus,
     tpm::TpmStatus,

@@ -75,7 +75,8 @@ tables! {
     PortalInlet exactly_one("relay", "relays", "direct") {
         /// Name in logs, metrics and `fieldgate portal list`.
         name: String = NAME, Required;
-        /// Address for TCP, of which an IPv6 one takes IPv6 only; or `unix:` and the path of a UNIX socket, whose file is made.
+        /// Address for TCP, of which an IPv6 one takes IPv6 only; the same behind `udp:` for datagrams, which lead to an outlet with such an
+        /// address; or `unix:` and the path of a UNIX socket, whose file is made.
         listen: InletAddress = INLET_ADDRESS, Required;
         /// Permissions of the file of a UNIX socket: who may write to it gets in.
         mode: u32 = SOCKET_MODE, Default("\"0600\"");
@@ -104,10 +105,10 @@ tables! {
         socks: PortalSocks = inline::<PortalSocks>(), Optional("every stream leads to what the outlet leads to");
         /// Silence in seconds after which the kernel asks whether a TCP client is still there; 0 for never.
         keep_alive_secs: Duration = seconds(0, 7_200), Default("60");
-        /// Streams at a time.
+        /// Streams at a time; for UDP flows, of which each address that sends has one.
         streams_max: u16 = count_u16(1, STREAMS_MAX), Default("256");
-        /// How long in seconds a stream may carry nothing before it is ended.
-        idle_secs: Duration = seconds(10, 31_536_000), Default("86400");
+        /// How long in seconds a stream may carry nothing before it is ended; a flow of datagrams ends in no other way.
+        idle_secs: Duration = seconds(10, 31_536_000), Optional("86400, and 60 for UDP");
     }
 
     /// What clients of SOCKS 5 have to do.
@@ -128,7 +129,7 @@ tables! {
     PortalOutlet exactly_one("address", "targets") {
         /// Name that inlets write as `outlet`.
         name: String = NAME, Required;
-        /// Where its streams lead: `host:port` over TCP, `unix:` and the path of a UNIX socket, or `serial:` and the path of a device,
+        /// Where its streams lead: `host:port` over TCP, `udp:host:port` for datagrams, `unix:` and the path of a UNIX socket, or `serial:` and the path of a device,
         /// which one stream at a time has for itself.
         address: OutletAddress = OUTLET_ADDRESS, Optional("what the inlet asks for, see `targets`");
         /// Where streams of inlets with `socks` may lead, over TCP; nowhere else. `host:ports`, the host a network, a name in which `*`
@@ -146,8 +147,8 @@ tables! {
         /// Streams at a time, over all nodes; of a `serial:` address always 1. Each may hold 1.25 MiB of memory while what it leads to
         /// does not read.
         streams_max: u16 = count_u16(1, STREAMS_MAX), Default("256");
-        /// How long in seconds a stream may carry nothing before it is ended.
-        idle_secs: Duration = seconds(10, 31_536_000), Default("86400");
+        /// How long in seconds a stream may carry nothing before it is ended; a flow of datagrams ends in no other way.
+        idle_secs: Duration = seconds(10, 31_536_000), Optional("86400, and 60 for UDP");
     }
 
     /// How a serial line is set. The device is opened for each stream, locked, and in raw form; a stream that finds it in use is refused.

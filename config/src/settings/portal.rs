@@ -144,6 +144,8 @@ pub enum OutletTarget {
     Tcp(HostPort),
     /// A UNIX socket.
     Unix(PathBuf),
+    /// Always the same, over UDP.
+    Udp(HostPort),
     /// A serial line, one stream at a time.
     Serial {
         /// Its device.

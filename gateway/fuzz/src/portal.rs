@@ -8,6 +8,7 @@ use fieldgate_proto::entropy::Entropy;
 use fieldgate_proto::portal::{
     BEGIN, BEGUN, Begin, Items, Open, PACKET, ResetReason, Role, Session, SessionEvent, SessionSettings, SessionState,
     StreamId, StreamSink, TAKEN,
+    flow::{self, Datagrams},
     proxy::{self, ProxyVersion},
     rfc2217::{self, ComPort, ComPortFlow, ComPortLine, ComPortParity, ComPortState},
     socks::{SocksOutput, SocksServer},
@@ -27,6 +28,7 @@ pub fn run(data: &[u8]) {
     }
     socks(data);
     com_port(data);
+    datagrams(data);
     if let Ok(begin) = Begin::decode(data) {
         let mut record = Vec::new();
         begin.put(BEGIN, &mut record);
@@ -50,6 +52,26 @@ pub fn run(data: &[u8]) {
     assert!(!is_sound || again.len() == data.len());
     converse(data, Role::Inlet);
     converse(data, Role::Outlet);
+}
+
+/// Datagrams are the same however the bytes of their stream come, and are read back as they were written.
+fn datagrams(data: &[u8]) {
+    let read = |bytes: &[u8], piece: usize| {
+        let mut reader = Datagrams::default();
+        let mut came: Vec<Vec<u8>> = Vec::new();
+        for piece in bytes.chunks(piece.max(1)) {
+            reader.handle_bytes(piece, &mut |datagram| came.push(datagram.to_vec()));
+        }
+        came
+    };
+    let came = read(data, data.len());
+    assert_eq!(read(data, 1), came);
+    let mut written = Vec::new();
+    for datagram in &came {
+        assert!(flow::put_datagram(datagram, &mut written));
+    }
+    assert!(data.starts_with(&written));
+    assert_eq!(read(&written, 3), came);
 }
 
 /// A line that takes every setting.

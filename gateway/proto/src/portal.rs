@@ -13,6 +13,7 @@
 //! others.
 
 mod conveyor;
+pub mod flow;
 mod frame;
 pub mod proxy;
 pub mod rfc2217;

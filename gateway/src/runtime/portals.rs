@@ -21,6 +21,7 @@ use std::{
 use fieldgate_config::{
     address::{HostPort, Network},
     settings::portal::{OutletTarget, Portal as Settings, PortalInlet},
+    target::InletAddress,
 };
 use fieldgate_io::{BufferClass, CloseReason, ConnectOptions, ConnectionId, Io, LocalPeer};
 use fieldgate_proto::{
@@ -38,6 +39,7 @@ use super::{
 
 mod arriving;
 mod audit;
+mod flows;
 mod lingering;
 mod opening;
 pub(crate) mod report;
@@ -47,6 +49,7 @@ pub(crate) mod trail;
 
 use arriving::{Arrival, Login};
 use audit::Complaint;
+use flows::{Flow, Sockets};
 use lingering::Lingering;
 use staged::Staged;
 use trail::Trail;
@@ -85,6 +88,7 @@ pub(crate) struct Portals {
     /// Streams to whose sockets something was given whose going out the session was not told of.
     untold: BTreeSet<Key>,
     lingering: Lingering,
+    sockets: Sockets,
     /// What came out of streams in this call of the node.
     pub(crate) staged: Staged,
     /// For whom something came out last.
@@ -104,6 +108,7 @@ struct Portal {
     /// Streams since the start, without those that were refused.
     total: u64,
     refused: u64,
+    datagrams: flows::Counts,
     complaint: Complaint,
     trail: Trail,
 }
@@ -112,6 +117,8 @@ struct Inlet {
     portal: Portal,
     /// Where it listens, in words.
     listen: String,
+    /// It takes datagrams.
+    is_udp: bool,
     /// The session that its streams are in.
     session: PortalKey,
     outlet: String,
@@ -179,6 +186,8 @@ struct Stream {
     /// What an outlet's stream leads to, once it is being connected.
     reached: Option<SocketAddr>,
     connection: Option<ConnectionId>,
+    /// What takes the place of a connection for datagrams.
+    flow: Option<Flow>,
     /// From the socket, not taken by the session; empty as soon as all is.
     pending: Vec<u8>,
     /// How many of those it has taken meanwhile.
@@ -245,6 +254,7 @@ impl Portal {
             open: 0,
             total: 0,
             refused: 0,
+            datagrams: flows::Counts::default(),
             complaint: Complaint::default(),
             trail: trail.clone(),
         }
@@ -265,6 +275,7 @@ impl Portals {
             Ok(Inlet {
                 portal: Portal::new(&inlet.name, inlet.streams_max, inlet.idle, trail),
                 listen: inlet.listen.to_string(),
+                is_udp: matches!(inlet.listen, InletAddress::Udp(_)),
                 session: PortalKey::Inlet(
                     peers
                         .iter()
@@ -286,7 +297,10 @@ impl Portals {
                 portal: Portal::new(&outlet.name, outlet.streams_max, outlet.idle, trail),
                 line: match &outlet.target {
                     OutletTarget::Serial { device, line } => Some(serial::Line::start(device, *line)?),
-                    OutletTarget::Tcp(_) | OutletTarget::Unix(_) | OutletTarget::Asked(_) => None,
+                    OutletTarget::Tcp(_)
+                    | OutletTarget::Unix(_)
+                    | OutletTarget::Udp(_)
+                    | OutletTarget::Asked(_) => None,
                 },
                 target: outlet.target.clone(),
                 send_proxy: outlet.send_proxy,
@@ -421,11 +435,14 @@ impl Portals {
                     self.handle_requested(ground, (session, stream), &outlet, &who);
                 }
                 SessionEvent::Opened { stream } => self.handle_opened(ground, (session, stream)),
-                SessionEvent::Finished { stream } => {
-                    if let Some(stream) = self.streams.get_mut(&(session, stream)) {
+                SessionEvent::Finished { stream: id } => {
+                    if let Some(stream) = self.streams.get_mut(&(session, id)) {
                         stream.is_finished = true;
                         if let Some(connection) = stream.connection {
                             ground.io.finish(connection);
+                        } else if let (Some(_), Some(session)) = (&stream.flow, ground.node.portal(session)) {
+                            // Flows have one end only.
+                            session.finish(id);
                         }
                     }
                 }
@@ -478,6 +495,14 @@ impl Portals {
             // One that is gone will be told of by `handle_closed`; what comes meanwhile goes nowhere.
             if let Some(buffer) = stream.connection.and_then(|id| ground.io.send_buffer(id)) {
                 buffer.extend_from_slice(bytes);
+            } else if let Some(flow) = &mut stream.flow {
+                let portal = match stream.place {
+                    Place::Inlet(index) => self.inlets.get_mut(index).map(|inlet| &mut inlet.portal),
+                    Place::Outlet(index) => self.outlets.get_mut(index).map(|outlet| &mut outlet.portal),
+                };
+                if let Some(portal) = portal {
+                    flow.deliver(ground.io, bytes, &mut portal.datagrams);
+                }
             }
             self.last = Some(key);
             self.untold.insert(key);
@@ -622,6 +647,9 @@ impl Portals {
                 }
                 End::Here(_) | End::There(_) => ground.io.abort(connection),
             }
+        }
+        if let Some(flow) = &stream.flow {
+            self.end_flow(ground, flow, stream.progress == Progress::Open);
         }
         let Some(portal) = self.portal(stream.place) else {
             return;

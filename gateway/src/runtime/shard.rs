@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use fieldgate_io::{
-    CloseReason, ConnectionId, Handler, Io, ListenerId, LocalPeer, Turn,
+    CloseReason, ConnectionId, DatagramId, DatagramPath, Handler, Io, ListenerId, LocalPeer, Turn,
     mailbox::{MailReceiver, MailSender},
 };
 use fieldgate_proto::time::{Instant, Now};
@@ -313,6 +313,25 @@ impl Handler for Shard {
             } else {
                 trunk.handle_portal_closed(io, now, connection, reason);
             }
+        }
+    }
+
+    fn datagram(&mut self, io: &mut Io, socket: DatagramId, path: DatagramPath, bytes: &mut [u8]) {
+        let now = self.now(io);
+        if let Some(trunk) = &mut self.trunk {
+            trunk.handle_portal_datagram(io, now, (socket, path), bytes);
+        }
+    }
+
+    fn datagram_failed(
+        &mut self,
+        _io: &mut Io,
+        socket: DatagramId,
+        _remote: Option<SocketAddr>,
+        error: io::Error,
+    ) {
+        if let Some(trunk) = &mut self.trunk {
+            trunk.handle_portal_datagram_failed(socket, &error);
         }
     }
 

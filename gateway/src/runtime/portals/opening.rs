@@ -8,6 +8,7 @@ use std::{
 use fieldgate_config::target::TargetPattern;
 use fieldgate_policy::StreamFacts;
 use fieldgate_proto::portal::{
+    flow::FLOW_TARGET,
     proxy::{self, Endpoints},
     socks::SocksReply,
 };
@@ -28,6 +29,7 @@ impl Stream {
             progress,
             reached: None,
             connection: None,
+            flow: None,
             pending: Vec::new(),
             pending_taken: 0,
             has_ended: false,
@@ -50,20 +52,24 @@ impl Portals {
 
     /// The other end of an inlet's stream is there.
     pub(super) fn handle_opened(&mut self, ground: &mut Ground<'_>, key: Key) {
-        let Some(connection) = self.streams.get(&key).and_then(|stream| stream.connection) else {
+        let Some(stream) = self.streams.get(&key) else {
             return;
         };
+        let connection = stream.connection;
+        if connection.is_none() && stream.flow.is_none() {
+            return;
+        }
         self.open(ground, key);
         let (Some(stream), Some(session)) = (self.streams.get_mut(&key), ground.node.portal(key.0)) else {
             return;
         };
-        if stream.is_socks {
+        if let Some(connection) = connection.filter(|_| stream.is_socks) {
             arriving::reply(ground.io, connection, SocksReply::Succeeded);
         }
         // What came with the wish.
         let written = session.write(key.1, &stream.pending);
         stream.pending.drain(..written);
-        if stream.pending.is_empty() {
+        if let Some(connection) = connection.filter(|_| stream.pending.is_empty()) {
             ground.io.resume_receive(connection);
         }
     }
@@ -110,11 +116,17 @@ impl Portals {
         outlet.portal.open += 1;
         let place = Place::Outlet(index);
         let is_allowed = may_lead_to(&outlet.target, &who.target);
+        let is_udp = matches!(outlet.target, OutletTarget::Udp(_));
         // By the word of the peer: it may contain anything.
         let who = Who {
             origin: who.origin.escape_debug().to_string(),
             user: who.user.escape_debug().to_string(),
-            target: who.target.escape_debug().to_string(),
+            // Of a flow it says what it is, and not where it leads.
+            target: if is_udp {
+                String::new()
+            } else {
+                who.target.escape_debug().to_string()
+            },
         };
         let question = self.next_question();
         let stream = Stream::new(ground, place, who, Progress::Asking { question });
@@ -162,6 +174,7 @@ impl Portals {
             outlet: outlet.portal.name.clone(),
             kind: match &outlet.target {
                 OutletTarget::Unix(_) => "unix",
+                OutletTarget::Udp(_) => "udp",
                 OutletTarget::Serial { .. } => "serial",
                 OutletTarget::Tcp(_) | OutletTarget::Asked(_) => "tcp",
             },
@@ -213,7 +226,7 @@ impl Portals {
             return;
         };
         let address = match &outlet.target {
-            OutletTarget::Tcp(address) => address.clone(),
+            OutletTarget::Tcp(address) | OutletTarget::Udp(address) => address.clone(),
             OutletTarget::Unix(_) | OutletTarget::Serial { .. } => {
                 let connected = match (&outlet.target, &outlet.line) {
                     (OutletTarget::Unix(path), _) => {
@@ -297,6 +310,9 @@ impl Portals {
 
     /// Connects the next address of what an outlet leads to, or ends the stream if there is none left.
     fn connect_next(&mut self, ground: &mut Ground<'_>, key: Key) {
+        if self.is_flow(key) {
+            return self.connect_next_flow(ground, key);
+        }
         let Some(stream) = self.streams.get_mut(&key) else {
             return;
         };
@@ -320,6 +336,38 @@ impl Portals {
             }
         }
         self.end(ground, key, End::Here(ResetReason::Unreachable));
+    }
+
+    /// Returns whether a stream is one of datagrams at an outlet.
+    fn is_flow(&self, key: Key) -> bool {
+        let place = self.streams.get(&key).map(|stream| stream.place);
+        let Some(Place::Outlet(index)) = place else {
+            return false;
+        };
+        let outlet = self.outlets.get(index);
+        outlet.is_some_and(|outlet| matches!(outlet.target, OutletTarget::Udp(_)))
+    }
+
+    /// As [`Self::connect_next`], for datagrams: the first address to which there is a way is it, whoever listens there.
+    fn connect_next_flow(&mut self, ground: &mut Ground<'_>, key: Key) {
+        loop {
+            let candidate = match self.streams.get_mut(&key).map(|stream| &mut stream.progress) {
+                Some(Progress::Connecting { candidates }) => candidates.pop(),
+                Some(Progress::Asking { .. } | Progress::Opening | Progress::Open) | None => return,
+            };
+            let Some(address) = candidate else {
+                return self.end(ground, key, End::Here(ResetReason::Unreachable));
+            };
+            match self.connect_flow(ground, key, address) {
+                Ok(()) => {
+                    if let Some(session) = ground.node.portal(key.0) {
+                        session.accept(key.1);
+                    }
+                    return self.open(ground, key);
+                }
+                Err(error) => tracing::debug!(%address, %error, "not connected"),
+            }
+        }
     }
 
     /// Takes the end of an attempt to connect.
@@ -483,6 +531,7 @@ fn may_lead_to(outlet: &OutletTarget, target: &str) -> bool {
         OutletTarget::Tcp(_) | OutletTarget::Unix(_) | OutletTarget::Serial { .. } => {
             return target.is_empty();
         }
+        OutletTarget::Udp(_) => return target == FLOW_TARGET,
         OutletTarget::Asked(patterns) => patterns,
     };
     let Ok(target) = target.parse::<HostPort>() else {
@@ -555,6 +604,11 @@ mod tests {
             !may_lead_to(&fixed, "10.0.0.7:22"),
             "what was asked for is not what would be reached"
         );
+        let udp = OutletTarget::Udp("10.0.0.7:123".parse().expect("it is one"));
+        assert!(may_lead_to(&udp, FLOW_TARGET) && !may_lead_to(&udp, ""));
+        for other in [&asked, &fixed] {
+            assert!(!may_lead_to(other, FLOW_TARGET), "datagrams are not bytes");
+        }
         let addresses = ["192.0.2.1:22", "10.0.0.7:22"].map(|text| text.parse().expect(text));
         let kept = |target: &str| {
             let mut addresses = addresses.to_vec();
