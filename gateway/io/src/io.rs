@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::{
     clock,
@@ -157,6 +157,7 @@ impl Io {
         self.demand_room()?;
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         prepare(&socket, options.keep_alive)?;
+        unpace(SockRef::from(&socket), addr);
         self.connect_socket(socket, SockAddr::from(addr), options)
     }
 
@@ -473,6 +474,9 @@ impl Io {
         if peer.is_none() && local.is_none() {
             return;
         }
+        if let Some(peer) = peer {
+            unpace(SockRef::from(&socket), peer);
+        }
         let Some(id) = self.shard.admit(socket, class) else {
             return;
         };
@@ -552,6 +556,15 @@ fn prepare(socket: &Socket, keep_alive: Option<Duration>) -> io::Result<()> {
     )
 }
 
+/// Has a connection inside this machine send as fast as its peer reads. Congestion control that paces (BBR) would look for a
+/// bottleneck where there is none, at the cost of a timer interrupt for each segment.
+fn unpace(socket: SockRef<'_>, peer: SocketAddr) {
+    if peer.ip().to_canonical().is_loopback() {
+        // Every process may choose this one (tcp(7), TCP_CONGESTION); a kernel that says no leaves what there is.
+        let _ = socket.set_tcp_congestion(b"reno");
+    }
+}
+
 fn table_full() -> io::Error {
     io::Error::new(
         io::ErrorKind::QuotaExceeded,
@@ -564,3 +577,27 @@ const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(60);
 
 /// Time between such questions.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stays_in_the_machine_is_not_paced() {
+        let algorithm = |peer: &str| {
+            let peer: SocketAddr = peer.parse().expect("an address");
+            let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP));
+            let socket = socket.expect("a socket");
+            let before = socket.tcp_congestion().expect("it has one");
+            unpace(SockRef::from(&socket), peer);
+            (before, socket.tcp_congestion().expect("it has one"))
+        };
+        for peer in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(algorithm(peer).1.starts_with(b"reno"), "{peer}");
+        }
+        for peer in ["192.0.2.1:1", "[2001:db8::1]:1"] {
+            let (before, after) = algorithm(peer);
+            assert_eq!(before, after, "{peer}");
+        }
+    }
+}

@@ -86,6 +86,8 @@ pub(crate) struct Ring {
     datagram_header: Box<DatagramHeader>,
     /// Completions taken in order to make room, not dispatched yet.
     spill: Vec<Completion>,
+    /// Connections whose receives are looked at when all sends are queued; kept for its memory.
+    receives: Vec<ConnectionId>,
 }
 
 impl std::fmt::Debug for Ring {
@@ -146,6 +148,7 @@ impl Ring {
             writes: WriteTable::new(),
             datagram_header: Box::default(),
             spill: Vec::new(),
+            receives: Vec::new(),
         };
         Ok((
             ring,
@@ -263,16 +266,25 @@ impl Ring {
                 shard.datagrams.remove(id.0);
             }
         }
+        // Receives come behind all sends: what was just written is in the processor's cache until they bring more.
+        let mut receives = std::mem::take(&mut self.receives);
         while !shard.dirty.is_empty() {
             let mut dirty = std::mem::take(&mut shard.dirty);
             for id in dirty.drain(..) {
                 self.advance(shard, id);
+                receives.push(id);
             }
             // Losing a connection makes it dirty once more; otherwise this keeps the list's memory.
             if shard.dirty.is_empty() {
                 shard.dirty = dirty;
             }
         }
+        for id in receives.drain(..) {
+            if let Some(connection) = shard.connections.get_mut(id) {
+                self.direct_receive(connection, id);
+            }
+        }
+        self.receives = receives;
     }
 
     /// Arms or disarms a listener; returns whether it can be dropped.
@@ -338,9 +350,6 @@ impl Ring {
                 }
                 self.start_send(shard, id);
                 shard.after_send(id);
-                if let Some(connection) = shard.connections.get_mut(id) {
-                    self.direct_receive(connection, id);
-                }
             }
         }
     }

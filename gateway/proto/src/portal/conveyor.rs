@@ -332,8 +332,8 @@ pub(super) const BYTES_MAX: usize = 16 << 20;
 const UNSENT_MAX: usize = 4 * PACKET_ITEMS_MAX;
 /// Room in a packet below which data goes into the next one instead of being cut.
 const DATA_LEN_WORTH: usize = 1 << 10;
-/// Buffers kept for packets to come.
-const SPARE_MAX: usize = 16;
+/// Buffers kept for packets to come: as many as are on their way in a stream at full speed.
+const SPARE_MAX: usize = 32;
 /// Wait for the first acknowledgement in a channel (RFC 6298 §2.1).
 const WAIT_FIRST: Duration = Duration::from_secs(1);
 /// Shorter than RFC 6298 §2.4 wants, as TCP stacks have it: a stream stands still meanwhile.

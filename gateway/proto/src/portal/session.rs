@@ -562,7 +562,8 @@ impl Session {
             self.fail(id);
             return;
         }
-        if let Some(round_trip) = self.conveyor.round_trip().smoothed()
+        // The smallest: the others hold what waits in queues, and a window that grows with its own queue never stops.
+        if let Some(round_trip) = self.conveyor.round_trip().smallest()
             && stream.is_held_up(now, round_trip)
         {
             let more = stream

@@ -112,6 +112,7 @@ impl Stream {
     /// Returns whether the window may be what keeps the other side from sending more: as much as half of it comes in a round trip, and
     /// no more than that waits to go out on this side (dynamic right-sizing, Fisk and Feng 2001).
     pub(super) fn is_held_up(&mut self, now: Instant, round_trip: Duration) -> bool {
+        let round_trip = round_trip.max(ROUND_TRIP_MIN);
         let (since, before) = *self.measured.get_or_insert((now, self.received));
         let elapsed = now.saturating_since(since);
         if elapsed < round_trip {
@@ -144,3 +145,6 @@ impl Stream {
         self.has_finished && self.is_finished && self.consumed == self.received
     }
 }
+
+/// What a round trip counts at the least: on one machine or in one room it is the scheduler that a window bridges.
+const ROUND_TRIP_MIN: Duration = Duration::from_micros(500);
