@@ -133,7 +133,6 @@ fn flows_are_for_those_who_may_and_for_what_takes_datagrams() {
     Portals::wait_portal(&portals.hall, "outlets", "ntp", |end| {
         end["refused"].as_u64() >= Some(2)
     });
-    portals.hall.process().wait_for_text("reason=\"limit\"");
     // Streams are as they were.
     round_trip(&mut portals.connect("echo"), b"still here");
     let shown = portals.desk.run(&["portal", "list"]).expect(0);
