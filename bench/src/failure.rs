@@ -50,6 +50,18 @@ pub(crate) enum Failure {
         /// What it said.
         problem: String,
     },
+    /// Something needs rights that this process does not have.
+    #[error("{what} need root")]
+    NotRoot {
+        /// What was wanted.
+        what: &'static str,
+    },
+    /// All was measured, and is not as it should be.
+    #[error("the aim is missed: {problem}")]
+    Missed {
+        /// What is not.
+        problem: String,
+    },
 }
 
 impl Failure {
@@ -75,6 +87,12 @@ impl Failure {
             Self::Process { .. } => "run it by hand with the file named in its log folder",
             Self::Format { .. } => "build both binaries from the same tree",
             Self::Subject { .. } => "run the tests of that crate",
+            Self::NotRoot { .. } => {
+                "run it as root, or in a container that has CAP_NET_ADMIN and CAP_SYS_ADMIN"
+            }
+            Self::Missed { .. } => {
+                "give it a machine that does nothing else; --json says what every death did"
+            }
         }
     }
 }

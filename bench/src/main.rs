@@ -14,6 +14,7 @@ mod clients;
 mod clock;
 mod consumer;
 mod failure;
+mod kills;
 mod latency;
 mod load;
 mod node;
@@ -62,6 +63,8 @@ enum What {
     Portal(portal::Options),
     /// Thousands of members on one relay: registrations/s, memory, and how soon all are back after a crash
     Relay(relay::Options),
+    /// Streams through portals while the relay in use is killed, or its cable pulled, again and again: how long they pause
+    Kills(kills::Options),
     /// Programs that people use, through portals over relays
     Programs(programs::Options),
 }
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         What::Clients(options) => clients::run(options),
         What::Portal(options) => portal::run(options),
         What::Relay(options) => relay::run(options),
+        What::Kills(options) => kills::run(options),
         What::Programs(options) => programs::run(options),
     };
     match outcome {

@@ -7,9 +7,10 @@ mod server;
 pub(crate) mod site;
 mod traffic;
 mod tunnel;
+mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -22,6 +23,7 @@ use self::rivals::Ground;
 use self::server::Server;
 use self::traffic::Way;
 use self::tunnel::Tunnel;
+use self::wire::{Quality, Wire};
 use crate::failure::Failure;
 use crate::latency::Summary;
 use crate::process::free_address;
@@ -48,6 +50,15 @@ pub(crate) struct Options {
     /// `[node] io` of fieldgate
     #[arg(long, default_value = "auto", value_parser = ["auto", "uring", "epoll"])]
     io: String,
+    /// Milliseconds there and back on a wire between clients and servers, each in a namespace; without it there is no wire. Needs root
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    round_trip_ms: Option<u32>,
+    /// Percent of the frames that the wire loses, in each direction
+    #[arg(long, default_value_t = 0.0, requires = "round_trip_ms", value_parser = percent)]
+    loss_percent: f64,
+    /// Megabits per second of the wire
+    #[arg(long, default_value_t = 100, requires = "round_trip_ms", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    mbit: u32,
     /// The fieldgate binary; without it the one beside this program
     #[arg(long)]
     gateway_binary: Option<PathBuf>,
@@ -56,11 +67,38 @@ pub(crate) struct Options {
     json: bool,
 }
 
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|percent| (0.0..=100.0).contains(percent));
+    number.ok_or_else(|| "a number between 0 and 100 is wanted".to_owned())
+}
+
+impl Options {
+    /// Returns what the wire does, if there is one.
+    fn wire(&self) -> Option<Quality> {
+        let round_trip = u64::from(self.round_trip_ms?) * 1_000_000;
+        Some(Quality {
+            delay_nanos: round_trip / 2,
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "at most a million, at least 0"
+            )]
+            loss_ppm: (self.loss_percent * 1e4).round() as u32,
+            bits_per_sec: u64::from(self.mbit) * 1_000_000,
+            // As routers are set up: about a round trip, and not less than a burst takes.
+            queue_nanos: round_trip.max(20_000_000),
+        })
+    }
+}
+
 /// A way from clients to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum System {
-    /// No tunnel: TCP over loopback
+    /// No tunnel: TCP over loopback, or over the wire
     Loopback,
     /// fieldgate, the two nodes linked with each other
     Direct,
@@ -87,10 +125,23 @@ impl System {
         Self::Nebula,
     ];
 
+    /// Returns the name on the command line.
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::Direct => "direct",
+            Self::Relay => "relay",
+            Self::Relays => "relays",
+            Self::Stunnel => "stunnel",
+            Self::Ssh => "ssh",
+            Self::Nebula => "nebula",
+        }
+    }
+
     /// Returns the name in tables.
     const fn name(self) -> &'static str {
         match self {
-            Self::Loopback => "plain loopback",
+            Self::Loopback => "plain TCP",
             Self::Direct => "fieldgate, direct",
             Self::Relay => "fieldgate, 1 relay",
             Self::Relays => "fieldgate, 2 relays",
@@ -144,6 +195,8 @@ struct Rig {
     near: Place,
     server: Server,
     tunnel: Tunnel,
+    /// Between clients and servers.
+    wire: Option<Wire>,
     /// Below it are the system's files.
     _folder: TempDir,
 }
@@ -172,6 +225,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         }
     }
     for rig in rigs {
+        if let Some(wire) = rig.wire.as_ref().filter(|_| !options.json) {
+            let (lost, overflowed) = wire.lost_permille();
+            let name = rig.system.name();
+            eprintln!(
+                "{name}: the wire lost {lost:.1} ‰ of the frames by chance and {overflowed:.1} ‰ for want of room"
+            );
+        }
         rig.tunnel.stop()?;
     }
     let report = Report::new(options, measured);
@@ -186,54 +246,57 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 impl Rig {
     fn start(options: &Options, system: System) -> Result<Self, Failure> {
         let folder = tempfile::tempdir().map_err(Failure::io("making a private folder"))?;
-        if system == System::Nebula {
-            return Self::start_nebula(folder);
+        let quality = options.wire();
+        let (near, far) = if quality.is_some() || system == System::Nebula {
+            let place = |end| Place::fresh(&format!("{}-{end}", system.key()));
+            (place("near")?, place("far")?)
+        } else {
+            (Place::here(), Place::here())
+        };
+        let wire = quality
+            .map(|quality| Wire::join(system.key(), &near, &far, quality))
+            .transpose()?;
+        if wire.is_none() && system == System::Nebula {
+            rivals::join(&near, &far)?;
         }
-        let here = Place::here();
-        let server = Server::start(&here, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let outside = match quality {
+            Some(_) => rivals::FAR_ADDRESS.parse().expect("it is an address"),
+            None => Ipv4Addr::LOCALHOST,
+        };
+        let serves: SocketAddr = match system {
+            System::Nebula => (Ipv4Addr::UNSPECIFIED, rivals::SERVER_PORT).into(),
+            System::Loopback => (outside, 0).into(),
+            System::Direct | System::Relay | System::Relays | System::Stunnel | System::Ssh => {
+                (Ipv4Addr::LOCALHOST, 0).into()
+            }
+        };
+        let server = Server::start(&far, serves)?;
+        let ground = Ground {
+            folder: folder.path(),
+            near: &near,
+            far: &far,
+            entry: free_address()?,
+            meeting: (outside, free_address()?.port()).into(),
+            server: server.address(),
+        };
         let tunnel = match system {
-            System::Loopback | System::Nebula => Tunnel {
+            System::Loopback => Tunnel {
                 entry: server.address(),
                 processes: Vec::new(),
             },
-            System::Direct => fieldgate(options, folder.path(), (&here, &server), 0)?,
-            System::Relay => fieldgate(options, folder.path(), (&here, &server), 1)?,
-            System::Relays => fieldgate(options, folder.path(), (&here, &server), 2)?,
-            System::Stunnel | System::Ssh => {
-                let ground = Ground {
-                    folder: folder.path(),
-                    near: &here,
-                    far: &here,
-                    entry: free_address()?,
-                    meeting: free_address()?,
-                    server: server.address(),
-                };
-                if system == System::Ssh {
-                    rivals::ssh(&ground)?
-                } else {
-                    rivals::stunnel(&ground)?
-                }
-            }
+            System::Direct => fieldgate(options, &ground, 0)?,
+            System::Relay => fieldgate(options, &ground, 1)?,
+            System::Relays => fieldgate(options, &ground, 2)?,
+            System::Stunnel => rivals::stunnel(&ground)?,
+            System::Ssh => rivals::ssh(&ground)?,
+            System::Nebula => rivals::nebula(folder.path(), &near, &far)?,
         };
         Ok(Self {
             system,
-            near: here,
-            server,
-            tunnel,
-            _folder: folder,
-        })
-    }
-
-    fn start_nebula(folder: TempDir) -> Result<Self, Failure> {
-        let (near, far) = (Place::fresh("near")?, Place::fresh("far")?);
-        rivals::join(&near, &far)?;
-        let server = Server::start(&far, (Ipv4Addr::UNSPECIFIED, rivals::SERVER_PORT).into())?;
-        let tunnel = rivals::nebula(folder.path(), &near, &far)?;
-        Ok(Self {
-            system: System::Nebula,
             near,
             server,
             tunnel,
+            wire,
             _folder: folder,
         })
     }
@@ -290,30 +353,25 @@ impl Rig {
     }
 }
 
-/// Starts fieldgate with so many relays between its two nodes.
-fn fieldgate(
-    options: &Options,
-    folder: &Path,
-    (here, server): (&Place, &Server),
-    relays: usize,
-) -> Result<Tunnel, Failure> {
+/// Starts fieldgate with so many relays between its two nodes, all where the server is.
+fn fieldgate(options: &Options, ground: &Ground<'_>, relays: usize) -> Result<Tunnel, Failure> {
     let settings = site::Settings {
         binary: crate::uplink::binary(options.gateway_binary.as_ref())?,
         io: options.io.clone(),
         relays,
     };
     let links = (0..relays.max(1))
-        .map(|_| free_address())
-        .collect::<Result<_, _>>()?;
+        .map(|_| Ok((ground.meeting.ip(), free_address()?.port()).into()))
+        .collect::<Result<_, Failure>>()?;
     let portal = site::Portal {
         name: "bench",
-        entry: free_address()?,
-        server: server.address(),
+        entry: ground.entry,
+        server: ground.server,
     };
     let processes = site::start(
         &settings,
-        folder,
-        (here, here),
+        ground.folder,
+        (ground.near, ground.far),
         links,
         std::slice::from_ref(&portal),
     )?;

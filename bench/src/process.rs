@@ -70,6 +70,14 @@ impl Running {
         }
     }
 
+    /// Returns whether a process that has ended did so without an error; `None` while it runs.
+    pub(crate) fn success(&mut self) -> Result<Option<bool>, Failure> {
+        match self.child.try_wait() {
+            Ok(status) => Ok(status.map(|status| status.success())),
+            Err(error) => Err(Failure::io(format!("asking after {}", self.name))(error)),
+        }
+    }
+
     /// Makes an error with the end of the process's log.
     pub(crate) fn broken(&self, problem: impl Into<String>) -> Failure {
         let text = fs::read(&self.log).unwrap_or_default();

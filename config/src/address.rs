@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
 use std::str::FromStr;
+
+use crate::target::{SocketPathError, socket_path};
 
 /// A host, by name or IP address, and a port: `relay.example.net:4433`, `10.77.0.2:4433`, `[fd00::2]:4433`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,13 +106,18 @@ fn is_host(text: &str) -> bool {
     name.len() <= NAME_LEN_MAX && labels_fit && (!numeric || name.parse::<std::net::Ipv4Addr>().is_ok())
 }
 
-/// Where a node takes links, and over what: `relay.example.net:4433`, `wss://relay.example.net/`.
+/// Where a node takes links, and over what: `relay.example.net:4433`, `quic://relay.example.net:4433`, `wss://relay.example.net/`,
+/// `unix:/run/fieldgate/link.sock`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LinkAddress {
     /// Over TCP.
     Tcp(HostPort),
+    /// Over QUIC.
+    Quic(HostPort),
     /// Over a WebSocket.
     WebSocket(WebSocketAddress),
+    /// Over a UNIX socket of this machine, by its absolute path of at most 107 bytes.
+    Unix(PathBuf),
 }
 
 /// A `wss` or `ws` URL without user information, query and fragment (RFC 6455 §3).
@@ -121,17 +129,6 @@ pub struct WebSocketAddress {
     pub address: HostPort,
     /// Path, beginning with `/`.
     pub path: String,
-}
-
-impl LinkAddress {
-    /// Returns host and port.
-    #[must_use]
-    pub const fn host_port(&self) -> &HostPort {
-        match self {
-            Self::Tcp(address) => address,
-            Self::WebSocket(url) => &url.address,
-        }
-    }
 }
 
 impl From<HostPort> for LinkAddress {
@@ -157,6 +154,8 @@ impl fmt::Display for LinkAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
+            Self::Quic(address) => write!(f, "quic://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::WebSocket(url) => {
                 let scheme = if url.is_tls { "wss" } else { "ws" };
                 write!(f, "{scheme}://{}{}", url.authority(), url.path)
@@ -172,8 +171,11 @@ pub enum LinkAddressError {
     #[error(transparent)]
     Host(#[from] HostPortError),
     /// A URL of another scheme.
-    #[error("is a URL, but not of `wss`")]
+    #[error("is a URL, but neither of `quic` nor of `wss`")]
     Scheme,
+    /// What follows `unix:` is no path of a socket.
+    #[error(transparent)]
+    Socket(#[from] SocketPathError),
     /// A user, a query, a fragment or a character that paths do not have.
     #[error("has a user name, a query, a fragment or a character that a path does not have")]
     Path,
@@ -194,7 +196,11 @@ impl LinkAddressError {
             Self::Host(HostPortError::Host) => {
                 "write a host name, an IPv4 address, or an IPv6 address in brackets"
             }
-            Self::Scheme => "write host:port for TCP, or \"wss://host/path\"",
+            Self::Scheme => "write host:port for TCP, \"quic://host:port\" or \"wss://host/path\"",
+            Self::Socket(SocketPathError::Relative | SocketPathError::NoFile) => {
+                "write where the socket stands, such as \"unix:/run/fieldgate/link.sock\""
+            }
+            Self::Socket(SocketPathError::Long { .. }) => "choose a shorter path",
             Self::Path => "write scheme, host and path only, such as \"wss://relay.example.net/links\"",
             Self::Plain => "write wss://: without TLS few networks let a WebSocket through unharmed",
         }
@@ -205,12 +211,16 @@ impl FromStr for LinkAddress {
     type Err = LinkAddressError;
 
     fn from_str(text: &str) -> Result<Self, LinkAddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(socket_path(path)?));
+        }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Ok(Self::Tcp(text.parse()?));
         };
         let (is_tls, usual_port) = match scheme {
             "wss" => (true, 443),
             "ws" => (false, 80),
+            "quic" => return Ok(Self::Quic(rest.parse()?)),
             _ => return Err(LinkAddressError::Scheme),
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -348,6 +358,9 @@ mod tests {
             ("wss://[fd00::2]:8443/a/b", "wss://[fd00::2]:8443/a/b"),
             ("ws://127.0.0.1:8080/x", "ws://127.0.0.1:8080/x"),
             ("ws://localhost", "ws://localhost/"),
+            ("quic://Relay.Example.net:4433", "quic://relay.example.net:4433"),
+            ("quic://[fd00::2]:4433", "quic://[fd00::2]:4433"),
+            ("unix:/run/fieldgate/link.sock", "unix:/run/fieldgate/link.sock"),
         ] {
             let address: LinkAddress = text.parse().expect(text);
             assert_eq!(address.to_string(), shown);
@@ -369,6 +382,13 @@ mod tests {
             ("wss://", LinkAddressError::Host(HostPortError::Host)),
             ("wss://relay:0/", LinkAddressError::Host(HostPortError::Port)),
             ("https://relay/", LinkAddressError::Scheme),
+            ("quic://relay", LinkAddressError::Host(HostPortError::NoPort)),
+            ("quic://relay:4433/", LinkAddressError::Host(HostPortError::Port)),
+            (
+                "unix:run/link.sock",
+                LinkAddressError::Socket(SocketPathError::Relative),
+            ),
+            ("unix:/run/", LinkAddressError::Socket(SocketPathError::NoFile)),
             ("wss://user@relay/", LinkAddressError::Path),
             ("wss://relay?x=1", LinkAddressError::Path),
             ("wss://relay/?x=1", LinkAddressError::Path),

@@ -92,14 +92,8 @@ fn whole(
     let journal = journal::journal(raw.journal, has_journal, &state_dir, context);
     let mqtt = raw.mqtt.value.and_then(|raw| mqtt::mqtt(raw, context.findings));
     let uplinks = uplink::uplinks(raw.uplink.value.unwrap_or_default(), context.findings);
-    let (link_tcp, link_websocket) = raw.link.value.map_or((None, None), |raw| {
-        let tcp = raw.tcp.value.and_then(link::tcp);
-        let websocket = raw
-            .websocket
-            .value
-            .and_then(|raw| link::websocket(raw, context.findings));
-        (tcp, websocket)
-    });
+    let links = raw.link.value.map(|raw| link::links(raw, context.findings));
+    let links = links.unwrap_or_default();
     let relay = raw
         .relay
         .value
@@ -144,8 +138,10 @@ fn whole(
         journal,
         mqtt,
         uplinks: uplinks?,
-        link_tcp,
-        link_websocket,
+        link_tcp: links.tcp,
+        link_quic: links.quic,
+        link_websocket: links.websocket,
+        link_unix: links.unix,
         relay,
         authority,
         collector,
@@ -156,7 +152,6 @@ fn whole(
 
 /// Sees to it that the sections make a whole.
 fn check_purpose(raw: &raw::Root, findings: &mut Findings) {
-    let tcp = raw.link.value.as_ref().and_then(|link| link.tcp.value.as_ref());
     let portal = raw.portal.value.as_ref();
     let has_outlets = portal.is_some_and(|portal| portal.outlet.is_given());
     let answers = raw.relay.is_given() || raw.collector.is_given() || raw.authority.is_given() || has_outlets;
@@ -179,17 +174,8 @@ fn check_purpose(raw: &raw::Root, findings: &mut Findings) {
             .warning("nothing fills the journal: only what it already holds is delivered");
         findings.push(draft.help("add [mqtt], where devices publish"));
     }
-    let websocket = raw
-        .link
-        .value
-        .as_ref()
-        .and_then(|link| link.websocket.value.as_ref());
-    let websocket = websocket.filter(|websocket| link::is_listening(websocket));
-    let idle = [
-        tcp.map(|tcp| (tcp.header(), "link.tcp")),
-        websocket.map(|websocket| (websocket.header(), "link.websocket")),
-    ];
-    for (header, name) in idle.into_iter().flatten().filter(|_| !answers) {
+    let idle = raw.link.value.iter().flat_map(link::tables);
+    for (header, name) in idle.filter(|_| !answers) {
         let draft = header.warning(format!(
             "`{name}` listens, but nothing in this file answers there"
         ));
@@ -258,7 +244,16 @@ fn check_listeners(raw: &raw::Root, findings: &mut Findings) {
         .chain(metrics.and_then(|field| field.value.map(|address| (address, field.place()))))
         .collect();
     check_collisions(&listeners, findings);
-    check_collisions(&datagrams.collect::<Vec<_>>(), findings);
+    // Ports of UDP are others than those of TCP.
+    let quic = raw.link.value.as_ref().and_then(|link| link.quic.value.as_ref());
+    let quic = quic.and_then(|quic| quic.listen.value.as_ref());
+    let over_udp: Vec<_> = quic
+        .into_iter()
+        .flatten()
+        .map(|item| (item.value, item.place()))
+        .chain(datagrams)
+        .collect();
+    check_collisions(&over_udp, findings);
 }
 
 /// Sees to it that no address is listened on twice.

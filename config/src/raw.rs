@@ -27,7 +27,7 @@ use crate::template::TopicTemplate;
 use crate::text::{
     CONTENT_TYPE, CREDENTIAL, DEVICE_NAME, DEVICE_PATTERN, HOST_PORT, IDENTIFIER, JSON_PATH, LINK_ADDRESS,
     LISTEN, LISTEN_LOOPBACK, NAME, NAME_PATTERN, PASSWORD_HASH, PKCS11_URI, PROXY, PROXY_USERNAME,
-    RELAY_NAME, TOPIC_FILTER, TOPIC_TEMPLATE, URL_PATH, USERNAME, VARIABLE,
+    RELAY_NAME, SOCKET_MODE, TOPIC_FILTER, TOPIC_TEMPLATE, URL_PATH, USERNAME, VARIABLE,
 };
 
 /// Declares tables: `/// meaning`, key, type, `=` shape, presence, and `if` when the key means something.
@@ -456,7 +456,7 @@ tables! {
 
     /// A relay and who it must be.
     RelayAddress {
-        /// Its `[link.tcp]` or `[link.websocket]` address.
+        /// Where it listens for links: `host:port` over TCP, `quic://host:port`, `wss://host/path`, or `unix:/path` on this machine.
         address: LinkAddress = LINK_ADDRESS, Required;
         /// Other addresses of the same node. One is dialled when those before it had no answer for 250 ms, the one that worked
         /// last comes first, and the first that answers is kept.
@@ -467,7 +467,7 @@ tables! {
 
     /// A relay, who it must be, and the relays behind it.
     RelayWay {
-        /// Its `[link.tcp]` or `[link.websocket]` address.
+        /// Where it listens for links: `host:port` over TCP, `quic://host:port`, `wss://host/path`, or `unix:/path` on this machine.
         address: LinkAddress = LINK_ADDRESS, Required;
         /// Other addresses of the same node. One is dialled when those before it had no answer for 250 ms, the one that worked
         /// last comes first, and the first that answers is kept.
@@ -480,7 +480,7 @@ tables! {
 
     /// A node without a relay in between.
     DirectAddress {
-        /// Its `[link.tcp]` or `[link.websocket]` address.
+        /// Where it listens for links: `host:port` over TCP, `quic://host:port`, `wss://host/path`, or `unix:/path` on this machine.
         address: LinkAddress = LINK_ADDRESS, Required;
         /// Other addresses of the same node. One is dialled when those before it had no answer for 250 ms, the one that worked
         /// last comes first, and the first that answers is kept.
@@ -491,14 +491,32 @@ tables! {
     Link {
         /// Links over TCP.
         tcp: LinkTcp = section::<LinkTcp>(), Optional("off");
+        /// Links over QUIC: a lost packet holds up its own class only, and a link lives on when an address changes.
+        quic: LinkQuic = section::<LinkQuic>(), Optional("off");
         /// Links over WebSockets, for networks that let out port 443 only.
         websocket: LinkWebSocket = section::<LinkWebSocket>(), Optional("off");
+        /// Links of nodes on this machine.
+        unix: LinkUnix = section::<LinkUnix>(), Optional("off");
     }
 
     /// Links over TCP, for a relay and for a collector with direct uplinks. Needs no TLS: links carry channels only.
     LinkTcp {
         /// Addresses. An IPv6 address takes IPv6 only.
         listen: Vec<Item<SocketAddr>> = List { item: LISTEN, min: 1, max: 16 }, Default("[\"0.0.0.0:4433\"]");
+    }
+
+    /// Links over QUIC (RFC 9000). Its TLS needs no certificate: links carry channels only. Nodes that dial `quic://…` need no section.
+    LinkQuic {
+        /// Addresses, of UDP. An IPv6 address takes IPv6 only.
+        listen: Vec<Item<SocketAddr>> = List { item: LISTEN, min: 1, max: 16 }, Default("[\"0.0.0.0:4433\"]");
+    }
+
+    /// Links over a UNIX socket, for nodes on this machine. Nodes that dial `unix:/…` need no section.
+    LinkUnix {
+        /// Path of the socket; its file is made.
+        listen: PathBuf = SOCKET, Default("\"/run/fieldgate/link.sock\"");
+        /// Permissions of the file: who may write to it can connect, which is no more than everybody can who reaches a port.
+        mode: u32 = SOCKET_MODE, Default("\"0660\"");
     }
 
     /// Links over WebSockets (RFC 6455), and how this node dials addresses `wss://…`. The channel inside is what protects; TLS
@@ -522,7 +540,7 @@ tables! {
         proxy_password: SecretSource = SECRET, Required, if When::With(&["proxy_username"]);
     }
 
-    /// Forwarding between members. The relay sees ciphertext only. Needs `[link.tcp]`, or `[link.websocket]` with `listen`.
+    /// Forwarding between members. The relay sees ciphertext only. Needs a listener for links.
     Relay {
         /// Whether the channels in which members register must be post-quantum, as for `[[uplink]]`.
         pq: Pq = PQ, Default("\"required\"");
@@ -552,7 +570,7 @@ tables! {
     RelayNeighbour {
         /// Name under which members of this relay reach it; they need the right to, as for any name.
         name: String = RELAY_NAME, Required;
-        /// Its `[link.tcp]` or `[link.websocket]` address.
+        /// Where it listens for links: `host:port` over TCP, `quic://host:port`, `wss://host/path`, or `unix:/path` on this machine.
         address: LinkAddress = LINK_ADDRESS, Required;
         /// Other addresses of the same node. One is dialled when those before it had no answer for 250 ms, the one that worked
         /// last comes first, and the first that answers is kept.

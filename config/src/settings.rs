@@ -43,8 +43,12 @@ pub struct Settings {
     pub uplinks: Vec<Uplink>,
     /// `[link.tcp]`.
     pub link_tcp: Option<LinkTcp>,
+    /// `[link.quic]`.
+    pub link_quic: Option<LinkQuic>,
     /// `[link.websocket]`.
     pub link_websocket: Option<LinkWebSocket>,
+    /// `[link.unix]`.
+    pub link_unix: Option<LinkUnix>,
     /// `[relay]`; there is then a listener for links.
     pub relay: Option<Relay>,
     /// `[authority]`; there is a listener for links if it has `public` addresses.
@@ -591,6 +595,22 @@ pub enum Pq {
 pub struct LinkTcp {
     /// Addresses, at least one.
     pub listen: Vec<SocketAddr>,
+}
+
+/// Links over QUIC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkQuic {
+    /// Addresses, at least one.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// Links over a UNIX socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkUnix {
+    /// Path of the socket, at most 107 bytes.
+    pub listen: PathBuf,
+    /// Permissions of its file.
+    pub mode: u32,
 }
 
 /// Links over WebSockets.

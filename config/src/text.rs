@@ -251,7 +251,7 @@ fn parse_host_port(text: &str) -> Result<HostPort, Refusal> {
 
 /// Where another node takes links.
 pub(crate) const LINK_ADDRESS: Text<LinkAddress> = Text {
-    what: "`host:port`, the host a name or an IP address, or a URL `wss://host/path`",
+    what: "`host:port`, the host a name or an IP address, `quic://host:port`, `wss://host/path`, or `unix:/path`",
     parse: |text| {
         text.parse()
             .map_err(|error: LinkAddressError| Refusal::new(error.to_string(), error.hint()))

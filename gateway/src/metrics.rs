@@ -48,7 +48,7 @@ impl Exposition {
 }
 
 /// Name, unit and meaning of every counter.
-const COUNTERS: [(&str, Unit, &str); 32] = [
+const COUNTERS: [(&str, Unit, &str); 36] = [
     (
         "fieldgate_ledger_unsealed_readings_total",
         Unit::Count,
@@ -150,6 +150,26 @@ const COUNTERS: [(&str, Unit, &str); 32] = [
         "fieldgate_link_websockets_refused_total",
         Unit::Count,
         "Connections for links whose WebSocket did not open",
+    ),
+    (
+        "fieldgate_link_quic_refused_total",
+        Unit::Count,
+        "Connections over QUIC that were turned away or made way for others",
+    ),
+    (
+        "fieldgate_link_quic_retried_total",
+        Unit::Count,
+        "Strangers over QUIC who were asked to prove their address first",
+    ),
+    (
+        "fieldgate_link_quic_failed_total",
+        Unit::Count,
+        "Connections over QUIC that others began and whose handshake did not end",
+    ),
+    (
+        "fieldgate_link_quic_moved_total",
+        Unit::Count,
+        "Times that a link over QUIC went on from another address",
     ),
     (
         "fieldgate_records_refused_total",
@@ -530,6 +550,11 @@ fn record_network(status: &NodeStatus) {
         &[],
         network.websockets_refused,
     );
+    let quic = network.quic;
+    count("fieldgate_link_quic_refused_total", &[], quic.refused);
+    count("fieldgate_link_quic_retried_total", &[], quic.retried);
+    count("fieldgate_link_quic_failed_total", &[], quic.failed);
+    count("fieldgate_link_quic_moved_total", &[], quic.moved);
     count(
         "fieldgate_relay_forwarded_frames_total",
         &[],

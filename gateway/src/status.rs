@@ -199,8 +199,35 @@ pub(crate) struct NetworkStatus {
     /// Connections whose WebSocket did not open, since the start.
     #[serde(default)]
     pub(crate) websockets_refused: u64,
+    /// What has happened to links over QUIC since the start.
+    #[serde(default)]
+    pub(crate) quic: QuicStatus,
     /// Frames dropped, by reason.
     pub(crate) dropped: Vec<(String, u64)>,
+}
+
+/// Links over QUIC, since the start.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct QuicStatus {
+    /// Connections of others that were turned away, or made way.
+    pub(crate) refused: u64,
+    /// Strangers who were asked to prove their address first.
+    pub(crate) retried: u64,
+    /// Connections of others whose handshake did not come to an end.
+    pub(crate) failed: u64,
+    /// Times that a link went on from another address.
+    pub(crate) moved: u64,
+}
+
+impl QuicStatus {
+    pub(crate) const fn new(stats: fieldgate_quic::Stats) -> Self {
+        Self {
+            refused: stats.refused,
+            retried: stats.retried,
+            failed: stats.failed,
+            moved: stats.moved,
+        }
+    }
 }
 
 /// Why a link's address was kept where there is no other.

@@ -13,6 +13,10 @@ use crate::spread::Spread;
 pub(crate) struct Report {
     streams: u16,
     io: String,
+    /// Of the wire; `None` without one.
+    round_trip_ms: Option<u32>,
+    loss_percent: f64,
+    mbit: u32,
     ratios: Vec<Ratio>,
     measured: Vec<Measured>,
 }
@@ -31,6 +35,9 @@ impl Report {
         Self {
             streams: options.streams,
             io: options.io.clone(),
+            round_trip_ms: options.round_trip_ms,
+            loss_percent: options.loss_percent,
+            mbit: options.mbit,
             ratios: ratios(&measured),
             measured,
         }
@@ -50,6 +57,13 @@ impl Report {
             "{} streams at once, io {}; median [lowest..highest] over the rounds\n",
             self.streams, self.io
         );
+        if let Some(round_trip) = self.round_trip_ms {
+            let _ = writeln!(
+                text,
+                "a wire of {} Mbit/s, {round_trip} ms there and back, {} % lost each way",
+                self.mbit, self.loss_percent
+            );
+        }
         for figure in FIGURES {
             let mut is_first = true;
             for system in System::ALL {
@@ -105,8 +119,8 @@ struct Figure {
 
 const FIGURES: [Figure; 9] = [
     Figure {
-        name: "bulk Gbit/s",
-        read: |one| one.gbit_per_sec,
+        name: "bulk Mbit/s",
+        read: |one| one.gbit_per_sec.map(|rate| rate * 1e3),
     },
     Figure {
         name: "CPU of the tunnel, s/GB",

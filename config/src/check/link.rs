@@ -3,12 +3,15 @@
 use super::values;
 use crate::problem::{Draft, Findings};
 use crate::raw;
-use crate::reader::RawTable;
+use crate::reader::{Header, RawTable};
 use crate::settings;
 
 /// Whether other nodes can connect here.
 pub(super) fn listens(raw: &raw::Link) -> bool {
-    raw.tcp.is_given() || raw.websocket.value.as_ref().is_some_and(is_listening)
+    raw.tcp.is_given()
+        || raw.quic.is_given()
+        || raw.unix.is_given()
+        || raw.websocket.value.as_ref().is_some_and(is_listening)
 }
 
 /// Whether other nodes can connect here over WebSockets.
@@ -16,13 +19,56 @@ pub(super) fn is_listening(raw: &raw::LinkWebSocket) -> bool {
     raw.listen.value.as_ref().is_some_and(|listen| !listen.is_empty())
 }
 
-pub(super) fn tcp(raw: raw::LinkTcp) -> Option<settings::LinkTcp> {
+fn tcp(raw: raw::LinkTcp) -> Option<settings::LinkTcp> {
     Some(settings::LinkTcp {
         listen: values(raw.listen.value?),
     })
 }
 
-pub(super) fn websocket(raw: raw::LinkWebSocket, findings: &mut Findings) -> Option<settings::LinkWebSocket> {
+fn quic(raw: raw::LinkQuic) -> Option<settings::LinkQuic> {
+    Some(settings::LinkQuic {
+        listen: values(raw.listen.value?),
+    })
+}
+
+fn unix(raw: raw::LinkUnix) -> Option<settings::LinkUnix> {
+    Some(settings::LinkUnix {
+        listen: raw.listen.value?,
+        mode: raw.mode.value?,
+    })
+}
+
+/// The listeners of `[link]`, by what they speak.
+#[derive(Default)]
+pub(super) struct Links {
+    pub(super) tcp: Option<settings::LinkTcp>,
+    pub(super) quic: Option<settings::LinkQuic>,
+    pub(super) websocket: Option<settings::LinkWebSocket>,
+    pub(super) unix: Option<settings::LinkUnix>,
+}
+
+pub(super) fn links(raw: raw::Link, findings: &mut Findings) -> Links {
+    Links {
+        tcp: raw.tcp.value.and_then(tcp),
+        quic: raw.quic.value.and_then(quic),
+        websocket: raw.websocket.value.and_then(|raw| websocket(raw, findings)),
+        unix: raw.unix.value.and_then(unix),
+    }
+}
+
+/// Returns the tables of those that listen, with their names.
+pub(super) fn tables(raw: &raw::Link) -> impl Iterator<Item = (&Header, &'static str)> {
+    let websocket = raw.websocket.value.as_ref().filter(|raw| is_listening(raw));
+    let tables = [
+        raw.tcp.value.as_ref().map(|raw| (raw.header(), "link.tcp")),
+        raw.quic.value.as_ref().map(|raw| (raw.header(), "link.quic")),
+        websocket.map(|raw| (raw.header(), "link.websocket")),
+        raw.unix.value.as_ref().map(|raw| (raw.header(), "link.unix")),
+    ];
+    tables.into_iter().flatten()
+}
+
+fn websocket(raw: raw::LinkWebSocket, findings: &mut Findings) -> Option<settings::LinkWebSocket> {
     let public = raw
         .listen
         .value

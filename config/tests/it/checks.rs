@@ -776,7 +776,37 @@ fn links_over_websockets_need_a_certificate_where_others_come() {
 }
 
 #[test]
+fn any_listener_for_links_serves_a_relay() {
+    let relay = "[relay]\nmember = [{ name = 'm', identifier = '$GATEWAY', hold = ['a'] }]\n";
+    let about = |more: &str| complaints(&format!("{IDENTITY}{relay}{more}"));
+    assert_eq!(about("[link.quic]"), "");
+    assert_eq!(about("[link.unix]"), "");
+    // The same port is another one over UDP.
+    assert_eq!(about("[link.quic]\n[link.tcp]"), "");
+    for (more, complaint) in [
+        ("[link.quic]\nlisten = []", "`link.quic.listen`"),
+        (
+            "[link.quic]\nlisten = ['0.0.0.0:1', '127.0.0.1:1']",
+            "which `link.quic.listen[0]` (0.0.0.0:1) already takes",
+        ),
+        ("[link.unix]\nmode = '999'", "is not three octal digits"),
+    ] {
+        let text = about(more);
+        assert!(
+            text.contains("error") && text.contains(complaint),
+            "{more}: {text}"
+        );
+    }
+    let idle = complaints(&format!("{IDENTITY}{UPLINK}{LOCAL}[link.quic]\n[link.unix]"));
+    for name in ["link.quic", "link.unix"] {
+        let idles = format!("warning: `{name}` listens, but nothing in this file answers there");
+        assert!(idle.contains(&idles), "{idle}");
+    }
+}
+
+#[test]
 fn settings_of_links_hold_what_the_file_says() {
     let settings = load(include_str!("every_key.toml")).settings.expect("no errors");
+    assert_snapshot!(format!("{:?} {:?}", settings.link_quic, settings.link_unix), @r#"Some(LinkQuic { listen: [127.0.0.1:4435] }) Some(LinkUnix { listen: "/run/links.sock", mode: 432 })"#);
     assert_snapshot!(format!("{:?}", settings.link_websocket), @r#"Some(LinkWebSocket { listen: [0.0.0.0:443], tls: Some(("/etc/fieldgate/relay.pem", "/etc/fieldgate/relay.key")), path: "/links", ca: Some("/etc/fieldgate/ca.pem"), proxy: Some(Proxy { address: HostPort { host: "proxy.example.net", port: 3128 }, login: Some(("plant", Environment("PROXY_PASSWORD"))) }) })"#);
 }

@@ -22,6 +22,7 @@ pub mod node;
 pub mod pkcs11_uri;
 pub mod portal;
 pub mod proof;
+pub mod quic;
 pub mod reading;
 pub mod record;
 pub mod registrar;
@@ -37,7 +38,7 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 27] = [
+pub const TARGETS: [Target; 28] = [
     ("channel", channel::run),
     ("cluster", cluster::run),
     ("command", command::run),
@@ -55,6 +56,7 @@ pub const TARGETS: [Target; 27] = [
     ("pkcs11_uri", pkcs11_uri::run),
     ("portal", portal::run),
     ("proof", proof::run),
+    ("quic", quic::run),
     ("reading", reading::run),
     ("record", record::run),
     ("registrar", registrar::run),

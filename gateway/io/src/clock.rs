@@ -10,6 +10,16 @@ pub fn monotonic() -> u64 {
     nanos(sys::clock(libc::CLOCK_MONOTONIC))
 }
 
+/// Returns a beginning for libraries that count in [`std::time::Instant`], to which what the other clocks say is added.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the place where clocks are read, and there is no other way to one of these"
+)]
+#[must_use]
+pub fn epoch() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
 /// Returns the time since the machine booted in nanoseconds, with the time it slept (`CLOCK_BOOTTIME`).
 #[must_use]
 pub fn boottime() -> u64 {

@@ -51,6 +51,8 @@ pub(crate) struct Attacker {
     verbs: Vec<Verb>,
     one_in: u64,
     dice: Dice,
+    /// Names of relays, for routes that go round; empty where there is one relay.
+    relays: Vec<String>,
     memory: BTreeMap<Direction, Memory>,
     /// How often each verb was carried out on a frame that carries somebody's payload.
     pub(crate) done: BTreeMap<Verb, u64>,
@@ -80,9 +82,16 @@ impl Attacker {
             verbs: verbs.to_vec(),
             one_in,
             dice,
+            relays: Vec::new(),
             memory: BTreeMap::new(),
             done: BTreeMap::new(),
         }
+    }
+
+    /// Tells it the names of relays that forward to each other.
+    pub(crate) fn with_relays(mut self, relays: Vec<String>) -> Self {
+        self.relays = relays;
+        self
     }
 
     /// Listens without doing anything, so that there is something to replay later.
@@ -204,13 +213,15 @@ impl Attacker {
             payload.extend((0..len).map(|_| self.dice.roll().to_be_bytes()[0]));
             payload
         };
-        match self.dice.below(4) {
+        let kinds = if self.relays.is_empty() { 4 } else { 6 };
+        match self.dice.below(kinds) {
             0 => frame(KIND_LABEL_GONE, &[&label]),
             1 => frame(KIND_DATA | 1, &[&label, &payload]),
             2 => {
                 let offered = self.guess_label(direction);
                 frame(KIND_DATA_OFFER | 1, &[&label, &offered, &payload])
             }
+            4 | 5 => self.round_trip(&payload),
             _ => {
                 let onward = self.dice.pick(&["uplink", "registrar", "flow-0000000000000000"]);
                 let conversation = format!("flow-{:016x}", self.dice.roll());
@@ -226,6 +237,30 @@ impl Attacker {
                 )
             }
         }
+    }
+
+    /// Makes up a frame whose route leads through the same relays again and again.
+    fn round_trip(&mut self, payload: &[u8]) -> Vec<u8> {
+        // One that ends here, for it may go no further, or one that would go on and on.
+        let (names, hops) = if self.dice.one_in(2) {
+            (1, 0)
+        } else {
+            (
+                self.dice.between(2, ADDRESSES_MAX - 1),
+                self.dice.between(1, ADDRESSES_MAX),
+            )
+        };
+        let mut onward = vec![u8::try_from(names + 1).unwrap_or(u8::MAX)];
+        for _ in 0..names {
+            let name = self.dice.pick(&self.relays);
+            onward.extend([ADDRESS_NAME, u8::try_from(name.len()).unwrap_or(u8::MAX)]);
+            onward.extend_from_slice(name.as_bytes());
+        }
+        onward.extend_from_slice(route("uplink").get(1..).unwrap_or_default());
+        let hops = u8::try_from(hops).unwrap_or(u8::MAX);
+        let conversation = format!("flow-{:016x}", self.dice.roll());
+        let (back, none) = (route(&conversation), [0; LABEL_LEN]);
+        frame(KIND_ROUTED | 1, &[&[hops], &none, &onward, &back, payload])
     }
 
     /// Returns the frame with the label of another conversation in this direction, or with what went somewhere else.
@@ -291,6 +326,17 @@ pub(crate) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Returns how many frames begin in bytes that may have been changed on the way.
+pub(crate) fn frames_in(mut bytes: &[u8]) -> u64 {
+    let mut count = 0;
+    while let Some([high, middle, low, _]) = bytes.first_chunk::<HEADER_LEN>() {
+        let len = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
+        bytes = bytes.get(HEADER_LEN + len..).unwrap_or_default();
+        count += 1;
+    }
+    count
+}
+
 fn kind(frame: &[u8]) -> u8 {
     frame.get(HEADER_LEN - 1).copied().unwrap_or(0)
 }
@@ -339,7 +385,9 @@ const KIND_LABEL_GONE: u8 = 0x04;
 const KIND_DATA: u8 = 0x10;
 const KIND_DATA_OFFER: u8 = 0x20;
 const KIND_ROUTED: u8 = 0x30;
+const ADDRESS_NAME: u8 = 1;
 const ADDRESS_SERVICE: u8 = 2;
+const ADDRESSES_MAX: u64 = 8;
 const FRAMES_REMEMBERED: usize = 64;
 const LABELS_REMEMBERED: usize = 16;
 

@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use fieldgate_proto::{
     channel::ChannelId,
     delivery::PerLane,
+    identity::Identifier,
     link::Class,
     node::{
         Access, AuthorityAnswer, AuthorityRequest, ConnectionKey, Event, NoSink, Node, NodeSettings, Output,
-        RecordSource, SourceIndex, Verdict, Wire,
+        ReadingSink, RecordSource, SourceIndex, Verdict, Wire,
     },
+    route::DropReason,
     time::{Instant, Now, WallTime},
     trust::{SavedPart, Trust},
 };
@@ -23,6 +25,7 @@ use crate::{
     report::Report,
     scenario::{Clock, EPOCH_SECS, Scenario},
     sink::{ForbiddenSink, Sink, SinkPort, SourceKey, Store},
+    streams::{Arrivals, Port, Streams},
     trusting::HostTrust,
 };
 
@@ -53,8 +56,13 @@ pub(crate) struct Host {
     pub(crate) trust: Option<HostTrust>,
     pub(crate) dice: Dice,
     pub(crate) clock: Clock,
+    /// By how many millionths its clock goes fast.
+    pub(crate) drift: i64,
     /// Where its neighbours are.
     pub(crate) dials: Vec<usize>,
+    /// Where its inlets lead, and whose streams lead here.
+    pub(crate) inlets: Vec<usize>,
+    pub(crate) outlets: BTreeMap<Identifier, usize>,
     settings: NodeSettings,
     /// When its present life began, in nanoseconds of the simulation.
     booted: u64,
@@ -70,6 +78,7 @@ pub(crate) struct Machine {
     pub(crate) buffers: Buffers,
     pub(crate) journal: Option<JournalHost>,
     pub(crate) sink: Option<Sink>,
+    pub(crate) streams: Option<Streams>,
 }
 
 /// The send buffers of a node, and what waits behind them.
@@ -157,7 +166,10 @@ impl Host {
             trust: None,
             dice,
             clock: Clock::RIGHT,
+            drift: 0,
             dials: Vec::new(),
+            inlets: Vec::new(),
+            outlets: BTreeMap::new(),
             settings,
             booted: 0,
             life: 0,
@@ -202,26 +214,48 @@ impl Host {
             let trust = Trust::new(self.member.identifier(), *settings, saved);
             node = node.trusting(trust.expect("a disk gives back what was put on it"));
         }
+        let has_streams = !self.inlets.is_empty() || !self.outlets.is_empty();
+        let plan = scenario.streams.as_ref().filter(|_| has_streams);
+        let streams = plan.map(|plan| {
+            let (dice, host) = (self.dice.fork(), (self.number, now.instant));
+            Streams::new(plan, dice, host, &self.inlets, self.outlets.clone())
+        });
         self.machine = Some(Machine {
             node,
             buffers: Buffers::default(),
             journal,
             sink,
+            streams,
         });
     }
 
     /// Returns the time as the host knows it.
     pub(crate) fn now(&self, at: u64) -> Now {
         Now {
-            instant: Instant::from_nanos(at - self.booted),
-            wall: self.clock.at(Duration::from_nanos(at)),
+            instant: Instant::from_nanos(self.ticks(at - self.booted)),
+            wall: self.clock.at(Duration::from_nanos(self.ticks(at))),
         }
     }
 
     /// Returns when the host wants to be called, in nanoseconds of the simulation.
     pub(crate) fn wakes_at(&self) -> Option<u64> {
         let machine = self.machine.as_ref()?;
-        Some(machine.poll_timeout()?.as_nanos().saturating_add(self.booted))
+        let ticks = u128::from(machine.poll_timeout()?.as_nanos());
+        let nanos = (ticks * MILLION).div_ceil(self.rate());
+        Some(
+            u64::try_from(nanos)
+                .unwrap_or(u64::MAX)
+                .saturating_add(self.booted),
+        )
+    }
+
+    /// Returns how long its clock says that some nanoseconds took.
+    fn ticks(&self, nanos: u64) -> u64 {
+        u64::try_from(u128::from(nanos) * self.rate() / MILLION).unwrap_or(u64::MAX)
+    }
+
+    fn rate(&self) -> u128 {
+        MILLION.saturating_add_signed(i128::from(self.drift))
     }
 
     /// Returns who is at work, for the model.
@@ -352,21 +386,29 @@ impl Host {
         model.server = Some(self.server(at));
         let Some(machine) = &mut self.machine else { return };
         let (node, buffers) = (&mut machine.node, &mut machine.buffers);
-        match (&self.role, &mut machine.sink) {
+        let mut none = Arrivals::default();
+        let arrivals = machine
+            .streams
+            .as_mut()
+            .map_or(&mut none, |streams| &mut streams.arrivals);
+        let (mut for_sink, mut forbidden);
+        let readings: &mut dyn ReadingSink = match (&self.role, &mut machine.sink) {
             (Role::Collector(_), Some(sink)) => {
-                let mut port = SinkPort {
+                for_sink = SinkPort {
                     sink,
                     collector: self.number,
                     model,
                 };
-                node.handle_bytes(now, &mut self.dice, key, bytes, buffers, &mut port);
+                &mut for_sink
             }
             (Role::Impostor, _) => {
-                let mut port = ForbiddenSink(model);
-                node.handle_bytes(now, &mut self.dice, key, bytes, buffers, &mut port);
+                forbidden = ForbiddenSink(model);
+                &mut forbidden
             }
-            _ => node.handle_bytes(now, &mut self.dice, key, bytes, buffers, &mut NoSink),
-        }
+            _ => &mut NoSink,
+        };
+        let mut port = Port { readings, arrivals };
+        node.handle_bytes(now, &mut self.dice, key, bytes, buffers, &mut port);
     }
 
     /// Takes the sink's word for a source.
@@ -380,7 +422,7 @@ impl Host {
         let now = self.now(at);
         let mut wishes = Wishes::default();
         for _ in 0..ROUNDS_MAX {
-            self.turn(now, model, &mut wishes);
+            self.turn((now, at), model, &mut wishes);
             let Some(machine) = &self.machine else { break };
             if machine
                 .poll_timeout()
@@ -407,13 +449,14 @@ impl Host {
     }
 
     /// One turn of the event loop, in the order of the real one.
-    fn turn(&mut self, now: Now, model: &mut Model, wishes: &mut Wishes) {
+    fn turn(&mut self, (now, at): (Now, u64), model: &mut Model, wishes: &mut Wishes) {
         let Some(machine) = &mut self.machine else { return };
         let Machine {
             node,
             buffers,
             journal,
             sink,
+            streams,
         } = machine;
         if node
             .poll_timeout()
@@ -430,6 +473,9 @@ impl Host {
             }
         }
         drain(node, now.instant, (self.number, journal.as_mut()), model, wishes);
+        if let Some(streams) = streams {
+            streams.turn((now.instant, at), node, model);
+        }
         match (&mut self.role, journal) {
             (Role::Gateway(files), Some(journal)) => {
                 run_journal(node, now, journal, files, model);
@@ -471,13 +517,13 @@ impl Host {
     }
 
     /// Checks what has a bound.
-    pub(crate) fn check_bounds(&self, hosts: usize, model: &mut Model) {
+    pub(crate) fn check_bounds(&self, (hosts, is_attacked): (usize, bool), model: &mut Model) {
         let Some(machine) = &self.machine else { return };
         model.note(model::check_node(
             &self.name,
             &machine.node,
             &machine.buffers,
-            hosts,
+            (hosts, is_attacked),
         ));
         if let (Role::Gateway(files), Some(journal)) = (&self.role, &machine.journal) {
             for (lane, journal) in journal.journal.iter() {
@@ -501,6 +547,19 @@ impl Host {
         report.established += channels.established;
         report.rekeys += channels.rekeys;
         report.forwarded += machine.node.router_stats().frames_forwarded.iter().sum::<u64>();
+        for reason in DropReason::ALL {
+            let count = machine.node.router_stats().dropped(reason);
+            if count > 0 {
+                *report.dropped.entry(reason.name()).or_default() += count;
+            }
+        }
+        for view in machine.node.portals() {
+            let stats = view.session.stats();
+            report.streams.resumed += stats.resumed;
+            report.streams.lost += stats.lost;
+            report.streams.went_back += stats.went_back;
+            report.streams.duplicates += stats.duplicates;
+        }
         let stats = machine.node.stats();
         report.refused_peers += stats.unauthorised;
         report.trust.credentials_refused += stats.credentials_refused;
@@ -537,7 +596,9 @@ impl Host {
 impl Machine {
     fn poll_timeout(&self) -> Option<Instant> {
         let journal = self.journal.as_ref().and_then(JournalHost::poll_timeout);
-        [self.node.poll_timeout(), journal].into_iter().flatten().min()
+        let streams = self.streams.as_ref().and_then(Streams::poll_timeout);
+        let all = [self.node.poll_timeout(), journal, streams];
+        all.into_iter().flatten().min()
     }
 }
 
@@ -639,3 +700,4 @@ fn true_secs(at: u64) -> u64 {
 
 /// Turns at one instant: something that is due may make something else due.
 const ROUNDS_MAX: usize = 4;
+const MILLION: u128 = 1_000_000;

@@ -15,6 +15,9 @@
 //! away for long; clocks begin in 1970; disks come back with lists and credentials of long ago. Then it is checked as well who is
 //! served.
 //!
+//! In others relays stand in a row, or in any net: whoever is attached to one reaches the others through several. Streams cross them in
+//! both directions; what comes out of one has to be a beginning of what was said at every moment, and none may break off for no reason.
+//!
 //! Phases of a run: *chaos*, in which devices publish while faults and attacks happen; *healing*, after which everything works
 //! and the attacker behaves; *settling*, in which every reading that was promised has to arrive within
 //! [`SETTLE_MAX`](scenario::SETTLE_MAX), and everybody to have the newest list.
@@ -36,12 +39,13 @@ mod member;
 mod model;
 mod pipe;
 mod sink;
+mod streams;
 mod trusting;
 mod world;
 
 pub use attacker::Verb;
 pub use model::Violation;
-pub use report::{Arrival, Report, Trace};
+pub use report::{Arrival, Report, StreamReport, Trace};
 pub use scenario::Scenario;
 
 /// Plays a scenario to its end.

@@ -5,6 +5,7 @@
 
 mod bounds;
 mod side;
+mod streams;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use side::Side;
 
 use crate::{
     report::Arrival,
+    scenario::Draw,
     sink::{SourceKey, Store},
 };
 
@@ -30,6 +32,8 @@ use crate::{
 pub struct Violation {
     /// The seed of the run.
     pub seed: u64,
+    /// What was drawn from it.
+    pub draw: Draw,
     /// Simulated milliseconds since the beginning.
     pub millis: u64,
     /// Events played before.
@@ -43,8 +47,12 @@ pub struct Violation {
 impl Violation {
     /// Returns how to see more.
     #[must_use]
-    pub const fn hint(&self) -> &'static str {
-        "run `cargo xtask sim SEED` for the whole story, and keep the seed in seeds.txt"
+    pub fn hint(&self) -> String {
+        let (seed, of) = (self.seed, self.draw.name());
+        format!(
+            "run `cargo xtask sim {seed} --of {of}` for the whole story, and keep the seed in {}",
+            self.draw.kept()
+        )
     }
 }
 
@@ -122,6 +130,7 @@ pub(crate) struct Model {
     /// Bytes searched for plaintext.
     pub(crate) tapped: u64,
     pub(crate) trust: TrustModel,
+    pub(crate) streams: StreamsModel,
     /// Who is at work, and may be handed readings.
     pub(crate) server: Option<Server>,
 }
@@ -505,6 +514,16 @@ pub(crate) fn invariant_wires_carry_no_plaintext(who: &str, bytes: &[u8]) -> Che
     })
 }
 
+/// Every frame that anybody sends is forwarded a few times and not for ever: a route has eight hops at the most.
+pub(crate) fn invariant_no_frame_goes_round_for_ever(frames: u64, forwarded: u64) -> Check {
+    let begun = frames.saturating_sub(forwarded);
+    ensure(
+        forwarded <= begun.saturating_mul(HOPS_MAX),
+        "no frame goes round for ever",
+        || format!("{forwarded} of {frames} frames on wires were forwarded"),
+    )
+}
+
 /// Returns whether `wanted` stands in `bytes`.
 pub(crate) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     let Some(first) = wanted.first() else { return true };
@@ -521,10 +540,13 @@ pub(crate) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 
 /// Collectors in a network, at the most.
 pub(crate) const COLLECTORS_MAX: usize = 2;
-/// Stands in the payload of every reading.
+/// Hops of a route (PROTOCOL.md §3.2).
+const HOPS_MAX: u64 = 8;
+/// Stands in the payload of every reading, and in what streams carry.
 pub(crate) const MARKER: &[u8] = b"~secret reading~";
 
 pub(crate) use bounds::{check_journal, check_node, invariant_deadlines_lie_ahead};
+pub(crate) use streams::{Place, StreamBounds, StreamsModel, Tag};
 pub(crate) use trust::{Server, TrustModel};
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub struct Report {
     pub sink_stops: u64,
     /// Purpose keys replaced while running.
     pub renewals: u64,
+    /// Clocks that somebody set.
+    pub clock_steps: u64,
     /// Clocks set wrong for a while.
     pub wrong_clocks: u64,
     /// Attacks carried out on frames, by kind.
@@ -75,6 +77,12 @@ pub struct Report {
     pub refused_peers: u64,
     /// Messages that reached the impostor and did not fool anybody.
     pub impostor_messages: u64,
+    /// Frames that routers dropped, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Frames on wires, those that were forwarded and those of attackers included.
+    pub frames: u64,
+    /// What happened to streams.
+    pub streams: StreamReport,
     /// What happened to trust.
     pub trust: TrustReport,
     /// From healing to the last release.
@@ -92,6 +100,50 @@ pub struct Arrival {
     pub lane: Class,
     /// How many.
     pub readings: u64,
+}
+
+/// What happened to streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamReport {
+    /// Streams that were opened at inlets.
+    pub opened: u64,
+    /// Streams whose both ends came to their end.
+    pub ended_well: u64,
+    /// Ends that were told that their stream was broken off, by reason.
+    pub broken_off: BTreeMap<&'static str, u64>,
+    /// Bytes that came out.
+    pub bytes: u64,
+    /// Times that sessions went on in another channel with streams alive.
+    pub resumed: u64,
+    /// Sessions that were lost.
+    pub lost: u64,
+    /// Times that packets were sent again.
+    pub went_back: u64,
+    /// Packets that came twice.
+    pub duplicates: u64,
+}
+
+impl StreamReport {
+    /// Takes what the model has counted, beside what sessions did.
+    pub(crate) fn take_model(&mut self, model: Self) {
+        self.opened = model.opened;
+        self.ended_well = model.ended_well;
+        self.broken_off = model.broken_off;
+        self.bytes = model.bytes;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.ended_well += other.ended_well;
+        for (reason, count) in &other.broken_off {
+            *self.broken_off.entry(reason).or_default() += count;
+        }
+        self.bytes += other.bytes;
+        self.resumed += other.resumed;
+        self.lost += other.lost;
+        self.went_back += other.went_back;
+        self.duplicates += other.duplicates;
+    }
 }
 
 /// What happened to trust in a run with an authority.
@@ -175,7 +227,13 @@ impl Report {
         self.rot += other.rot;
         self.sink_stops += other.sink_stops;
         self.renewals += other.renewals;
+        self.clock_steps += other.clock_steps;
         self.wrong_clocks += other.wrong_clocks;
+        for (reason, count) in &other.dropped {
+            *self.dropped.entry(reason).or_default() += count;
+        }
+        self.frames += other.frames;
+        self.streams.add(&other.streams);
         for (verb, count) in &other.attacks {
             *self.attacks.entry(*verb).or_default() += count;
         }

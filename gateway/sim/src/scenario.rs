@@ -1,5 +1,6 @@
 //! What a run consists of, and how a seed draws it.
 
+mod chains;
 mod trust;
 
 use std::{ops::Range, time::Duration};
@@ -12,6 +13,8 @@ use fieldgate_proto::{
     time::{ClockQuality, WallTime},
 };
 
+pub(crate) use chains::Way;
+pub use chains::{Chains, StreamPlan};
 pub use trust::TrustPlan;
 
 use crate::{attacker::Verb, dice::Dice};
@@ -29,6 +32,9 @@ pub const EPOCH_SECS: u64 = 1_767_225_600;
 /// after five, and a clock that was wrong may have made either fail.
 pub const SETTLE_MAX_TRUSTING: Duration = Duration::from_secs(1_800);
 
+/// The same with relays in a row: each of them may find out by itself, one after the other, that its neighbour is gone.
+pub const SETTLE_MAX_CHAINED: Duration = Duration::from_secs(600);
+
 /// A network, what devices do, and what goes wrong.
 ///
 /// Hosts are numbered: gateways from 0, then relays, then collectors, then the authority and the impostor if there are any.
@@ -36,11 +42,13 @@ pub const SETTLE_MAX_TRUSTING: Duration = Duration::from_secs(1_800);
 pub struct Scenario {
     /// Where everything random comes from that is not said below.
     pub seed: u64,
+    /// What was drawn from it, for whoever wants to play it again.
+    pub draw: Draw,
     /// Gateways, 1 to 3.
     pub gateways: usize,
     /// Collectors that every gateway delivers to, 1 or 2.
     pub collectors: usize,
-    /// Relays, 0 to 3; without one, `direct` has to be set.
+    /// Relays, 0 to 5; without one, `direct` has to be set.
     pub relays: usize,
     /// Whether gateways can dial the collector as well, as their last way.
     pub direct: bool,
@@ -66,6 +74,12 @@ pub struct Scenario {
     pub latency_budget: Duration,
     /// Clocks by host; a host beyond the end has a right one.
     pub clocks: Vec<Clock>,
+    /// By how many millionths the clocks of hosts go fast, slow if negative; a host beyond the end has a right one.
+    pub drifts: Vec<i64>,
+    /// How relays are connected, and who is attached where; otherwise gateways and collectors dial all of them, and relays nobody.
+    pub chains: Option<Chains>,
+    /// Who opens streams, if anybody does.
+    pub streams: Option<StreamPlan>,
     /// What goes wrong and when.
     pub faults: Vec<(Duration, Fault)>,
     /// Who attacks, if anybody does.
@@ -74,6 +88,40 @@ pub struct Scenario {
     pub impostor: bool,
     /// What an authority does, if there is one; otherwise everybody is listed.
     pub trust: Option<TrustPlan>,
+}
+
+/// What is drawn from a seed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Draw {
+    /// Gateways and collectors that dial all relays: [`Scenario::draw`].
+    #[default]
+    Plain,
+    /// The same with an authority: [`Scenario::draw_trusting`].
+    Trusting,
+    /// Relays in a row, and streams: [`Scenario::draw_chained`].
+    Chained,
+}
+
+impl Draw {
+    /// Returns its name for `cargo xtask sim`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Trusting => "trusting",
+            Self::Chained => "chained",
+        }
+    }
+
+    /// Returns the file of seeds that are played every time.
+    #[must_use]
+    pub const fn kept(self) -> &'static str {
+        match self {
+            Self::Plain => "seeds.txt",
+            Self::Trusting => "seeds-trusting.txt",
+            Self::Chained => "seeds-chained.txt",
+        }
+    }
 }
 
 /// What devices publish at each gateway.
@@ -223,6 +271,13 @@ pub enum Fault {
         /// For how long.
         lasting: Duration,
     },
+    /// Somebody sets a host's clock.
+    StepClock {
+        /// Which host.
+        host: usize,
+        /// Milliseconds it is ahead of the truth from then on.
+        ahead_millis: i64,
+    },
 }
 
 /// How a host stops.
@@ -266,6 +321,7 @@ impl Scenario {
     pub fn quiet(seed: u64) -> Self {
         Self {
             seed,
+            draw: Draw::Plain,
             gateways: 1,
             collectors: 1,
             relays: 1,
@@ -306,6 +362,9 @@ impl Scenario {
             },
             latency_budget: Duration::from_millis(2),
             clocks: Vec::new(),
+            drifts: Vec::new(),
+            chains: None,
+            streams: None,
             faults: Vec::new(),
             attacker: None,
             impostor: false,
@@ -365,6 +424,16 @@ impl Scenario {
         self.collector()..self.collector() + self.collectors
     }
 
+    /// Returns whether somebody may add to what a host sends.
+    #[must_use]
+    pub fn is_attacked(&self, host: usize) -> bool {
+        self.attacker.as_ref().is_some_and(|plan| {
+            let relay = host.checked_sub(self.first_relay());
+            let is_relay = host < self.collector() && relay.is_some();
+            relay.is_some_and(|relay| plan.relays.contains(&relay)) || plan.on_direct_links && !is_relay
+        })
+    }
+
     /// Returns how many hosts there are without authority and impostor.
     #[must_use]
     pub const fn hosts(&self) -> usize {
@@ -388,6 +457,8 @@ impl Scenario {
     pub const fn settle_max(&self) -> Duration {
         if self.trust.is_some() {
             SETTLE_MAX_TRUSTING
+        } else if self.chains.is_some() {
+            SETTLE_MAX_CHAINED
         } else {
             SETTLE_MAX
         }
@@ -512,10 +583,13 @@ impl Scenario {
         let collector = self.collector() + dice.index(self.collectors);
         let lasting = dice.millis(1, 20_000);
         let long = dice.millis(1000, 70_000);
-        let between = (
-            self.first_relay() + dice.index(self.relays),
-            dice.pick(&[gateway, collector]),
-        );
+        let between = match &self.chains {
+            Some(chains) => dice.pick(&self.wired(chains)),
+            None => (
+                self.first_relay() + dice.index(self.relays),
+                dice.pick(&[gateway, collector]),
+            ),
+        };
         match kind {
             0 => Fault::Stop {
                 host: gateway,

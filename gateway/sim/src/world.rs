@@ -21,7 +21,7 @@ use crate::{
     dice::Dice,
     disk::Hand,
     host::{Host, Role, Wishes},
-    model::{Broken, Model, Violation, ensure},
+    model::{self, Broken, Model, Violation, ensure},
     pipe::{Pipe, Side},
     report::{Report, Trace},
     scenario::{Scenario, Stop},
@@ -131,6 +131,8 @@ pub(crate) struct World<'a, 't> {
     report: Report,
     healed_at: Option<u64>,
     fingerprint: Fingerprint,
+    /// Events in a row at the same moment.
+    steps_at_once: u64,
 }
 
 /// What the wire between two hosts is like.
@@ -160,7 +162,18 @@ impl World<'_, '_> {
                     .map_err(|broken| self.violation(broken))
                     .map(|()| self.report);
             }
+            let before = self.now;
             self.step();
+            self.steps_at_once = if self.now > before {
+                0
+            } else {
+                self.steps_at_once + 1
+            };
+            let check = ensure(self.steps_at_once < STEPS_AT_ONCE_MAX, "time goes on", || {
+                let wakes = self.hosts.iter().map(|host| (&host.name, host.wakes_at()));
+                format!("{:?}", wakes.collect::<Vec<_>>())
+            });
+            self.model.note(check);
         }
     }
 
@@ -253,7 +266,8 @@ impl World<'_, '_> {
             return;
         };
         let wishes = host.end_turn(now, &mut self.model);
-        host.check_bounds(hosts, &mut self.model);
+        let is_attacked = self.scenario.is_attacked(index);
+        host.check_bounds((hosts, is_attacked), &mut self.model);
         self.fulfil(index, wishes);
         self.send(index);
         self.begin_disk_operations(index);
@@ -432,6 +446,7 @@ impl World<'_, '_> {
         self.now > healed_at + nanos(Duration::from_secs(3))
             && self.down.is_empty()
             && self.lists_are_everywhere()
+            && self.model.streams_are_settled()
             && self.hosts.iter().take(self.scenario.gateways).all(|host| {
                 let machine = host.machine.as_ref();
                 let journal = machine.and_then(|machine| machine.journal.as_ref());
@@ -461,6 +476,12 @@ impl World<'_, '_> {
         self.report.lost_by = self.model.lost_by();
         self.report.arrivals = std::mem::take(&mut self.model.arrivals);
         self.report.restores_noticed = self.model.restores_noticed;
+        let streams = self.model.stream_report();
+        self.report.streams.take_model(streams);
+        let (frames, forwarded) = (self.report.frames, self.report.forwarded);
+        if let Err(broken) = model::invariant_no_frame_goes_round_for_ever(frames, forwarded) {
+            return Err(self.violation(broken));
+        }
         self.report.tapped = self.model.tapped;
         if let Some(attacker) = self.attacker {
             self.report.attacks = attacker.done;
@@ -474,6 +495,7 @@ impl World<'_, '_> {
     fn violation(&self, broken: Broken) -> Violation {
         Violation {
             seed: self.scenario.seed,
+            draw: self.scenario.draw,
             millis: self.now / 1_000_000,
             step: self.report.steps,
             sentence: broken.sentence,
@@ -483,7 +505,7 @@ impl World<'_, '_> {
 
     /// Says where every gateway stands, for a run that does not settle.
     fn describe(&self) -> String {
-        let mut text = String::new();
+        let mut text = self.model.describe_streams();
         for host in &self.hosts {
             let Some(machine) = &host.machine else {
                 text.push_str(&format!("{} is down; ", host.name));
@@ -537,6 +559,9 @@ impl World<'_, '_> {
         }
     }
 }
+
+/// Events at one moment from which on it is clear that they go on for ever.
+const STEPS_AT_ONCE_MAX: u64 = 100_000;
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

@@ -130,6 +130,7 @@ async fn ask(
 ) -> Result<(), EnrolFailure> {
     let mut only = settings.clone();
     (only.mqtt, only.journal, only.link_tcp, only.relay) = (None, None, None, None);
+    (only.link_quic, only.link_unix) = (None, None);
     if let Some(websocket) = &mut only.link_websocket {
         // What it dials with stays.
         (websocket.listen, websocket.tls) = (Vec::new(), None);

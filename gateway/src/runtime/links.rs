@@ -1,4 +1,5 @@
-//! What lies between a link's bytes and its socket: nothing over TCP; a WebSocket, TLS and a proxy for addresses `wss://…`.
+//! What lies between a link's bytes and its socket: nothing over TCP and UNIX sockets; a WebSocket, TLS and a proxy for addresses
+//! `wss://…`; QUIC for `quic://…`.
 //!
 //! ```text
 //!  node ──frames──▶ plain ──end of turn──▶ WebSocket ──▶ TLS ──▶ (tunnel through a proxy) ──▶ TCP
@@ -14,6 +15,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -22,7 +24,7 @@ use fieldgate_config::{
     address::{LinkAddress, WebSocketAddress},
     settings::{LinkWebSocket, MqttTls, Settings},
 };
-use fieldgate_io::{ConnectionId, Io};
+use fieldgate_io::{ConnectionId, DatagramId, DatagramPath, Io};
 use fieldgate_proto::{
     node::{ConnectionKey, Wire},
     time::Instant,
@@ -39,9 +41,11 @@ use super::{
 };
 
 pub(crate) mod dial;
+pub(crate) mod quic;
 pub(crate) mod verify;
 
 use dial::{Connector, Dial};
+use quic::{Quic, is_quic};
 
 /// The layers of all links that have some.
 pub(crate) struct Layers {
@@ -55,6 +59,7 @@ pub(crate) struct Layers {
     /// Connections that are not open, oldest first; may hold some that are open or gone.
     opening: VecDeque<ConnectionKey>,
     refused: u64,
+    quic: Quic,
 }
 
 /// The layers of one link.
@@ -101,6 +106,7 @@ impl Layers {
         neighbours: &[Neighbour],
         clock: &Clock,
     ) -> Result<Self, StartError> {
+        let links_max = settings.relay.as_ref().map_or(LINKS_MAX, |relay| relay.links_max);
         let websocket = settings.link_websocket.as_ref();
         let dials_tls = neighbours.iter().flat_map(|neighbour| &neighbour.addresses);
         let dials_tls = dials_tls
@@ -116,6 +122,7 @@ impl Layers {
             dirty: Vec::new(),
             opening: VecDeque::new(),
             refused: 0,
+            quic: Quic::load(settings, links_max)?,
         })
     }
 
@@ -134,6 +141,65 @@ impl Layers {
     /// Connections whose WebSocket did not open, for whatever reason.
     pub(crate) const fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// Returns what lies on UDP.
+    pub(crate) const fn quic(&self) -> &Quic {
+        &self.quic
+    }
+
+    /// Takes links over QUIC at an address; returns which it is.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn listen_quic(&mut self, io: &mut Io, address: SocketAddr) -> std::io::Result<SocketAddr> {
+        self.quic.listen(io, address)
+    }
+
+    /// Begins to connect over QUIC.
+    ///
+    /// # Errors
+    /// In words: there is no socket, or can be nobody at that address.
+    pub(crate) fn dial_quic(
+        &mut self,
+        io: &mut Io,
+        now: Instant,
+        remote: SocketAddr,
+    ) -> Result<ConnectionId, String> {
+        self.quic.dial(io, now, remote)
+    }
+
+    /// Takes a datagram; says whether it is one of links.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        (socket, path): (DatagramId, DatagramPath),
+        bytes: &[u8],
+    ) -> bool {
+        self.quic.handle_datagram(now, socket, path, bytes)
+    }
+
+    /// The queue of a socket is empty again.
+    pub(crate) fn handle_datagrams_drained(&mut self, socket: DatagramId) {
+        self.quic.handle_drained(socket);
+    }
+
+    /// Returns the next of what has come over QUIC.
+    pub(crate) fn poll_quic(&mut self, now: Instant) -> Option<fieldgate_quic::Output> {
+        self.quic.process(now);
+        self.quic.poll_output()
+    }
+
+    /// The neighbour has shown who it is, and may send as fast as the network carries.
+    pub(crate) fn trust(&mut self, key: ConnectionKey) {
+        if is_quic(key) {
+            self.quic.trust(key);
+        }
+    }
+
+    /// The node ends now; what cannot be told by the kernel is told to neighbours.
+    pub(crate) fn stop(&mut self, io: &mut Io, now: Instant) {
+        self.quic.stop(io, now);
     }
 
     /// Begins with a connection that somebody opened; returns the one that has to make way for it, if one has.
@@ -234,6 +300,9 @@ impl Layers {
 
     /// Returns the bytes that wait to be sent on a link.
     pub(crate) fn queued_bytes(&self, io: &Io, key: ConnectionKey) -> usize {
+        if is_quic(key) {
+            return self.quic.queued_bytes(key);
+        }
         let waiting = self.links.get(&key).map_or(0, |link| link.plain.len());
         waiting.saturating_add(io.queued_bytes(id(key)))
     }
@@ -244,10 +313,11 @@ impl Layers {
     }
 
     /// Sends what the node has written, layer by layer.
-    pub(crate) fn flush(&mut self, io: &mut Io) {
+    pub(crate) fn flush(&mut self, io: &mut Io, now: Instant) {
         for key in std::mem::take(&mut self.dirty) {
             self.flush_one(io, key);
         }
+        self.quic.flush(io, now);
     }
 
     fn flush_one(&mut self, io: &mut Io, key: ConnectionKey) {
@@ -264,7 +334,10 @@ impl Layers {
     }
 
     /// Says goodbye on every layer and forgets the connection, which the caller closes.
-    pub(crate) fn close(&mut self, io: &mut Io, key: ConnectionKey) {
+    pub(crate) fn close(&mut self, io: &mut Io, now: Instant, key: ConnectionKey) {
+        if is_quic(key) {
+            return self.quic.close(now, key);
+        }
         self.flush_one(io, key);
         if let Some(mut link) = self.links.remove(&key)
             && let Some(out) = io.send_buffer(id(key))
@@ -273,8 +346,11 @@ impl Layers {
         }
     }
 
-    /// Forgets a connection that is gone.
-    pub(crate) fn forget(&mut self, key: ConnectionKey) {
+    /// Forgets a connection that is gone or not wanted.
+    pub(crate) fn forget(&mut self, now: Instant, key: ConnectionKey) {
+        if is_quic(key) {
+            self.quic.forget(now, key);
+        }
         self.links.remove(&key);
     }
 
@@ -303,7 +379,8 @@ impl Layers {
         }
         // All have the same time, so the first that is still opening is the first to be late.
         let mut opening = self.opening.iter();
-        opening.find_map(|key| self.links.get(key)?.open_by)
+        let overdue = opening.find_map(|key| self.links.get(key)?.open_by);
+        overdue.into_iter().chain(self.quic.poll_timeout()).min()
     }
 }
 
@@ -338,6 +415,9 @@ pub(crate) struct IoWire<'a> {
 
 impl Wire for IoWire<'_> {
     fn buffer(&mut self, connection: ConnectionKey) -> Option<&mut Vec<u8>> {
+        if is_quic(connection) {
+            return self.layers.quic.buffer(connection);
+        }
         let Some(link) = self.layers.links.get_mut(&connection) else {
             return self.io.send_buffer(id(connection));
         };
@@ -382,6 +462,9 @@ fn stack(settings: &LinkWebSocket, clock: &Clock) -> Result<Stack, StartError> {
 
 /// PROTOCOL.md §3: what WebSockets of links are for.
 const SUBPROTOCOL: &str = "fieldgate-link";
+
+/// Links of a node that is no relay.
+pub(crate) const LINKS_MAX: u32 = 1024;
 
 /// Longest time from the connection to an open WebSocket.
 const OPENING_TIME_MAX: Duration = Duration::from_secs(10);

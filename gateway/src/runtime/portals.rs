@@ -356,15 +356,21 @@ impl Portals {
         }
         stream.active = now;
         stream.from_socket += bytes.len() as u64;
-        let written = match ground.node.portal(key.0) {
+        let (written, is_ready) = match ground.node.portal(key.0) {
             Some(session) if stream.pending.is_empty() && stream.progress == Progress::Open => {
-                session.write(key.1, bytes)
+                let written = session.write(key.1, bytes);
+                // What is not fetched need not be kept, and copied again, when the session has no room for it.
+                let is_ready = session.is_ready();
+                if !is_ready {
+                    session.wait(key.1);
+                }
+                (written, is_ready)
             }
-            Some(_) | None => 0,
+            Some(_) | None => (0, false),
         };
         let rest = bytes.get(written..).unwrap_or_default();
-        if !rest.is_empty() {
-            stream.pending.extend_from_slice(rest);
+        stream.pending.extend_from_slice(rest);
+        if !is_ready || !rest.is_empty() {
             ground.io.pause_receive(connection);
         }
     }

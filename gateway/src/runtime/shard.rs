@@ -271,6 +271,7 @@ impl Handler for Shard {
             (Some(Purpose::Inlet { inlet }), Some(trunk)) => {
                 trunk.handle_inlet(io, now, *inlet, (connection, Caller::Local(peer)));
             }
+            (Some(Purpose::Link(_)), Some(trunk)) => trunk.handle_local(io, now, connection, peer),
             (Some(_) | None, _) => io.abort(connection),
         }
     }
@@ -319,7 +320,11 @@ impl Handler for Shard {
     fn datagram(&mut self, io: &mut Io, socket: DatagramId, path: DatagramPath, bytes: &mut [u8]) {
         let now = self.now(io);
         if let Some(trunk) = &mut self.trunk {
-            trunk.handle_portal_datagram(io, now, (socket, path), bytes);
+            if trunk.has_portal_datagrams(socket) {
+                trunk.handle_portal_datagram(io, now, (socket, path), bytes);
+            } else {
+                trunk.handle_datagram(now, (socket, path), bytes);
+            }
         }
     }
 
@@ -332,6 +337,12 @@ impl Handler for Shard {
     ) {
         if let Some(trunk) = &mut self.trunk {
             trunk.handle_portal_datagram_failed(socket, &error);
+        }
+    }
+
+    fn datagrams_drained(&mut self, _io: &mut Io, socket: DatagramId) {
+        if let Some(trunk) = &mut self.trunk {
+            trunk.handle_datagrams_drained(socket);
         }
     }
 
@@ -371,6 +382,9 @@ impl Handler for Shard {
             self.pass_words(now);
         }
         if self.may_stop(now) {
+            if let Some(trunk) = &mut self.trunk {
+                trunk.handle_end(io, now);
+            }
             io.stop();
         }
         let field = self.field.as_ref().and_then(Field::poll_timeout);

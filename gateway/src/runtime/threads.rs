@@ -15,7 +15,7 @@ use fieldgate_adapters::{
     topic::TopicFilter,
 };
 use fieldgate_config::{
-    settings::{Mqtt, Settings, SlowConsumer, portal::PortalInlet},
+    settings::{LinkUnix, Mqtt, Settings, SlowConsumer, portal::PortalInlet},
     target::InletAddress,
 };
 use fieldgate_io::{
@@ -42,6 +42,7 @@ use super::{
         store::{Entries, Store},
     },
     field::{Checks, Field, Outgoing, Parts},
+    links::LINKS_MAX,
     portals,
     shard::{Purpose, Shard},
     transport::{
@@ -64,6 +65,8 @@ pub(super) struct ShardPlan {
     mqtt: Vec<Listener>,
     links: Vec<SocketAddr>,
     websockets: Vec<SocketAddr>,
+    quic: Vec<SocketAddr>,
+    local: Option<LinkUnix>,
     inlets: Vec<PortalInlet>,
     field: Option<FieldPlan>,
     latency: Duration,
@@ -134,6 +137,12 @@ impl ShardPlan {
                 .as_ref()
                 .map(|link| link.listen.clone())
                 .unwrap_or_default(),
+            quic: settings
+                .link_quic
+                .as_ref()
+                .map(|link| link.listen.clone())
+                .unwrap_or_default(),
+            local: settings.link_unix.clone(),
             inlets: settings
                 .portal
                 .iter()
@@ -222,6 +231,8 @@ impl ShardPlan {
             } else {
                 Vec::new()
             },
+            quic: if index == 0 { self.quic.clone() } else { Vec::new() },
+            local: self.local.clone().filter(|_| index == 0),
             inlets: if index == 0 {
                 self.inlets.clone()
             } else {
@@ -249,6 +260,7 @@ impl ShardPlan {
         };
         let mut listeners = BTreeMap::new();
         let listening = self.listen(driver.io(), &mut listeners).and_then(|addresses| {
+            self.listen_links(driver.io(), &mut listeners, trunk.as_mut())?;
             self.listen_inlets(driver.io(), &mut listeners, trunk.as_mut())?;
             Ok(addresses)
         });
@@ -294,6 +306,35 @@ impl ShardPlan {
         driver.run(&mut shard)
     }
 
+    /// Listens for links that do not come over TCP.
+    fn listen_links(
+        &self,
+        io: &mut Io,
+        listeners: &mut BTreeMap<fieldgate_io::ListenerId, Purpose>,
+        mut trunk: Option<&mut Trunk>,
+    ) -> Result<(), StartError> {
+        for address in &self.quic {
+            let Some(trunk) = &mut trunk else { break };
+            let local = trunk
+                .listen_quic(io, *address)
+                .map_err(|error| cannot_listen(*address, &error))?;
+            tracing::info!(address = %local, "listening for links over QUIC");
+        }
+        if let Some(local) = &self.local {
+            let options = ListenOptions {
+                class: BufferClass::Link,
+                ..ListenOptions::default()
+            };
+            let path = &local.listen;
+            let listener = io
+                .listen_local(path, local.mode, &options)
+                .map_err(|error| cannot_listen_locally(&path.display(), &error))?;
+            tracing::info!(path = %path.display(), "listening for links of this machine");
+            listeners.insert(listener, Purpose::Link(LinkKind::Tcp));
+        }
+        Ok(())
+    }
+
     /// Listens for those whose connections lead to other nodes.
     fn listen_inlets(
         &self,
@@ -326,11 +367,7 @@ impl ShardPlan {
                 InletAddress::Unix(path) => io
                     .listen_local(path, inlet.mode, &options)
                     .map(|listener| (listener, inlet.listen.to_string()))
-                    .map_err(|error| {
-                        StartError::new(format!("cannot listen on {}: {error}", inlet.listen)).hint(
-                            "stop whoever listens there; the directory has to exist, and this user has to be able to write to it",
-                        )
-                    })?,
+                    .map_err(|error| cannot_listen_locally(&inlet.listen, &error))?,
             };
             tracing::info!(address = local, inlet = inlet.name, "listening for portal");
             listeners.insert(listener, Purpose::Inlet { inlet: index });
@@ -375,9 +412,15 @@ impl ShardPlan {
     }
 }
 
+fn cannot_listen_locally(path: &dyn std::fmt::Display, error: &std::io::Error) -> StartError {
+    StartError::new(format!("cannot listen on {path}: {error}")).hint(
+        "stop whoever listens there; the directory has to exist, and this user has to be able to write to it",
+    )
+}
+
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
     StartError::new(format!("cannot listen on {address}: {error}"))
-        .hint("choose another address, or stop the program that uses it (`ss -ltnp`)")
+        .hint("choose another address, or stop the program that uses it (`ss -ltunp`)")
 }
 
 /// Makes the broker with what its store holds, if the node has clients.
@@ -509,5 +552,3 @@ fn field_plan(
 
 /// Connections that one shard may have at the most.
 const CONNECTIONS_MAX: u32 = 1_000_000;
-/// Links of a node that is no relay.
-const LINKS_MAX: u32 = 1024;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use fieldgate_config::address::HostPort;
-use fieldgate_io::{ConnectionId, Io};
+use fieldgate_io::{ConnectionId, Io, LocalPeer};
 use fieldgate_proto::{
     journal::JournalState,
     link::Class,
@@ -47,6 +47,7 @@ mod complaints;
 pub(crate) mod dialling;
 mod events;
 mod portals;
+mod quic;
 mod report;
 
 pub(crate) use cluster::StoreDesk;
@@ -224,12 +225,21 @@ impl Trunk {
         }
     }
 
+    /// Takes a connection of a node on this machine.
+    pub(crate) fn handle_local(&mut self, io: &mut Io, now: Now, id: ConnectionId, peer: LocalPeer) {
+        let now = self.judged(now);
+        let key = ConnectionKey(id.as_u64());
+        let shown = format!("process {} of user {} over UNIX socket", peer.process, peer.user);
+        self.peers.insert(key, shown);
+        self.node.handle_connected(now, key, None, &mut wire!(self, io));
+    }
+
     /// Drops a connection whose WebSocket did not open.
     fn drop_opening(&mut self, io: &mut Io, now: Now, key: ConnectionKey, error: &str) {
         let id = ConnectionId::from_u64(key.0);
         io.abort(id);
         if !self.lost(io, now, id, error) {
-            self.layers.forget(key);
+            self.layers.forget(now.instant, key);
             if let Some(peer) = self.peers.remove(&key) {
                 tracing::debug!(peer, error, "link refused");
             }
@@ -339,7 +349,7 @@ impl Trunk {
         }
         self.dialling.link_gone(key);
         let was_opening = self.layers.is_opening(key);
-        self.layers.forget(key);
+        self.layers.forget(now.instant, key);
         if !self.lost(io, now, id, "the other side closed the connection") && !was_opening {
             self.node
                 .handle_disconnected(now, &mut SystemEntropy, key, &mut wire!(self, io));
@@ -367,6 +377,7 @@ impl Trunk {
     pub(crate) fn end_turn(&mut self, io: &mut Io, now: Now) -> Option<u64> {
         let now = self.judged(now);
         self.is_due = false;
+        self.run_quic(io, now);
         if self
             .node
             .poll_timeout()
@@ -389,7 +400,7 @@ impl Trunk {
             self.drop_opening(io, now, key, "the WebSocket did not open in time");
         }
         self.drain(io, now);
-        self.layers.flush(io);
+        self.layers.flush(io, now.instant);
         // What was released, or has to be read from disk.
         let more = self.run_journal(io, now);
         committed.max(more)
@@ -465,7 +476,7 @@ impl Trunk {
                     let id = ConnectionId::from_u64(connection.0);
                     self.peers.remove(&connection);
                     self.dialling.link_gone(connection);
-                    self.layers.close(io, connection);
+                    self.layers.close(io, now.instant, connection);
                     io.close(id);
                 }
                 Output::Released { uplink, lane, up_to } => {

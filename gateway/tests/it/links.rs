@@ -1,4 +1,7 @@
-//! Links over WebSockets: with TLS, through a proxy, and in a race with TCP.
+//! Links over WebSockets: with TLS, through a proxy, and in a race with TCP; over QUIC; over UNIX sockets.
+
+mod local;
+mod quic;
 
 use std::{
     io::{Read as _, Write as _},
@@ -47,12 +50,16 @@ fn dial(site: &Site, node: &Node, address: &str, also: &str) {
 
 /// Publishes one reading and waits until it is behind the collector.
 fn carry(site: &Site, payload: &str) {
+    publish_one(site, payload);
+    let readings = site.wait_readings(1);
+    assert_eq!(readings[0]["payload"], payload);
+}
+
+fn publish_one(site: &Site, payload: &str) {
     let topic = format!("{DEVICE}/temperature");
     let mut arguments = vec!["-q", "1", "-t", &topic, "-m", payload];
     arguments.extend(site.login());
     publish(site.mqtt, &arguments).expect(0);
-    let readings = site.wait_readings(1);
-    assert_eq!(readings[0]["payload"], payload);
 }
 
 /// Waits until a node's only link is up, and returns it.

@@ -31,7 +31,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failur
     Program::new(workspace, program).args(&options.arguments).run()
 }
 
-/// What `portal` compares with, and the namespaces that nebula runs in.
+/// What `portal` compares with, the namespaces that nebula runs in, and what a wire is made of.
 const RIVALS: &[&str] = &[
     "stunnel4",
     "openssl",
@@ -39,6 +39,7 @@ const RIVALS: &[&str] = &[
     "openssh-client",
     "nebula",
     "iproute2",
+    "ethtool",
 ];
 
 /// All but `channel` and `load` start the gateway binary, `uplink` not when it is told to measure the bridge alone.

@@ -16,6 +16,7 @@ mod cuts;
 mod docs;
 mod failure;
 mod fuzz;
+mod kills;
 mod program;
 mod programs;
 mod properties;
@@ -77,6 +78,8 @@ enum Recipe {
     Suites,
     /// psql, ssh, rsync, a browser, Modbus and iperf3 through portals: installs them all, and so no part of `ci`
     Programs(programs::Options),
+    /// iperf3 and rsync through portals while relays are killed and cables pulled: how long streams pause. Needs root
+    Kills(kills::Options),
     /// What continuous integration runs, and nothing else: setup, check, test
     Ci,
 }
@@ -115,6 +118,7 @@ fn run(recipe: &Recipe) -> Result<(), Failure> {
         Recipe::Tokens => tokens::run(&workspace),
         Recipe::Suites => suites::run(&workspace),
         Recipe::Programs(options) => programs::run(&workspace, options),
+        Recipe::Kills(options) => kills::run(&workspace, options),
         Recipe::Ci => ci::run(&workspace),
     }
 }

@@ -19,12 +19,7 @@ pub(crate) struct Options {
 /// Installs the programs, builds both binaries, and runs.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failure> {
     setup::debian_packages(workspace, PROGRAMS)?;
-    let environment = workspace.path(ENVIRONMENT);
-    let python = environment.join("bin/python");
-    if !python.exists() {
-        let venv = Program::new(workspace, "python3").args(["-m", "venv"]);
-        venv.arg(&environment).run()?;
-    }
+    let python = setup::python_environment(workspace, &workspace.path(ENVIRONMENT))?;
     Program::new(workspace, &python)
         .args([
             "-m",

@@ -77,18 +77,7 @@ fn python_peers(workspace: &Workspace) -> Result<(), Failure> {
     if requirements.is_empty() {
         return Ok(());
     }
-    let venv = workspace.path(PYTHON_ENVIRONMENT);
-    let python = venv.join("bin/python");
-    // One whose making was interrupted has no pip.
-    let is_whole = Program::new(workspace, &python)
-        .args(["-m", "pip", "--version"])
-        .succeeds();
-    if !is_whole {
-        Program::new(workspace, "python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&venv)
-            .run()?;
-    }
+    let python = python_environment(workspace, &workspace.path(PYTHON_ENVIRONMENT))?;
     for file in requirements {
         Program::new(workspace, &python)
             .args([
@@ -103,6 +92,22 @@ fn python_peers(workspace: &Workspace) -> Result<(), Failure> {
             .run()?;
     }
     Ok(())
+}
+
+/// Makes a Python environment unless there is one; returns its Python.
+pub(crate) fn python_environment(workspace: &Workspace, venv: &Path) -> Result<PathBuf, Failure> {
+    let python = venv.join("bin/python");
+    // One whose making was interrupted has no pip.
+    let is_whole = Program::new(workspace, &python)
+        .args(["-m", "pip", "--version"])
+        .succeeds();
+    if !is_whole {
+        Program::new(workspace, "python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(venv)
+            .run()?;
+    }
+    Ok(python)
 }
 
 /// Finds every tracked `requirements.txt`: each belongs to a peer that the tests talk to.

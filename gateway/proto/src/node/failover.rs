@@ -117,6 +117,8 @@ pub(super) struct Failover {
     /// Watches the channel in use.
     probe: Probe,
     reserve: Option<Reserve>,
+    /// While no channel is up: when the handshake of the one that shall be in use was begun.
+    begun_at: Option<Instant>,
     /// Of the channel in reserve.
     attempts: Attempts,
     reason: PathReason,
@@ -131,6 +133,7 @@ impl Failover {
         Self {
             probe: Probe::new(now),
             reserve: None,
+            begun_at: None,
             attempts: Attempts::new(now, BACKOFF),
             reason: PathReason::First,
             better_since: None,
@@ -154,8 +157,17 @@ impl Failover {
         }
     }
 
+    /// Takes the news that the handshake of the channel that shall be in use was begun, over one of `ways`.
+    pub(super) fn handle_begun(&mut self, now: Instant, ways: usize) {
+        if ways > 1 {
+            self.begun_at = Some(now);
+            self.wake(now);
+        }
+    }
+
     /// Takes the news that the channel in use is established.
     pub(super) fn handle_up(&mut self, now: Instant) {
+        self.begun_at = None;
         self.probe = Probe::new(now);
         self.reason = PathReason::First;
         self.better_since = None;
@@ -171,6 +183,21 @@ impl Failover {
         reserve.probe = Probe::new(now);
         self.attempts.backoff.handle_success(now);
         true
+    }
+
+    /// Lets the channel in reserve, which is the first to be established, be the one in use, and the one without an answer the reserve.
+    pub(super) fn prefer_reserve(
+        &mut self,
+        active: &mut Option<(ChannelId, FlowId)>,
+        attempts: &mut Attempts,
+    ) {
+        let switches = self.switches;
+        self.change_places(active, attempts, PathReason::First);
+        // None was in use before.
+        self.switches = switches;
+        if let Some(reserve) = &mut self.reserve {
+            reserve.is_up = false;
+        }
     }
 
     /// Takes the news that the channel in reserve is gone; false if `channel` is not that one.
@@ -198,11 +225,13 @@ impl Failover {
         attempts: &mut Attempts,
         ways: usize,
     ) -> Option<(ChannelId, FlowId, bool)> {
+        self.begun_at = None;
         let reserve = self.reserve.take()?;
         std::mem::swap(attempts, &mut self.attempts);
         // What failed is the way that was in use.
         self.attempts.handle_failure(now, entropy, ways);
         self.probe = reserve.probe;
+        self.begun_at = (!reserve.is_up).then_some(now);
         self.better_since = None;
         self.reason = PathReason::Closed;
         self.switches += u64::from(reserve.is_up);
@@ -238,7 +267,7 @@ impl Failover {
 
     pub(super) fn poll_timeout(&self, is_up: bool, expectation: Expectation) -> Option<Instant> {
         if !is_up {
-            return None;
+            return self.second_at();
         }
         let reserve = match &self.reserve {
             Some(reserve) if reserve.is_up => Some(reserve.probe.poll_timeout(self.of_reserve())),
@@ -248,6 +277,12 @@ impl Failover {
         let better = self.better_since.map(|since| since + BETTER_FOR);
         let active = Some(self.probe.poll_timeout(expectation));
         [active, reserve, better].into_iter().flatten().min()
+    }
+
+    /// Returns when, without a channel that is up, the handshake over a second way is to be begun beside that over the first.
+    fn second_at(&self) -> Option<Instant> {
+        let begun_at = self.begun_at.filter(|_| self.reserve.is_none())?;
+        Some(self.attempts.retry_at?.max(begun_at + SECOND_AFTER))
     }
 
     /// While the channel in use is silent, the reserve has to show that it is not.
@@ -416,13 +451,16 @@ impl Node {
         owner: PathOwner,
         wire: &mut dyn Wire,
     ) {
-        let Some(owned) = self
-            .owned(owner)
-            .filter(|owned| owned.is_up && owned.ways.len() > 1)
-        else {
+        let Some(owned) = self.owned(owner).filter(|owned| owned.ways.len() > 1) else {
             return;
         };
         let Some((active, _)) = *owned.channel else { return };
+        if !owned.is_up {
+            if owned.failover.second_at().is_some_and(|at| now.instant >= at) {
+                self.open_reserve(now, entropy, owner, wire);
+            }
+            return;
+        }
         let steps = owned
             .failover
             .handle_timeout(now.instant, active, owned.expectation);
@@ -441,7 +479,7 @@ impl Node {
         }
     }
 
-    /// Opens a channel over another way than the one in use.
+    /// Opens a channel over another way than the one in use, or meant to be.
     fn open_reserve(&mut self, now: Now, entropy: &mut dyn Entropy, owner: PathOwner, wire: &mut dyn Wire) {
         let (pq, service, used_for) = match owner {
             PathOwner::Uplink(uplink) => {
@@ -564,6 +602,8 @@ impl super::portal::Inlet {
     }
 }
 
+/// How long a handshake may go unanswered before one over another way is begun beside it.
+const SECOND_AFTER: Duration = Duration::from_secs(1);
 /// How long the reserve has to be the better path before it is taken into use.
 const BETTER_FOR: Duration = Duration::from_secs(30);
 /// How long the reserve may be silent before its channel is closed, and another opened after a while.

@@ -450,6 +450,10 @@ impl Node {
         };
         (inlet.attempts, inlet.settings.ways) = (attempts, ways);
         inlet.channel = opened;
+        if opened.is_some() {
+            let ways = inlet.settings.ways.len();
+            inlet.failover.handle_begun(now.instant, ways);
+        }
     }
 
     pub(super) fn inlet_established(&mut self, now: Now, index: usize, channel: ChannelId) {
@@ -457,7 +461,12 @@ impl Node {
             return;
         };
         if inlet.failover.handle_reserve_up(now.instant, channel) {
-            return;
+            if !matches!(inlet.session.state(), SessionState::Down { .. }) {
+                return;
+            }
+            inlet
+                .failover
+                .prefer_reserve(&mut inlet.channel, &mut inlet.attempts);
         }
         inlet.failover.handle_up(now.instant);
         inlet.attempts.backoff.handle_success(now.instant);
@@ -505,6 +514,8 @@ impl Node {
         if inlet.channel.is_none() {
             inlet.attempts.handle_failure(now.instant, entropy, ways);
         }
+        // The reserve may be established after the session was given up.
+        inlet.session.prepare(entropy);
         inlet.session.handle_down(now.instant);
         let peer = inlet.settings.peer;
         if was_up {

@@ -25,7 +25,7 @@ pub(super) enum Expectation {
 /// ```
 ///
 /// What is expected of a path follows its measured round trip, so a slow one is not taken for a dead one; time in which this node
-/// itself did not run does not count; and a path that was called dead and was not gets more patience.
+/// itself did not run does not count; and a path that was called dead and was not gets more patience, for as long as it needs it.
 #[derive(Debug)]
 pub(super) struct Probe {
     round_trip: RoundTrip,
@@ -40,6 +40,12 @@ pub(super) struct Probe {
     loss: u32,
     /// How often longer than usual a silence may be: 1, 2, 4, 8.
     patience: u32,
+    /// Answers in time since the patience last changed.
+    prompt: u32,
+    /// When it was heard again after it had been called dead.
+    revived_at: Option<Instant>,
+    /// Answers in a row to probes of before that.
+    late: u32,
     /// Whether it was called dead since it was heard last.
     was_dead: bool,
     /// When it wanted to be called.
@@ -56,6 +62,9 @@ impl Probe {
             is_open: false,
             loss: 0,
             patience: 1,
+            prompt: 0,
+            revived_at: None,
+            late: 0,
             was_dead: false,
             due: None,
         }
@@ -64,17 +73,39 @@ impl Probe {
     /// Takes the news that something of the peer came over the path.
     pub(super) fn handle_heard(&mut self, now: Instant) {
         self.heard_at = now;
-        self.silent_since = None;
-        if std::mem::take(&mut self.was_dead) {
+        let silent_since = self.silent_since.take();
+        if !std::mem::take(&mut self.was_dead) {
+            return;
+        }
+        self.revived_at = Some(now);
+        // Twice the limit would have been patience enough; a path that was silent for longer was broken, and is as good as before.
+        let twice = self.limit().saturating_mul(2);
+        if silent_since.is_some_and(|since| now < since + twice) {
             self.patience = (self.patience * 2).min(PATIENCE_MAX);
+            self.prompt = 0;
         }
     }
 
-    /// Takes the answer to the last probe.
+    /// Takes the answer to the last probe, after the news that the peer was heard.
     pub(super) fn handle_answer(&mut self, round_trip: Duration) {
-        self.round_trip.record(round_trip);
         self.is_open = false;
         self.loss -= self.loss / LOSS_SMOOTHING;
+        // What lay in a cable that was pulled, or waited behind what did, is no measure of the path. One that is like that time and
+        // again is no better than it seems.
+        let settled_at = self.revived_at.map(|revived_at| revived_at + SETTLING);
+        if settled_at.is_some_and(|settled_at| self.heard_at < settled_at + round_trip) {
+            self.late += 1;
+            if self.late < LATE_IN_A_ROW {
+                return;
+            }
+        }
+        self.late = 0;
+        self.round_trip.record(round_trip);
+        self.prompt += 1;
+        if self.prompt >= PROMPT {
+            self.prompt = 0;
+            self.patience = (self.patience / 2).max(1);
+        }
     }
 
     /// Returns whether a probe is to be sent at `now`; the caller sends it.
@@ -178,7 +209,7 @@ impl Probe {
 /// How often a path is probed on which nothing happens: some 50 bytes each way, so 10 bytes a second.
 const IDLE: Duration = Duration::from_secs(5);
 /// Silence after which a path is probed over which something may come at any time.
-const OPEN: Duration = Duration::from_millis(400);
+const OPEN: Duration = Duration::from_millis(250);
 /// Shortest time that is left for an answer.
 const ANSWER_MIN: Duration = Duration::from_millis(150);
 /// Shortest silence, probes being sent, after which a path is dead: with the 150 ms before the first probe 750 ms.
@@ -191,6 +222,12 @@ const DEAD: Duration = Duration::from_secs(1);
 /// How late this node may do what is due before the silence is its own.
 const LATE: Duration = Duration::from_millis(100);
 const PATIENCE_MAX: u32 = 8;
+/// How long a path that is heard again may take to bring what waited.
+const SETTLING: Duration = Duration::from_secs(1);
+/// Answers to probes of before, or of so soon after, that are taken for a coincidence and not for how the path is.
+const LATE_IN_A_ROW: u32 = 4;
+/// Answers in time after which a path gets half of the patience: a minute's, where one is asked for every 5 s.
+const PROMPT: u32 = 12;
 const LOSS_SMOOTHING: u32 = 16;
 const LOSS_ALL: u32 = 1 << 16;
 
@@ -255,9 +292,9 @@ mod tests {
         // Four until then, and one a second from then on.
         assert_eq!(sent, 6);
         assert!(probe.loss_permille() > 200, "{}", probe.loss_permille());
-        // On an open path that nothing is asked of it takes a second.
+        // On an open path that nothing is asked of it takes a little longer.
         let mut probe = measured(10);
-        assert_eq!(silence(&mut probe, 0..2_000, Expectation::Open).1, Some(1_000));
+        assert_eq!(silence(&mut probe, 0..2_000, Expectation::Open).1, Some(850));
     }
 
     #[test]
@@ -269,16 +306,57 @@ mod tests {
     }
 
     #[test]
-    fn what_was_called_dead_and_was_not_gets_more_patience_up_to_a_bound() {
+    fn what_was_called_dead_and_was_not_gets_more_patience_up_to_a_bound_and_for_a_while() {
         let mut probe = measured(10);
         let mut begin = 0;
         for wanted in [750, 1_350, 2_550, 4_950, 4_950] {
-            let (_, dead) = silence(&mut probe, begin..begin + 10_000, Expectation::Answer);
+            let (_, dead) = silence(&mut probe, begin..begin + wanted + 100, Expectation::Answer);
             assert_eq!(dead, Some(begin + wanted));
-            begin += 10_000;
+            begin += wanted + 100;
             probe.handle_heard(at(begin));
             assert!(!probe.is_dead(at(begin)));
         }
+        // A probe is due at once each time: the last answer came to one of five seconds ago.
+        for wanted in [2_400, 1_200, 600, 600] {
+            for _ in 0..PROMPT {
+                begin += 5_000;
+                probe.handle_heard(at(begin));
+                probe.handle_answer(Duration::from_millis(10));
+            }
+            // Broken for long, which has nothing to do with patience.
+            let (_, dead) = silence(&mut probe, begin..begin + 20_000, Expectation::Answer);
+            assert_eq!(dead, Some(begin + wanted));
+            begin += 20_000;
+            probe.handle_heard(at(begin));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_lay_in_a_pulled_cable_is_no_measure_and_one_time_and_again_is() {
+        let mut probe = measured(10);
+        let mut begin = 0;
+        for round in 1..=LATE_IN_A_ROW {
+            assert_eq!(probe.round_trip(), Some(Duration::from_millis(10)), "{round}");
+            let (_, dead) = silence(&mut probe, begin..begin + 3_000, Expectation::Answer);
+            assert_eq!(dead, Some(begin + 750));
+            begin += 3_000;
+            probe.handle_heard(at(begin));
+            probe.handle_answer(Duration::from_millis(500));
+        }
+        assert!(probe.round_trip() > Some(Duration::from_millis(50)));
+    }
+
+    #[test]
+    fn a_path_that_was_broken_is_measured_again_once_it_has_settled() {
+        let mut probe = measured(10);
+        silence(&mut probe, 0..3_000, Expectation::Answer);
+        probe.handle_heard(at(3_000));
+        probe.handle_heard(at(3_900));
+        probe.handle_answer(Duration::from_millis(500));
+        assert_eq!(probe.round_trip(), Some(Duration::from_millis(10)));
+        probe.handle_heard(at(4_600));
+        probe.handle_answer(Duration::from_millis(500));
+        assert!(probe.round_trip() > Some(Duration::from_millis(50)));
     }
 
     #[test]

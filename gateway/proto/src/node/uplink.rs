@@ -227,6 +227,8 @@ impl Node {
         if opened.is_some() {
             uplink.state = UplinkState::Connecting;
             uplink.channel = opened;
+            let ways = uplink.settings.ways.len();
+            uplink.failover.handle_begun(now.instant, ways);
         }
     }
 
@@ -243,7 +245,12 @@ impl Node {
     pub(super) fn uplink_established(&mut self, now: Now, index: usize, channel: ChannelId) {
         let uplink = &mut self.uplinks[index];
         if uplink.failover.handle_reserve_up(now.instant, channel) {
-            return;
+            if uplink.state == UplinkState::Up {
+                return;
+            }
+            uplink
+                .failover
+                .prefer_reserve(&mut uplink.channel, &mut uplink.attempts);
         }
         uplink.failover.handle_up(now.instant);
         uplink.state = UplinkState::Up;

@@ -115,6 +115,11 @@ impl Conveyor {
         kept.min(packet).saturating_sub(DATA_HEAD_LEN)
     }
 
+    /// Returns whether so little waits to be sent that a whole receive of a caller finds room behind it.
+    pub(super) fn is_ready(&self) -> bool {
+        self.room() > 0 && self.unsent_bytes() <= PACKET_ITEMS_MAX
+    }
+
     /// Returns the bytes that wait to be sent.
     fn unsent_bytes(&self) -> usize {
         let sent = usize::try_from(self.next.saturating_sub(self.taken).saturating_sub(1));
@@ -328,8 +333,8 @@ const _: () = assert!(RECORD_MAX <= PLAINTEXT_LEN_MAX);
 /// Bytes kept until they are taken: as much as is on its way at 1 Gbit/s in an eighth of a second. A bound for data; the few bytes
 /// that open, credit and end streams are bounded by the number of streams.
 pub(super) const BYTES_MAX: usize = 16 << 20;
-/// Bytes that wait to be sent beyond which no more data is taken.
-const UNSENT_MAX: usize = 4 * PACKET_ITEMS_MAX;
+/// Bytes that wait to be sent beyond which no more data is taken: one packet, and what a receive of 256 KiB brings.
+const UNSENT_MAX: usize = 5 * PACKET_ITEMS_MAX + (4 << 10);
 /// Room in a packet below which data goes into the next one instead of being cut.
 const DATA_LEN_WORTH: usize = 1 << 10;
 /// Buffers kept for packets to come: as many as are on their way in a stream at full speed.

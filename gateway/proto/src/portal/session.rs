@@ -195,7 +195,7 @@ impl Session {
         }
     }
 
-    /// Draws what the next session is known by. Call it on the inlet's side before there is a channel.
+    /// Draws what the next session is known by. Call it on the inlet's side before there is a channel, and whenever one is gone.
     pub fn prepare(&mut self, entropy: &mut dyn Entropy) {
         self.next_id.get_or_insert_with(|| {
             let mut id = [0; 16];
@@ -282,6 +282,13 @@ impl Session {
         credit.min(self.conveyor.room())
     }
 
+    /// Returns whether little enough waits to be sent for bytes that are fetched now to be taken whole. A caller that fetches none
+    /// otherwise, and [waits](Self::wait), need not keep what was not taken.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.conveyor.is_ready()
+    }
+
     /// Takes bytes of a stream and returns how many; the others are to be offered again after [`Session::poll_writable`] has named the stream.
     pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> usize {
         let mut rest = bytes;
@@ -327,9 +334,9 @@ impl Session {
     }
 
     /// Returns the next stream that has waited and can be written to now. Each is named once for each time it waits, and has its
-    /// turn after those that waited longer.
+    /// turn after those that waited longer, and [`is_ready`](Self::is_ready) then.
     pub fn poll_writable(&mut self) -> Option<StreamId> {
-        while self.conveyor.room() > 0 {
+        while self.conveyor.is_ready() {
             let id = self.turns.pop_front()?;
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.waits = Waits::No;

@@ -296,8 +296,8 @@ fn deadlines_in_the_past_queues_without_end_and_impostors_are_noticed() {
     let mut buffers = crate::host::Buffers::default();
     let key = fieldgate_proto::node::ConnectionKey(1);
     buffers.open(key);
-    buffers.set_queued(key, 300 << 10);
+    buffers.set_queued(key, 450 << 10);
     assert!(bounds::invariant_queues_of_links_are_bounded("x", &buffers).is_ok());
-    buffers.set_queued(key, 400 << 10);
+    buffers.set_queued(key, 460 << 10);
     assert!(bounds::invariant_queues_of_links_are_bounded("x", &buffers).is_err());
 }

@@ -4,7 +4,7 @@ use std::{ops::Range, time::Duration};
 
 use fieldgate_proto::{time::ClockQuality, trust::AfterGrace};
 
-use super::{Clock, Fault, Scenario, Stop};
+use super::{Clock, Draw, Fault, Scenario, Stop};
 use crate::dice::Dice;
 
 /// What an authority does, and what goes wrong with trust. The authority is the host behind the collector.
@@ -76,6 +76,7 @@ impl Scenario {
         let mut dice = Dice::new(seed ^ 0x7472_7573_7469_6e67);
         let mut scenario = Self::draw(seed);
         let quiet = Self::trusting(seed);
+        scenario.draw = Draw::Trusting;
         scenario.trust = quiet.trust;
         scenario.devices.pause_millis = dice.pick(&[1_000..6_000, 4_000..20_000]);
         scenario.stretch(Duration::from_secs(dice.between(100, 1_500)));

@@ -6,10 +6,10 @@ use fieldgate_proto::{
     delivery::{LaneSettings, PerLane, Shares},
     identity::Identifier,
     node::{
-        AccessPolicy, CollectSettings, NeighbourSettings, NodeSettings, RegistrationSettings, UplinkSettings,
-        WaySettings,
+        AccessPolicy, CollectSettings, ForwardingSettings, NeighbourSettings, NodeSettings,
+        PortalPeerSettings, PortalSettings, RegistrationSettings, UplinkSettings, WaySettings,
     },
-    relay::{MemberRights, RelaySettings},
+    relay::{MemberRights, NamePattern, RelaySettings},
     time::{ClockQuality, WallTime},
 };
 
@@ -22,7 +22,7 @@ use crate::{
     host::{Host, Role},
     model::{COLLECTORS_MAX, Model},
     report::{Report, Trace},
-    scenario::{EPOCH_SECS, Fault, Scenario, TrustPlan},
+    scenario::{EPOCH_SECS, Fault, Scenario, TrustPlan, Way},
     sink::Store,
     trusting::{AUTHORITY_NAME, HostTrust, pattern},
 };
@@ -34,12 +34,17 @@ impl<'a, 't> World<'a, 't> {
         let mut model = Model::default();
         model.trust.begin(scenario.trust.as_ref());
         model.collectors = (scenario.collector(), scenario.collectors);
+        model.streams.pairs = portals(scenario).into_iter().collect();
         let hosts = hosts(scenario, &mut dice, &mut model);
         let wires = wires(scenario, hosts.len(), &mut dice);
         let attacker = scenario
             .attacker
             .as_ref()
-            .map(|plan| Attacker::new(&plan.verbs, plan.one_in, dice.fork()));
+            .map(|plan| Attacker::new(&plan.verbs, plan.one_in, dice.fork()))
+            .map(|attacker| match scenario.chains {
+                Some(_) => attacker.with_relays((0..scenario.relays).map(relay_name).collect()),
+                None => attacker,
+            });
         let mut world = Self {
             scenario,
             trace,
@@ -66,6 +71,7 @@ impl<'a, 't> World<'a, 't> {
             },
             healed_at: None,
             fingerprint: Fingerprint::new(),
+            steps_at_once: 0,
         };
         world.plan();
         world
@@ -128,6 +134,9 @@ fn hosts(scenario: &Scenario, dice: &mut Dice, model: &mut Model) -> Vec<Host> {
     for (host, clock) in hosts.iter_mut().zip(&scenario.clocks) {
         host.clock = *clock;
     }
+    for (host, drift) in hosts.iter_mut().zip(&scenario.drifts) {
+        host.drift = *drift;
+    }
     let identifiers: Vec<Identifier> = hosts.iter().map(|host| host.member.identifier()).collect();
     for (index, host) in hosts.iter_mut().enumerate() {
         introduce(host, index, scenario, &identifiers);
@@ -186,11 +195,16 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
     let of = |index: usize| *identifiers.get(index).expect("every host has an identity");
     let relays = scenario.first_relay()..scenario.collector();
     let gateways = 0..scenario.gateways;
+    let homes: Vec<usize> = scenario
+        .homes(index)
+        .iter()
+        .map(|home| relays.start + home)
+        .collect();
     let neighbours = |names: &[&str]| -> Vec<NeighbourSettings> {
-        relays
-            .clone()
+        homes
+            .iter()
             .map(|relay| NeighbourSettings {
-                relay: Some(of(relay)),
+                relay: Some(of(*relay)),
                 pq: scenario.channels.pq,
                 registrations: names
                     .iter()
@@ -202,33 +216,14 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
             })
             .collect()
     };
-    let mut dials: Vec<usize> = relays.clone().collect();
-    let direct = scenario.direct && matches!(host.role, Role::Gateway(_));
+    let mut dials = homes.clone();
     let settings = match &host.role {
         Role::Gateway(_) => {
-            let mut neighbours = neighbours(&[]);
-            let mut uplinks = Vec::new();
-            for (number, collector) in scenario.all_collectors().enumerate() {
-                let name = name_of(scenario, collector).unwrap_or_default();
-                let mut ways: Vec<WaySettings> = (0..scenario.relays)
-                    .map(|relay| WaySettings::relayed(relay, name))
-                    .collect();
-                // Gateways prefer different relays.
-                let preferred = index % ways.len().max(1);
-                ways.rotate_left(preferred);
-                if direct {
-                    neighbours.push(directly(scenario));
-                    let at = if scenario.direct_first { 0 } else { ways.len() };
-                    ways.insert(at, WaySettings::direct(scenario.relays + number));
-                    dials.push(collector);
-                }
-                uplinks.push(uplink(scenario, of(collector), ways));
-            }
-            Parts {
-                neighbours,
-                uplinks,
-                ..Parts::default()
-            }
+            let own = portal_name(index);
+            let names = scenario.streams.as_ref().map(|_| own.as_str());
+            let (parts, dialled) = gateway(scenario, index, neighbours(names.as_slice()), &of);
+            dials.extend(dialled);
+            parts
         }
         Role::Relay if scenario.trust.is_some() => {
             dials = vec![scenario.authority()];
@@ -239,8 +234,10 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
             }
         }
         Role::Relay => {
-            dials.clear();
+            let (neighbours, dialled) = relays_dialled(scenario, index, identifiers);
+            dials = dialled;
             Parts {
+                neighbours,
                 relay: Some(relay_settings(scenario, identifiers)),
                 ..Parts::default()
             }
@@ -258,7 +255,10 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
             ..Parts::default()
         },
         Role::Impostor => Parts {
-            neighbours: neighbours(&[NAMES[0]]),
+            neighbours: match scenario.chains {
+                Some(_) => neighbours(&[NAMES[0], &portal_name(0), &relay_name(0)]),
+                None => neighbours(&[NAMES[0]]),
+            },
             collect: Some(CollectSettings {
                 gateways: gateways.map(of).collect(),
                 ..CollectSettings::default()
@@ -266,20 +266,138 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
             ..impostor(scenario, of(scenario.collector()))
         },
     };
-    let ways = authority_ways(host, index, scenario);
+    let to_authority = authority_ways(host, index, scenario);
+    introduce_portals(host, index, scenario, &of);
     let is_authority = matches!(host.role, Role::Authority(_));
     let target = host.settings_mut();
     if scenario.trust.is_some() {
         target.access = AccessPolicy::Ask;
         target.authority = is_authority;
         target.authority_pq = scenario.channels.pq;
-        target.authority_ways = ways;
+        target.authority_ways = to_authority;
     }
     target.neighbours = settings.neighbours;
     target.uplinks = settings.uplinks;
     target.relay = settings.relay;
     target.collect = settings.collect;
     host.dials = dials;
+}
+
+/// Returns what a gateway does, and the collectors that it dials itself.
+fn gateway(
+    scenario: &Scenario,
+    index: usize,
+    mut neighbours: Vec<NeighbourSettings>,
+    of: &impl Fn(usize) -> Identifier,
+) -> (Parts, Vec<usize>) {
+    let (mut uplinks, mut dials) = (Vec::new(), Vec::new());
+    let relays = neighbours.len();
+    for (number, collector) in scenario.all_collectors().enumerate() {
+        let name = name_of(scenario, collector).unwrap_or_default();
+        let mut ways = ways(scenario, (index, collector), name);
+        if scenario.chains.is_none() {
+            // Gateways prefer different relays.
+            let preferred = index % ways.len().max(1);
+            ways.rotate_left(preferred);
+        }
+        if scenario.direct {
+            neighbours.push(directly(scenario));
+            let at = if scenario.direct_first { 0 } else { ways.len() };
+            ways.insert(at, WaySettings::direct(relays + number));
+            dials.push(collector);
+        }
+        uplinks.push(uplink(scenario, of(collector), ways));
+    }
+    let parts = Parts {
+        neighbours,
+        uplinks,
+        ..Parts::default()
+    };
+    (parts, dials)
+}
+
+/// Returns the ways from one host over relays to another, that has a name.
+fn ways(scenario: &Scenario, (from, to): (usize, usize), name: &str) -> Vec<WaySettings> {
+    let ways = scenario.ways(from, to).into_iter();
+    ways.map(|Way { home, onward }| WaySettings {
+        neighbour: home,
+        names: onward
+            .into_iter()
+            .map(relay_name)
+            .chain([name.to_owned()])
+            .collect(),
+    })
+    .collect()
+}
+
+/// Returns the inlet's host and the outlet's of all portals.
+fn portals(scenario: &Scenario) -> Vec<(usize, usize)> {
+    let Some(plan) = &scenario.streams else {
+        return Vec::new();
+    };
+    let collectors = scenario.all_collectors();
+    let pairs =
+        collectors.flat_map(|collector| (0..scenario.gateways).map(move |gateway| (collector, gateway)));
+    let back = pairs.clone().map(|(collector, gateway)| (gateway, collector));
+    pairs.chain(back.filter(|_| plan.both_ways)).collect()
+}
+
+/// Tells a host where its inlets lead, and whose streams lead to it.
+fn introduce_portals(host: &mut Host, index: usize, scenario: &Scenario, of: &impl Fn(usize) -> Identifier) {
+    let Some(plan) = &scenario.streams else { return };
+    let portals = portals(scenario);
+    let inlets = portals
+        .iter()
+        .filter(|(from, _)| *from == index)
+        .map(|(_, to)| *to);
+    host.inlets = inlets.collect();
+    let peers = portals
+        .iter()
+        .filter(|(_, to)| *to == index)
+        .map(|(from, _)| *from);
+    host.outlets = peers.map(|peer| (of(peer), peer)).collect();
+    let peer = |to: &usize| {
+        let name = name_of(scenario, *to).map_or_else(|| portal_name(*to), str::to_owned);
+        PortalPeerSettings {
+            peer: of(*to),
+            pq: scenario.channels.pq,
+            live_proof: false,
+            ways: ways(scenario, (index, *to), &name),
+        }
+    };
+    let settings = PortalSettings {
+        peers: host.inlets.iter().map(peer).collect(),
+        outlets: (!host.outlets.is_empty()).then(|| host.outlets.keys().copied().collect()),
+        session: plan.session,
+        sessions_max: host.outlets.len(),
+    };
+    host.settings_mut().portals = settings;
+}
+
+/// Returns the relays that a relay dials: as neighbours, and their numbers among the hosts.
+fn relays_dialled(
+    scenario: &Scenario,
+    index: usize,
+    identifiers: &[Identifier],
+) -> (Vec<NeighbourSettings>, Vec<usize>) {
+    let first = scenario.first_relay();
+    let own = index - first;
+    let others = scenario.dialled_by(own);
+    let neighbours = others.iter().map(|other| NeighbourSettings {
+        relay: identifiers.get(first + other).copied(),
+        pq: scenario.channels.pq,
+        registrations: vec![RegistrationSettings {
+            name: relay_name(own),
+        }],
+        forwarding: Some(ForwardingSettings {
+            name: relay_name(*other),
+            reach: patterns(&EVERYBODY),
+        }),
+    });
+    (
+        neighbours.collect(),
+        others.iter().map(|other| first + other).collect(),
+    )
 }
 
 /// What somebody has who claims to be the collector, and to have readings for it.
@@ -350,17 +468,20 @@ fn uplink(scenario: &Scenario, collector: Identifier, ways: Vec<WaySettings>) ->
 
 fn relay_settings(scenario: &Scenario, identifiers: &[Identifier]) -> RelaySettings {
     let rights = |hold: &[&str], reach: &[&str]| MemberRights {
-        names: hold
-            .iter()
-            .map(|name| name.parse().expect("it is a name"))
-            .collect(),
-        reach: reach
-            .iter()
-            .map(|name| name.parse().expect("it is a name"))
-            .collect(),
+        names: patterns(hold),
+        reach: patterns(reach),
     };
+    let is_chained = scenario.chains.is_some();
     let member = |(index, identifier): (usize, &Identifier)| {
-        let rights = if index < scenario.gateways {
+        let rights = if is_chained && index < scenario.hosts() {
+            let own = name_of(scenario, index).map_or_else(|| portal_name(index), str::to_owned);
+            let relay = index.checked_sub(scenario.first_relay()).map(relay_name);
+            match relay {
+                Some(relay) if index < scenario.collector() => rights(&[&relay], &EVERYBODY),
+                Some(_) => rights(&[&own], &["relay-*", "gateway-*"]),
+                None => rights(&[&own], &["relay-*", "plant", "archive"]),
+            }
+        } else if index < scenario.gateways {
             rights(&[], &NAMES)
         } else if let Some(name) = name_of(scenario, index) {
             rights(&[name], &[])
@@ -400,5 +521,21 @@ fn name_of(scenario: &Scenario, host: usize) -> Option<&'static str> {
     NAMES.get(number).copied()
 }
 
+fn patterns(names: &[&str]) -> Vec<NamePattern> {
+    names.iter().map(|name| pattern(name)).collect()
+}
+
+/// Returns the name under which relays in a row know each other.
+fn relay_name(relay: usize) -> String {
+    format!("relay-{relay}")
+}
+
+/// Returns the name that a gateway with outlets holds at relays.
+fn portal_name(gateway: usize) -> String {
+    format!("gateway-{gateway}")
+}
+
+/// What relays in a row may reach at each other.
+const EVERYBODY: [&str; 4] = ["relay-*", "gateway-*", "plant", "archive"];
 /// The names that collectors hold at relays.
 const NAMES: [&str; COLLECTORS_MAX] = ["plant", "archive"];

@@ -6,7 +6,7 @@ use fieldgate_proto::node::ConnectionKey;
 
 use super::{Event, WireProfile, World, nanos};
 use crate::{
-    attacker::Verdict,
+    attacker::{self, Verdict},
     host::Role,
     pipe::{Item, Pipe, Side},
 };
@@ -122,6 +122,7 @@ impl World<'_, '_> {
                 continue;
             };
             let bytes = self.pass_attacker(pipe, side, bytes);
+            self.report.frames += attacker::frames_in(&bytes);
             self.queue(pipe, side, &bytes);
         }
     }
@@ -178,6 +179,7 @@ impl World<'_, '_> {
             return;
         };
         let held = std::mem::take(&mut end.held);
+        self.report.frames += attacker::frames_in(&held);
         self.queue(pipe, side, &held);
     }
 

@@ -86,6 +86,18 @@ impl World<'_, '_> {
                 self.report.wrong_clocks += 1;
                 Some(lasting)
             }
+            Fault::StepClock { host, ahead_millis } => {
+                let quality = ClockQuality::Synchronised;
+                self.set_clock(
+                    host,
+                    Clock {
+                        ahead_millis,
+                        quality,
+                    },
+                );
+                self.report.clock_steps += 1;
+                None
+            }
         };
         if let Some(lasting) = lasting {
             self.schedule(lasting, Event::End { fault: number });
@@ -113,7 +125,8 @@ impl World<'_, '_> {
             | Fault::Reset { .. }
             | Fault::Rot { .. }
             | Fault::Renew { .. }
-            | Fault::Restore { .. } => {}
+            | Fault::Restore { .. }
+            | Fault::StepClock { .. } => {}
         }
     }
 
@@ -123,6 +136,7 @@ impl World<'_, '_> {
             return;
         };
         host.stop(&mut self.report);
+        self.model.streams_stopped(index, self.now);
         if let Role::Gateway(files) = &mut host.role {
             files.disk.stop(how, &mut self.dice);
             self.disk_busy_until.remove(&index);
@@ -257,6 +271,7 @@ impl World<'_, '_> {
     pub(super) fn heal(&mut self) {
         self.tell(|_| "*** everything works from now on".to_owned());
         self.healed_at = Some(self.now);
+        self.model.healed();
         self.doomed.clear();
         for fault in 0..self.scenario.faults.len() {
             self.end_fault(fault);

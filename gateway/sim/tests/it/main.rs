@@ -1,5 +1,6 @@
 //! Whole networks, one seed each.
 
+mod chains;
 mod lanes;
 mod malicious;
 mod paths;

@@ -1,10 +1,12 @@
 //! Many seeds, each with a network and faults of its own.
 //!
-//! `FIELDGATE_SIM_SEED` plays one and tells its story; `FIELDGATE_SIM_SEEDS` says how many are played.
+//! `FIELDGATE_SIM_SEED` plays one and tells its story; `FIELDGATE_SIM_SEEDS` says how many are played, `FIELDGATE_SIM_FROM` from which
+//! on. Whoever asks for more than a thousand is shown how far it is.
 
 use std::{
     collections::BTreeSet,
     env,
+    io::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -22,7 +24,8 @@ pub(crate) fn play(scenario: &Scenario, tell: Option<&mut dyn FnMut(String)>) ->
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(format!("seed {}: panic: {}", scenario.seed, text.unwrap_or("?")))
+            let (seed, draw) = (scenario.seed, scenario.draw.name());
+            Err(format!("seed {seed} of {draw}: panic: {}", text.unwrap_or("?")))
         }
     }
 }
@@ -37,14 +40,21 @@ fn story(scenario: &Scenario) -> String {
 
 /// Plays all `seeds` on every processor, and returns the sum of the reports.
 fn play_all(seeds: &[u64], draw: fn(u64) -> Scenario) -> Report {
-    let next = AtomicUsize::new(0);
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || {
         let mut sum = Report::default();
         let mut failures = Vec::new();
         while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
             match play(&draw(*seed), None) {
                 Ok(report) => sum.add(&report),
-                Err(failure) => failures.push((*seed, failure)),
+                Err(failure) => {
+                    show(&failure);
+                    failures.push((*seed, failure));
+                }
+            }
+            let played = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if seeds.len() >= SHOWN_FROM && played.is_multiple_of(SHOWN_EVERY) {
+                show(&format!("{played} of {} seeds", seeds.len()));
             }
         }
         (sum, failures)
@@ -75,6 +85,11 @@ fn play_all(seeds: &[u64], draw: fn(u64) -> Scenario) -> Report {
         );
     }
     total
+}
+
+/// Says something while seeds are played. Past the test's captured output, for whoever waits wants it now.
+fn show(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -110,9 +125,11 @@ pub(crate) fn play_seeds(kept: &str, count: u64, draw: fn(u64) -> Scenario) -> O
         return None;
     }
     let asked = number("FIELDGATE_SIM_SEEDS");
+    let from = number("FIELDGATE_SIM_FROM").unwrap_or(1);
     let mut seeds = listed(kept);
     let known: BTreeSet<u64> = seeds.iter().copied().collect();
-    seeds.extend((1..=asked.unwrap_or(count)).filter(|seed| !known.contains(seed)));
+    let fresh = (from..).take(usize::try_from(asked.unwrap_or(count)).unwrap_or(usize::MAX));
+    seeds.extend(fresh.filter(|seed| !known.contains(seed)));
     let total = play_all(&seeds, draw);
     println!("{} seeds: {total:#?}", seeds.len());
     asked.is_none_or(|asked| asked >= count).then_some(total)
@@ -180,5 +197,8 @@ fn different_seeds_do_different_things() {
 
 /// Seeds played unless asked for another number.
 const SEEDS: u64 = 150;
+/// Seeds from which on it is shown how far they are, and how often.
+const SHOWN_FROM: usize = 1_000;
+const SHOWN_EVERY: usize = 100;
 /// Lines of a story that are shown.
 const STORY_LINES: usize = 120;

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::Path,
 };
 
@@ -84,7 +84,9 @@ fn listeners(settings: &Settings) -> Vec<(&'static str, SocketAddr)> {
         .iter()
         .map(|metrics| ("metrics.listen", metrics.listen));
     let websocket = settings.link_websocket.iter().flat_map(|link| &link.listen);
-    mqtt.chain(link.map(|address| ("link.tcp.listen", *address)))
+    let quic = settings.link_quic.iter().flat_map(|link| &link.listen);
+    mqtt.chain(quic.map(|address| (QUIC, *address)))
+        .chain(link.map(|address| ("link.tcp.listen", *address)))
         .chain(websocket.map(|address| ("link.websocket.listen", *address)))
         .chain(metrics)
         .filter(|(_, address)| address.port() != 0)
@@ -93,12 +95,17 @@ fn listeners(settings: &Settings) -> Vec<(&'static str, SocketAddr)> {
 
 fn port(key: &str, address: SocketAddr, is_running: bool) -> Finding {
     let found = format!("{address} (`{key}`)");
-    let kind = match TcpListener::bind(address) {
-        Ok(_) if is_running => {
+    let bound = if key == QUIC {
+        UdpSocket::bind(address).map(drop)
+    } else {
+        TcpListener::bind(address).map(drop)
+    };
+    let kind = match bound {
+        Ok(()) if is_running => {
             let cure = "it runs with another file; restart it";
             return Finding::warn(PORT, format!("{found} is free, though a node runs"), cure);
         }
-        Ok(_) => return Finding::ok(PORT, format!("{found} is free")),
+        Ok(()) => return Finding::ok(PORT, format!("{found} is free")),
         Err(error) => error.kind(),
     };
     if kind == io::ErrorKind::AddrInUse && is_running {
@@ -108,7 +115,7 @@ fn port(key: &str, address: SocketAddr, is_running: bool) -> Finding {
             PORT,
             format!("{found} is taken by another program"),
             format!(
-                "`ss -ltnp sport = :{}` names it; stop it or choose another port",
+                "`ss -ltunp sport = :{}` names it; stop it or choose another port",
                 address.port()
             ),
         )
@@ -161,6 +168,9 @@ pub(super) fn authority(check: &'static str, trust: &Value) -> Finding {
 
 const NODE: &str = "node";
 const PORT: &str = "port";
+
+/// The only key whose addresses are of UDP.
+const QUIC: &str = "link.quic.listen";
 
 #[cfg(test)]
 mod tests {

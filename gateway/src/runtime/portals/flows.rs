@@ -79,7 +79,12 @@ impl Portals {
         self.sockets.owners.insert(socket, Owner::Inlet(inlet));
     }
 
-    /// Takes a datagram, if it came to a socket of portals.
+    /// Returns whether a socket is one of portals.
+    pub(crate) fn has_datagrams(&self, socket: DatagramId) -> bool {
+        self.sockets.owners.contains_key(&socket)
+    }
+
+    /// Takes a datagram that came to a socket of portals.
     pub(crate) fn handle_datagram(
         &mut self,
         ground: &mut Ground<'_>,

@@ -4,7 +4,8 @@
 //!  addresses, the one that worked last first ──resolve──▶ waiting ──one every 250 ms, or when one failed──▶ running ──▶ open
 //! ```
 //!
-//! As RFC 8305 §5 has it. A connection over TCP is open when it is there, a WebSocket when its answer has come. The others are
+//! As RFC 8305 §5 has it. A connection over TCP or a UNIX socket is open when it is there, a WebSocket when its answer has come, one
+//! over QUIC after its handshake. The others are
 //! dropped then, and the node begins its link. An address that opens and whose link does not come up goes last the next time.
 
 use std::{
@@ -62,7 +63,14 @@ struct Target {
     /// Which of its addresses.
     form: usize,
     /// Where that leads first.
-    address: SocketAddr,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Network(SocketAddr),
+    /// A UNIX socket, whose path the address says.
+    Local,
 }
 
 /// An attempt to reach one neighbour.
@@ -205,11 +213,12 @@ impl Dialling {
     }
 }
 
-/// Returns the host to connect to for an address: its own, or that of a proxy.
-fn first_hop<'a>(layers: &'a Layers, address: &'a LinkAddress) -> &'a HostPort {
+/// Returns the host to connect to for an address, its own or that of a proxy; `None` if it is this machine's file.
+fn first_hop<'a>(layers: &'a Layers, address: &'a LinkAddress) -> Option<&'a HostPort> {
     match address {
-        LinkAddress::Tcp(address) => address,
-        LinkAddress::WebSocket(url) => layers.connector().first_hop(url),
+        LinkAddress::Tcp(address) | LinkAddress::Quic(address) => Some(address),
+        LinkAddress::WebSocket(url) => Some(layers.connector().first_hop(url)),
+        LinkAddress::Unix(_) => None,
     }
 }
 
@@ -226,14 +235,21 @@ impl Trunk {
         };
         for (form, address) in known.addresses.iter().enumerate() {
             let hop = first_hop(&self.layers, address);
-            if let Ok(ip) = hop.host().parse::<IpAddr>() {
+            let place = match hop.map(|hop| (hop.host().parse::<IpAddr>(), hop.port())) {
+                None => Some(Place::Local),
+                Some((Ok(ip), port)) => Some(Place::Network(SocketAddr::new(ip, port))),
+                Some((Err(_), _)) => None,
+            };
+            if let Some(place) = place {
                 attempt.waiting.push(Target {
                     neighbour,
                     form,
-                    address: SocketAddr::new(ip, hop.port()),
+                    place,
                 });
-                continue;
             }
+            let Some(hop) = hop.filter(|_| place.is_none()) else {
+                continue;
+            };
             let wanted = Wanted::Neighbour { neighbour, form };
             let address = hop.clone();
             if self.resolve.try_send(Resolve { wanted, address }).is_ok() {
@@ -263,7 +279,7 @@ impl Trunk {
                 .extend(addresses.into_iter().take(TARGETS_MAX).map(|address| Target {
                     neighbour,
                     form,
-                    address,
+                    place: Place::Network(address),
                 })),
             Err(error) => self.not_reached(neighbour, form, &error),
         }
@@ -285,7 +301,7 @@ impl Trunk {
         let key = ConnectionKey(id.as_u64());
         let url = match self.address(target) {
             Some(LinkAddress::WebSocket(url)) => Some(url.clone()),
-            Some(LinkAddress::Tcp(_)) | None => None,
+            Some(LinkAddress::Tcp(_) | LinkAddress::Quic(_) | LinkAddress::Unix(_)) | None => None,
         };
         match (result, url) {
             (Ok(()), None) => self.opened(io, now, id),
@@ -321,7 +337,7 @@ impl Trunk {
             .collect();
         for other in slower {
             self.dialling.running.remove(&other);
-            self.layers.forget(ConnectionKey(other.as_u64()));
+            self.layers.forget(now.instant, ConnectionKey(other.as_u64()));
             self.peers.remove(&ConnectionKey(other.as_u64()));
             io.abort(other);
         }
@@ -345,7 +361,7 @@ impl Trunk {
             return false;
         };
         self.peers.remove(&ConnectionKey(id.as_u64()));
-        self.layers.forget(ConnectionKey(id.as_u64()));
+        self.layers.forget(now.instant, ConnectionKey(id.as_u64()));
         self.not_reached(target.neighbour, target.form, error);
         self.dial_on(io, now, target.neighbour);
         true
@@ -377,19 +393,34 @@ impl Trunk {
                 }
                 return;
             };
-            let options = ConnectOptions {
-                timeout: DIAL_TIME_MAX,
-                ..ConnectOptions::default()
-            };
-            match io.connect(target.address, &options) {
+            match self.connect(io, now, target) {
                 Ok(id) => {
                     self.dialling.running.insert(id, target);
                     let shown = self.shown(target);
                     self.peers.insert(ConnectionKey(id.as_u64()), shown);
                 }
-                Err(error) => self.not_reached(neighbour, target.form, &error.to_string()),
+                Err(error) => self.not_reached(neighbour, target.form, &error),
             }
         }
+    }
+
+    /// Begins one connection, over what its address says.
+    fn connect(&mut self, io: &mut Io, now: Now, target: Target) -> Result<ConnectionId, String> {
+        let options = ConnectOptions {
+            timeout: DIAL_TIME_MAX,
+            ..ConnectOptions::default()
+        };
+        let neighbour = self.names.neighbours.get(target.neighbour);
+        let address = neighbour.and_then(|neighbour| neighbour.addresses.get(target.form));
+        let begun = match (address, target.place) {
+            (Some(LinkAddress::Quic(_)), Place::Network(remote)) => {
+                return self.layers.dial_quic(io, now.instant, remote);
+            }
+            (Some(LinkAddress::Unix(path)), _) => io.connect_local(path, &options),
+            (_, Place::Network(address)) => io.connect(address, &options),
+            (_, Place::Local) => Err(std::io::ErrorKind::AddrNotAvailable.into()),
+        };
+        begun.map_err(|error| error.to_string())
     }
 
     /// Begins the connections that are due, of all neighbours.
@@ -411,12 +442,17 @@ impl Trunk {
 
     /// Returns the address of a connection for status and log.
     fn shown(&self, target: Target) -> String {
+        let Place::Network(at) = target.place else {
+            return self.address(target).map(ToString::to_string).unwrap_or_default();
+        };
         match self.address(target) {
             Some(address @ LinkAddress::WebSocket(url)) if self.layers.connector().has_proxy(url) => {
-                format!("{address} by proxy {}", target.address)
+                format!("{address} by proxy {at}")
             }
-            Some(address @ LinkAddress::WebSocket(_)) => format!("{address} at {}", target.address),
-            Some(LinkAddress::Tcp(_)) | None => target.address.to_string(),
+            Some(address @ (LinkAddress::WebSocket(_) | LinkAddress::Quic(_))) => {
+                format!("{address} at {at}")
+            }
+            Some(LinkAddress::Tcp(_) | LinkAddress::Unix(_)) | None => at.to_string(),
         }
     }
 }
@@ -442,7 +478,7 @@ mod tests {
         Target {
             neighbour: 0,
             form,
-            address: ([127, 0, 0, 1], 1).into(),
+            place: Place::Network(([127, 0, 0, 1], 1).into()),
         }
     }
 

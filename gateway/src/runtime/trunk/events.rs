@@ -26,6 +26,9 @@ impl Trunk {
             } => {
                 let dialled = neighbour.is_some();
                 self.dialling.link_up(connection);
+                if dialled {
+                    self.layers.trust(connection);
+                }
                 tracing::info!(peer = self.peer(connection), dialled, software, "link up");
             }
             Event::LinkBroken { connection, error } => {
@@ -81,6 +84,7 @@ impl Trunk {
                  to begin a new journal"
             ),
             Event::MemberAttached { member, connection } => {
+                self.layers.trust(connection);
                 tracing::info!(%member, peer = self.peer(connection), "member attached");
             }
             Event::NameRegistered { member, name } => {

@@ -69,7 +69,12 @@ impl Trunk {
         self.portals.set_datagrams(inlet, socket);
     }
 
-    /// Takes a datagram, if it came to a socket of portals.
+    /// Returns whether a socket for datagrams is one of portals.
+    pub(crate) fn has_portal_datagrams(&self, socket: DatagramId) -> bool {
+        self.portals.has_datagrams(socket)
+    }
+
+    /// Takes a datagram that came to a socket of portals.
     pub(crate) fn handle_portal_datagram(
         &mut self,
         io: &mut Io,

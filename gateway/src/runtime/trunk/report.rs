@@ -15,7 +15,7 @@ use crate::{
     runtime::journal::JournalFiles,
     status::{
         GapStatus, JournalStatus, LaneStatus, LedgerStatus, LinkStatus, NetworkStatus, PathStatus,
-        PathsStatus, RelayStatus, TrustStatus, UplinkLaneStatus, UplinkStatus,
+        PathsStatus, QuicStatus, RelayStatus, TrustStatus, UplinkLaneStatus, UplinkStatus,
     },
 };
 
@@ -103,6 +103,7 @@ impl Trunk {
             forwarded_bytes: router.bytes_forwarded,
             dials_failed: self.dialling.failed(),
             websockets_refused: self.layers.refused(),
+            quic: QuicStatus::new(self.layers.quic().stats()),
             dropped: dropped.filter(|(_, count)| *count > 0).collect(),
         }
     }

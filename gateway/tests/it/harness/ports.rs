@@ -1,11 +1,11 @@
 //! Free ports, for listeners that must keep their port over a restart.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     sync::atomic::{AtomicU16, Ordering},
 };
 
-/// Returns a port of 127.0.0.1 that nobody listens on.
+/// Returns a port of 127.0.0.1 that nobody listens on, over TCP or UDP.
 ///
 /// It lies below the range that the kernel gives to outgoing connections, so that none takes it in the meantime, and is given
 /// out once in this process.
@@ -16,7 +16,8 @@ pub(crate) fn free() -> u16 {
     for _ in 0..COUNT {
         let offset = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(start());
         let port = FIRST + offset % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let address = ("127.0.0.1", port);
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
             return port;
         }
     }

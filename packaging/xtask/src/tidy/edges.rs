@@ -78,7 +78,7 @@ struct Layer {
     cure: &'static str,
 }
 
-const LAYERS: [Layer; 17] = [
+const LAYERS: [Layer; 18] = [
     Layer {
         name: "fieldgate-proto",
         may_import: &[],
@@ -119,6 +119,11 @@ const LAYERS: [Layer; 17] = [
         name: "fieldgate-websocket",
         may_import: &[],
         cure: "frames know nothing of what is in them",
+    },
+    Layer {
+        name: "fieldgate-quic",
+        may_import: &["fieldgate-proto"],
+        cure: "a transport knows frames by their kind, and nothing of what is in them",
     },
     Layer {
         name: "fieldgate-mqtt",
@@ -194,6 +199,7 @@ const BELOW_GATEWAY: &[&str] = &[
     "fieldgate-policy",
     "fieldgate-proof",
     "fieldgate-proto",
+    "fieldgate-quic",
     "fieldgate-websocket",
 ];
 

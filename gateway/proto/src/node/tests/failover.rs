@@ -19,6 +19,19 @@ const UPLINK: PathOwner = PathOwner::Uplink(0);
 
 /// A net with so many readings at the gateway, whose inlet leads to an outlet of the collector.
 fn net(readings: usize) -> Net {
+    let mut net = unconnected(readings);
+    net.pass(3);
+    assert_eq!(net.delivered(), readings);
+    assert_eq!(states(&net, UPLINK), [PathState::Active, PathState::Standby]);
+    assert_eq!(
+        states(&net, PathOwner::Inlet(0)),
+        [PathState::Active, PathState::Standby]
+    );
+    net
+}
+
+/// The same before anything happened.
+fn unconnected(readings: usize) -> Net {
     let second = Signer::new();
     let identifier = second.identifier();
     let mut members = BTreeMap::new();
@@ -54,13 +67,6 @@ fn net(readings: usize) -> Net {
     net.hosts.push(Host::new(node, second, Readings::default()));
     net.dials.insert((GATEWAY, 1), SECOND);
     net.dials.insert((COLLECTOR, 1), SECOND);
-    net.pass(3);
-    assert_eq!(net.delivered(), readings);
-    assert_eq!(states(&net, UPLINK), [PathState::Active, PathState::Standby]);
-    assert_eq!(
-        states(&net, PathOwner::Inlet(0)),
-        [PathState::Active, PathState::Standby]
-    );
     net
 }
 
@@ -165,6 +171,56 @@ fn a_relay_that_closes_is_left_at_once() {
     assert_eq!(states(&net, UPLINK), [PathState::Down, PathState::Active]);
     let down = |event: &Event| matches!(event, Event::UplinkDown { .. });
     assert_eq!(net.hosts[GATEWAY].count(down), 0);
+}
+
+#[test]
+fn a_way_that_never_answered_costs_a_second_and_not_the_whole_patience_of_a_handshake() {
+    let mut net = unconnected(10);
+    let dials: Vec<_> = (0..2)
+        .filter_map(|way| net.dials.remove_entry(&(GATEWAY, way)))
+        .collect();
+    net.pass(2);
+    // The collector holds its name at the first relay, and nothing gets through to it any more.
+    for pair in [(COLLECTOR, RELAY), (RELAY, COLLECTOR)] {
+        net.muted.insert(pair);
+    }
+    net.dials.extend(dials);
+    while net.hosts[GATEWAY].node.uplinks[0].state != UplinkState::Connecting {
+        net.pass_millis(10);
+    }
+    net.pass_millis(900);
+    assert_eq!(net.delivered(), 0, "the first relay is the preferred one");
+    net.pass_millis(200);
+    assert_eq!(net.delivered(), 10);
+    for owner in [UPLINK, PathOwner::Inlet(0)] {
+        assert_eq!(states(&net, owner), [PathState::Down, PathState::Active]);
+    }
+    // Once it passes on what it gets, the first way is the reserve.
+    net.muted.clear();
+    net.pass(40);
+    for owner in [UPLINK, PathOwner::Inlet(0)] {
+        assert_eq!(states(&net, owner), [PathState::Standby, PathState::Active]);
+        assert_eq!(switches(&net, owner), 0);
+    }
+    assert_eq!(net.delivered(), 10);
+}
+
+#[test]
+fn a_cable_that_is_pulled_again_and_again_is_noticed_as_soon_as_the_first_time() {
+    let mut net = net(0);
+    for round in 1..=10 {
+        for relay in [RELAY, SECOND] {
+            net.pass(6);
+            silence(&mut net, relay, true);
+            let delivered = net.delivered();
+            net.add_readings(20);
+            net.pass_millis(1_000);
+            assert_eq!(net.delivered(), delivered + 20, "in round {round}");
+            net.pass_millis(1_000);
+            silence(&mut net, relay, false);
+        }
+    }
+    assert_eq!(switches(&net, UPLINK), 20);
 }
 
 #[test]
