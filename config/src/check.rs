@@ -230,27 +230,33 @@ fn check_listeners(raw: &raw::Root, findings: &mut Findings) {
         .as_ref()
         .and_then(|portal| portal.inlet.value.as_ref());
     let inlets = inlets.into_iter().flatten().map(|inlet| &inlet.listen);
-    let inlets = inlets.filter_map(|field| match field.value.as_ref()? {
+    let streams = inlets.clone().filter_map(|field| match field.value.as_ref()? {
         InletAddress::Tcp(address) => Some((*address, field.place())),
-        InletAddress::Unix(_) => None,
+        InletAddress::Unix(_) | InletAddress::Udp(_) => None,
+    });
+    let datagrams = inlets.filter_map(|field| match field.value.as_ref()? {
+        InletAddress::Udp(address) => Some((*address, field.place())),
+        InletAddress::Unix(_) | InletAddress::Tcp(_) => None,
     });
     let listeners: Vec<(SocketAddr, Place<'_>)> = items
         .map(|item| (item.value, item.place()))
-        .chain(inlets)
+        .chain(streams)
         .chain(metrics.and_then(|field| field.value.map(|address| (address, field.place()))))
         .collect();
     check_collisions(&listeners, findings);
     // Ports of UDP are others than those of TCP.
     let quic = raw.link.value.as_ref().and_then(|link| link.quic.value.as_ref());
     let quic = quic.and_then(|quic| quic.listen.value.as_ref());
-    let quic: Vec<_> = quic
+    let over_udp: Vec<_> = quic
         .into_iter()
         .flatten()
         .map(|item| (item.value, item.place()))
+        .chain(datagrams)
         .collect();
-    check_collisions(&quic, findings);
+    check_collisions(&over_udp, findings);
 }
 
+/// Sees to it that no address is listened on twice.
 fn check_collisions(listeners: &[(SocketAddr, Place<'_>)], findings: &mut Findings) {
     for (index, (address, place)) in listeners.iter().enumerate() {
         let Some((other, other_place)) = listeners

@@ -94,7 +94,7 @@ pub(crate) mod sink;
 
 pub(crate) use cluster::{AuthorityCluster, RelayCluster};
 pub(crate) use listeners::{Certificate, DevicePsk, MqttPsk, MqttTls, MqttWebSocket, MqttWebSocketTls};
-pub(crate) use portal::{Portal, PortalAudit, PortalInlet, PortalOutlet, PortalSocks};
+pub(crate) use portal::{Portal, PortalAudit, PortalInlet, PortalOutlet, PortalSerial, PortalSocks};
 
 const LOG_LEVEL: Choice<LogLevel> = Choice(&[
     ("error", LogLevel::Error),

@@ -14,6 +14,8 @@ pub enum InletAddress {
     Tcp(SocketAddr),
     /// A UNIX socket, written `unix:/path`.
     Unix(PathBuf),
+    /// UDP, written `udp:address:port`.
+    Udp(SocketAddr),
 }
 
 /// What an outlet leads to.
@@ -23,6 +25,10 @@ pub enum OutletAddress {
     Tcp(HostPort),
     /// A UNIX socket, written `unix:/path`.
     Unix(PathBuf),
+    /// A serial line, written `serial:/path` with the path of its device.
+    Serial(PathBuf),
+    /// UDP, written `udp:host:port`.
+    Udp(HostPort),
 }
 
 impl fmt::Display for InletAddress {
@@ -30,6 +36,7 @@ impl fmt::Display for InletAddress {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Udp(address) => write!(f, "udp:{address}"),
         }
     }
 }
@@ -39,6 +46,8 @@ impl fmt::Display for OutletAddress {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Serial(path) => write!(f, "serial:{}", path.display()),
+            Self::Udp(address) => write!(f, "udp:{address}"),
         }
     }
 }

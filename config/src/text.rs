@@ -328,28 +328,47 @@ fn parse_listen(text: &str) -> Result<SocketAddr, Refusal> {
 
 /// Where an inlet listens.
 pub(crate) const INLET_ADDRESS: Text<InletAddress> = Text {
-    what: "`IP address:port`, or `unix:` and an absolute path",
+    what: "`IP address:port`, `udp:` before that, or `unix:` and an absolute path",
     parse: parse_inlet_address,
 };
 
 fn parse_inlet_address(text: &str) -> Result<InletAddress, Refusal> {
-    match text.strip_prefix("unix:") {
-        Some(path) => parse_socket_path(path).map(InletAddress::Unix),
-        None => parse_listen(text).map(InletAddress::Tcp),
+    if let Some(path) = text.strip_prefix("unix:") {
+        parse_socket_path(path).map(InletAddress::Unix)
+    } else if let Some(address) = text.strip_prefix("udp:") {
+        parse_listen(address).map(InletAddress::Udp)
+    } else {
+        parse_listen(text).map(InletAddress::Tcp)
     }
 }
 
 /// What an outlet leads to.
 pub(crate) const OUTLET_ADDRESS: Text<OutletAddress> = Text {
-    what: "`host:port`, or `unix:` and an absolute path",
+    what: "`host:port`, `udp:` before that, `unix:` and an absolute path, or `serial:` and the path of a device",
     parse: parse_outlet_address,
 };
 
 fn parse_outlet_address(text: &str) -> Result<OutletAddress, Refusal> {
-    match text.strip_prefix("unix:") {
-        Some(path) => parse_socket_path(path).map(OutletAddress::Unix),
-        None => parse_host_port(text).map(OutletAddress::Tcp),
+    if let Some(path) = text.strip_prefix("unix:") {
+        parse_socket_path(path).map(OutletAddress::Unix)
+    } else if let Some(path) = text.strip_prefix("serial:") {
+        parse_device_path(path).map(OutletAddress::Serial)
+    } else if let Some(address) = text.strip_prefix("udp:") {
+        parse_host_port(address).map(OutletAddress::Udp)
+    } else {
+        parse_host_port(text).map(OutletAddress::Tcp)
     }
+}
+
+fn parse_device_path(path: &str) -> Result<std::path::PathBuf, Refusal> {
+    let device = std::path::PathBuf::from(path);
+    if !device.is_absolute() || path.contains('\0') || path.ends_with('/') {
+        return Err(Refusal::new(
+            "is no absolute path of a device",
+            "write the device, such as \"serial:/dev/ttyUSB0\"; /dev/serial/by-id has names that stay",
+        ));
+    }
+    Ok(device)
 }
 
 fn parse_socket_path(path: &str) -> Result<std::path::PathBuf, Refusal> {

@@ -12,7 +12,7 @@ pub(crate) use self::{
     drain::{DrainStatus, LeaverStatus},
     ledger::LedgerStatus,
     paths::{PathStatus, PathsStatus},
-    portals::{PortalAuditStatus, PortalSession, PortalStatus, PortalsStatus},
+    portals::{PortalAuditStatus, PortalDatagrams, PortalLine, PortalSession, PortalStatus, PortalsStatus},
     relays::RelayStatus,
     sink::SinkStatus,
     tpm::TpmStatus,

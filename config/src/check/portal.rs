@@ -1,19 +1,20 @@
 //! `[portal]`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use fieldgate_proto::identity::Identifier;
 
 use super::collector::{check_registrations, registration};
 use super::uplink::{check_relays, check_through, path};
-use super::{Unique, values};
+use super::{Place, Unique, values};
 use crate::problem::Findings;
 use crate::raw;
-use crate::reader::RawTable;
+use crate::reader::{Field, RawTable};
 use crate::settings::portal::{
-    OutletTarget, Portal, PortalAudit, PortalInlet, PortalOutlet, Socks, SocksUser,
+    OutletTarget, Portal, PortalAudit, PortalInlet, PortalOutlet, Rs485, Serial, Socks, SocksUser,
 };
-use crate::target::InletAddress;
+use crate::target::{InletAddress, OutletAddress};
 
 /// What the portals have to know of the rest of the file.
 pub(super) struct Surroundings {
@@ -119,7 +120,9 @@ fn check_names(raw: &raw::Portal, findings: &mut Findings) {
 
 /// Sees to it that somebody can get into an inlet.
 fn check_sources(raw: &raw::PortalInlet, findings: &mut Findings) {
-    let (Some(InletAddress::Tcp(listen)), Some(allow)) = (&raw.listen.value, &raw.allow.value) else {
+    let (Some(InletAddress::Tcp(listen) | InletAddress::Udp(listen)), Some(allow)) =
+        (&raw.listen.value, &raw.allow.value)
+    else {
         return;
     };
     // `allow` is about whom load balancers speak for then.
@@ -152,41 +155,32 @@ fn check_sources(raw: &raw::PortalInlet, findings: &mut Findings) {
 
 /// Sees to it that what is written has a meaning for what the inlet is.
 fn check_kind(raw: &raw::PortalInlet, findings: &mut Findings) {
-    let is_unix = match &raw.listen.value {
-        Some(address) => matches!(address, InletAddress::Unix(_)),
-        None => return,
+    let Some(listen) = &raw.listen.value else {
+        return;
     };
-    let useless = if is_unix {
-        let help = "take it out: `mode` says who may connect to a UNIX socket";
-        vec![
-            (raw.allow.is_given().then(|| raw.allow.place()), help),
-            (
-                raw.accept_proxy_from
-                    .is_given()
-                    .then(|| raw.accept_proxy_from.place()),
-                help,
-            ),
-        ]
-    } else {
-        let help = "take it out: `allow` says who may connect over TCP";
-        vec![(raw.mode.is_given().then(|| raw.mode.place()), help)]
-    };
-    for (place, help) in useless {
-        if let Some(place) = place {
-            let message = format!("`{}` has no meaning for this `listen`", place.path);
-            let draft = crate::problem::Draft::error(message)
-                .key(place.path)
-                .at(place.span.clone(), "this value");
-            findings.push(draft.help(help));
+    let (allow, mode) = (given(&raw.allow), given(&raw.mode));
+    let proxy = given(&raw.accept_proxy_from);
+    let useless = match listen {
+        InletAddress::Unix(_) => {
+            let help = "take it out: `mode` says who may connect to a UNIX socket";
+            vec![(allow, help), (proxy, help)]
         }
-    }
+        InletAddress::Tcp(_) => vec![(mode, "take it out: `allow` says who may connect over TCP")],
+        InletAddress::Udp(_) => {
+            let help = "take it out: datagrams have neither a header before them nor a connection";
+            vec![
+                (mode, "take it out: `allow` says who may send datagrams"),
+                (proxy, help),
+                (given(&raw.socks), help),
+                (given(&raw.keep_alive_secs), help),
+            ]
+        }
+    };
+    refuse_useless(useless, "listen", findings);
     let mut users = Unique::new("a name", "give each user a name of its own");
-    let given = raw
-        .socks
-        .value
-        .iter()
-        .filter_map(|socks| socks.users.value.as_ref());
-    for user in given.flatten() {
+    let logins = raw.socks.value.iter();
+    let logins = logins.filter_map(|socks| socks.users.value.as_ref());
+    for user in logins.flatten() {
         if let Some(name) = &user.name.value {
             users.add(name, user.name.place(), findings);
         }
@@ -195,6 +189,7 @@ fn check_kind(raw: &raw::PortalInlet, findings: &mut Findings) {
 
 fn check_outlets(raw: &raw::Portal, has_trust: bool, findings: &mut Findings) {
     for outlet in raw.outlet.value.iter().flatten() {
+        check_target(outlet, findings);
         let mut allowed = Unique::new("an identifier", "take one of the two out");
         for item in outlet.allow.value.iter().flatten() {
             allowed.add(item.value, item.place(), findings);
@@ -244,6 +239,7 @@ fn inlets(raws: Vec<raw::PortalInlet>, findings: &mut Findings) -> Option<Vec<Po
 
 fn inlet(raw: raw::PortalInlet) -> Option<PortalInlet> {
     let path = path(raw.direct.value, raw.via.value, raw.relay.value, raw.relays.value)?;
+    let is_udp = matches!(raw.listen.value, Some(InletAddress::Udp(_)));
     Some(PortalInlet {
         name: raw.name.value?,
         listen: raw.listen.value?,
@@ -264,9 +260,23 @@ fn inlet(raw: raw::PortalInlet) -> Option<PortalInlet> {
             .value
             .map(|idle| (!idle.is_zero()).then_some(idle))?,
         streams_max: raw.streams_max.value?,
-        idle: raw.idle_secs.value?,
+        idle: idle(&raw.idle_secs, is_udp)?,
     })
 }
+
+/// How long a stream may carry nothing. A flow has no other end.
+fn idle(field: &Field<Duration>, is_udp: bool) -> Option<Duration> {
+    let usual = if is_udp { FLOW_IDLE } else { STREAM_IDLE };
+    if field.is_given() {
+        field.value
+    } else {
+        Some(usual)
+    }
+}
+
+/// What `idle_secs` is when nothing is said; see the table of keys.
+const STREAM_IDLE: Duration = Duration::from_secs(86_400);
+const FLOW_IDLE: Duration = Duration::from_secs(60);
 
 fn socks(raw: raw::PortalSocks) -> Option<Socks> {
     let users = raw.users.value.unwrap_or_default().into_iter().map(|user| {
@@ -280,11 +290,100 @@ fn socks(raw: raw::PortalSocks) -> Option<Socks> {
     })
 }
 
+/// Sees to it that what is written has a meaning for what the outlet leads to.
+fn check_target(raw: &raw::PortalOutlet, findings: &mut Findings) {
+    // One that was refused may have been meant as anything.
+    let Some(address) = &raw.address.value else {
+        return;
+    };
+    let is_serial = matches!(address, OutletAddress::Serial(_));
+    if is_serial && !raw.serial.is_given() {
+        let draft = raw.address.error(format!(
+            "`{}` is a serial line, and nothing says how it is set",
+            raw.address.path
+        ));
+        findings
+            .push(draft.help(
+                "add serial = { baud = 19200, parity = \"even\" }, as the devices on the line have it",
+            ));
+    }
+    let useless = if is_serial {
+        let help =
+            "take it out: a serial line is for one stream at a time, and tells nobody who is at its end";
+        vec![
+            (raw.send_proxy.is_given().then(|| raw.send_proxy.place()), help),
+            (
+                raw.keep_alive_secs
+                    .is_given()
+                    .then(|| raw.keep_alive_secs.place()),
+                help,
+            ),
+            (raw.streams_max.is_given().then(|| raw.streams_max.place()), help),
+        ]
+    } else {
+        let help = "take it out, or write the device of the line: address = \"serial:/dev/ttyUSB0\"";
+        vec![(raw.serial.is_given().then(|| raw.serial.place()), help)]
+    };
+    refuse_useless(useless, "address", findings);
+    if let OutletAddress::Udp(_) = address {
+        let help = "take it out: datagrams have neither a header before them nor a connection";
+        let useless = [given(&raw.send_proxy), given(&raw.keep_alive_secs)];
+        refuse_useless(useless.map(|place| (place, help)).into(), "address", findings);
+    }
+}
+
+/// Returns where a key is written, if it is.
+fn given<V>(field: &Field<V>) -> Option<Place<'_>> {
+    field.is_given().then(|| field.place())
+}
+
+/// Refuses keys that mean nothing beside what another one says.
+fn refuse_useless(useless: Vec<(Option<Place<'_>>, &str)>, beside: &str, findings: &mut Findings) {
+    for (place, help) in useless {
+        if let Some(place) = place {
+            let message = format!("`{}` has no meaning for this `{beside}`", place.path);
+            let draft = crate::problem::Draft::error(message)
+                .key(place.path)
+                .at(place.span.clone(), "this value");
+            findings.push(draft.help(help));
+        }
+    }
+}
+
+fn serial(raw: raw::PortalSerial) -> Option<Serial> {
+    Some(Serial {
+        baud: raw.baud.value?,
+        data_bits: u8::try_from(raw.data_bits.value?).ok()?,
+        parity: raw.parity.value?,
+        stop_bits: u8::try_from(raw.stop_bits.value?).ok()?,
+        flow_control: raw.flow_control.value?,
+        rs485: match raw.rs485.value {
+            Some(raw) => Some(Rs485 {
+                rts_on_send: raw.rts_on_send.value?,
+                delay_before: raw.delay_before_ms.value?,
+                delay_after: raw.delay_after_ms.value?,
+            }),
+            None => None,
+        },
+        rfc2217: raw.rfc2217.value?,
+    })
+}
+
 fn outlet(raw: raw::PortalOutlet) -> Option<PortalOutlet> {
     let target = match raw.targets.value {
         Some(targets) => OutletTarget::Asked(values(targets)),
-        None => OutletTarget::Fixed(raw.address.value?),
+        None => match raw.address.value? {
+            OutletAddress::Tcp(address) => OutletTarget::Tcp(address),
+            OutletAddress::Unix(path) => OutletTarget::Unix(path),
+            OutletAddress::Udp(address) => OutletTarget::Udp(address),
+            OutletAddress::Serial(device) => OutletTarget::Serial {
+                device,
+                line: serial(raw.serial.value?)?,
+            },
+        },
     };
+    let is_serial = matches!(target, OutletTarget::Serial { .. });
+    let is_udp = matches!(target, OutletTarget::Udp(_));
     Some(PortalOutlet {
         name: raw.name.value?,
         target,
@@ -294,7 +393,7 @@ fn outlet(raw: raw::PortalOutlet) -> Option<PortalOutlet> {
             .value
             .map(|idle| (!idle.is_zero()).then_some(idle))?,
         allow: values(raw.allow.value?),
-        streams_max: raw.streams_max.value?,
-        idle: raw.idle_secs.value?,
+        streams_max: if is_serial { 1 } else { raw.streams_max.value? },
+        idle: idle(&raw.idle_secs, is_udp)?,
     })
 }

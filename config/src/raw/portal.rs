@@ -9,9 +9,11 @@ use fieldgate_proto::portal::proxy::ProxyVersion;
 use super::{DirectAddress, FILE, KIB, PQ, Registration, RelayWay, SECRET, TIB};
 use crate::address::Network;
 use crate::reader::{Field, Header, Item, RawTable, Reader};
+use crate::settings::portal::{SerialFlow, SerialParity};
 use crate::settings::{Pq, SecretSource};
 use crate::shape::{
-    Boolean, Choice, List, Shape, bytes_u64, count_u16, inline, inlines, seconds, section, sections,
+    Boolean, Choice, List, Shape, bytes_u64, count_u16, count_u32, inline, inlines, millis, seconds, section,
+    sections,
 };
 use crate::spec::Presence::{Default, Optional, Required};
 use crate::spec::{Key, Spec, When};
@@ -27,6 +29,18 @@ const PROXY_VERSION: Choice<Option<ProxyVersion>> = Choice(&[
     ("off", None),
     ("v1", Some(ProxyVersion::V1)),
     ("v2", Some(ProxyVersion::V2)),
+]);
+
+const PARITY: Choice<SerialParity> = Choice(&[
+    ("none", SerialParity::None),
+    ("even", SerialParity::Even),
+    ("odd", SerialParity::Odd),
+]);
+
+const FLOW_CONTROL: Choice<SerialFlow> = Choice(&[
+    ("none", SerialFlow::None),
+    ("rtscts", SerialFlow::RtsCts),
+    ("xonxoff", SerialFlow::XonXoff),
 ]);
 
 tables! {
@@ -61,7 +75,8 @@ tables! {
     PortalInlet exactly_one("relay", "relays", "direct") {
         /// Name in logs, metrics and `fieldgate portal list`.
         name: String = NAME, Required;
-        /// Address for TCP, of which an IPv6 one takes IPv6 only; or `unix:` and the path of a UNIX socket, whose file is made.
+        /// Address for TCP, of which an IPv6 one takes IPv6 only; the same behind `udp:` for datagrams, which lead to an outlet with such an
+        /// address; or `unix:` and the path of a UNIX socket, whose file is made.
         listen: InletAddress = INLET_ADDRESS, Required;
         /// Permissions of the file of a UNIX socket: who may write to it gets in.
         mode: u32 = SOCKET_MODE, Default("\"0600\"");
@@ -90,10 +105,10 @@ tables! {
         socks: PortalSocks = inline::<PortalSocks>(), Optional("every stream leads to what the outlet leads to");
         /// Silence in seconds after which the kernel asks whether a TCP client is still there; 0 for never.
         keep_alive_secs: Duration = seconds(0, 7_200), Default("60");
-        /// Streams at a time.
+        /// Streams at a time; for UDP flows, of which each address that sends has one.
         streams_max: u16 = count_u16(1, STREAMS_MAX), Default("256");
-        /// How long in seconds a stream may carry nothing before it is ended.
-        idle_secs: Duration = seconds(10, 31_536_000), Default("86400");
+        /// How long in seconds a stream may carry nothing before it is ended; a flow of datagrams ends in no other way.
+        idle_secs: Duration = seconds(10, 31_536_000), Optional("86400, and 60 for UDP");
     }
 
     /// What clients of SOCKS 5 have to do.
@@ -114,21 +129,54 @@ tables! {
     PortalOutlet exactly_one("address", "targets") {
         /// Name that inlets write as `outlet`.
         name: String = NAME, Required;
-        /// Where its streams lead: `host:port` over TCP, or `unix:` and the path of a UNIX socket.
+        /// Where its streams lead: `host:port` over TCP, `udp:host:port` for datagrams, `unix:` and the path of a UNIX socket, or `serial:` and the path of a device,
+        /// which one stream at a time has for itself.
         address: OutletAddress = OUTLET_ADDRESS, Optional("what the inlet asks for, see `targets`");
         /// Where streams of inlets with `socks` may lead, over TCP; nowhere else. `host:ports`, the host a network, a name in which `*`
         /// stands for letters without a dot, or `*` for every host; the ports one, a range, or `*`. A name that is allowed is
         /// reached whatever its addresses are; any other only where an address is.
         targets: Vec<Item<TargetPattern>> = List { item: TARGET, min: 1, max: 256 }, Optional("always `address`");
+        /// How the line of a `serial:` address is set.
+        serial: PortalSerial = inline::<PortalSerial>(), Optional("none; a `serial:` address needs it"), if When::With(&["address"]);
         /// Whether what it leads to is told in the first bytes who connected to the inlet, and in which version of the PROXY header.
         send_proxy: Option<ProxyVersion> = PROXY_VERSION, Default("\"off\""), if When::With(&["address"]);
         /// Silence in seconds after which the kernel asks whether the other end of a TCP connection is still there; 0 for never.
         keep_alive_secs: Duration = seconds(0, 7_200), Default("60");
         /// Identifiers of the nodes whose inlets may lead here. A policy may permit others, and forbid these.
         allow: Vec<Item<Identifier>> = List { item: IDENTIFIER, min: 0, max: 1_024 }, Default("[]");
-        /// Streams at a time, over all nodes. Each may hold 1.25 MiB of memory while what it leads to does not read.
+        /// Streams at a time, over all nodes; of a `serial:` address always 1. Each may hold 1.25 MiB of memory while what it leads to
+        /// does not read.
         streams_max: u16 = count_u16(1, STREAMS_MAX), Default("256");
-        /// How long in seconds a stream may carry nothing before it is ended.
-        idle_secs: Duration = seconds(10, 31_536_000), Default("86400");
+        /// How long in seconds a stream may carry nothing before it is ended; a flow of datagrams ends in no other way.
+        idle_secs: Duration = seconds(10, 31_536_000), Optional("86400, and 60 for UDP");
+    }
+
+    /// How a serial line is set. The device is opened for each stream, locked, and in raw form; a stream that finds it in use is refused.
+    PortalSerial {
+        /// Bits per second.
+        baud: u32 = count_u32(50, 4_000_000), Required;
+        /// Bits of a byte.
+        data_bits: u16 = count_u16(5, 8), Default("8");
+        /// The bit that bytes are checked by; one that is wrong is left out.
+        parity: SerialParity = PARITY, Default("\"none\"");
+        /// Bits between two bytes.
+        stop_bits: u16 = count_u16(1, 2), Default("1");
+        /// Who may hold up the bytes: nobody, the lines RTS and CTS, or the bytes XON and XOFF.
+        flow_control: SerialFlow = FLOW_CONTROL, Default("\"none\"");
+        /// Has the driver switch a line of RS-485 between sending and receiving by RTS; not every driver can. `{}` for its usual form.
+        rs485: PortalRs485 = inline::<PortalRs485>(), Optional("the line or its adapter switches by itself");
+        /// Whether clients speak telnet with the option for serial ports (RFC 2217), by which they may set the line; otherwise bytes go
+        /// through as they are.
+        rfc2217: bool = Boolean, Default("false");
+    }
+
+    /// How a driver switches a line of RS-485.
+    PortalRs485 {
+        /// Whether RTS is high while this side sends, or low.
+        rts_on_send: bool = Boolean, Default("true");
+        /// Time in milliseconds from switching to the first bit.
+        delay_before_ms: Duration = millis(0, 100), Default("0");
+        /// Time in milliseconds from the last bit to switching back.
+        delay_after_ms: Duration = millis(0, 100), Default("0");
     }
 }

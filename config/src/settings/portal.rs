@@ -7,8 +7,8 @@ use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::portal::proxy::ProxyVersion;
 
 use super::{Pq, Registration, SecretSource, UplinkPath};
-use crate::address::Network;
-use crate::target::{InletAddress, OutletAddress, TargetPattern};
+use crate::address::{HostPort, Network};
+use crate::target::{InletAddress, TargetPattern};
 
 /// Streams of others; at least one inlet or outlet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,11 +85,74 @@ pub struct SocksUser {
     pub password: SecretSource,
 }
 
+/// How a serial line is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serial {
+    /// Bits per second, 50 to 4,000,000.
+    pub baud: u32,
+    /// Bits of a byte, 5 to 8.
+    pub data_bits: u8,
+    /// The bit to check them by.
+    pub parity: SerialParity,
+    /// Bits between two bytes, 1 or 2.
+    pub stop_bits: u8,
+    /// Who may hold up the bytes.
+    pub flow_control: SerialFlow,
+    /// Whether the driver switches the line between sending and receiving, and how.
+    pub rs485: Option<Rs485>,
+    /// Whether streams speak telnet with the option for serial ports (RFC 2217), and may set the line.
+    pub rfc2217: bool,
+}
+
+/// The bit that bytes of a serial line are checked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SerialParity {
+    /// There is none.
+    None,
+    /// The number of ones is even.
+    Even,
+    /// The number of ones is odd.
+    Odd,
+}
+
+/// Who may hold up the bytes of a serial line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SerialFlow {
+    /// Nobody.
+    None,
+    /// The lines RTS and CTS.
+    RtsCts,
+    /// The bytes XON and XOFF.
+    XonXoff,
+}
+
+/// How a driver switches a line of RS-485.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rs485 {
+    /// Level of RTS while this side sends.
+    pub rts_on_send: bool,
+    /// From switching to the first bit.
+    pub delay_before: Duration,
+    /// From the last bit to switching back.
+    pub delay_after: Duration,
+}
+
 /// What an outlet leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutletTarget {
-    /// Always the same.
-    Fixed(OutletAddress),
+    /// Always the same, over TCP.
+    Tcp(HostPort),
+    /// A UNIX socket.
+    Unix(PathBuf),
+    /// Always the same, over UDP.
+    Udp(HostPort),
+    /// A serial line, one stream at a time.
+    Serial {
+        /// Its device.
+        device: PathBuf,
+        /// How it is set.
+        line: Serial,
+    },
     /// What the inlet asks for, if one of these allows it; over TCP.
     Asked(Vec<TargetPattern>),
 }

@@ -640,6 +640,108 @@ fn portals_have_ends_of_several_kinds() {
 }
 
 #[test]
+fn portals_are_for_datagrams_too() {
+    let udp = INLET.replace("127.0.0.1:0", "udp:127.0.0.1:7");
+    let said = |file: String| complaints(&(IDENTITY.to_owned() + &file)).trim_end().to_owned();
+    assert_eq!(said(udp.clone()), "");
+    assert_eq!(
+        said(format!(
+            "{udp}mode = '0660'\naccept_proxy_from = ['10.0.0.5']\nsocks = {{}}\nkeep_alive_secs = 5"
+        )),
+        [
+            "8:8 error: `portal.inlet[0].mode` has no meaning for this `listen`",
+            "9:21 error: `portal.inlet[0].accept_proxy_from` has no meaning for this `listen`",
+            "10:9 error: `portal.inlet[0].socks` has no meaning for this `listen`",
+            "11:19 error: `portal.inlet[0].keep_alive_secs` has no meaning for this `listen`",
+        ]
+        .join("\n")
+    );
+    // One port for streams and for datagrams are two.
+    let second = INLET.replace("'i'", "'j'").replace("127.0.0.1:0", "127.0.0.1:7");
+    assert_eq!(said(format!("{udp}{second}")), "");
+    let second = udp.replace("'i'", "'j'");
+    assert_eq!(
+        said(format!("{udp}{second}")),
+        "10:10 error: `portal.inlet[1].listen` is 127.0.0.1:7, which `portal.inlet[0].listen` (127.0.0.1:7) already takes"
+    );
+    let everywhere = INLET.replace("127.0.0.1:0", "udp:0.0.0.0:7");
+    assert!(said(everywhere).contains("without `allow` only this machine itself gets in"));
+    let outlet = |what: &str| {
+        said(format!(
+            "[link.tcp]\n[[portal.outlet]]\nname = 'o'\nallow = ['$OTHER']\naddress = 'udp:ntp:123'\n{what}"
+        ))
+    };
+    assert_eq!(outlet(""), "");
+    assert_eq!(
+        outlet("send_proxy = 'v2'\nkeep_alive_secs = 5"),
+        [
+            "7:14 error: `portal.outlet[0].send_proxy` has no meaning for this `address`",
+            "8:19 error: `portal.outlet[0].keep_alive_secs` has no meaning for this `address`",
+        ]
+        .join("\n")
+    );
+    let idle = |file: &str| {
+        let portal = load(&format!("{IDENTITY}{file}"))
+            .settings
+            .and_then(|settings| settings.portal);
+        portal.expect("no errors").inlets[0].idle.as_secs()
+    };
+    assert_eq!((idle(&udp), idle(INLET)), (60, 86_400));
+    assert_eq!(idle(&format!("{udp}idle_secs = 30")), 30);
+}
+
+#[test]
+fn outlets_lead_to_serial_lines() {
+    let outlet = |what: &str| {
+        let text = format!("{IDENTITY}[link.tcp]\n[[portal.outlet]]\nname = 'o'\nallow = ['$OTHER']\n{what}");
+        complaints(&text).trim_end().to_owned()
+    };
+    let line = "address = 'serial:/dev/ttyUSB0'";
+    assert_eq!(
+        outlet(&format!(
+            "{line}\nserial = {{ baud = 19200, parity = 'even', rs485 = {{}} }}"
+        )),
+        ""
+    );
+    assert_eq!(
+        outlet(line),
+        r#"6:11 error: `portal.outlet[0].address` is a serial line, and nothing says how it is set"#
+    );
+    assert_eq!(
+        outlet("address = 'serial:ttyS0'"),
+        r#"6:11 error: `portal.outlet[0].address` is "serial:ttyS0", which is no absolute path of a device"#
+    );
+    // All that is wrong with a line, and what goes with something else.
+    assert_eq!(
+        outlet(&format!(
+            "{line}\nserial = {{ baud = 0, data_bits = 9, parity = 'mark', stop_bits = 3 }}\nsend_proxy = 'v1'\nstreams_max = 2\nkeep_alive_secs = 5"
+        )),
+        [
+            r#"7:19 error: `portal.outlet[0].serial.baud` is 0, outside 50..=4000000"#,
+            r#"7:34 error: `portal.outlet[0].serial.data_bits` is 9, outside 5..=8"#,
+            r#"7:46 error: `portal.outlet[0].serial.parity` is "mark", not one of "none", "even", "odd""#,
+            r#"7:66 error: `portal.outlet[0].serial.stop_bits` is 3, outside 1..=2"#,
+            r#"8:14 error: `portal.outlet[0].send_proxy` has no meaning for this `address`"#,
+            r#"9:15 error: `portal.outlet[0].streams_max` has no meaning for this `address`"#,
+            r#"10:19 error: `portal.outlet[0].keep_alive_secs` has no meaning for this `address`"#,
+        ]
+        .join("\n")
+    );
+    assert_eq!(
+        outlet("address = 'plc:502'\nserial = { baud = 9600 }"),
+        r#"7:10 error: `portal.outlet[0].serial` has no meaning for this `address`"#
+    );
+    let settings = load(&format!(
+        "{IDENTITY}[link.tcp]\n[[portal.outlet]]\nname = 'o'\n{line}\nserial = {{ baud = 9600 }}"
+    ));
+    let portal = settings
+        .settings
+        .and_then(|settings| settings.portal)
+        .expect("no errors");
+    assert_eq!(portal.outlets[0].streams_max, 1);
+}
+
+#[test]
 fn inlets_that_lead_to_one_node_share_the_way() {
     let second = INLET.replace("'i'", "'j'").replace("127.0.0.1:0", "127.0.0.1:1");
     assert_eq!(about_inlet(&second), "");

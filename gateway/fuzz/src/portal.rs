@@ -8,7 +8,9 @@ use fieldgate_proto::entropy::Entropy;
 use fieldgate_proto::portal::{
     BEGIN, BEGUN, Begin, Items, Open, PACKET, ResetReason, Role, Session, SessionEvent, SessionSettings, SessionState,
     StreamId, StreamSink, TAKEN,
+    flow::{self, Datagrams},
     proxy::{self, ProxyVersion},
+    rfc2217::{self, ComPort, ComPortFlow, ComPortLine, ComPortParity, ComPortState},
     socks::{SocksOutput, SocksServer},
 };
 use fieldgate_proto::time::Instant;
@@ -25,6 +27,8 @@ pub fn run(data: &[u8]) {
         assert_eq!(read.map(|read| read.map(|read| read.endpoints)), Ok(Some(header.endpoints)));
     }
     socks(data);
+    com_port(data);
+    datagrams(data);
     if let Ok(begin) = Begin::decode(data) {
         let mut record = Vec::new();
         begin.put(BEGIN, &mut record);
@@ -48,6 +52,79 @@ pub fn run(data: &[u8]) {
     assert!(!is_sound || again.len() == data.len());
     converse(data, Role::Inlet);
     converse(data, Role::Outlet);
+}
+
+/// Datagrams are the same however the bytes of their stream come, and are read back as they were written.
+fn datagrams(data: &[u8]) {
+    let read = |bytes: &[u8], piece: usize| {
+        let mut reader = Datagrams::default();
+        let mut came: Vec<Vec<u8>> = Vec::new();
+        for piece in bytes.chunks(piece.max(1)) {
+            reader.handle_bytes(piece, &mut |datagram| came.push(datagram.to_vec()));
+        }
+        came
+    };
+    let came = read(data, data.len());
+    assert_eq!(read(data, 1), came);
+    let mut written = Vec::new();
+    for datagram in &came {
+        assert!(flow::put_datagram(datagram, &mut written));
+    }
+    assert!(data.starts_with(&written));
+    assert_eq!(read(&written, 3), came);
+}
+
+/// A line that takes every setting.
+#[derive(Debug, PartialEq)]
+struct Line(ComPortState, Vec<u8>);
+
+impl ComPortLine for Line {
+    fn data(&mut self, bytes: &[u8]) {
+        self.1.extend_from_slice(bytes);
+    }
+
+    fn state(&self) -> ComPortState {
+        self.0
+    }
+
+    fn set(&mut self, wanted: ComPortState) {
+        assert!((5..=8).contains(&wanted.data_bits) && (1..=2).contains(&wanted.stop_bits) && wanted.baud > 0);
+        self.0 = wanted;
+    }
+
+    fn purge(&mut self, received: bool, to_send: bool) {
+        assert!(received || to_send);
+    }
+}
+
+/// A serial port hears the same however its bytes come, answers within bounds, and has data come out as it went in.
+fn com_port(data: &[u8]) {
+    let feed = |bytes: &[u8], piece: usize| {
+        let state = ComPortState {
+            baud: 9_600,
+            data_bits: 8,
+            parity: ComPortParity::None,
+            stop_bits: 1,
+            flow: ComPortFlow::None,
+            dtr: true,
+            rts: true,
+            is_break: false,
+        };
+        let mut line = Line(state, Vec::new());
+        let mut port = ComPort::new(&mut Vec::new());
+        let mut out = Vec::new();
+        for piece in bytes.chunks(piece.max(1)) {
+            port.handle_bytes(piece, &mut line, &mut out);
+        }
+        (line, out)
+    };
+    let (whole, said) = feed(data, data.len());
+    assert_eq!(feed(data, 1), (whole, said.clone()));
+    assert!(said.len() <= 3 * data.len());
+    let mut escaped = Vec::new();
+    rfc2217::put_data(data, &mut escaped);
+    let (line, said) = feed(&escaped, escaped.len());
+    assert!(line.1 == data && said.is_empty());
 }
 
 /// A client is told the same however its bytes come, and nothing after the end.

@@ -1,7 +1,10 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsFd as _,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::Path,
     time::Duration,
 };
@@ -166,6 +169,34 @@ impl Io {
         self.demand_room()?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         self.connect_socket(socket, SockAddr::unix(path)?, options)
+    }
+
+    /// Takes over one end of a pair of UNIX sockets as a connection that is open; neither `accepted` nor `connected` comes for it.
+    ///
+    /// # Errors
+    /// `QuotaExceeded` when the shard has all the connections it may have; the kernel's when the backend cannot watch it.
+    pub fn adopt(&mut self, socket: UnixStream, class: BufferClass) -> io::Result<ConnectionId> {
+        self.demand_room()?;
+        let on_epoll = matches!(self.port, Port::Epoll(_));
+        socket.set_nonblocking(on_epoll)?;
+        // The calls that are made on it are those that every socket has.
+        let mut connection = Connection::new(OwnedFd::from(socket).into(), Phase::Open, class);
+        connection.writable = true;
+        let id = self.shard.connections.insert(connection).ok_or_else(table_full)?;
+        let watched = match (&mut self.port, self.shard.connections.get_mut(id)) {
+            (Port::Epoll(poller), Some(connection)) => poller.watch(connection, id),
+            (Port::Ring(ring), Some(connection)) => {
+                ring.register(connection, id);
+                Ok(())
+            }
+            (_, None) => Ok(()),
+        };
+        if let Err(error) = watched {
+            self.shard.release(id);
+            return Err(error);
+        }
+        self.shard.mark_dirty(id);
+        Ok(id)
     }
 
     fn demand_room(&self) -> io::Result<()> {

@@ -25,6 +25,7 @@ pub mod lock;
 pub mod mailbox;
 pub mod process;
 pub mod storage;
+pub mod terminal;
 pub mod thread;
 
 mod backend;

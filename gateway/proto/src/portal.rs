@@ -13,8 +13,10 @@
 //! others.
 
 mod conveyor;
+pub mod flow;
 mod frame;
 pub mod proxy;
+pub mod rfc2217;
 mod session;
 pub mod socks;
 mod stream;

@@ -6,7 +6,7 @@ use super::{count, level};
 use crate::status::{NodeStatus, PortalSession, PortalStatus};
 
 /// Name, unit and meaning of the counters.
-pub(super) const COUNTERS: [(&str, Unit, &str); 8] = [
+pub(super) const COUNTERS: [(&str, Unit, &str); 11] = [
     (
         "fieldgate_portal_audit_written_total",
         Unit::Count,
@@ -26,6 +26,21 @@ pub(super) const COUNTERS: [(&str, Unit, &str); 8] = [
         "fieldgate_portal_refused_total",
         Unit::Count,
         "Streams that were refused, by kind and name; without a name those to outlets that do not exist",
+    ),
+    (
+        "fieldgate_portal_datagrams_total",
+        Unit::Count,
+        "Datagrams given on in either direction, by kind (inlet, outlet) and name",
+    ),
+    (
+        "fieldgate_portal_datagrams_dropped_total",
+        Unit::Count,
+        "Datagrams dropped in either direction, by kind and name",
+    ),
+    (
+        "fieldgate_portal_line_failures_total",
+        Unit::Count,
+        "Streams that did not get the serial line of an outlet, or lost it, by name",
     ),
     (
         "fieldgate_portal_sent_bytes_total",
@@ -98,6 +113,17 @@ fn record_end(kind: &'static str, end: &PortalStatus) {
     level("fieldgate_portal_streams", &labels, end.streams);
     count("fieldgate_portal_streams_total", &labels, end.streams_total);
     count("fieldgate_portal_refused_total", &labels, end.refused);
+    if let Some(datagrams) = &end.datagrams {
+        count("fieldgate_portal_datagrams_total", &labels, datagrams.passed);
+        count(
+            "fieldgate_portal_datagrams_dropped_total",
+            &labels,
+            datagrams.dropped,
+        );
+    }
+    if let Some(line) = &end.line {
+        count("fieldgate_portal_line_failures_total", &labels, line.failures);
+    }
 }
 
 fn record_session(session: &PortalSession) {

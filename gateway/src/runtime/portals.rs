@@ -21,6 +21,7 @@ use std::{
 use fieldgate_config::{
     address::{HostPort, Network},
     settings::portal::{OutletTarget, Portal as Settings, PortalInlet},
+    target::InletAddress,
 };
 use fieldgate_io::{BufferClass, CloseReason, ConnectOptions, ConnectionId, Io, LocalPeer};
 use fieldgate_proto::{
@@ -38,14 +39,17 @@ use super::{
 
 mod arriving;
 mod audit;
+mod flows;
 mod lingering;
 mod opening;
 pub(crate) mod report;
+mod serial;
 pub(crate) mod staged;
 pub(crate) mod trail;
 
 use arriving::{Arrival, Login};
 use audit::Complaint;
+use flows::{Flow, Sockets};
 use lingering::Lingering;
 use staged::Staged;
 use trail::Trail;
@@ -84,6 +88,7 @@ pub(crate) struct Portals {
     /// Streams to whose sockets something was given whose going out the session was not told of.
     untold: BTreeSet<Key>,
     lingering: Lingering,
+    sockets: Sockets,
     /// What came out of streams in this call of the node.
     pub(crate) staged: Staged,
     /// For whom something came out last.
@@ -103,6 +108,7 @@ struct Portal {
     /// Streams since the start, without those that were refused.
     total: u64,
     refused: u64,
+    datagrams: flows::Counts,
     complaint: Complaint,
     trail: Trail,
 }
@@ -111,6 +117,8 @@ struct Inlet {
     portal: Portal,
     /// Where it listens, in words.
     listen: String,
+    /// It takes datagrams.
+    is_udp: bool,
     /// The session that its streams are in.
     session: PortalKey,
     outlet: String,
@@ -123,6 +131,8 @@ struct Inlet {
 struct Outlet {
     portal: Portal,
     target: OutletTarget,
+    /// The thread of the serial line it leads to.
+    line: Option<serial::Line>,
     send_proxy: Option<ProxyVersion>,
     keep_alive: Option<Duration>,
 }
@@ -176,6 +186,8 @@ struct Stream {
     /// What an outlet's stream leads to, once it is being connected.
     reached: Option<SocketAddr>,
     connection: Option<ConnectionId>,
+    /// What takes the place of a connection for datagrams.
+    flow: Option<Flow>,
     /// From the socket, not taken by the session; empty as soon as all is.
     pending: Vec<u8>,
     /// How many of those it has taken meanwhile.
@@ -242,6 +254,7 @@ impl Portal {
             open: 0,
             total: 0,
             refused: 0,
+            datagrams: flows::Counts::default(),
             complaint: Complaint::default(),
             trail: trail.clone(),
         }
@@ -252,7 +265,7 @@ impl Portals {
     /// Makes them; passwords of the inlets' users are read.
     ///
     /// # Errors
-    /// [`StartError`] for a password that cannot be read.
+    /// [`StartError`] for a password that cannot be read, or a line that can have no thread.
     pub(crate) fn new(settings: Option<&Settings>, trail: &Trail) -> Result<Self, StartError> {
         let Some(settings) = settings else {
             return Ok(Self::default());
@@ -262,6 +275,7 @@ impl Portals {
             Ok(Inlet {
                 portal: Portal::new(&inlet.name, inlet.streams_max, inlet.idle, trail),
                 listen: inlet.listen.to_string(),
+                is_udp: matches!(inlet.listen, InletAddress::Udp(_)),
                 session: PortalKey::Inlet(
                     peers
                         .iter()
@@ -278,15 +292,24 @@ impl Portals {
                     .transpose()?,
             })
         });
-        let outlets = settings.outlets.iter().map(|outlet| Outlet {
-            portal: Portal::new(&outlet.name, outlet.streams_max, outlet.idle, trail),
-            target: outlet.target.clone(),
-            send_proxy: outlet.send_proxy,
-            keep_alive: outlet.keep_alive,
+        let outlets = settings.outlets.iter().map(|outlet| {
+            Ok(Outlet {
+                portal: Portal::new(&outlet.name, outlet.streams_max, outlet.idle, trail),
+                line: match &outlet.target {
+                    OutletTarget::Serial { device, line } => Some(serial::Line::start(device, *line)?),
+                    OutletTarget::Tcp(_)
+                    | OutletTarget::Unix(_)
+                    | OutletTarget::Udp(_)
+                    | OutletTarget::Asked(_) => None,
+                },
+                target: outlet.target.clone(),
+                send_proxy: outlet.send_proxy,
+                keep_alive: outlet.keep_alive,
+            })
         });
         Ok(Self {
             inlets: inlets.collect::<Result<_, StartError>>()?,
-            outlets: outlets.collect(),
+            outlets: outlets.collect::<Result<_, StartError>>()?,
             trail: trail.clone(),
             ..Self::default()
         })
@@ -328,6 +351,9 @@ impl Portals {
             self.handle_arriving(ground, connection, bytes);
             return;
         };
+        if let Progress::Connecting { .. } = stream.progress {
+            return self.handle_line_open(ground, connection, bytes);
+        }
         stream.active = now;
         stream.from_socket += bytes.len() as u64;
         let (written, is_ready) = match ground.node.portal(key.0) {
@@ -359,6 +385,12 @@ impl Portals {
             return;
         };
         stream.has_ended = true;
+        if let Some(reason) = self.line_lost(key) {
+            return self.end(ground, key, End::Here(reason));
+        }
+        let Some(stream) = self.streams.get(&key) else {
+            return;
+        };
         if stream.pending.is_empty()
             && let Some(session) = ground.node.portal(key.0)
         {
@@ -409,11 +441,14 @@ impl Portals {
                     self.handle_requested(ground, (session, stream), &outlet, &who);
                 }
                 SessionEvent::Opened { stream } => self.handle_opened(ground, (session, stream)),
-                SessionEvent::Finished { stream } => {
-                    if let Some(stream) = self.streams.get_mut(&(session, stream)) {
+                SessionEvent::Finished { stream: id } => {
+                    if let Some(stream) = self.streams.get_mut(&(session, id)) {
                         stream.is_finished = true;
                         if let Some(connection) = stream.connection {
                             ground.io.finish(connection);
+                        } else if let (Some(_), Some(session)) = (&stream.flow, ground.node.portal(session)) {
+                            // Flows have one end only.
+                            session.finish(id);
                         }
                     }
                 }
@@ -466,6 +501,14 @@ impl Portals {
             // One that is gone will be told of by `handle_closed`; what comes meanwhile goes nowhere.
             if let Some(buffer) = stream.connection.and_then(|id| ground.io.send_buffer(id)) {
                 buffer.extend_from_slice(bytes);
+            } else if let Some(flow) = &mut stream.flow {
+                let portal = match stream.place {
+                    Place::Inlet(index) => self.inlets.get_mut(index).map(|inlet| &mut inlet.portal),
+                    Place::Outlet(index) => self.outlets.get_mut(index).map(|outlet| &mut outlet.portal),
+                };
+                if let Some(portal) = portal {
+                    flow.deliver(ground.io, bytes, &mut portal.datagrams);
+                }
             }
             self.last = Some(key);
             self.untold.insert(key);
@@ -548,6 +591,9 @@ impl Portals {
             .iter()
             .filter_map(|(key, stream)| {
                 if stream.progress != Progress::Open {
+                    if self.is_line_busy(now, stream) {
+                        return Some((*key, ResetReason::Limit));
+                    }
                     let is_late = now.saturating_since(stream.since) >= OPEN_TIME_MAX;
                     return is_late.then_some((*key, ResetReason::Unreachable));
                 }
@@ -607,6 +653,9 @@ impl Portals {
                 }
                 End::Here(_) | End::There(_) => ground.io.abort(connection),
             }
+        }
+        if let Some(flow) = &stream.flow {
+            self.end_flow(ground, flow, stream.progress == Progress::Open);
         }
         let Some(portal) = self.portal(stream.place) else {
             return;

@@ -320,7 +320,23 @@ impl Handler for Shard {
     fn datagram(&mut self, io: &mut Io, socket: DatagramId, path: DatagramPath, bytes: &mut [u8]) {
         let now = self.now(io);
         if let Some(trunk) = &mut self.trunk {
-            trunk.handle_datagram(now, (socket, path), bytes);
+            if trunk.has_portal_datagrams(socket) {
+                trunk.handle_portal_datagram(io, now, (socket, path), bytes);
+            } else {
+                trunk.handle_datagram(now, (socket, path), bytes);
+            }
+        }
+    }
+
+    fn datagram_failed(
+        &mut self,
+        _io: &mut Io,
+        socket: DatagramId,
+        _remote: Option<SocketAddr>,
+        error: io::Error,
+    ) {
+        if let Some(trunk) = &mut self.trunk {
+            trunk.handle_portal_datagram_failed(socket, &error);
         }
     }
 

@@ -19,7 +19,7 @@ use fieldgate_config::{
     target::InletAddress,
 };
 use fieldgate_io::{
-    Backend, BufferClass, Driver, Io, ListenOptions, Waker,
+    Backend, BufferClass, DatagramOptions, Driver, Io, ListenOptions, Waker,
     mailbox::{MailReceiver, MailSender},
     thread,
 };
@@ -349,6 +349,17 @@ impl ShardPlan {
                 ..ListenOptions::default()
             };
             let (listener, local) = match &inlet.listen {
+                InletAddress::Udp(address) => {
+                    let (socket, local) = io
+                        .bind_datagrams(*address, &DatagramOptions::default())
+                        .map_err(|error| cannot_listen(*address, &error))?;
+                    let local = format!("udp:{local}");
+                    tracing::info!(address = local, inlet = inlet.name, "listening for portal");
+                    if let Some(trunk) = &mut trunk {
+                        trunk.set_inlet_datagrams(index, socket, local);
+                    }
+                    continue;
+                }
                 InletAddress::Tcp(address) => io
                     .listen(*address, &options)
                     .map(|(listener, local)| (listener, local.to_string()))

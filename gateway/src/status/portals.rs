@@ -88,6 +88,31 @@ pub(crate) struct PortalStatus {
     pub(crate) streams_total: u64,
     /// Streams that were refused since the start.
     pub(crate) refused: u64,
+    /// Datagrams, where it is for those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) datagrams: Option<PortalDatagrams>,
+    /// The serial line that an outlet leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<PortalLine>,
+}
+
+/// Datagrams of a portal since the start, in both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PortalDatagrams {
+    /// Given on.
+    pub(crate) passed: u64,
+    /// Dropped: there was no way, no room or no permission, or the network said so.
+    pub(crate) dropped: u64,
+}
+
+/// A serial line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PortalLine {
+    /// Streams that did not get it, or lost it, since the start.
+    pub(crate) failures: u64,
+    /// Why the last stream did not get it, or lost it; nothing if it did neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
 }
 
 impl PortalsStatus {
@@ -148,7 +173,14 @@ impl PortalStatus {
             out,
             "             {} streams, {} since the start, {} refused",
             self.streams, self.streams_total, self.refused
-        )
+        )?;
+        if let Some(PortalDatagrams { passed, dropped }) = self.datagrams {
+            writeln!(out, "             {passed} datagrams, {dropped} dropped")?;
+        }
+        match self.line.as_ref().and_then(|line| line.failure.as_ref()) {
+            Some(failure) => writeln!(out, "             line: {failure}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -207,6 +239,20 @@ mod tests {
                 streams: 2,
                 streams_total: 5,
                 refused: 1,
+                datagrams: Some(PortalDatagrams {
+                    passed: 9,
+                    dropped: 4,
+                }),
+                line: None,
+            }],
+            outlets: vec![PortalStatus {
+                name: "meters".to_owned(),
+                address: "serial:/dev/ttyUSB0 19200 8E1".to_owned(),
+                line: Some(PortalLine {
+                    failures: 3,
+                    failure: Some("the device is gone".to_owned()),
+                }),
+                ..PortalStatus::default()
             }],
             audit: Some(PortalAuditStatus {
                 file: "audit.jsonl".to_owned(),
@@ -220,7 +266,9 @@ mod tests {
         status.write_text(&mut text).expect("memory takes it");
         assert_eq!(
             text,
-            "  inlet      plc on 127.0.0.1:1502 to plc at fg1xyz\n             2 streams, 5 since the start, 1 refused\n  \
+            "  inlet      plc on 127.0.0.1:1502 to plc at fg1xyz\n             2 streams, 5 since the start, 1 refused\n             9 datagrams, 4 dropped\n  \
+             outlet     meters to serial:/dev/ttyUSB0 19200 8E1\n             0 streams, 0 since the start, 0 refused\n             \
+             line: the device is gone\n  \
              portals    to fg1xyz, down, 1.234 ms\n             0 streams, 2.0 KiB sent, 0 B received, 0 resumed, 0 lost\n  \
              portals    from fg1xyz, down, 1.234 ms\n             0 streams, 2.0 KiB sent, 0 B received, 0 resumed, 0 lost\n  \
              audit      audit.jsonl, 7 lines written, 1 lost\n"

@@ -19,7 +19,9 @@ use crate::harness::{
     wait::{PATIENCE, until},
 };
 
+mod flows;
 mod kinds;
+mod serial;
 
 /// Names of the outlets, each with an inlet of the same name.
 const OUTLETS: [&str; 4] = ["echo", "private", "locked", "dead"];

@@ -306,7 +306,7 @@ impl Portals {
 }
 
 impl super::Inlet {
-    fn allows(&self, address: SocketAddr) -> bool {
+    pub(super) fn allows(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         self.allow.iter().any(|network| network.contains(ip))
     }

@@ -1,10 +1,14 @@
 //! How streams begin: at an inlet by a connection, at an outlet by the wish of another node.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
-use fieldgate_config::target::{OutletAddress, TargetPattern};
+use fieldgate_config::target::TargetPattern;
 use fieldgate_policy::StreamFacts;
 use fieldgate_proto::portal::{
+    flow::FLOW_TARGET,
     proxy::{self, Endpoints},
     socks::SocksReply,
 };
@@ -12,7 +16,7 @@ use fieldgate_proto::portal::{
 use super::{
     BufferClass, ConnectOptions, ConnectionId, DeskRequest, Duration, End, Ground, HostPort, Instant, IpAddr,
     Key, OutletTarget, Place, Portals, Progress, ResetReason, Resolve, SWEEP_EVERY, SocketAddr, Stream,
-    Wanted, Who, arriving, audit,
+    Wanted, Who, arriving, audit, serial,
 };
 use crate::runtime::doorkeeper::PortalWish;
 
@@ -25,6 +29,7 @@ impl Stream {
             progress,
             reached: None,
             connection: None,
+            flow: None,
             pending: Vec::new(),
             pending_taken: 0,
             has_ended: false,
@@ -47,20 +52,24 @@ impl Portals {
 
     /// The other end of an inlet's stream is there.
     pub(super) fn handle_opened(&mut self, ground: &mut Ground<'_>, key: Key) {
-        let Some(connection) = self.streams.get(&key).and_then(|stream| stream.connection) else {
+        let Some(stream) = self.streams.get(&key) else {
             return;
         };
+        let connection = stream.connection;
+        if connection.is_none() && stream.flow.is_none() {
+            return;
+        }
         self.open(ground, key);
         let (Some(stream), Some(session)) = (self.streams.get_mut(&key), ground.node.portal(key.0)) else {
             return;
         };
-        if stream.is_socks {
+        if let Some(connection) = connection.filter(|_| stream.is_socks) {
             arriving::reply(ground.io, connection, SocksReply::Succeeded);
         }
         // What came with the wish.
         let written = session.write(key.1, &stream.pending);
         stream.pending.drain(..written);
-        if stream.pending.is_empty() {
+        if let Some(connection) = connection.filter(|_| stream.pending.is_empty()) {
             ground.io.resume_receive(connection);
         }
     }
@@ -97,15 +106,27 @@ impl Portals {
             }
             return;
         };
-        let is_full = outlet.portal.open >= outlet.portal.streams_max;
+        // A line that is in use may be free in a moment: its client has gone, and this is the next.
+        let waiting_max = if outlet.line.is_some() {
+            serial::WAITING_MAX
+        } else {
+            0
+        };
+        let is_full = outlet.portal.open >= outlet.portal.streams_max + waiting_max;
         outlet.portal.open += 1;
         let place = Place::Outlet(index);
         let is_allowed = may_lead_to(&outlet.target, &who.target);
+        let is_udp = matches!(outlet.target, OutletTarget::Udp(_));
         // By the word of the peer: it may contain anything.
         let who = Who {
             origin: who.origin.escape_debug().to_string(),
             user: who.user.escape_debug().to_string(),
-            target: who.target.escape_debug().to_string(),
+            // Of a flow it says what it is, and not where it leads.
+            target: if is_udp {
+                String::new()
+            } else {
+                who.target.escape_debug().to_string()
+            },
         };
         let question = self.next_question();
         let stream = Stream::new(ground, place, who, Progress::Asking { question });
@@ -152,8 +173,10 @@ impl Portals {
         let wish = PortalWish {
             outlet: outlet.portal.name.clone(),
             kind: match &outlet.target {
-                OutletTarget::Fixed(OutletAddress::Unix(_)) => "unix",
-                OutletTarget::Fixed(OutletAddress::Tcp(_)) | OutletTarget::Asked(_) => "tcp",
+                OutletTarget::Unix(_) => "unix",
+                OutletTarget::Udp(_) => "udp",
+                OutletTarget::Serial { .. } => "serial",
+                OutletTarget::Tcp(_) | OutletTarget::Asked(_) => "tcp",
             },
             facts: StreamFacts {
                 origin: stream.who.origin.clone(),
@@ -203,9 +226,17 @@ impl Portals {
             return;
         };
         let address = match &outlet.target {
-            OutletTarget::Fixed(OutletAddress::Tcp(address)) => address.clone(),
-            OutletTarget::Fixed(OutletAddress::Unix(path)) => {
-                let connected = ground.io.connect_local(path, &connect_options(outlet.keep_alive));
+            OutletTarget::Tcp(address) | OutletTarget::Udp(address) => address.clone(),
+            OutletTarget::Unix(_) | OutletTarget::Serial { .. } => {
+                let connected = match (&outlet.target, &outlet.line) {
+                    (OutletTarget::Unix(path), _) => {
+                        ground.io.connect_local(path, &connect_options(outlet.keep_alive))
+                    }
+                    (_, Some(line)) => line
+                        .open()
+                        .and_then(|socket| ground.io.adopt(socket, BufferClass::Link)),
+                    (_, None) => Err(ErrorKind::NotFound.into()),
+                };
                 stream.progress = Progress::Connecting {
                     candidates: Vec::new(),
                 };
@@ -215,7 +246,7 @@ impl Portals {
                         self.by_connection.insert(connection, key);
                     }
                     Err(error) => {
-                        tracing::debug!(path = %path.display(), %error, "not connected");
+                        tracing::debug!(outlet = outlet.portal.name, %error, "not connected");
                         self.end(ground, key, End::Here(ResetReason::Unreachable));
                     }
                 }
@@ -279,6 +310,9 @@ impl Portals {
 
     /// Connects the next address of what an outlet leads to, or ends the stream if there is none left.
     fn connect_next(&mut self, ground: &mut Ground<'_>, key: Key) {
+        if self.is_flow(key) {
+            return self.connect_next_flow(ground, key);
+        }
         let Some(stream) = self.streams.get_mut(&key) else {
             return;
         };
@@ -304,6 +338,38 @@ impl Portals {
         self.end(ground, key, End::Here(ResetReason::Unreachable));
     }
 
+    /// Returns whether a stream is one of datagrams at an outlet.
+    fn is_flow(&self, key: Key) -> bool {
+        let place = self.streams.get(&key).map(|stream| stream.place);
+        let Some(Place::Outlet(index)) = place else {
+            return false;
+        };
+        let outlet = self.outlets.get(index);
+        outlet.is_some_and(|outlet| matches!(outlet.target, OutletTarget::Udp(_)))
+    }
+
+    /// As [`Self::connect_next`], for datagrams: the first address to which there is a way is it, whoever listens there.
+    fn connect_next_flow(&mut self, ground: &mut Ground<'_>, key: Key) {
+        loop {
+            let candidate = match self.streams.get_mut(&key).map(|stream| &mut stream.progress) {
+                Some(Progress::Connecting { candidates }) => candidates.pop(),
+                Some(Progress::Asking { .. } | Progress::Opening | Progress::Open) | None => return,
+            };
+            let Some(address) = candidate else {
+                return self.end(ground, key, End::Here(ResetReason::Unreachable));
+            };
+            match self.connect_flow(ground, key, address) {
+                Ok(()) => {
+                    if let Some(session) = ground.node.portal(key.0) {
+                        session.accept(key.1);
+                    }
+                    return self.open(ground, key);
+                }
+                Err(error) => tracing::debug!(%address, %error, "not connected"),
+            }
+        }
+    }
+
     /// Takes the end of an attempt to connect.
     pub(crate) fn handle_connected(
         &mut self,
@@ -327,6 +393,56 @@ impl Portals {
                 stream.connection = None;
                 self.by_connection.remove(&connection);
                 self.connect_next(ground, key);
+            }
+        }
+    }
+
+    /// Takes the first byte of a serial line's socket: the line is open.
+    pub(super) fn handle_line_open(
+        &mut self,
+        ground: &mut Ground<'_>,
+        connection: ConnectionId,
+        bytes: &[u8],
+    ) {
+        let (Some((key, _)), Some((&serial::READY, rest))) =
+            (self.stream_of(connection), bytes.split_first())
+        else {
+            return;
+        };
+        if let Some(session) = ground.node.portal(key.0) {
+            session.accept(key.1);
+        }
+        self.open(ground, key);
+        if !rest.is_empty() {
+            self.handle_received(ground, connection, rest);
+        }
+    }
+
+    /// Returns whether a stream has waited for a serial line as long as it may.
+    pub(super) fn is_line_busy(&self, now: Instant, stream: &Stream) -> bool {
+        let Place::Outlet(index) = stream.place else {
+            return false;
+        };
+        matches!(stream.progress, Progress::Connecting { .. })
+            && now.saturating_since(stream.since) >= LINE_WAIT_MAX
+            && self
+                .outlets
+                .get(index)
+                .is_some_and(|outlet| outlet.line.is_some())
+    }
+
+    /// Returns why a stream is over whose serial line has no more to say; `None` if it is none, or all was said.
+    pub(super) fn line_lost(&self, key: Key) -> Option<ResetReason> {
+        let stream = self.streams.get(&key)?;
+        let Place::Outlet(index) = stream.place else {
+            return None;
+        };
+        self.outlets.get(index)?.line.as_ref()?;
+        match stream.progress {
+            Progress::Open if stream.is_finished => None,
+            Progress::Open => Some(ResetReason::Broken),
+            Progress::Asking { .. } | Progress::Connecting { .. } | Progress::Opening => {
+                Some(ResetReason::Unreachable)
             }
         }
     }
@@ -412,7 +528,10 @@ fn connect_options(keep_alive: Option<Duration>) -> ConnectOptions {
 /// Returns whether an outlet may be asked for a destination; of a name that may depend on its addresses.
 fn may_lead_to(outlet: &OutletTarget, target: &str) -> bool {
     let patterns = match outlet {
-        OutletTarget::Fixed(_) => return target.is_empty(),
+        OutletTarget::Tcp(_) | OutletTarget::Unix(_) | OutletTarget::Serial { .. } => {
+            return target.is_empty();
+        }
+        OutletTarget::Udp(_) => return target == FLOW_TARGET,
         OutletTarget::Asked(patterns) => patterns,
     };
     let Ok(target) = target.parse::<HostPort>() else {
@@ -452,6 +571,8 @@ fn is_due(now: Instant, asked: Instant) -> bool {
 const ASK_AGAIN_EVERY: Duration = Duration::from_secs(60);
 /// Streams about which the policy is asked again in one second.
 const ASKED_AT_ONCE_MAX: usize = 512;
+/// Longest time that a stream waits for a serial line that another one has.
+const LINE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest time for one attempt to connect what an outlet leads to.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -477,12 +598,17 @@ mod tests {
         ] {
             assert_eq!(may_lead_to(&asked, target), allowed, "{target}");
         }
-        let fixed = OutletTarget::Fixed(OutletAddress::Unix("/run/a".into()));
+        let fixed = OutletTarget::Unix("/run/a".into());
         assert!(may_lead_to(&fixed, ""));
         assert!(
             !may_lead_to(&fixed, "10.0.0.7:22"),
             "what was asked for is not what would be reached"
         );
+        let udp = OutletTarget::Udp("10.0.0.7:123".parse().expect("it is one"));
+        assert!(may_lead_to(&udp, FLOW_TARGET) && !may_lead_to(&udp, ""));
+        for other in [&asked, &fixed] {
+            assert!(!may_lead_to(other, FLOW_TARGET), "datagrams are not bytes");
+        }
         let addresses = ["192.0.2.1:22", "10.0.0.7:22"].map(|text| text.parse().expect(text));
         let kept = |target: &str| {
             let mut addresses = addresses.to_vec();

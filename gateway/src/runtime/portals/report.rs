@@ -6,9 +6,9 @@ use fieldgate_proto::{
     portal::SessionState,
 };
 
-use super::{Portal, Portals};
+use super::{Portal, Portals, serial};
 use crate::runtime::trunk::dialling::Neighbour;
-use crate::status::{PortalSession, PortalStatus, PortalsStatus};
+use crate::status::{PortalDatagrams, PortalLine, PortalSession, PortalStatus, PortalsStatus};
 
 impl Portals {
     /// Returns what is shown of portals; `None` on a node without any.
@@ -26,12 +26,21 @@ impl Portals {
             PortalStatus {
                 address: inlet.listen.clone(),
                 leads_to: Some(format!("{} at {node}", inlet.outlet)),
+                datagrams: inlet.is_udp.then(|| datagrams(&inlet.portal)),
                 ..portal_status(&inlet.portal)
             }
         });
-        let outlets = self.outlets.iter().map(|outlet| PortalStatus {
-            address: target_text(&outlet.target),
-            ..portal_status(&outlet.portal)
+        let outlets = self.outlets.iter().map(|outlet| {
+            let failures = outlet.line.as_ref().map(serial::Line::failures);
+            PortalStatus {
+                address: target_text(&outlet.target),
+                datagrams: matches!(outlet.target, OutletTarget::Udp(_)).then(|| datagrams(&outlet.portal)),
+                line: failures.map(|failures| PortalLine {
+                    failures: failures.total,
+                    failure: failures.last,
+                }),
+                ..portal_status(&outlet.portal)
+            }
         });
         Some(PortalsStatus {
             sessions,
@@ -45,11 +54,21 @@ impl Portals {
 
 fn target_text(target: &OutletTarget) -> String {
     match target {
-        OutletTarget::Fixed(address) => address.to_string(),
+        OutletTarget::Tcp(address) => address.to_string(),
+        OutletTarget::Udp(address) => format!("udp:{address}"),
+        OutletTarget::Unix(path) => format!("unix:{}", path.display()),
+        OutletTarget::Serial { device, line } => serial::text(device, line),
         OutletTarget::Asked(patterns) => {
             let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
             patterns.join(" ")
         }
+    }
+}
+
+fn datagrams(portal: &Portal) -> PortalDatagrams {
+    PortalDatagrams {
+        passed: portal.datagrams.passed,
+        dropped: portal.datagrams.dropped,
     }
 }
 

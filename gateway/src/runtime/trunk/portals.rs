@@ -1,6 +1,6 @@
 //! Portals and what they need of the trunk.
 
-use fieldgate_io::{CloseReason, ConnectionId, Io};
+use fieldgate_io::{CloseReason, ConnectionId, DatagramId, DatagramPath, Io};
 use fieldgate_proto::{node::Verdict, time::Now};
 
 use super::{SystemEntropy, Trunk};
@@ -61,6 +61,36 @@ impl Trunk {
     /// Takes note of where an inlet listens.
     pub(crate) fn set_inlet_address(&mut self, inlet: usize, address: String) {
         self.portals.set_listening(inlet, address);
+    }
+
+    /// Takes note of an inlet's socket for datagrams, and where it is bound.
+    pub(crate) fn set_inlet_datagrams(&mut self, inlet: usize, socket: DatagramId, address: String) {
+        self.portals.set_listening(inlet, address);
+        self.portals.set_datagrams(inlet, socket);
+    }
+
+    /// Returns whether a socket for datagrams is one of portals.
+    pub(crate) fn has_portal_datagrams(&self, socket: DatagramId) -> bool {
+        self.portals.has_datagrams(socket)
+    }
+
+    /// Takes a datagram that came to a socket of portals.
+    pub(crate) fn handle_portal_datagram(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        (socket, path): (DatagramId, DatagramPath),
+        bytes: &[u8],
+    ) {
+        let now = self.judged(now);
+        self.with_portals(io, now, |portals, ground| {
+            portals.handle_datagram(ground, socket, path, bytes);
+        });
+    }
+
+    /// A datagram of portals was lost.
+    pub(crate) fn handle_portal_datagram_failed(&mut self, socket: DatagramId, error: &std::io::Error) {
+        self.portals.handle_datagram_failed(socket, error);
     }
 
     /// Returns whether the connection is a local one of a stream.
