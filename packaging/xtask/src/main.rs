@@ -17,6 +17,7 @@ mod docs;
 mod failure;
 mod fuzz;
 mod kills;
+mod partitions;
 mod program;
 mod programs;
 mod properties;
@@ -62,6 +63,8 @@ enum Recipe {
     Properties(properties::Options),
     /// The simulator: all recorded seeds and fresh ones, or one seed again
     Sim(sim::Options),
+    /// A cluster of relays whose machines are cut off and lost (root)
+    Partitions(partitions::Options),
     /// Power cuts of the journal: many seeds, or one again
     Cuts(cuts::Options),
     /// List the fuzz targets, or run one of them, or all
@@ -110,6 +113,7 @@ fn run(recipe: &Recipe) -> Result<(), Failure> {
         Recipe::Test(options) => suite::run(&workspace, options),
         Recipe::Properties(options) => properties::run(&workspace, options),
         Recipe::Sim(options) => sim::run(&workspace, options),
+        Recipe::Partitions(options) => partitions::run(&workspace, options),
         Recipe::Cuts(options) => cuts::run(&workspace, options),
         Recipe::Fuzz(options) => fuzz::run(&workspace, options),
         Recipe::Bench(options) => bench::run(&workspace, options),

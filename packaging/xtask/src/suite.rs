@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use crate::failure::Failure;
 use crate::fuzz;
+use crate::partitions;
 use crate::program::Program;
 use crate::workspace::Workspace;
 
@@ -64,7 +65,8 @@ fn run_on(
 ) -> Result<(), Failure> {
     let program = Program::cargo_build(workspace, "test")
         .args(packages)
-        .arg("--no-fail-fast")
+        .args(["--no-fail-fast", "--"])
+        .args(partitions::TESTS.iter().flat_map(|test| ["--skip", *test]))
         .env("FIELDGATE_IO", backend.name())
         .env(PROPERTY_SEED_NAME, PROPERTY_SEED);
     run_one(program, tally)
