@@ -19,6 +19,7 @@ mod latency;
 mod load;
 mod node;
 mod packet;
+mod place;
 mod portal;
 mod press;
 mod process;

@@ -10,6 +10,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::process::{Running, complete};
 
 /// Writes the file `passphrase` in `folder`, which protects the keys of the nodes there.
@@ -53,6 +54,40 @@ struct Shown {
     identifier: String,
 }
 
+/// Returns what every node's file begins with: the node has folder, key and control socket by its name in `folder`.
+pub(crate) fn head(folder: &Path, name: &str, io: &str, shards: u16, level: &str) -> String {
+    let folder = folder.display();
+    format!(
+        "[node]\n\
+         name = \"{name}\"\n\
+         state_dir = \"{folder}/{name}\"\n\
+         io = \"{io}\"\n\
+         shards = {shards}\n\
+         control_socket = \"{folder}/{name}.sock\"\n\
+         \n\
+         [log]\n\
+         level = \"{level}\"\n\
+         \n\
+         [identity]\n\
+         file = \"{folder}/{name}.key\"\n\
+         passphrase = {{ file = \"{folder}/passphrase\" }}\n"
+    )
+}
+
+/// Starts the node in a place whose file `name.toml` is in `folder`.
+pub(crate) fn run(
+    place: &Place,
+    binary: &Path,
+    folder: &Path,
+    name: &'static str,
+) -> Result<Running, Failure> {
+    let mut command = place.command(binary);
+    command
+        .args(["run", "--config"])
+        .arg(folder.join(format!("{name}.toml")));
+    Running::start(name, &mut command, folder)
+}
+
 /// Starts the node that `text` describes and waits until it listens.
 pub(crate) fn start(
     binary: &Path,
@@ -61,9 +96,8 @@ pub(crate) fn start(
     text: &str,
     listens: SocketAddr,
 ) -> Result<Running, Failure> {
-    let path = write(folder, &format!("{name}.toml"), text)?;
-    let mut command = Command::new(binary);
-    let mut process = Running::start(name, command.args(["run", "--config"]).arg(&path), folder)?;
+    write(folder, &format!("{name}.toml"), text)?;
+    let mut process = run(&Place::here(), binary, folder, name)?;
     process.await_listener(listens)?;
     Ok(process)
 }

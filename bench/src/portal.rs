@@ -1,6 +1,5 @@
 //! `portal`: streams through fieldgate beside loopback, stunnel, ssh and nebula, in one run.
 
-pub(crate) mod place;
 mod report;
 mod rivals;
 mod server;
@@ -17,7 +16,6 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tempfile::TempDir;
 
-use self::place::Place;
 use self::report::Report;
 use self::rivals::Ground;
 use self::server::Server;
@@ -26,6 +24,7 @@ use self::tunnel::Tunnel;
 use self::wire::{Quality, Wire};
 use crate::failure::Failure;
 use crate::latency::Summary;
+use crate::place::Place;
 use crate::process::free_address;
 use crate::procfs::Usage;
 

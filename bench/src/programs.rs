@@ -13,7 +13,7 @@ use clap::Args;
 
 use crate::clock;
 use crate::failure::Failure;
-use crate::portal::place::Place;
+use crate::place::Place;
 use crate::portal::site;
 use crate::process::{Running, free_address};
 

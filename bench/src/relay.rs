@@ -144,28 +144,11 @@ fn crash(
 
 /// Returns the relay's file.
 fn file(folder: &Path, io: &str, link: SocketAddr, members: &[Identifier]) -> String {
-    let at = folder.display();
     let links_max = members.len() + SPARE_LINKS;
-    let mut text = format!(
-        "[node]\n\
-         name = \"{NAME}\"\n\
-         state_dir = \"{at}/{NAME}\"\n\
-         io = \"{io}\"\n\
-         shards = 1\n\
-         control_socket = \"{at}/{NAME}.sock\"\n\
-         \n\
-         [log]\n\
-         level = \"error\"\n\
-         \n\
-         [identity]\n\
-         file = \"{at}/{NAME}.key\"\n\
-         passphrase = {{ file = \"{at}/passphrase\" }}\n\
-         \n\
-         [link.tcp]\n\
-         listen = [\"{link}\"]\n\
-         \n\
-         [relay]\n\
-         links_max = {links_max}\n"
+    let mut text = node::head(folder, NAME, io, 1, "error");
+    let _ = write!(
+        text,
+        "\n[link.tcp]\nlisten = [\"{link}\"]\n\n[relay]\nlinks_max = {links_max}\n"
     );
     let nobody = [Identifier::from_bytes([1; 32])];
     let members = if members.is_empty() { &nobody } else { members };

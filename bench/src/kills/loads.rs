@@ -14,7 +14,7 @@ use super::tap::Tap;
 use crate::clock;
 use crate::failure::Failure;
 use crate::node::write;
-use crate::portal::place::Place;
+use crate::place::Place;
 use crate::process::{Running, complete};
 
 /// A client and its server.

@@ -1,9 +1,7 @@
 //! A switch with four cables.
 
-use std::process::Command;
-
 use crate::failure::Failure;
-use crate::portal::place::Place;
+use crate::place::Place;
 use crate::process::complete;
 
 /// Namespaces of four nodes around a switch, all in 10.77.10.0/24.
@@ -25,8 +23,10 @@ impl Network {
             relays: [Place::fresh("relay1")?, Place::fresh("relay2")?],
             switch: Place::fresh("switch")?,
         };
-        network.ip(&["link", "add", BRIDGE, "type", "bridge", "stp_state", "0"])?;
-        network.ip(&["link", "set", BRIDGE, "up"])?;
+        network
+            .switch
+            .ip(&["link", "add", BRIDGE, "type", "bridge", "stp_state", "0"])?;
+        network.switch.ip(&["link", "set", BRIDGE, "up"])?;
         let [first, second] = &network.relays;
         let ends = [
             (&network.desk, "desk", DESK),
@@ -40,26 +40,13 @@ impl Network {
         Ok(network)
     }
 
-    fn ip(&self, words: &[&str]) -> Result<(), Failure> {
-        complete(self.switch.command("ip").args(words)).map(drop)
-    }
-
     fn cable(&self, place: &Place, port: &str, address: &str) -> Result<(), Failure> {
-        let (Some(end), Some(switch)) = (place.name(), self.switch.name()) else {
-            return Err(Failure::peer("this machine", "is no namespace"));
-        };
-        let mut pair = Command::new("ip");
-        pair.args(["link", "add", "eth0", "netns", end, "type", "veth"]);
-        complete(pair.args(["peer", "name", port, "netns", switch]))?;
+        place.cable("eth0", &self.switch, port)?;
         let address = format!("{address}/24");
-        complete(
-            place
-                .command("ip")
-                .args(["address", "add", &address, "dev", "eth0"]),
-        )?;
-        complete(place.command("ip").args(["link", "set", "eth0", "up"]))?;
-        self.ip(&["link", "set", port, "master", BRIDGE])?;
-        self.ip(&["link", "set", port, "up"])
+        place.ip(&["address", "add", &address, "dev", "eth0"])?;
+        place.ip(&["link", "set", "eth0", "up"])?;
+        self.switch.ip(&["link", "set", port, "master", BRIDGE])?;
+        self.switch.ip(&["link", "set", port, "up"])
     }
 
     /// Pulls a relay's cable: from now on the switch takes nothing from that port and gives nothing to it. Neither end of any link is

@@ -13,7 +13,7 @@ use super::network::{self, Network};
 use crate::clock;
 use crate::failure::Failure;
 use crate::node;
-use crate::portal::place::Place;
+use crate::place::Place;
 use crate::process::{Running, complete};
 
 /// The four nodes.
@@ -66,7 +66,7 @@ impl Site {
         ] {
             node::write(folder, &format!("{name}.toml"), &text)?;
         }
-        let run = |place: &Place, name| run(binary, folder, place, name);
+        let run = |place: &Place, name| node::run(place, binary, folder, name);
         let [first, second] = &network.relays;
         Ok(Self {
             folder: folder.to_owned(),
@@ -90,7 +90,7 @@ impl Site {
 
     /// Starts it again.
     pub(super) fn restart(&mut self, relay: usize) -> Result<(), Failure> {
-        let process = run(&self.binary, &self.folder, &self.places[relay], RELAYS[relay])?;
+        let process = node::run(&self.places[relay], &self.binary, &self.folder, RELAYS[relay])?;
         self.relays[relay] = Some(process);
         Ok(())
     }
@@ -173,14 +173,6 @@ impl Site {
     }
 }
 
-fn run(binary: &Path, folder: &Path, place: &Place, name: &'static str) -> Result<Running, Failure> {
-    let mut command = place.command(binary);
-    command
-        .args(["run", "--config"])
-        .arg(folder.join(format!("{name}.toml")));
-    Running::start(name, &mut command, folder)
-}
-
 /// Returns address and state of each path.
 fn paths(status: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -200,22 +192,7 @@ fn link(relay: usize) -> SocketAddr {
 
 impl Files<'_> {
     fn head(&self, name: &str) -> String {
-        let (folder, io) = (self.folder.display(), self.io);
-        format!(
-            "[node]\n\
-             name = \"{name}\"\n\
-             state_dir = \"{folder}/{name}\"\n\
-             io = \"{io}\"\n\
-             shards = 1\n\
-             control_socket = \"{folder}/{name}.sock\"\n\
-             \n\
-             [log]\n\
-             level = \"info\"\n\
-             \n\
-             [identity]\n\
-             file = \"{folder}/{name}.key\"\n\
-             passphrase = {{ file = \"{folder}/passphrase\" }}\n"
-        )
+        node::head(self.folder, name, self.io, 1, "info")
     }
 
     fn way(&self, relay: usize) -> String {

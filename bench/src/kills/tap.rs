@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::failure::Failure;
-use crate::portal::place::Place;
+use crate::place::Place;
 
 /// A listener that leads on to a server.
 pub(super) struct Tap {
@@ -226,7 +226,7 @@ mod tests {
     use std::net::{Shutdown, TcpListener};
 
     use super::{LOADED, Pause, Tap, Times, longest};
-    use crate::portal::place::Place;
+    use crate::place::Place;
 
     const MS: u64 = 1_000_000;
 

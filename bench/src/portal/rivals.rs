@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use super::place::Place;
 use super::tunnel::Tunnel;
 use crate::failure::Failure;
 use crate::node::write;
+use crate::place::Place;
 use crate::process::{Running, complete};
 
 /// What a rival needs to know.
@@ -177,20 +177,11 @@ fn nebula_file(folder: &Path, name: &str, is_far: bool) -> String {
 
 /// Connects two namespaces: [`NEAR_ADDRESS`] is in the first, [`FAR_ADDRESS`] in the second.
 pub(crate) fn join(near: &Place, far: &Place) -> Result<(), Failure> {
-    let [Some(near_name), Some(far_name)] = [near.name(), far.name()] else {
-        return Err(Failure::peer("this machine", "has its addresses already"));
-    };
-    let mut pair = Command::new("ip");
-    pair.args(["link", "add", "veth", "netns", near_name, "type", "veth"]);
-    complete(pair.args(["peer", "name", "veth", "netns", far_name]))?;
+    near.cable("veth", far, "veth")?;
     for (place, address) in [(near, NEAR_ADDRESS), (far, FAR_ADDRESS)] {
         let network = format!("{address}/24");
-        complete(
-            place
-                .command("ip")
-                .args(["address", "add", &network, "dev", "veth"]),
-        )?;
-        complete(place.command("ip").args(["link", "set", "veth", "up"]))?;
+        place.ip(&["address", "add", &network, "dev", "veth"])?;
+        place.ip(&["link", "set", "veth", "up"])?;
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use super::place::Place;
 use crate::failure::Failure;
+use crate::place::Place;
 
 /// A listener and the threads of its connections; each connection says with its first byte what it wants.
 pub(crate) struct Server {
@@ -120,7 +120,7 @@ mod tests {
     use std::net::Shutdown;
 
     use super::{ECHO, SWALLOW, Server};
-    use crate::portal::place::Place;
+    use crate::place::Place;
 
     #[test]
     fn a_stream_gets_what_its_first_byte_wants() {

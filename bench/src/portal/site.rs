@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use fieldgate_proto::identity::Identifier;
 
-use super::place::Place;
 use crate::failure::Failure;
 use crate::node;
+use crate::place::Place;
 use crate::process::Running;
 
 /// How a site is set up.
@@ -78,10 +78,8 @@ pub(crate) fn start(
     (files.desk, files.hall, files.relays) = (desk, hall, relays);
     let mut processes = Vec::new();
     let mut run = |place: &Place, name: &'static str, text: &str| -> Result<(), Failure> {
-        let path = node::write(folder, &format!("{name}.toml"), text)?;
-        let mut command = place.command(&settings.binary);
-        command.args(["run", "--config"]).arg(path);
-        processes.push(Running::start(name, &mut command, folder)?);
+        node::write(folder, &format!("{name}.toml"), text)?;
+        processes.push(node::run(place, &settings.binary, folder, name)?);
         Ok(())
     };
     for (index, name) in RELAYS.iter().enumerate().take(settings.relays) {
@@ -94,22 +92,7 @@ pub(crate) fn start(
 
 impl Files<'_> {
     fn head(&self, name: &str) -> String {
-        let (folder, io) = (self.folder.display(), &self.settings.io);
-        format!(
-            "[node]\n\
-             name = \"{name}\"\n\
-             state_dir = \"{folder}/{name}\"\n\
-             io = \"{io}\"\n\
-             shards = 1\n\
-             control_socket = \"{folder}/{name}.sock\"\n\
-             \n\
-             [log]\n\
-             level = \"warn\"\n\
-             \n\
-             [identity]\n\
-             file = \"{folder}/{name}.key\"\n\
-             passphrase = {{ file = \"{folder}/passphrase\" }}\n"
-        )
+        node::head(self.folder, name, &self.settings.io, 1, "warn")
     }
 
     /// Returns the file of the node with the inlet.

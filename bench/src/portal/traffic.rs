@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::place::Place;
 use super::server::{BULK_BYTES, ECHO, SWALLOW, Server};
 use crate::clock;
 use crate::failure::Failure;
 use crate::latency::{Latencies, Summary};
+use crate::place::Place;
 
 /// One end of a tunnel and what stands behind the other.
 #[derive(Clone, Copy)]
@@ -259,7 +259,7 @@ mod tests {
     use std::time::Duration;
 
     use super::Way;
-    use crate::portal::place::Place;
+    use crate::place::Place;
     use crate::portal::server::Server;
 
     #[test]

@@ -11,17 +11,16 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::place::Place;
 use super::rivals::{FAR_ADDRESS, NEAR_ADDRESS};
 use crate::clock;
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::process::complete;
 
 /// What a wire does to frames, the same in both directions.
@@ -129,17 +128,12 @@ impl Drop for Wire {
 
 /// Connects an end with the wire's namespace, whose side is called `port`.
 fn cable(place: &Place, end: &Place, (outer, middle): (&str, &str), port: &str) -> Result<(), Failure> {
-    let (Some(end_name), Some(middle_name)) = (end.name(), place.name()) else {
-        return Err(Failure::peer("this machine", "is no namespace"));
-    };
-    let mut pair = Command::new("ip");
-    pair.args(["link", "add", "under", "netns", end_name, "type", "veth"]);
-    complete(pair.args(["peer", "name", port, "netns", middle_name]))?;
+    end.cable("under", place, port)?;
     for (place, address, device) in [(end, outer, "under"), (place, middle, port)] {
         let address = format!("{address}/30");
-        ip(place, &["address", "add", &address, "dev", device])?;
+        place.ip(&["address", "add", &address, "dev", device])?;
         // Datagrams of the wire are larger than frames on it.
-        ip(place, &["link", "set", device, "mtu", "1600", "up"])?;
+        place.ip(&["link", "set", device, "mtu", "1600", "up"])?;
     }
     Ok(())
 }
@@ -147,24 +141,14 @@ fn cable(place: &Place, end: &Place, (outer, middle): (&str, &str), port: &str) 
 fn tunnel(end: &Place, address: &str, outer: &str, middle: &str) -> Result<(), Failure> {
     let port = PORT.to_string();
     let remote = ["remote", middle, "local", outer, "dstport", &port];
-    ip(
-        end,
-        &[
-            ["link", "add", "wire", "type", "vxlan", "id", "7"].as_slice(),
-            &remote,
-        ]
-        .concat(),
-    )?;
+    let vxlan = ["link", "add", "wire", "type", "vxlan", "id", "7"];
+    end.ip(&[vxlan.as_slice(), &remote].concat())?;
     let address = format!("{address}/24");
-    ip(end, &["address", "add", &address, "dev", "wire"])?;
-    ip(end, &["link", "set", "wire", "mtu", "1500", "up"])?;
+    end.ip(&["address", "add", &address, "dev", "wire"])?;
+    end.ip(&["link", "set", "wire", "mtu", "1500", "up"])?;
     // No card comes after the datagrams that would fill in checksums, or cut into frames what was put into one datagram.
     let mut offloads = end.command("ethtool");
     complete(offloads.args(["--offload", "wire", "tx", "off", "tso", "off", "gso", "off"])).map(drop)
-}
-
-fn ip(place: &Place, words: &[&str]) -> Result<(), Failure> {
-    complete(place.command("ip").args(words)).map(drop)
 }
 
 /// One direction.

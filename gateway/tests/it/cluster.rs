@@ -207,6 +207,22 @@ impl Fleet {
         self.site.gateway.wait_ready();
     }
 
+    /// Waits until the relays have each other and the store.
+    fn wait_healthy(&mut self) {
+        for relay in 0..3 {
+            self.relay(relay).wait_healthy();
+        }
+    }
+
+    /// Ends the publisher; whatever was acknowledged must come to the end exactly once. Then the servers end.
+    fn finish(&mut self, publisher: Publisher) {
+        let count = publisher.end();
+        assert_exact(&self.site.wait_readings(count as usize), count);
+        for server in &mut self.servers {
+            server.kill();
+        }
+    }
+
     fn relay(&mut self, index: usize) -> &mut Node {
         match index {
             0 => &mut self.site.relay,
@@ -404,13 +420,9 @@ fn a_gateway_at_one_relay_reaches_a_collector_at_another_also_while_the_store_is
     publisher.wait_flow(&fleet.site);
 
     fleet.servers[0].start();
-    for relay in 0..3 {
-        fleet.relay(relay).wait_healthy();
-    }
+    fleet.wait_healthy();
     publisher.wait_flow(&fleet.site);
-    let count = publisher.end();
-    assert_exact(&fleet.site.wait_readings(count as usize), count);
-    fleet.servers[0].kill();
+    fleet.finish(publisher);
 }
 
 #[test]
@@ -425,9 +437,7 @@ fn a_rolling_restart_of_relays_and_servers_loses_no_reading_and_breaks_no_stream
     for relay in 0..3 {
         fleet.relay(relay).stop();
         fleet.relay(relay).start();
-        for other in 0..3 {
-            fleet.relay(other).wait_healthy();
-        }
+        fleet.wait_healthy();
         publisher.wait_flow(&fleet.site);
         round_trip(&mut stream, format!("after relay {relay}").as_bytes());
     }
@@ -437,9 +447,7 @@ fn a_rolling_restart_of_relays_and_servers_loses_no_reading_and_breaks_no_stream
         round_trip(&mut stream, format!("without server {server}").as_bytes());
         fleet.servers[server].start();
         fleet.wait_bucket();
-        for relay in 0..3 {
-            fleet.relay(relay).wait_healthy();
-        }
+        fleet.wait_healthy();
     }
     let count = publisher.end();
     assert_exact(&fleet.site.wait_readings(count as usize), count);
@@ -473,9 +481,12 @@ fn wait_away(fleet: &mut Fleet, relay: usize) {
 /// Waits until the relays have each other and the store, and the collector both its names.
 fn wait_whole(fleet: &mut Fleet) {
     fleet.wait_bucket();
-    for relay in 0..3 {
-        fleet.relay(relay).wait_healthy();
-    }
+    wait_reached(fleet);
+}
+
+/// Waits until the relays have each other, and the collector both its names.
+fn wait_reached(fleet: &mut Fleet) {
+    fleet.wait_healthy();
     fleet.site.collector.wait_healthy();
     fleet.relay(0).wait_status("both have the name", |status| {
         let relays = status["cluster"]["relays"].as_array();
@@ -519,11 +530,7 @@ fn a_cable_that_is_pulled_loses_no_reading_and_breaks_no_stream_that_has_another
     fleet.network().mend(0);
     wait_whole(&mut fleet);
     publisher.wait_flow(&fleet.site);
-    let count = publisher.end();
-    assert_exact(&fleet.site.wait_readings(count as usize), count);
-    for server in &mut fleet.servers {
-        server.kill();
-    }
+    fleet.finish(publisher);
 }
 
 #[test]
@@ -557,11 +564,7 @@ fn machines_that_are_lost_one_after_the_other_lose_no_reading_and_break_no_strea
         wait_whole(&mut fleet);
         publisher.wait_flow(&fleet.site);
     }
-    let count = publisher.end();
-    assert_exact(&fleet.site.wait_readings(count as usize), count);
-    for server in &mut fleet.servers {
-        server.kill();
-    }
+    fleet.finish(publisher);
 }
 
 #[test]
@@ -585,18 +588,9 @@ fn when_the_relay_of_the_collector_is_killed_it_is_reached_at_its_other() {
         );
         publisher.wait_flow(&fleet.site);
         fleet.relay(lost).start();
-        for relay in 0..3 {
-            fleet.relay(relay).wait_healthy();
-        }
         // Both names are there again before the other relay goes.
-        fleet.site.collector.wait_healthy();
-        fleet.relay(0).wait_status("both have the name", |status| {
-            let relays = status["cluster"]["relays"].as_array();
-            relays.is_some_and(|relays| relays.iter().all(|relay| relay["names"] == 1))
-        });
+        wait_reached(&mut fleet);
         publisher.wait_flow(&fleet.site);
     }
-    let count = publisher.end();
-    assert_exact(&fleet.site.wait_readings(count as usize), count);
-    fleet.servers[0].kill();
+    fleet.finish(publisher);
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::failure::Failure;
 use crate::program::Program;
-use crate::suite::{self, Tally};
+use crate::suite::{self, Backend, Tally};
 use crate::workspace::Workspace;
 
 /// Tests that this recipe runs and `test` does not: each lives on leases and time-outs that run out, for minutes.
@@ -16,9 +16,9 @@ pub(crate) const TESTS: [&str; 2] = [
 /// On which backend.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// I/O backend: uring or epoll
-    #[arg(long, default_value = "uring", value_parser = ["uring", "epoll"])]
-    io: String,
+    /// The I/O backend
+    #[arg(long, value_enum, default_value_t = Backend::Uring)]
+    io: Backend,
 }
 
 /// Runs them; needs root, for the namespaces.
@@ -26,7 +26,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failur
     let program = Program::cargo_build(workspace, "test")
         .args(["--package=fieldgate", "--test=it", "--", "--exact"])
         .args(TESTS)
-        .env("FIELDGATE_IO", &options.io);
+        .env("FIELDGATE_IO", options.io.name());
     let mut tally = Tally::default();
     suite::run_one(program, &mut tally)?;
     tally.conclude()

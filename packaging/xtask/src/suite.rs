@@ -18,7 +18,7 @@ pub(crate) struct Options {
 
 /// The I/O backend that tests are made to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Backend {
+pub(crate) enum Backend {
     /// The io_uring data plane.
     Uring,
     /// The epoll fallback.
@@ -26,7 +26,7 @@ enum Backend {
 }
 
 impl Backend {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Uring => "uring",
             Self::Epoll => "epoll",

@@ -7,6 +7,7 @@ use std::path::Path;
 use fieldgate_proto::identity::Identifier;
 
 use super::{ALARM_TOPIC, Settings};
+use crate::node;
 
 /// What the files are made from.
 pub(super) struct Files<'a> {
@@ -45,27 +46,18 @@ impl Identifiers {
 impl Files<'_> {
     /// Returns what every node has.
     fn node(&self, name: &str) -> String {
-        let (folder, io, shards) = (self.folder.display(), &self.settings.io, self.settings.shards);
-        let trust = match self.settings.rules {
-            Some(_) => format!("\n[trust]\npolicy = \"{folder}/policy.cedar\"\n"),
-            None => String::new(),
-        };
-        format!(
-            "[node]\n\
-             name = \"{name}\"\n\
-             state_dir = \"{folder}/{name}\"\n\
-             io = \"{io}\"\n\
-             shards = {shards}\n\
-             control_socket = \"{folder}/{name}.sock\"\n\
-             \n\
-             [log]\n\
-             level = \"warn\"\n\
-             \n\
-             [identity]\n\
-             file = \"{folder}/{name}.key\"\n\
-             passphrase = {{ file = \"{folder}/passphrase\" }}\n\
-             {trust}"
-        )
+        let Settings {
+            io, shards, rules, ..
+        } = self.settings;
+        let mut text = node::head(self.folder, name, io, *shards, "warn");
+        if rules.is_some() {
+            let _ = write!(
+                text,
+                "\n[trust]\npolicy = \"{}/policy.cedar\"\n",
+                self.folder.display()
+            );
+        }
+        text
     }
 
     /// Returns the file of the gateway.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{
     super::*,
-    failover::{INLET, OUTLET, SECOND, UPLINK, came, net, states, switches},
+    failover::{INLET, OUTLET, SECOND, UPLINK, came, net, open_stream, states, switches},
     net::{COLLECTOR, GATEWAY, Net, RELAY},
 };
-use crate::{portal::Open, relay::StaysReason, route::DropReason};
+use crate::{relay::StaysReason, route::DropReason};
 
 fn drain(net: &mut Net, relay: usize) {
     net.hosts[relay].node.drain(net.now, Duration::from_secs(60));
@@ -40,16 +40,7 @@ fn left(net: &Net, relay: usize) -> Vec<(usize, Option<StaysReason>)> {
 #[test]
 fn members_take_the_other_relay_and_then_leave_with_nothing_lost() {
     let mut net = net(100);
-    let session = net.hosts[GATEWAY].node.portal(INLET).unwrap();
-    let open = Open {
-        outlet: "plc",
-        origin: "10.0.0.7:4711",
-        ..Open::default()
-    };
-    let stream = session.open(open).unwrap();
-    net.pass(1);
-    net.hosts[COLLECTOR].node.portal(OUTLET).unwrap().accept(stream);
-    net.pass(1);
+    let stream = open_stream(&mut net);
     for (relay, other, round) in [(RELAY, SECOND, 1_u8), (SECOND, RELAY, 2)] {
         net.pass(20);
         drain(&mut net, relay);

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     super::*,
     net::{COLLECTOR, GATEWAY, Host, Net, RELAY, Readings, Signer},
+    portals::open,
 };
 use crate::{
-    portal::{Open, SessionEvent, SessionState, StreamId},
+    portal::{SessionEvent, SessionState, StreamId},
     relay::{MemberRights, RelaySettings},
 };
 
@@ -245,20 +246,19 @@ fn a_path_that_is_twice_as_fast_for_long_is_taken_and_a_short_while_is_not_enoug
     assert_eq!(views[1].reason, Some(PathReason::Better));
 }
 
+/// Opens a stream from the gateway's inlet to the collector's outlet.
+pub(super) fn open_stream(net: &mut Net) -> StreamId {
+    let stream = open(net, "plc");
+    net.pass(1);
+    net.hosts[COLLECTOR].node.portal(OUTLET).unwrap().accept(stream);
+    net.pass(1);
+    stream
+}
+
 #[test]
 fn a_stream_goes_on_over_the_other_relay_in_both_directions() {
     let mut net = net(0);
-    let session = net.hosts[GATEWAY].node.portal(INLET).unwrap();
-    let open = Open {
-        outlet: "plc",
-        origin: "10.0.0.7:4711",
-        ..Open::default()
-    };
-    let stream = session.open(open).unwrap();
-    net.pass(1);
-    let session = net.hosts[COLLECTOR].node.portal(OUTLET).unwrap();
-    session.accept(stream);
-    net.pass(1);
+    let stream = open_stream(&mut net);
     let mut wanted = [Vec::new(), Vec::new()];
     for (relay, round) in [(RELAY, 1_u8), (SECOND, 2), (RELAY, 3)] {
         net.pass(6);

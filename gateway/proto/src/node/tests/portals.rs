@@ -57,7 +57,8 @@ fn run(net: &mut Net, turns: usize) -> Vec<SessionEvent> {
     events
 }
 
-fn open(net: &mut Net, outlet: &str) -> StreamId {
+/// Asks for a stream from the gateway's inlet to an outlet.
+pub(super) fn open(net: &mut Net, outlet: &str) -> StreamId {
     let session = net.hosts[GATEWAY].node.portal(INLET).unwrap();
     let open = Open {
         outlet,

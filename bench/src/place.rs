@@ -39,7 +39,7 @@ impl Place {
         let name = format!("fgbench-{}-{name}", std::process::id());
         complete(Command::new("ip").args(["netns", "add", &name]))?;
         let place = Self(Some(Arc::new(Namespace { name })));
-        complete(place.command("ip").args(["link", "set", "lo", "up"]))?;
+        place.ip(&["link", "set", "lo", "up"])?;
         Ok(place)
     }
 
@@ -58,6 +58,21 @@ impl Place {
                 command
             }
         }
+    }
+
+    /// Has `ip` do something here.
+    pub(crate) fn ip(&self, words: &[&str]) -> Result<(), Failure> {
+        complete(self.command("ip").args(words)).map(drop)
+    }
+
+    /// Lays a cable, which is `device` here and `other_device` in another namespace.
+    pub(crate) fn cable(&self, device: &str, other: &Self, other_device: &str) -> Result<(), Failure> {
+        let (Some(name), Some(other)) = (self.name(), other.name()) else {
+            return Err(Failure::peer("this machine", "has its addresses already"));
+        };
+        let mut pair = Command::new("ip");
+        pair.args(["link", "add", device, "netns", name, "type", "veth"]);
+        complete(pair.args(["peer", "name", other_device, "netns", other])).map(drop)
     }
 
     /// Moves the calling thread here, for good.
