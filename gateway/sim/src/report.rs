@@ -117,6 +117,8 @@ pub struct StreamReport {
     pub resumed: u64,
     /// Sessions that were lost.
     pub lost: u64,
+    /// Times that a side gave its session up.
+    pub given_up: u64,
     /// Times that packets were sent again.
     pub went_back: u64,
     /// Packets that came twice.
@@ -130,6 +132,7 @@ impl StreamReport {
         self.ended_well = model.ended_well;
         self.broken_off = model.broken_off;
         self.bytes = model.bytes;
+        self.given_up = model.given_up;
     }
 
     fn add(&mut self, other: &Self) {
@@ -140,6 +143,7 @@ impl StreamReport {
         }
         self.bytes += other.bytes;
         self.resumed += other.resumed;
+        self.given_up += other.given_up;
         self.lost += other.lost;
         self.went_back += other.went_back;
         self.duplicates += other.duplicates;

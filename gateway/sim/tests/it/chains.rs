@@ -30,6 +30,7 @@ fn everything_happened(total: &Report) {
         streams.ended_well,
         streams.resumed,
         streams.lost,
+        streams.given_up,
         streams.went_back,
         streams.duplicates,
     ];
