@@ -35,6 +35,10 @@ pub struct Report {
     pub restores_noticed: u64,
     /// Starts after a stop: of gateways, relays, collectors.
     pub restarts: [u64; 3],
+    /// Relays that stopped after they had their members leave.
+    pub drains: u64,
+    /// Members that had not left then.
+    pub left_behind: u64,
     /// Connections cut with both ends running.
     pub resets: u64,
     /// Times nothing passed between two nodes for a while.
@@ -223,6 +227,8 @@ impl Report {
         let restarts = self.restarts.iter_mut().zip(other.restarts);
         let refused = self.records_refused.iter_mut().zip(other.records_refused);
         restarts.chain(refused).for_each(|(sum, part)| *sum += part);
+        self.drains += other.drains;
+        self.left_behind += other.left_behind;
         self.resets += other.resets;
         self.partitions += other.partitions;
         self.one_ways += other.one_ways;

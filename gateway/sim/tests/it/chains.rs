@@ -23,6 +23,8 @@ fn everything_happened(total: &Report) {
         total.partitions,
         total.one_ways,
         total.clock_steps,
+        total.drains,
+        total.left_behind,
         total.wrong_clocks,
         total.rekeys,
         total.refused_peers,
