@@ -462,3 +462,73 @@ const CHANNEL_FRAME_HEAD_LEN: usize = 3;
 /// What each channel around a link takes off its frames: the heads of the frame in the record, of the frame in it, its two labels, and
 /// what sealing adds.
 const PER_DEPTH: usize = CHANNEL_FRAME_HEAD_LEN + FRAME_HEADER_LEN + 8 + RECORD_OVERHEAD_MAX;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, len: usize) -> Vec<u8> {
+        let mut frame = u32::try_from(len).unwrap().to_be_bytes()[1..].to_vec();
+        frame.push(kind);
+        frame.resize(4 + len, 7);
+        frame
+    }
+
+    #[test]
+    fn frames_of_one_class_share_a_record_while_they_fit() {
+        let frames = [
+            frame(0x02, 8),
+            frame(0x10, 3),
+            frame(0x11, 5),
+            frame(0x31, 60),
+            frame(0x12, 1),
+        ]
+        .concat();
+        let mut rest = frames.as_slice();
+        let mut pieces = Vec::new();
+        while let Some((class, piece)) = next_piece(rest, 40) {
+            pieces.push((class, piece));
+            rest = &rest[piece..];
+        }
+        assert_eq!(
+            pieces,
+            [
+                (Class::Alarm, 12 + 7),
+                (Class::Normal, 9),
+                // Longer than fits: it is lost alone.
+                (Class::Normal, 64),
+                (Class::Bulk, 5)
+            ]
+        );
+    }
+
+    #[test]
+    fn the_longest_frame_of_each_depth_fits_the_record_around_it() {
+        // Depth 1 lies in a record over an ordinary link, the others in one over the link before.
+        let mut room = PLAINTEXT_LEN_MAX;
+        for depth in 1..=CARRIED_DEPTH_MAX {
+            let body = frame_len_max(depth);
+            assert!(
+                CHANNEL_FRAME_HEAD_LEN + FRAME_HEADER_LEN + body <= room,
+                "{depth}"
+            );
+            room = body - 8 - RECORD_OVERHEAD_MAX;
+        }
+        assert!(crate::channel::PLAINTEXT_CARRIED_MAX <= room);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_taken_apart_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut rest = bytes.as_slice();
+            let mut taken = 0;
+            while let Some((frame, later)) = split_frame(rest) {
+                taken += frame.len();
+                rest = later;
+            }
+            prop_assert_eq!(taken + rest.len(), bytes.len());
+        }
+    }
+}
