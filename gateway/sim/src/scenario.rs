@@ -100,6 +100,8 @@ pub enum Draw {
     Trusting,
     /// Relays in a row, and streams: [`Scenario::draw_chained`].
     Chained,
+    /// The same, with each relay on the way authenticated: [`Scenario::draw_carried`].
+    Carried,
 }
 
 impl Draw {
@@ -110,6 +112,7 @@ impl Draw {
             Self::Plain => "plain",
             Self::Trusting => "trusting",
             Self::Chained => "chained",
+            Self::Carried => "carried",
         }
     }
 
@@ -120,6 +123,7 @@ impl Draw {
             Self::Plain => "seeds.txt",
             Self::Trusting => "seeds-trusting.txt",
             Self::Chained => "seeds-chained.txt",
+            Self::Carried => "seeds-carried.txt",
         }
     }
 }

@@ -32,6 +32,8 @@ enum Draw {
     Trusting,
     /// Relays in a row, and streams
     Chained,
+    /// The same, with each relay on the way authenticated
+    Carried,
 }
 
 impl Draw {
@@ -41,6 +43,7 @@ impl Draw {
             Self::Plain => "seeds::whatever_",
             Self::Trusting => "trust::whatever_",
             Self::Chained => "chains::whatever_",
+            Self::Carried => "chains::nor_is_anything_lost_",
         }
     }
 }

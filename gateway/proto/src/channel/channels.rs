@@ -276,6 +276,16 @@ impl Channels {
         Ok(())
     }
 
+    /// Pads no record of a channel from now on: what it carries is sealed already, and padded where that is wanted. Call it before
+    /// the first record.
+    ///
+    /// # Errors
+    /// [`ChannelError::Channel`] if the channel is not established.
+    pub fn stop_padding(&mut self, channel: ChannelId) -> Result<(), ChannelError> {
+        self.table.open_mut(channel)?.stop_padding();
+        Ok(())
+    }
+
     /// Asks the peer for a sign of life, answered by [`Output::Pong`]. A second ping replaces one that is
     /// unanswered.
     ///

@@ -13,7 +13,7 @@ use rekeying::{Generation, Rekey, rekey_time};
 
 use super::{
     ChannelError, ChannelId, ChannelSettings, ChannelStats, CloseReason, FrameError, PRESENTATION_LEN_MAX,
-    PathId, Role, Suite,
+    Padding, PathId, Role, Suite,
     frame::{self, frames, put_frame},
     handshake::Finished,
     record::{Opener, RecordHeader, Sealer, generation_code},
@@ -180,6 +180,12 @@ impl Established {
             ping: None,
             pings: 0,
         }
+    }
+
+    /// Pads no record from now on.
+    pub(super) const fn stop_padding(&mut self) {
+        self.settings.padding = Padding::Off;
+        self.sealer.set_padding(Padding::Off);
     }
 
     /// Keeps message 3 until the peer has sent a record.

@@ -166,6 +166,11 @@ impl Sealer {
         self.number_len = len;
     }
 
+    /// Pads records in this way from now on.
+    pub const fn set_padding(&mut self, padding: Padding) {
+        self.padding = padding;
+    }
+
     /// Returns how many records were sealed.
     #[must_use]
     pub const fn records(&self) -> u64 {

@@ -180,7 +180,8 @@ impl Node {
             Some(outer) => (outer.below, outer.depth.saturating_add(1)),
             None => (on, 1),
         };
-        if depth > CARRIED_DEPTH_MAX {
+        // Records inside are padded where that is wanted; padded again they would not fit.
+        if depth > CARRIED_DEPTH_MAX || self.channels.stop_padding(channel).is_err() {
             return false;
         }
         let settings = LinkSettings {

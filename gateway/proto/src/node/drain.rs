@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    ConnectionKey, Event, Links, Node, Output, PathOwner, PathReason, Use, Wire,
+    ConnectionKey, Event, Links, Node, PathOwner, PathReason, Use, Wire,
     neighbour::{Neighbour, NeighbourState},
 };
 use crate::{
@@ -335,7 +335,7 @@ impl Node {
     pub(super) fn time_out_leaving(&mut self, now: Now, entropy: &mut dyn Entropy, wire: &mut dyn Wire) {
         for index in 0..self.neighbours.len() {
             let Some(leaving) = self.neighbours[index].leaving.as_mut() else {
-                self.end_rest(index);
+                self.end_rest(now, index);
                 continue;
             };
             if now.instant < leaving.look_at {
@@ -355,14 +355,16 @@ impl Node {
     }
 
     /// Has a relay that was left dialled at once, if nothing else is left.
-    fn end_rest(&mut self, index: usize) {
+    fn end_rest(&mut self, now: Now, index: usize) {
         let neighbour = &self.neighbours[index];
         let rests = neighbour.rest.is_resting && matches!(neighbour.state, NeighbourState::Down { .. });
         if rests && !(0..self.neighbours.len()).any(|other| other != index && self.is_staying(other)) {
             let neighbour = &mut self.neighbours[index];
             neighbour.rest.is_resting = false;
-            neighbour.state = NeighbourState::Dialling;
-            self.outputs.push_back(Output::Dial { neighbour: index });
+            // Whoever dials knows how.
+            neighbour.state = NeighbourState::Down {
+                retry_at: now.instant,
+            };
         }
     }
 

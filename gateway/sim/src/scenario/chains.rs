@@ -14,6 +14,8 @@ pub struct Chains {
     pub links: Vec<(usize, usize)>,
     /// The relays that each gateway dials, then those of each collector; at least one.
     pub homes: Vec<Vec<usize>>,
+    /// Whoever begins a conversation authenticates each relay on the way, in channels inside one another.
+    pub carried: bool,
 }
 
 /// Who opens streams, and what they carry. Every collector has inlets that lead to every gateway.
@@ -57,6 +59,7 @@ impl Scenario {
         scenario.chains = Some(Chains {
             links: (1..relays).map(|relay| (relay - 1, relay)).collect(),
             homes: vec![vec![0], vec![relays.saturating_sub(1)]],
+            carried: false,
         });
         scenario.streams = Some(StreamPlan {
             session: SessionSettings {
@@ -114,6 +117,17 @@ impl Scenario {
         scenario
     }
 
+    /// Draws a network like those of [`Scenario::draw_chained`] in which everybody authenticates the relays on the way.
+    #[must_use]
+    pub fn draw_carried(seed: u64) -> Self {
+        let mut scenario = Self::draw_chained(seed);
+        scenario.draw = Draw::Carried;
+        if let Some(chains) = &mut scenario.chains {
+            chains.carried = true;
+        }
+        scenario
+    }
+
     /// Draws a network in which everybody dials every relay, and each relay is drained in its turn; nothing else happens to it.
     #[must_use]
     pub fn draw_drained(seed: u64) -> Self {
@@ -125,6 +139,7 @@ impl Scenario {
         let chains = Chains {
             links: if dice.one_in(2) { vec![(0, 1)] } else { Vec::new() },
             homes: vec![(0..relays).collect(); scenario.gateways + scenario.collectors],
+            carried: false,
         };
         scenario.chains = Some(chains);
         scenario.draw_wires(&mut dice);
@@ -321,6 +336,7 @@ fn draw_chains(dice: &mut Dice, relays: usize, ends: usize) -> Chains {
     Chains {
         homes: homes.collect(),
         links,
+        carried: false,
     }
 }
 

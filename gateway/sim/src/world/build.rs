@@ -6,8 +6,8 @@ use fieldgate_proto::{
     delivery::{LaneSettings, PerLane, Shares},
     identity::Identifier,
     node::{
-        AccessPolicy, CollectSettings, ForwardingSettings, NeighbourSettings, NodeSettings,
-        PortalPeerSettings, PortalSettings, RegistrationSettings, UplinkSettings, WaySettings,
+        AccessPolicy, CARRIED_DEPTH_MAX, CollectSettings, ForwardingSettings, NeighbourSettings,
+        NodeSettings, PortalPeerSettings, PortalSettings, RegistrationSettings, UplinkSettings, WaySettings,
     },
     relay::{MemberRights, NamePattern, RelaySettings},
     time::{ClockQuality, WallTime},
@@ -280,7 +280,35 @@ fn introduce(host: &mut Host, index: usize, scenario: &Scenario, identifiers: &[
     target.uplinks = settings.uplinks;
     target.relay = settings.relay;
     target.collect = settings.collect;
+    if scenario.chains.as_ref().is_some_and(|chains| chains.carried) {
+        carry(target, scenario, &of);
+    }
     host.dials = dials;
+}
+
+/// Has a host authenticate the relays on its ways, as many as may be.
+fn carry(settings: &mut NodeSettings, scenario: &Scenario, of: &impl Fn(usize) -> Identifier) {
+    let uplinks = settings.uplinks.iter_mut().flat_map(|uplink| &mut uplink.ways);
+    let peers = settings.portals.peers.iter_mut().flat_map(|peer| &mut peer.ways);
+    for way in uplinks.chain(peers) {
+        let onward = way.names.len().saturating_sub(1);
+        for name in way.names.drain(..onward.min(usize::from(CARRIED_DEPTH_MAX))) {
+            let relay = (0..scenario.relays).find(|relay| relay_name(*relay) == name);
+            let over = WaySettings::relayed(way.neighbour, &name);
+            let known = settings.carried.iter().find(|(_, known)| **known == over);
+            way.neighbour = known.map(|(index, _)| *index).unwrap_or_else(|| {
+                settings.neighbours.push(NeighbourSettings {
+                    relay: relay.map(|relay| of(scenario.first_relay() + relay)),
+                    pq: scenario.channels.pq,
+                    registrations: Vec::new(),
+                    forwarding: None,
+                });
+                let index = settings.neighbours.len() - 1;
+                settings.carried.insert(index, over);
+                index
+            });
+        }
+    }
 }
 
 /// Returns what a gateway does, and the collectors that it dials itself.

@@ -51,6 +51,19 @@ fn everything_happened(total: &Report) {
 }
 
 #[test]
+fn nor_is_anything_lost_where_each_relay_on_the_way_is_authenticated() {
+    if let Some(total) = play_seeds(
+        include_str!("../../seeds-carried.txt"),
+        CARRIED_SEEDS,
+        Scenario::draw_carried,
+    ) {
+        let streams = &total.streams;
+        assert!(streams.ended_well > 0 && streams.resumed > 0, "{total:?}");
+        assert!(total.delivered > 0 && total.partitions > 0, "{total:?}");
+    }
+}
+
+#[test]
 fn a_chained_seed_does_the_same_every_time() {
     for seed in 1..=3 {
         let reports = [(); 2].map(|()| play(&Scenario::draw_chained(seed), None).unwrap());
@@ -72,3 +85,5 @@ fn streams_cross_one_to_five_relays_unharmed() {
 
 /// Seeds played unless asked for another number.
 const SEEDS: u64 = 80;
+/// The same, with channels inside one another.
+const CARRIED_SEEDS: u64 = 24;
