@@ -41,6 +41,8 @@ const fn pq_policy(pq: Pq) -> PqPolicy {
 struct Neighbours {
     settings: Vec<NeighbourSettings>,
     addresses: Vec<Neighbour>,
+    /// Those whose links lie in channels, by index.
+    carried: BTreeMap<usize, WaySettings>,
 }
 
 impl Neighbours {
@@ -50,7 +52,7 @@ impl Neighbours {
         relay: Option<Identifier>,
         pq: PqPolicy,
     ) -> usize {
-        let is_same = |known: &Neighbour| known.addresses.first() == Some(address);
+        let is_same = |known: &Neighbour| known.addresses.first() == Some(address) && known.over.is_none();
         let known = self
             .addresses
             .iter()
@@ -65,7 +67,10 @@ impl Neighbours {
         known.unwrap_or_else(|| {
             let mut addresses = vec![address.clone()];
             addresses.extend_from_slice(also);
-            self.addresses.push(Neighbour { addresses });
+            self.addresses.push(Neighbour {
+                addresses,
+                over: None,
+            });
             self.settings.push(NeighbourSettings {
                 relay,
                 pq,
@@ -81,19 +86,55 @@ impl Neighbours {
         match path {
             UplinkPath::Relays { via, relays } => relays
                 .iter()
-                .map(|way| WaySettings {
-                    neighbour: self.index(
+                .map(|way| {
+                    let first = self.index(
                         (&way.relay.address, &way.relay.also),
                         Some(way.relay.identifier),
                         pq,
-                    ),
-                    names: way.through.iter().chain([via]).cloned().collect(),
+                    );
+                    if way.through_identifiers.is_empty() {
+                        return WaySettings {
+                            neighbour: first,
+                            names: way.through.iter().chain([via]).cloned().collect(),
+                        };
+                    }
+                    let behind = way.through.iter().zip(&way.through_identifiers);
+                    let last = behind.fold(first, |before, (name, relay)| {
+                        self.behind(before, name, *relay, pq)
+                    });
+                    WaySettings::relayed(last, via)
                 })
                 .collect(),
             UplinkPath::Direct { address, also } => {
                 vec![WaySettings::direct(self.index((address, also), None, pq))]
             }
         }
+    }
+
+    /// Returns a relay behind another, to which a link lies in a channel.
+    fn behind(&mut self, before: usize, name: &str, relay: Identifier, pq: PqPolicy) -> usize {
+        let way = WaySettings::relayed(before, name);
+        let known = self.carried.iter().find(|(index, known)| {
+            let settings = self.settings.get(**index);
+            **known == way && settings.is_some_and(|settings| settings.relay == Some(relay))
+        });
+        if let Some((index, _)) = known {
+            return *index;
+        }
+        let index = self.settings.len();
+        let over = format!("{name} over {}", self.addresses[before]);
+        self.addresses.push(Neighbour {
+            addresses: Vec::new(),
+            over: Some(over),
+        });
+        self.settings.push(NeighbourSettings {
+            relay: Some(relay),
+            pq,
+            registrations: Vec::new(),
+            forwarding: None,
+        });
+        self.carried.insert(index, way);
+        index
     }
 
     fn register(&mut self, registrations: &[Registration], pq: PqPolicy) {
@@ -291,6 +332,7 @@ pub(super) fn node_settings(
     };
     let known = KnownNeighbours::new(&neighbours);
     node.neighbours = neighbours.settings;
+    node.carried = neighbours.carried;
     let uplinks = settings
         .uplinks
         .iter()

@@ -446,6 +446,7 @@ impl Node {
             | Use::Authority
             | Use::Asker
             | Use::Outlet { .. }
+            | Use::Carrier { .. }
             | Use::Unknown { .. } => return None,
         };
         let owned = self.owned(owner)?;

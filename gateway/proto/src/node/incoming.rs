@@ -2,7 +2,7 @@
 
 use super::{
     ChannelEntry, ConnectionKey, Event, Links, Node, Output, PortalKey, ReadingSink, Service, Use, Wire,
-    candidate_path, command::is_command, flow_path,
+    candidate_path, carried, command::is_command, flow_path,
 };
 use crate::{
     channel::{self, ChannelId, CloseCode, CloseReason, FIRST_APPLICATION_KIND, Received, Role, frames},
@@ -51,7 +51,9 @@ impl Node {
                 Err(error) => break Err(error),
             }
         };
-        if let Some(out) = wire.buffer(key) {
+        if !control.is_empty()
+            && let Some(out) = carried::buffer(&mut self.carried, wire, key)
+        {
             out.extend_from_slice(&control);
         }
         self.scratch = control;
@@ -77,8 +79,7 @@ impl Node {
         let Ok(link) = self.router.link_up(now.instant, entropy, hello.frame_len_max) else {
             // At the bound of links the newcomer has to go; it is told nothing.
             self.forget_connection(now, entropy, key, wire);
-            self.outputs
-                .push_back(Output::CloseConnection { connection: key });
+            self.close_connection(key);
             return None;
         };
         if self.connection_of.len() <= link.index() {
@@ -112,6 +113,7 @@ impl Node {
     ) {
         let mut links = Links {
             connection_of: &self.connection_of,
+            carried: &mut self.carried,
             wire: &mut *wire,
         };
         match self.router.handle_frame(now.instant, link, frame, &mut links) {
@@ -155,6 +157,7 @@ impl Node {
                 } => {
                     let mut links = Links {
                         connection_of: &self.connection_of,
+                        carried: &mut self.carried,
                         wire: &mut *wire,
                     };
                     // A cookie that finds its link gone has nobody to go to.
@@ -263,6 +266,7 @@ impl Node {
                 let portal = (channel, PortalKey::Outlet(outlet));
                 self.portal_frame(now, entropy, portal, frame, sink)
             }
+            Use::Carrier { .. } => self.carrier_frame(now, entropy, channel, frame, wire, sink),
             Use::Unknown { .. } => self.keep_frame(channel, frame.0, frame.1),
         }
     }
@@ -355,7 +359,11 @@ impl Node {
             "roles fit uses"
         );
         match entry.used_for {
-            Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority | Use::Inlet { .. } => {
+            Use::Registrar { .. }
+            | Use::Uplink { .. }
+            | Use::Authority
+            | Use::Inlet { .. }
+            | Use::Carrier { .. } => {
                 self.own_established(now, channel, wire);
             }
             Use::Unknown { service } => self.authorise(now, channel, service, wire),
@@ -427,6 +435,7 @@ impl Node {
             entry.flow,
             &mut Links {
                 connection_of: &self.connection_of,
+                carried: &mut self.carried,
                 wire: &mut *wire,
             },
         );
@@ -448,6 +457,7 @@ impl Node {
                     link,
                     &mut Links {
                         connection_of: &self.connection_of,
+                        carried: &mut self.carried,
                         wire,
                     },
                 );
@@ -464,6 +474,7 @@ impl Node {
                 self.inlet_closed(now, entropy, inlet, channel);
             }
             Use::Outlet { outlet } => self.outlet_closed(now, channel, outlet),
+            Use::Carrier { neighbour } => self.carrier_closed(now, entropy, channel, neighbour, wire),
             Use::Gateway { gateway: None, .. } | Use::Asker | Use::Unknown { .. } => {}
         }
     }

@@ -1,7 +1,7 @@
 //! Nodes that this node dials and keeps a link to.
 
 use super::{
-    ConnectionKey, Event, ForwardingSettings, NeighbourSettings, Node, Output, Use, Wire,
+    ConnectionKey, Event, ForwardingSettings, NeighbourSettings, Node, Output, Use, WaySettings, Wire,
     drain::{Leaving, Rest},
     settings::REGISTRAR,
     way::BACKOFF,
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Neighbour {
     pub(super) relay: Option<Identifier>,
-    pq: PqPolicy,
+    pub(super) pq: PqPolicy,
     pub(super) state: NeighbourState,
     pub(super) link: Option<LinkId>,
     pub(super) channel: Option<ChannelId>,
@@ -36,6 +36,10 @@ pub(super) struct Neighbour {
     /// The link that is attached for that.
     pub(super) attached: Option<LinkId>,
     backoff: Backoff,
+    /// The way to it, if its link lies in a channel.
+    pub(super) over: Option<WaySettings>,
+    /// That channel, from the beginning of its handshake on.
+    pub(super) carrier: Option<ChannelId>,
     /// Set while its relay wants to be left.
     pub(super) leaving: Option<Leaving>,
     pub(super) rest: Rest,
@@ -69,7 +73,7 @@ pub enum NeighbourState {
 }
 
 impl Neighbour {
-    pub(super) fn new(now: Instant, settings: &NeighbourSettings) -> Self {
+    pub(super) fn new(now: Instant, settings: &NeighbourSettings, over: Option<WaySettings>) -> Self {
         let registrations = settings.registrations.iter().map(|registration| {
             Registration::new(&registration.name).expect("names were checked when the settings were made")
         });
@@ -83,6 +87,8 @@ impl Neighbour {
             forwarding: settings.forwarding.clone(),
             attached: None,
             backoff: Backoff::new(BACKOFF),
+            over,
+            carrier: None,
             leaving: None,
             rest: Rest::new(),
         }
@@ -123,6 +129,7 @@ impl Neighbour {
         self.link = None;
         self.attached = None;
         self.channel = None;
+        self.carrier = None;
         self.leaving = None;
         self.rest.is_resting = false;
         for registration in &mut self.registrations {
@@ -156,9 +163,13 @@ impl Node {
             if let NeighbourState::Down { retry_at } = neighbour.state
                 && now.instant >= retry_at
             {
-                neighbour.state = NeighbourState::Dialling;
                 neighbour.rest.is_resting = false;
-                self.outputs.push_back(Output::Dial { neighbour: index });
+                if neighbour.over.is_some() {
+                    self.dial_carried(now, entropy, index, wire);
+                } else {
+                    neighbour.state = NeighbourState::Dialling;
+                    self.outputs.push_back(Output::Dial { neighbour: index });
+                }
             }
             for registration in &mut self.neighbours[index].registrations {
                 registration.handle_timeout(now.instant, entropy);
@@ -238,6 +249,7 @@ impl Node {
         self.attach_cluster_relay(index, link);
         self.event(Event::Attached { neighbour: index });
         self.settle_registrations(now, index, wire);
+        self.wake_carried(now);
         self.wake_uplinks(now);
         self.portals.wake(now.instant);
         self.wake_authority(now);
@@ -258,7 +270,7 @@ impl Node {
         }
         if let Some(connection) = neighbour.connection() {
             self.forget_connection(now, entropy, connection, wire);
-            self.outputs.push_back(Output::CloseConnection { connection });
+            self.close_connection(connection);
         }
     }
 

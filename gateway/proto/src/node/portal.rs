@@ -673,6 +673,7 @@ impl Node {
         };
         let mut links = Links {
             connection_of: &self.connection_of,
+            carried: &mut self.carried,
             wire,
         };
         let Some(link) = self.router.link_of(flow) else {

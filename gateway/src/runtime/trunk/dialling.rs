@@ -31,15 +31,18 @@ use crate::{
 /// A node that is dialled, by its addresses in the order of the file.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
-    /// At least one.
+    /// At least one, if it is dialled.
     pub(crate) addresses: Vec<LinkAddress>,
+    /// How it is reached, in words, if the link to it lies in a channel.
+    pub(crate) over: Option<String>,
 }
 
 impl fmt::Display for Neighbour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.addresses.first() {
-            Some(address) => address.fmt(f),
-            None => Ok(()),
+        match (self.addresses.first(), &self.over) {
+            (Some(address), _) => address.fmt(f),
+            (None, Some(over)) => over.fmt(f),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -544,6 +547,7 @@ mod tests {
                 .iter()
                 .map(|text| text.parse().expect("an address"))
                 .collect(),
+            over: None,
         };
         let both = addresses(&["relay:4433", "wss://relay/"]);
         let mut dialling = Dialling::default();
