@@ -2,6 +2,7 @@
 
 mod authority;
 mod command;
+mod portal;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -13,6 +14,7 @@ pub(crate) use authority::{
 };
 
 pub(crate) use command::{CollectorArgs, CommandSendArgs, DeviceOrder};
+pub(crate) use portal::{AddArgs, InletAddArgs, InletCommand, OutletAddArgs, OutletCommand};
 
 /// Where a node's file is looked for when none is named.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/fieldgate/fieldgate.toml";
@@ -64,7 +66,7 @@ pub(crate) enum Command {
     /// Send commands to devices behind gateways; list, show and cancel them
     #[command(subcommand, name = "command")]
     Order(DeviceOrder),
-    /// Look at portals: streams through channels, from inlets to outlets of other nodes
+    /// Look at portals and change them: streams through channels, from inlets to outlets of other nodes
     #[command(subcommand)]
     Portal(PortalCommand),
     /// Have members leave a relay before it stops
@@ -336,8 +338,14 @@ pub(crate) struct StatusArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PortalCommand {
-    /// Show a running node's inlets and outlets, and the nodes that their streams come from and go to
+    /// Show a running node's inlets and outlets, where they come from, and the nodes that their streams come from and go to
     List(StatusArgs),
+    /// Add or remove an inlet of a running node
+    #[command(subcommand)]
+    Inlet(InletCommand),
+    /// Add or remove an outlet of a running node
+    #[command(subcommand)]
+    Outlet(OutletCommand),
 }
 
 #[derive(Debug, Subcommand)]

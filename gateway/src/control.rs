@@ -1,11 +1,12 @@
 //! The control socket: how the command line talks to a running node.
 //!
 //! One request per connection: a line of JSON, answered by a line of JSON. The socket's file is readable and writable by its
-//! owner and group only; whoever may open it may see the node's status, enrol the node, and, on an authority, do everything
-//! an administrator may.
+//! owner and group only; whoever may open it may see the node's status, enrol the node, add and remove inlets and outlets, and, on an
+//! authority, do everything an administrator may.
 
 pub(crate) mod command;
 pub(crate) mod enrol;
+pub(crate) mod portal;
 pub(crate) mod relay;
 
 use std::{
@@ -30,6 +31,7 @@ use zeroize::Zeroizing;
 
 use self::command::{CommandJob, CommandReply};
 use self::enrol::{Enrol, EnrolDone, EnrolFailure, EnrolJob};
+use self::portal::{PortalDone, PortalJob};
 use self::relay::RelayJob;
 use crate::{
     authority::{
@@ -62,6 +64,11 @@ enum Request {
         /// What.
         job: RelayJob,
     },
+    /// Something about portals.
+    Portal {
+        /// What.
+        job: PortalJob,
+    },
     /// The identity has a new key on disk: use it.
     Rotated {},
     /// Become a member of an authority.
@@ -92,6 +99,11 @@ enum Answer {
     },
     /// To [`Request::Relay`]: it was begun.
     Relay {},
+    /// To [`Request::Portal`]: it is done.
+    Portal {
+        /// What has come of it.
+        done: PortalDone,
+    },
     /// To [`Request::Rotated`].
     Rotated {},
     /// To [`Request::Enrol`].
@@ -124,6 +136,11 @@ pub(crate) type RotatedFuture = Pin<Box<dyn Future<Output = Result<(), String>>>
 /// Has a relay do something; in the result, why it cannot.
 pub(crate) type Relaying = Rc<dyn Fn(RelayJob) -> RotatedFuture>;
 
+/// Adds and removes inlets and outlets for the user with this number; in the result, everything that is wrong, in words.
+pub(crate) type Portalling = Rc<dyn Fn(u32, PortalJob) -> PortalFuture>;
+/// What came of it, some time.
+pub(crate) type PortalFuture = Pin<Box<dyn Future<Output = Result<PortalDone, String>>>>;
+
 /// Has a collector do something about commands.
 pub(crate) type Commanding = Rc<dyn Fn(CommandJob) -> CommandFuture>;
 /// What the collector answers, some time; `None` if it ends before.
@@ -137,6 +154,7 @@ struct Services {
     rotated: Option<Rotated>,
     commanding: Option<Commanding>,
     relaying: Option<Relaying>,
+    portalling: Option<Portalling>,
 }
 
 /// Removes the socket's file when the node ends.
@@ -208,6 +226,13 @@ impl Socket {
         self
     }
 
+    /// Lets operators add and remove inlets and outlets.
+    #[must_use]
+    pub(crate) fn with_portalling(mut self, portalling: Portalling) -> Self {
+        self.services.portalling = Some(portalling);
+        self
+    }
+
     /// Lets operators say that the identity was rotated.
     #[must_use]
     pub(crate) fn with_rotated(mut self, rotated: Rotated) -> Self {
@@ -275,6 +300,7 @@ where
         Ok(Request::Enrol { job }) => enrol(services, job).await,
         Ok(Request::Rotated {}) => rotated(services).await,
         Ok(Request::Relay { job }) => relay(services, job).await,
+        Ok(Request::Portal { job }) => portal(services, uid, job).await,
         Ok(Request::Command { job }) => tokio::select! {
             answer = command(services, job) => answer,
             // A command may take days: whoever does not wait for it any more takes its place with it.
@@ -329,6 +355,23 @@ async fn relay(services: &Services, job: RelayJob) -> Answer {
     match relaying(job).await {
         Ok(()) => Answer::Relay {},
         Err(message) => Answer::Error { message },
+    }
+}
+
+async fn portal(services: &Services, uid: u32, job: PortalJob) -> Answer {
+    let Some(portalling) = &services.portalling else {
+        return Answer::Error {
+            message: "this node takes no portals by command".to_owned(),
+        };
+    };
+    match time::timeout(REQUEST_TIME_MAX, portalling(uid, job)).await {
+        Ok(Ok(done)) => Answer::Portal { done },
+        Ok(Err(message)) => Answer::Error { message },
+        Err(_) => Answer::Error {
+            message: format!(
+                "the node has not done it in {REQUEST_TIME_MAX:?}; `fieldgate portal list` shows what there is"
+            ),
+        },
     }
 }
 
@@ -450,6 +493,25 @@ pub(crate) fn ask_relay(path: &Path, job: RelayJob) -> io::Result<()> {
         | Answer::Commanded { .. }
         | Answer::Enrolled { .. }
         | Answer::Rotated {}
+        | Answer::Portal { .. }
+        | Answer::NotEnrolled { .. }
+        | Answer::Error { .. }) => Err(unexpected(answer)),
+    }
+}
+
+/// Has the node at `path` add or remove an inlet or an outlet.
+///
+/// # Errors
+/// If no node answers there, or with everything that is wrong.
+pub(crate) fn ask_portal(path: &Path, job: PortalJob) -> io::Result<PortalDone> {
+    match ask(path, &Request::Portal { job }, 2 * REQUEST_TIME_MAX)? {
+        Answer::Portal { done } => Ok(done),
+        answer @ (Answer::Status { .. }
+        | Answer::Managed { .. }
+        | Answer::Commanded { .. }
+        | Answer::Enrolled { .. }
+        | Answer::Relay {}
+        | Answer::Rotated {}
         | Answer::NotEnrolled { .. }
         | Answer::Error { .. }) => Err(unexpected(answer)),
     }
@@ -469,6 +531,7 @@ pub(crate) fn ask_enrol(path: &Path, job: EnrolJob) -> io::Result<Result<EnrolDo
         | Answer::Commanded { .. }
         | Answer::Relay {}
         | Answer::Rotated {}
+        | Answer::Portal { .. }
         | Answer::Error { .. } => Err(unexpected(answer)),
     }
 }
@@ -502,6 +565,7 @@ fn unexpected(answer: Answer) -> io::Error {
         | Answer::Enrolled { .. }
         | Answer::Relay {}
         | Answer::Rotated {}
+        | Answer::Portal { .. }
         | Answer::NotEnrolled { .. } => io::Error::other("the node has answered another question"),
     }
 }

@@ -61,6 +61,11 @@ pub(crate) enum ShardMessage {
     Status(oneshot::Sender<ShardReport>),
     /// To the trunk: from the control thread.
     Trunk(TrunkMessage),
+    /// To the trunk: another inlet or outlet, or one less.
+    Portal(
+        Box<portals::changing::Change>,
+        oneshot::Sender<Result<String, StartError>>,
+    ),
     /// To the trunk: what became of records of commands.
     CommandsKept(commanding::store::Kept),
     /// To the trunk: a sink has made readings safe.
@@ -217,6 +222,8 @@ pub(crate) struct NodeHandle {
     pub(crate) authority: Option<AuthorityHandle>,
     pub(crate) desk: Rc<desk::Desk>,
     pub(crate) rotations: mpsc::Sender<Rotation>,
+    /// Whom it has links to.
+    pub(crate) neighbours: translate::KnownNeighbours,
     pub(crate) shards: Vec<MailSender<ShardMessage>>,
 }
 
@@ -311,6 +318,28 @@ impl NodeHandle {
         }
     }
 
+    /// Adds or removes an inlet or an outlet; returns where it listens, or what it leads to.
+    ///
+    /// # Errors
+    /// [`StartError`] if it cannot be.
+    pub(crate) async fn change_portals(
+        &self,
+        change: portals::changing::Change,
+    ) -> Result<String, StartError> {
+        let (sender, done) = oneshot::channel();
+        let mut message = ShardMessage::Portal(Box::new(change), sender);
+        let ended = || StartError::new("the node is ending");
+        let trunk = self.shards.first().ok_or_else(ended)?;
+        while let Err(error) = trunk.try_send(message) {
+            if matches!(error, fieldgate_io::mailbox::MailError::Closed(_)) {
+                return Err(ended());
+            }
+            message = error.into_value();
+            tokio::time::sleep(MAILBOX_RETRY).await;
+        }
+        done.await.map_err(|_| ended())?
+    }
+
     /// Has members leave this relay within this time, or lets them stay again.
     pub(crate) async fn drain(&self, within: Option<std::time::Duration>) {
         self.desk.tell(TrunkMessage::Drain { within }).await;
@@ -396,6 +425,8 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// Wait for room in the trunk's mailbox.
+const MAILBOX_RETRY: std::time::Duration = std::time::Duration::from_millis(10);
 /// How often a node that ends looks whether members have left.
 const DRAIN_LOOK: std::time::Duration = std::time::Duration::from_millis(200);
 /// Longest time a shard may take to tell its status.

@@ -12,7 +12,10 @@ pub(crate) use self::{
     drain::{DrainStatus, LeaverStatus},
     ledger::LedgerStatus,
     paths::{PathStatus, PathsStatus},
-    portals::{PortalAuditStatus, PortalDatagrams, PortalLine, PortalSession, PortalStatus, PortalsStatus},
+    portals::{
+        PORTAL_REMOVED, PortalAuditStatus, PortalDatagrams, PortalLine, PortalSession, PortalStatus,
+        PortalsStatus,
+    },
     relays::RelayStatus,
     sink::SinkStatus,
     tpm::TpmStatus,

@@ -27,7 +27,8 @@ pub(super) fn portal(
     surroundings: &Surroundings,
     findings: &mut Findings,
 ) -> Option<Portal> {
-    if !(raw.inlet.is_given() || raw.outlet.is_given()) {
+    // Who registers may get outlets by command.
+    if !(raw.inlet.is_given() || raw.outlet.is_given() || raw.register.is_given()) {
         let draft = raw
             .header()
             .error("`portal` has neither `[[portal.inlet]]` nor `[[portal.outlet]]`");
@@ -99,7 +100,9 @@ fn check_reachable(raw: &raw::Portal, surroundings: &Surroundings, findings: &mu
         let draft = raw.register.warning(
             "`portal.register` is not used: there is no `[[portal.outlet]]` that anybody would look for",
         );
-        findings.push(draft.help("take it out: inlets need no name"));
+        findings.push(
+            draft.help("take it out: inlets need no name; or add outlets by `fieldgate portal outlet add`"),
+        );
     }
 }
 

@@ -92,7 +92,7 @@ fn load(path: &Path) -> Loaded {
 }
 
 /// Returns the name of this machine, `fieldgate` where it has none.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() {

@@ -1,6 +1,6 @@
 //! `fieldgate run`.
 
-use std::{path::Path, rc::Rc, time::Duration};
+use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 
 use fieldgate_config::settings::{LogFormat, Settings, sink::SinkKind};
 use fieldgate_proto::node::Asked;
@@ -21,10 +21,14 @@ use crate::{
         desk::Desk,
         doorkeeper, enrolling,
         keys::Identity,
+        portals::book::Book,
         start::{self, Options},
     },
     sinks,
 };
+use portals::SharedBook;
+
+mod portals;
 
 pub(super) fn run(config: &Path) -> Result<(), Failure> {
     let settings = check::settings(config)?;
@@ -35,11 +39,13 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     logs::start(settings.log.level.as_str(), format);
     harden();
     loop {
+        let (book, settings) = Book::open(config, check::host_name(), settings.clone());
+        let book = Rc::new(RefCell::new(book));
         let identity = Identity::open(&settings).map_err(StartError::into_failure)?;
         let clock = Clock::open(&settings.node.state_dir);
         let runtime = control_runtime()?;
         // What ends with the set: every task of this start.
-        match LocalSet::new().block_on(&runtime, serve(&settings, identity, clock))? {
+        match LocalSet::new().block_on(&runtime, serve(&settings, identity, clock, &book))? {
             End::Stopped => return Ok(()),
             End::Again => tracing::info!("starting anew as a member"),
         }
@@ -73,10 +79,19 @@ pub(super) fn harden() {
     }
 }
 
-async fn serve(settings: &Settings, identity: Identity, clock: Clock) -> Result<End, Failure> {
+async fn serve(
+    settings: &Settings,
+    identity: Identity,
+    clock: Clock,
+    book: &SharedBook,
+) -> Result<End, Failure> {
     let identifier = identity.history().identifier();
     let shared = identity.share();
-    let mut running = start::start(settings, identity, Options::new(clock.clone()))
+    let options = Options {
+        added: book.borrow().added().clone(),
+        ..Options::new(clock.clone())
+    };
+    let mut running = start::start(settings, identity, options)
         .await
         .map_err(StartError::into_failure)?;
     let control = Socket::bind(&settings.node.control_socket).map_err(|error| {
@@ -85,6 +100,7 @@ async fn serve(settings: &Settings, identity: Identity, clock: Clock) -> Result<
     let (again, stop) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
     let control = control_services(control, settings, &running.handle, shared, &clock, &again);
     let control = relay_service(control, settings, &running.handle, &stop);
+    let control = portals::service(control, book, &running.handle);
     tokio::task::spawn_local(control.serve(Rc::clone(&running.handle)));
     if let Some(settings) = &settings.metrics {
         let listener = metrics::bind(settings.listen).await.map_err(Failure::new)?;

@@ -69,7 +69,7 @@ pub(super) const GAUGES: [(&str, Unit, &str); 4] = [
     (
         "fieldgate_portal_streams",
         Unit::Count,
-        "Streams, by kind (inlet, outlet) and name",
+        "Streams, by kind (inlet, outlet) and name; 0 for one that was removed",
     ),
     (
         "fieldgate_portal_up",
@@ -93,7 +93,9 @@ pub(super) fn record(status: &NodeStatus) {
         return;
     };
     for (kind, ends) in [("inlet", &portals.inlets), ("outlet", &portals.outlets)] {
-        for end in ends {
+        // Another may have the name of one that was removed: it comes last, and counts.
+        let (gone, here): (Vec<_>, Vec<_>) = ends.iter().partition(|end| end.is_removed());
+        for end in gone.into_iter().chain(here) {
             record_end(kind, end);
         }
     }
@@ -110,7 +112,9 @@ pub(super) fn record(status: &NodeStatus) {
 
 fn record_end(kind: &'static str, end: &PortalStatus) {
     let labels = [("kind", kind), ("name", end.name.as_str())];
-    level("fieldgate_portal_streams", &labels, end.streams);
+    // Nobody says when the last stream of one that was removed has ended.
+    let streams = if end.is_removed() { 0 } else { end.streams };
+    level("fieldgate_portal_streams", &labels, streams);
     count("fieldgate_portal_streams_total", &labels, end.streams_total);
     count("fieldgate_portal_refused_total", &labels, end.refused);
     if let Some(datagrams) = &end.datagrams {

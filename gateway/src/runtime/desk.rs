@@ -126,6 +126,18 @@ impl Desk {
         self.doorkeeper.proof_demands(self.clock.wall())
     }
 
+    /// Takes note of a node that an inlet leads to from now on; returns of whom of those that this node reaches itself the policy
+    /// demands a live proof.
+    pub(crate) fn add_portal_peer(&self, peer: Identifier) -> Vec<(Service, Identifier)> {
+        self.doorkeeper.add_portal_peer(peer);
+        self.doorkeeper.proof_demands(self.clock.wall())
+    }
+
+    /// Takes note of an outlet and whose inlets the file lets lead there; `None`: it is no more.
+    pub(crate) fn set_outlet(&self, name: &str, allow: Option<&[Identifier]>) {
+        self.doorkeeper.set_outlet(name, allow);
+    }
+
     /// Serves the trunk until it is gone.
     pub(crate) async fn serve(self: Rc<Self>, mut requests: mpsc::Receiver<DeskRequest>) {
         while let Some(request) = requests.recv().await {

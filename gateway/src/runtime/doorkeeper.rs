@@ -1,7 +1,7 @@
 //! What peers may do here: the policy, asked with what the file and credentials say about them.
 
 use std::{
-    cell::OnceCell,
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::Read as _,
@@ -48,13 +48,13 @@ pub(crate) struct Doorkeeper {
     /// Names of the devices of this gateway; `None` where clients without credentials come by whatever name they like.
     devices: Option<BTreeSet<String>>,
     /// Outlets of this node, and whose inlets the file lets lead there.
-    outlets: BTreeMap<String, BTreeSet<Identifier>>,
+    outlets: RefCell<BTreeMap<String, BTreeSet<Identifier>>>,
     /// The name of this node.
     own_name: String,
     /// Names of this relay that anyone may reach in order to enrol.
     open: Vec<NamePattern>,
     /// Whom this node reaches itself, and for which of their services.
-    own_peers: OnceCell<Vec<(node::Service, Identifier)>>,
+    own_peers: RefCell<Vec<(node::Service, Identifier)>>,
 }
 
 /// A member that the file names.
@@ -176,26 +176,46 @@ impl Doorkeeper {
                 .iter()
                 .flat_map(|portal| &portal.outlets)
                 .map(|outlet| (outlet.name.clone(), outlet.allow.iter().copied().collect()))
-                .collect(),
+                .collect::<BTreeMap<_, _>>()
+                .into(),
             own_name: settings.node.name.clone(),
             open: open.map(|name| NamePattern::Exact(name.clone())).collect(),
-            own_peers: OnceCell::new(),
+            own_peers: RefCell::default(),
         }
     }
 
     /// Returns of which of those that this node reaches itself the policy demands a live proof, whatever else is true of them: they
     /// are asked before they are used, when not all of it is known yet.
     pub(crate) fn proof_demands(&self, wall: WallTime) -> Vec<(node::Service, Identifier)> {
-        let peers = self.own_peers.get().into_iter().flatten().copied();
+        let peers = self.own_peers.borrow();
         peers
+            .iter()
+            .copied()
             .filter(|(service, peer)| self.demands_proof(wall, *service, *peer))
             .collect()
     }
 
-    /// Takes note of whom this node reaches itself. Only the first call counts.
+    /// Takes note of whom this node reaches itself.
     pub(crate) fn set_own_peers(&self, peers: Vec<(node::Service, Identifier)>) {
-        // The node does not change whom it reaches while it runs.
-        drop(self.own_peers.set(peers));
+        self.own_peers.replace(peers);
+    }
+
+    /// Takes note of a node that an inlet leads to from now on.
+    pub(crate) fn add_portal_peer(&self, peer: Identifier) {
+        let peer = (node::Service::Portal, peer);
+        let mut peers = self.own_peers.borrow_mut();
+        if !peers.contains(&peer) {
+            peers.push(peer);
+        }
+    }
+
+    /// Takes note of an outlet and whose inlets may lead there beside those that a policy permits; `None`: it is no more.
+    pub(crate) fn set_outlet(&self, name: &str, allow: Option<&[Identifier]>) {
+        let mut outlets = self.outlets.borrow_mut();
+        match allow {
+            Some(allow) => drop(outlets.insert(name.to_owned(), allow.iter().copied().collect())),
+            None => drop(outlets.remove(name)),
+        }
     }
 
     fn demands_proof(&self, wall: WallTime, service: node::Service, peer: Identifier) -> bool {
@@ -269,6 +289,7 @@ impl Doorkeeper {
     pub(crate) fn decide_portal(&self, wall: WallTime, access: &PortalAccess, wish: &PortalWish) -> bool {
         let is_named = self
             .outlets
+            .borrow()
             .get(&wish.outlet)
             .is_some_and(|allow| allow.contains(&access.peer));
         let principal = inlet_principal(access.peer, access.credential.as_ref(), is_named);
@@ -363,7 +384,8 @@ impl Doorkeeper {
 
     /// Members, and nodes that an outlet names, may have a channel for streams; each stream is decided on by itself.
     fn portal(&self, wall: WallTime, access: &Access) -> Verdict {
-        let is_named = self.outlets.values().any(|allow| allow.contains(&access.peer));
+        let outlets = self.outlets.borrow();
+        let is_named = outlets.values().any(|allow| allow.contains(&access.peer));
         let principal = inlet_principal(access.peer, access.credential.as_ref(), is_named);
         let resource = Resource::Service(Service::Portal);
         let context = context(wall, access, is_named || principal.member);

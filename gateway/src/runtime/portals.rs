@@ -21,10 +21,10 @@ use std::{
 use fieldgate_config::{
     address::{HostPort, Network},
     settings::portal::{OutletTarget, Portal as Settings, PortalInlet},
-    target::InletAddress,
 };
 use fieldgate_io::{BufferClass, CloseReason, ConnectOptions, ConnectionId, Io, LocalPeer};
 use fieldgate_proto::{
+    identity::Identifier,
     node::{Node, PortalKey},
     portal::{ResetReason, SessionEvent, StreamId, proxy::ProxyVersion, socks::SocksReply},
     time::{Instant, Now},
@@ -36,9 +36,12 @@ use super::{
     desk::DeskRequest,
     trunk::{Resolve, Wanted},
 };
+use crate::control::portal::PortalKind;
 
 mod arriving;
 mod audit;
+pub(crate) mod book;
+pub(crate) mod changing;
 mod flows;
 mod lingering;
 mod opening;
@@ -49,6 +52,8 @@ pub(crate) mod trail;
 
 use arriving::{Arrival, Login};
 use audit::Complaint;
+use book::Added;
+use changing::PortalOrigin;
 use flows::{Flow, Sockets};
 use lingering::Lingering;
 use staged::Staged;
@@ -111,6 +116,9 @@ struct Portal {
     datagrams: flows::Counts,
     complaint: Complaint,
     trail: Trail,
+    origin: PortalOrigin,
+    /// It was removed. What it carries goes on.
+    is_gone: bool,
 }
 
 struct Inlet {
@@ -135,6 +143,8 @@ struct Outlet {
     line: Option<serial::Line>,
     send_proxy: Option<ProxyVersion>,
     keep_alive: Option<Duration>,
+    /// Whose inlets the file lets lead here.
+    allow: Vec<Identifier>,
 }
 
 /// Who has connected to an inlet.
@@ -157,7 +167,7 @@ struct Who {
     target: String,
 }
 
-/// Which portal a stream belongs to, by its place in the file.
+/// Which portal a stream belongs to, by its place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Inlet(usize),
@@ -241,12 +251,14 @@ pub(crate) fn connections_max(settings: Option<&Settings>) -> u32 {
         .chain(outlets.map(|outlet| outlet.streams_max));
     // As many again may still be on their way out.
     streams
-        .map(|streams| u32::from(streams) * 2)
+        .map(u32::from)
+        .chain([book::STREAMS_MAX])
+        .map(|streams| streams * 2)
         .fold(0, u32::saturating_add)
 }
 
 impl Portal {
-    fn new(name: &str, streams_max: u16, idle: Duration, trail: &Trail) -> Self {
+    fn new(name: &str, streams_max: u16, idle: Duration, trail: &Trail, origin: PortalOrigin) -> Self {
         Self {
             name: name.to_owned(),
             streams_max: streams_max.into(),
@@ -257,56 +269,44 @@ impl Portal {
             datagrams: flows::Counts::default(),
             complaint: Complaint::default(),
             trail: trail.clone(),
+            origin,
+            is_gone: false,
         }
+    }
+
+    /// Returns whether it was removed, and nothing refers to its place any more.
+    const fn is_vacant(&self) -> bool {
+        self.is_gone && self.open == 0
     }
 }
 
 impl Portals {
-    /// Makes them; passwords of the inlets' users are read.
+    /// Makes them; passwords of the inlets' users are read. `added` are those that come from commands.
     ///
     /// # Errors
     /// [`StartError`] for a password that cannot be read, or a line that can have no thread.
-    pub(crate) fn new(settings: Option<&Settings>, trail: &Trail) -> Result<Self, StartError> {
+    pub(crate) fn new(settings: Option<&Settings>, added: &Added, trail: &Trail) -> Result<Self, StartError> {
         let Some(settings) = settings else {
-            return Ok(Self::default());
+            return Ok(Self {
+                trail: trail.clone(),
+                ..Self::default()
+            });
         };
         let peers = peers_of(&settings.inlets);
         let inlets = settings.inlets.iter().map(|inlet| {
-            Ok(Inlet {
-                portal: Portal::new(&inlet.name, inlet.streams_max, inlet.idle, trail),
-                listen: inlet.listen.to_string(),
-                is_udp: matches!(inlet.listen, InletAddress::Udp(_)),
-                session: PortalKey::Inlet(
-                    peers
-                        .iter()
-                        .position(|peer| peer.node == inlet.node)
-                        .expect("every node that an inlet leads to is among them"),
-                ),
-                outlet: inlet.outlet.clone(),
-                allow: inlet.allow.clone(),
-                accept_proxy_from: inlet.accept_proxy_from.clone(),
-                socks: inlet
-                    .socks
-                    .as_ref()
-                    .map(|socks| arriving::logins(&inlet.name, socks))
-                    .transpose()?,
-            })
+            let session = peers.iter().position(|peer| peer.node == inlet.node);
+            let session = session.expect("every node that an inlet leads to is among them");
+            Inlet::first(
+                inlet,
+                session,
+                trail,
+                added.origin(PortalKind::Inlet, &inlet.name),
+            )
         });
-        let outlets = settings.outlets.iter().map(|outlet| {
-            Ok(Outlet {
-                portal: Portal::new(&outlet.name, outlet.streams_max, outlet.idle, trail),
-                line: match &outlet.target {
-                    OutletTarget::Serial { device, line } => Some(serial::Line::start(device, *line)?),
-                    OutletTarget::Tcp(_)
-                    | OutletTarget::Unix(_)
-                    | OutletTarget::Udp(_)
-                    | OutletTarget::Asked(_) => None,
-                },
-                target: outlet.target.clone(),
-                send_proxy: outlet.send_proxy,
-                keep_alive: outlet.keep_alive,
-            })
-        });
+        let outlets = settings
+            .outlets
+            .iter()
+            .map(|outlet| Outlet::first(outlet, trail, added.origin(PortalKind::Outlet, &outlet.name)));
         Ok(Self {
             inlets: inlets.collect::<Result<_, StartError>>()?,
             outlets: outlets.collect::<Result<_, StartError>>()?,
@@ -661,14 +661,15 @@ impl Portals {
             return;
         };
         portal.open = portal.open.saturating_sub(1);
+        let is_vacant = portal.is_vacant();
         if stream.progress == Progress::Open {
             audit::ended(ground, portal, key, &stream, end);
-        } else {
-            let (End::Here(reason) | End::There(reason)) = end else {
-                return;
-            };
+        } else if let End::Here(reason) | End::There(reason) = end {
             portal.refused += 1;
             audit::refused(ground, portal, (stream.place, key.0), &stream.who, reason.name());
+        }
+        if is_vacant {
+            self.leave_unused(ground, key.0);
         }
     }
 

@@ -139,6 +139,13 @@ impl Shard {
                     trunk.handle_message(io, now, message);
                 }
             }
+            ShardMessage::Portal(change, answer) => {
+                if let Some(trunk) = &mut self.trunk {
+                    let result = trunk.change_portals(io, now, &mut self.listeners, *change);
+                    // Who asked may have gone.
+                    drop(answer.send(result));
+                }
+            }
             ShardMessage::CommandsKept(kept) => {
                 if let Some(trunk) = &mut self.trunk {
                     trunk.handle_commands_kept(now, kept);

@@ -38,7 +38,7 @@ use super::{
     journal::{self, JournalFiles},
     keys::Identity,
     links::Layers,
-    portals::{Portals, trail::Trail},
+    portals::{Portals, book::Added, trail::Trail},
     threads::{self, Mailbox, ShardPlan},
     translate::node_settings,
     transport,
@@ -92,15 +92,18 @@ pub(crate) struct Options {
     pub(crate) belonging: Option<Belonging>,
     /// The node's clock.
     pub(crate) clock: Clock,
+    /// Which of the portals come from commands.
+    pub(crate) added: Added,
 }
 
 impl Options {
     /// Decides nothing.
-    pub(crate) const fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self {
             stdout: None,
             belonging: None,
             clock,
+            added: Added::default(),
         }
     }
 }
@@ -131,7 +134,7 @@ pub(crate) async fn start(
     let journal = open_journal(settings, &mailboxes[0].1)?;
     let (collecting, positions, writers) = collecting(settings, selected.backend, &senders[0], &options)?;
     let own = identity.history().identifier();
-    let (node_settings, names) =
+    let (node_settings, names, neighbours) =
         node_settings(settings, own, &control.belonging, journal.as_ref(), positions);
     let layers = Layers::load(settings, &names.neighbours, &clock)?;
     let now = TurnClock::following(clock.clone(), started).at(fieldgate_io::clock::monotonic());
@@ -142,11 +145,10 @@ pub(crate) async fn start(
     let proof_demands = control.desk.set_own_peers(node.own_peers());
     node.set_proof_demands(now, proof_demands);
     let layers_acceptor = layers.acceptor();
-    let audit = settings.portal.as_ref().and_then(|portal| portal.audit.as_ref());
-    let (trail, audit_thread) = Trail::open(audit)?;
+    let (trail, audit_thread) = trail(settings)?;
     let trunk = Trunk::new(Parts {
         layers,
-        portals: Portals::new(settings.portal.as_ref(), &trail)?,
+        portals: Portals::new(settings.portal.as_ref(), &options.added, &trail)?,
         node,
         journal,
         commit_delay: commit_delay(settings),
@@ -189,6 +191,7 @@ pub(crate) async fn start(
         authority: control.authority(),
         desk: Rc::clone(&control.desk),
         rotations: rotation_sender,
+        neighbours,
         shards: senders.to_vec(),
     });
     tokio::task::spawn_local(Rc::clone(&control.desk).serve(desk_requests));
@@ -231,6 +234,11 @@ fn equipped(
         node.set_seal_key(now, key, identity.history());
     }
     node
+}
+
+/// Opens the audit files, if there are some, and starts their thread.
+fn trail(settings: &Settings) -> Result<(Trail, Option<JoinHandle<()>>), StartError> {
+    Trail::open(settings.portal.as_ref().and_then(|portal| portal.audit.as_ref()))
 }
 
 /// Makes one mailbox for each shard.

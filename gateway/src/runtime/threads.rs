@@ -43,7 +43,7 @@ use super::{
     },
     field::{Checks, Field, Outgoing, Parts},
     links::LINKS_MAX,
-    portals,
+    portals::{self, changing::Listening},
     shard::{Purpose, Shard},
     transport::{
         Stack,
@@ -343,36 +343,19 @@ impl ShardPlan {
         mut trunk: Option<&mut Trunk>,
     ) -> Result<(), StartError> {
         for (index, inlet) in self.inlets.iter().enumerate() {
-            let options = ListenOptions {
-                class: BufferClass::Link,
-                keep_alive: inlet.keep_alive,
-                ..ListenOptions::default()
-            };
-            let (listener, local) = match &inlet.listen {
-                InletAddress::Udp(address) => {
-                    let (socket, local) = io
-                        .bind_datagrams(*address, &DatagramOptions::default())
-                        .map_err(|error| cannot_listen(*address, &error))?;
-                    let local = format!("udp:{local}");
-                    tracing::info!(address = local, inlet = inlet.name, "listening for portal");
+            let (listening, address) = listen_inlet(io, inlet)?;
+            match listening {
+                Listening::Datagrams(socket) => {
                     if let Some(trunk) = &mut trunk {
-                        trunk.set_inlet_datagrams(index, socket, local);
+                        trunk.set_inlet_datagrams(index, socket, address);
                     }
-                    continue;
                 }
-                InletAddress::Tcp(address) => io
-                    .listen(*address, &options)
-                    .map(|(listener, local)| (listener, local.to_string()))
-                    .map_err(|error| cannot_listen(*address, &error))?,
-                InletAddress::Unix(path) => io
-                    .listen_local(path, inlet.mode, &options)
-                    .map(|listener| (listener, inlet.listen.to_string()))
-                    .map_err(|error| cannot_listen_locally(&inlet.listen, &error))?,
-            };
-            tracing::info!(address = local, inlet = inlet.name, "listening for portal");
-            listeners.insert(listener, Purpose::Inlet { inlet: index });
-            if let Some(trunk) = &mut trunk {
-                trunk.set_inlet_address(index, local);
+                Listening::Connections(listener) => {
+                    listeners.insert(listener, Purpose::Inlet { inlet: index });
+                    if let Some(trunk) = &mut trunk {
+                        trunk.set_inlet_address(index, address);
+                    }
+                }
             }
         }
         Ok(())
@@ -410,6 +393,34 @@ impl ShardPlan {
         links.extend(bind(&self.websockets, Purpose::Link(LinkKind::WebSocket))?);
         Ok((mqtt, links))
     }
+}
+
+/// Listens for an inlet; returns where, too.
+pub(super) fn listen_inlet(io: &mut Io, inlet: &PortalInlet) -> Result<(Listening, String), StartError> {
+    let options = ListenOptions {
+        class: BufferClass::Link,
+        keep_alive: inlet.keep_alive,
+        ..ListenOptions::default()
+    };
+    let (listening, address) = match &inlet.listen {
+        InletAddress::Udp(address) => {
+            let bound = io.bind_datagrams(*address, &DatagramOptions::default());
+            let (socket, local) = bound.map_err(|error| cannot_listen(*address, &error))?;
+            (Listening::Datagrams(socket), format!("udp:{local}"))
+        }
+        InletAddress::Tcp(address) => {
+            let bound = io.listen(*address, &options);
+            let (listener, local) = bound.map_err(|error| cannot_listen(*address, &error))?;
+            (Listening::Connections(listener), local.to_string())
+        }
+        InletAddress::Unix(path) => {
+            let bound = io.listen_local(path, inlet.mode, &options);
+            let listener = bound.map_err(|error| cannot_listen_locally(&inlet.listen, &error))?;
+            (Listening::Connections(listener), inlet.listen.to_string())
+        }
+    };
+    tracing::info!(address, inlet = inlet.name, "listening for portal");
+    Ok((listening, address))
 }
 
 fn cannot_listen_locally(path: &dyn std::fmt::Display, error: &std::io::Error) -> StartError {

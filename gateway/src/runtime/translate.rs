@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use fieldgate_config::{
     address::LinkAddress,
-    settings::{Pq, Registration, Relay, Settings, UplinkPath, portal::Portal},
+    settings::{
+        Pq, Registration, Relay, Settings, UplinkPath,
+        portal::{Portal, PortalInlet},
+    },
 };
 use fieldgate_proto::{
     channel::{ChannelSettings, Padding, PqPolicy},
@@ -168,6 +171,54 @@ impl Neighbours {
     }
 }
 
+/// Whom a node has links to, for ways that are wanted while it runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownNeighbours(Vec<(Option<Identifier>, Vec<LinkAddress>)>);
+
+impl KnownNeighbours {
+    fn new(neighbours: &Neighbours) -> Self {
+        let all = neighbours.settings.iter().zip(&neighbours.addresses);
+        Self(
+            all.map(|(settings, known)| (settings.relay, known.addresses.clone()))
+                .collect(),
+        )
+    }
+
+    fn index(&self, address: &LinkAddress, relay: Option<Identifier>) -> Result<usize, String> {
+        let is_it = |(of, addresses): &(Option<Identifier>, Vec<LinkAddress>)| {
+            *of == relay && (relay.is_some() || addresses.contains(address))
+        };
+        self.0.iter().position(is_it).ok_or_else(|| {
+            format!("this node has no link to {address}: who is linked to is said in its file, and needs a restart")
+        })
+    }
+
+    /// Returns who an inlet leads to, and how.
+    ///
+    /// # Errors
+    /// In words, to whom there is no link.
+    pub(crate) fn peer(&self, inlet: &PortalInlet) -> Result<PortalPeerSettings, String> {
+        let ways = match &inlet.path {
+            UplinkPath::Relays { via, relays } => relays
+                .iter()
+                .map(|way| {
+                    Ok(WaySettings {
+                        neighbour: self.index(&way.relay.address, Some(way.relay.identifier))?,
+                        names: way.through.iter().chain([via]).cloned().collect(),
+                    })
+                })
+                .collect::<Result<_, String>>()?,
+            UplinkPath::Direct { address, .. } => vec![WaySettings::direct(self.index(address, None)?)],
+        };
+        Ok(PortalPeerSettings {
+            peer: inlet.node,
+            pq: pq_policy(inlet.pq),
+            live_proof: inlet.live_proof,
+            ways,
+        })
+    }
+}
+
 fn portal_settings(portal: &Portal, neighbours: &mut Neighbours) -> PortalSettings {
     let peers = peers_of(&portal.inlets).into_iter().map(|inlet| {
         let pq = pq_policy(inlet.pq);
@@ -197,7 +248,7 @@ pub(super) fn node_settings(
     belonging: &Belonging,
     journal: Option<&JournalFiles>,
     positions: Option<BTreeMap<SourceKey, u64>>,
-) -> (NodeSettings, Names) {
+) -> (NodeSettings, Names, KnownNeighbours) {
     let mut node = NodeSettings::new(concat!("fieldgate ", env!("CARGO_PKG_VERSION")));
     node.access = AccessPolicy::Ask;
     let mut neighbours = Neighbours::default();
@@ -279,6 +330,7 @@ pub(super) fn node_settings(
         padding: if padding { Padding::Buckets } else { Padding::Off },
         ..ChannelSettings::default()
     };
+    let known = KnownNeighbours::new(&neighbours);
     node.neighbours = neighbours.settings;
     node.carried = neighbours.carried;
     let uplinks = settings
@@ -295,5 +347,6 @@ pub(super) fn node_settings(
             uplinks,
             members: members.collect(),
         },
+        known,
     )
 }

@@ -75,8 +75,11 @@ pub(crate) struct PortalSession {
 /// An inlet or outlet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PortalStatus {
-    /// Name from the file.
+    /// Its name.
     pub(crate) name: String,
+    /// Where it comes from: `file`, `command` (until the node ends), `command, kept`; `removed`, while an inlet's last streams go on.
+    #[serde(default)]
+    pub(crate) origin: String,
     /// Where an inlet listens; what an outlet leads to.
     pub(crate) address: String,
     /// What an inlet leads to: the name of the outlet, and its node's identifier.
@@ -138,11 +141,17 @@ impl PortalsStatus {
         for inlet in &self.inlets {
             let leads_to = inlet.leads_to.as_deref().unwrap_or_default();
             let name = &inlet.name;
-            writeln!(out, "  inlet      {name} on {} to {leads_to}", inlet.address)?;
+            let origin = inlet.origin_text();
+            writeln!(
+                out,
+                "  inlet      {name} on {} to {leads_to}{origin}",
+                inlet.address
+            )?;
             inlet.write_counts(out)?;
         }
         for outlet in &self.outlets {
-            writeln!(out, "  outlet     {} to {}", outlet.name, outlet.address)?;
+            let origin = outlet.origin_text();
+            writeln!(out, "  outlet     {} to {}{origin}", outlet.name, outlet.address)?;
             outlet.write_counts(out)?;
         }
         if self.unknown_outlets > 0 {
@@ -167,7 +176,23 @@ impl PortalsStatus {
     }
 }
 
+/// Where an inlet comes from that is there for its last streams only.
+pub(crate) const PORTAL_REMOVED: &str = "removed";
+
 impl PortalStatus {
+    /// Returns whether it is there for its last streams only.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.origin == PORTAL_REMOVED
+    }
+
+    /// Says where it comes from, if that is not the file.
+    fn origin_text(&self) -> String {
+        match self.origin.as_str() {
+            "" | "file" => String::new(),
+            origin => format!(" ({origin})"),
+        }
+    }
+
     fn write_counts(&self, out: &mut String) -> std::fmt::Result {
         writeln!(
             out,
@@ -233,6 +258,7 @@ mod tests {
         let status = PortalsStatus {
             sessions: vec![session("inlet", "down"), session("outlet", "down")],
             inlets: vec![PortalStatus {
+                origin: "command".to_owned(),
                 name: "plc".to_owned(),
                 address: "127.0.0.1:1502".to_owned(),
                 leads_to: Some("plc at fg1xyz".to_owned()),
@@ -266,7 +292,7 @@ mod tests {
         status.write_text(&mut text).expect("memory takes it");
         assert_eq!(
             text,
-            "  inlet      plc on 127.0.0.1:1502 to plc at fg1xyz\n             2 streams, 5 since the start, 1 refused\n             9 datagrams, 4 dropped\n  \
+            "  inlet      plc on 127.0.0.1:1502 to plc at fg1xyz (command)\n             2 streams, 5 since the start, 1 refused\n             9 datagrams, 4 dropped\n  \
              outlet     meters to serial:/dev/ttyUSB0 19200 8E1\n             0 streams, 0 since the start, 0 refused\n             \
              line: the device is gone\n  \
              portals    to fg1xyz, down, 1.234 ms\n             0 streams, 2.0 KiB sent, 0 B received, 0 resumed, 0 lost\n  \

@@ -24,6 +24,7 @@ mod harness;
 mod identity;
 mod interop;
 mod journal_faults;
+mod kills;
 mod lanes;
 mod links;
 #[cfg(feature = "tls-psk")]

@@ -19,6 +19,7 @@ use crate::harness::{
     wait::{PATIENCE, until},
 };
 
+mod changing;
 mod flows;
 mod kinds;
 mod serial;

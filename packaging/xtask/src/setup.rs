@@ -180,6 +180,7 @@ const DEBIAN_PACKAGES: &[&str] = &[
     // Network namespaces and what crosses them.
     "iproute2",
     "tcpdump",
+    "rsync",
     // Mounts and namespaces of a test's own, timeouts; part of every Debian but the smallest images.
     "util-linux",
     "mount",

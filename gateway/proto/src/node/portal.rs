@@ -103,6 +103,21 @@ pub(super) struct Inlet {
     /// From the beginning of the handshake on.
     pub(super) channel: Option<(ChannelId, FlowId)>,
     pub(super) session: Session,
+    /// Whether inlets lead there; otherwise no channel is opened.
+    is_wanted: bool,
+}
+
+impl Inlet {
+    fn new(now: Instant, settings: PortalPeerSettings, session: SessionSettings) -> Self {
+        Self {
+            settings,
+            attempts: Attempts::new(now, BACKOFF),
+            failover: Failover::new(now),
+            channel: None,
+            session: Session::new(Role::Inlet, session),
+            is_wanted: true,
+        }
+    }
 }
 
 /// What a node's streams lead to.
@@ -178,13 +193,8 @@ pub(super) struct Portals {
 impl Portals {
     pub(super) fn new(now: Instant, settings: PortalSettings) -> Self {
         let session = settings.session;
-        let inlets = settings.peers.into_iter().map(|settings| Inlet {
-            settings,
-            attempts: Attempts::new(now, BACKOFF),
-            failover: Failover::new(now),
-            channel: None,
-            session: Session::new(Role::Inlet, session),
-        });
+        let peers = settings.peers.into_iter();
+        let inlets = peers.map(|settings| Inlet::new(now, settings, session));
         Self {
             settings: session,
             sessions_max: settings.sessions_max,
@@ -206,7 +216,8 @@ impl Portals {
     }
 
     pub(super) fn peers(&self) -> impl Iterator<Item = Identifier> + '_ {
-        self.inlets.iter().map(|inlet| inlet.settings.peer)
+        let wanted = self.inlets.iter().filter(|inlet| inlet.is_wanted);
+        wanted.map(|inlet| inlet.settings.peer)
     }
 
     fn session(&mut self, key: PortalKey) -> Option<&mut Session> {
@@ -240,7 +251,8 @@ impl Portals {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let waiting = self.inlets.iter().filter(|inlet| inlet.channel.is_none());
+        let wanted = self.inlets.iter().filter(|inlet| inlet.is_wanted);
+        let waiting = wanted.filter(|inlet| inlet.channel.is_none());
         let attempts = waiting.filter_map(|inlet| inlet.attempts.retry_at);
         let paths = self.inlets.iter().filter_map(|inlet| {
             let is_up = !matches!(inlet.session.state(), SessionState::Down { .. });
@@ -357,6 +369,49 @@ impl Node {
         self.portals.session(key)
     }
 
+    /// Takes a node that inlets lead to from now on, and returns the index of its session; `None` if there have been too many since
+    /// the start. Of a node that inlets lead to already the settings stay as they are.
+    pub fn add_portal_peer(&mut self, now: Instant, settings: PortalPeerSettings) -> Option<usize> {
+        let session = self.portals.settings;
+        let inlets = &mut self.portals.inlets;
+        let known = inlets
+            .iter_mut()
+            .enumerate()
+            .find(|(_, inlet)| inlet.settings.peer == settings.peer);
+        if let Some((index, inlet)) = known {
+            if !inlet.is_wanted {
+                inlet.is_wanted = true;
+                inlet.settings = settings;
+                inlet.attempts = Attempts::new(now, BACKOFF);
+                inlet.failover = Failover::new(now);
+            }
+            return Some(index);
+        }
+        if inlets.len() >= PEERS_MAX {
+            return None;
+        }
+        inlets.push(Inlet::new(now, settings, session));
+        Some(inlets.len() - 1)
+    }
+
+    /// Takes note that no inlet leads to a node any more: its channels are closed, and none is opened until it is added again.
+    pub fn leave_portal_peer(&mut self, index: usize) {
+        let Some(inlet) = self.portals.inlets.get_mut(index) else {
+            return;
+        };
+        inlet.is_wanted = false;
+        let active = inlet.channel.map(|(channel, _)| channel);
+        // The reserve first, so that it is not taken into use.
+        for channel in inlet.failover.reserve().into_iter().chain(active) {
+            self.close_channel(channel, CloseCode::DONE);
+        }
+    }
+
+    /// Says anew who may have streams led here, where the lists decide; `None`: this node has no outlets. Streams that are open stay.
+    pub fn set_portal_outlets(&mut self, listed: Option<BTreeSet<Identifier>>) {
+        self.portals.listed = listed;
+    }
+
     /// Returns what happened next to a stream, in whichever session.
     pub fn poll_portal_event(&mut self) -> Option<(PortalKey, SessionEvent)> {
         let keys = self.portals.keys();
@@ -374,6 +429,7 @@ impl Node {
     /// Returns what can be seen of each session.
     pub fn portals(&self) -> impl Iterator<Item = PortalView<'_>> {
         let inlets = self.portals.inlets.iter().enumerate();
+        let inlets = inlets.filter(|(_, inlet)| inlet.is_wanted || inlet.session.streams().len() > 0);
         let inlets = inlets.map(|(index, inlet)| PortalView {
             key: PortalKey::Inlet(index),
             peer: inlet.settings.peer,
@@ -426,6 +482,7 @@ impl Node {
             }
             if let PortalKey::Inlet(index) = key
                 && let Some(inlet) = self.portals.inlets.get(index)
+                && inlet.is_wanted
                 && inlet.channel.is_none()
                 && inlet.attempts.is_due(now.instant)
             {
@@ -647,6 +704,8 @@ impl Node {
 
 /// Bytes queued on a link from which on nothing more of streams is sealed for it: what is sealed cannot be overtaken any more.
 const LINK_BYTES_MAX: usize = 256 << 10;
+/// Nodes that inlets may lead to, over the time that a node runs.
+const PEERS_MAX: usize = 256;
 /// Channels of one peer: the one in use, one in reserve, and some that it has lost and could not close.
 const CHANNELS_PER_PEER_MAX: usize = 4;
 

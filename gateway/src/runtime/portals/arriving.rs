@@ -289,6 +289,15 @@ impl Portals {
         }
     }
 
+    /// Turns away everybody who has not said to an inlet what they want.
+    pub(super) fn turn_all_away(&mut self, ground: &mut Ground<'_>, inlet: usize, reason: &'static str) {
+        let gone = self.arrivals.extract_if(.., |_, arrival| arrival.inlet == inlet);
+        for (connection, arrival) in gone.collect::<Vec<_>>() {
+            ground.io.abort(connection);
+            self.turn_away(ground, &arrival, reason);
+        }
+    }
+
     /// Ends connections that have not said what they want for too long.
     pub(super) fn sweep_arrivals(&mut self, ground: &mut Ground<'_>) {
         let now = ground.now.instant;

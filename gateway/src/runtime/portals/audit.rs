@@ -52,6 +52,18 @@ fn time(ground: &Ground<'_>) -> String {
     rfc3339(ground.now.wall.unix_millis)
 }
 
+/// An inlet or outlet was added or removed by command.
+pub(super) fn changed(ground: &Ground<'_>, portal: &Portal, kind: &str, event: &str, address: &str) {
+    tracing::info!(target: "audit", kind, portal = portal.name, address, event, "portal changed");
+    portal.trail.note(&json!({
+        "time": time(ground),
+        "event": event,
+        "kind": kind,
+        "portal": portal.name,
+        "address": address,
+    }));
+}
+
 /// A stream is open.
 pub(super) fn begun(ground: &Ground<'_>, portal: &Portal, key: Key, stream: &Stream) {
     let (peer, member) = peer_of(ground, key.0);

@@ -79,6 +79,17 @@ impl Portals {
         self.sockets.owners.insert(socket, Owner::Inlet(inlet));
     }
 
+    /// Takes an inlet's socket away, if it has one.
+    pub(super) fn take_datagrams(&mut self, inlet: usize) -> Option<DatagramId> {
+        let mut owners = self.sockets.owners.iter();
+        let is_its = |owner: &Owner| matches!(owner, Owner::Inlet(index) if *index == inlet);
+        let (socket, _) = owners.find(|(_, owner)| is_its(owner))?;
+        let socket = *socket;
+        self.sockets.owners.remove(&socket);
+        self.sockets.refused.retain(|(of, _), _| *of != socket);
+        Some(socket)
+    }
+
     /// Returns whether a socket is one of portals.
     pub(crate) fn has_datagrams(&self, socket: DatagramId) -> bool {
         self.sockets.owners.contains_key(&socket)

@@ -97,7 +97,7 @@ impl Portals {
             .outlets
             .iter_mut()
             .enumerate()
-            .find(|(_, outlet)| outlet.portal.name == name);
+            .find(|(_, outlet)| outlet.portal.name == name && !outlet.portal.is_gone);
         let Some((index, outlet)) = found else {
             self.unknown_total += 1;
             audit::unknown(ground, (&mut self.unknown, &self.trail), key.0, name, who);

@@ -8,19 +8,23 @@ use fieldgate_proto::{
 
 use super::{Portal, Portals, serial};
 use crate::runtime::trunk::dialling::Neighbour;
-use crate::status::{PortalDatagrams, PortalLine, PortalSession, PortalStatus, PortalsStatus};
+use crate::status::{
+    PORTAL_REMOVED, PortalDatagrams, PortalLine, PortalSession, PortalStatus, PortalsStatus,
+};
 
 impl Portals {
     /// Returns what is shown of portals; `None` on a node without any.
     pub(crate) fn status(&self, node: &Node, neighbours: &[Neighbour]) -> Option<PortalsStatus> {
-        if self.inlets.is_empty() && self.outlets.is_empty() {
+        let inlets = || self.inlets.iter().filter(|inlet| !inlet.portal.is_vacant());
+        let outlets = || self.outlets.iter().filter(|outlet| !outlet.portal.is_vacant());
+        if inlets().next().is_none() && outlets().next().is_none() {
             return None;
         }
         let sessions: Vec<PortalSession> = node
             .portals()
             .map(|view| session_status(node, neighbours, &view))
             .collect();
-        let inlets = self.inlets.iter().map(|inlet| {
+        let inlets = inlets().map(|inlet| {
             let node = node.portals().find(|view| view.key == inlet.session);
             let node = node.map(|view| view.peer.to_string()).unwrap_or_default();
             PortalStatus {
@@ -30,7 +34,7 @@ impl Portals {
                 ..portal_status(&inlet.portal)
             }
         });
-        let outlets = self.outlets.iter().map(|outlet| {
+        let outlets = outlets().map(|outlet| {
             let failures = outlet.line.as_ref().map(serial::Line::failures);
             PortalStatus {
                 address: target_text(&outlet.target),
@@ -52,7 +56,7 @@ impl Portals {
     }
 }
 
-fn target_text(target: &OutletTarget) -> String {
+pub(super) fn target_text(target: &OutletTarget) -> String {
     match target {
         OutletTarget::Tcp(address) => address.to_string(),
         OutletTarget::Udp(address) => format!("udp:{address}"),
@@ -75,6 +79,12 @@ fn datagrams(portal: &Portal) -> PortalDatagrams {
 fn portal_status(portal: &Portal) -> PortalStatus {
     PortalStatus {
         name: portal.name.clone(),
+        origin: if portal.is_gone {
+            PORTAL_REMOVED
+        } else {
+            portal.origin.text()
+        }
+        .to_owned(),
         streams: portal.open as u64,
         streams_total: portal.total,
         refused: portal.refused,

@@ -1,10 +1,16 @@
 //! Portals and what they need of the trunk.
 
-use fieldgate_io::{CloseReason, ConnectionId, DatagramId, DatagramPath, Io};
+use std::collections::BTreeMap;
+
+use fieldgate_io::{CloseReason, ConnectionId, DatagramId, DatagramPath, Io, ListenerId};
 use fieldgate_proto::{node::Verdict, time::Now};
 
 use super::{SystemEntropy, Trunk};
-use crate::runtime::portals::{Caller, Ground, Portals, staged::Takers};
+use crate::runtime::{
+    StartError,
+    portals::{Caller, Ground, Portals, changing::Change, staged::Takers},
+    shard::Purpose,
+};
 
 impl Trunk {
     /// Lets portals do something, and what follows from it. What they have to say goes out at the end of the turn.
@@ -56,6 +62,26 @@ impl Trunk {
         self.with_portals(io, now, |portals, ground| {
             portals.handle_accepted(ground, inlet, connection, caller);
         });
+    }
+
+    /// Adds or removes an inlet or outlet.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub(crate) fn change_portals(
+        &mut self,
+        io: &mut Io,
+        now: Now,
+        listeners: &mut BTreeMap<ListenerId, Purpose>,
+        change: Change,
+    ) -> Result<String, StartError> {
+        let now = self.judged(now);
+        let mut result = Err(StartError::new("the node is ending"));
+        self.with_portals(io, now, |portals, ground| {
+            result = portals.change(ground, listeners, change);
+        });
+        self.drain(io, now);
+        result
     }
 
     /// Takes note of where an inlet listens.

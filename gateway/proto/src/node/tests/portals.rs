@@ -152,6 +152,43 @@ fn a_node_that_is_not_listed_gets_no_channel() {
 }
 
 #[test]
+fn a_node_that_inlets_lead_to_may_come_and_go() {
+    let mut net = net();
+    let gateway = &mut net.hosts[GATEWAY].node;
+    let settings = gateway.portals.peer_settings(0).unwrap().clone();
+    gateway.leave_portal_peer(0);
+    assert_eq!(gateway.portals().count(), 0);
+    assert!(!gateway.own_peers().contains(&(Service::Portal, settings.peer)));
+    run(&mut net, 10);
+    let gateway = &mut net.hosts[GATEWAY].node;
+    assert!(gateway.portals.inlets[0].channel.is_none());
+    assert!(matches!(
+        gateway.portal(INLET).unwrap().state(),
+        SessionState::Down { .. }
+    ));
+    // Nothing is tried, so nothing is waited for but the end of the session.
+    let of_session = gateway.portal(INLET).unwrap().poll_timeout();
+    assert_eq!(gateway.portals.poll_timeout(), of_session);
+
+    let now = net.now_at(GATEWAY).instant;
+    let gateway = &mut net.hosts[GATEWAY].node;
+    assert_eq!(gateway.add_portal_peer(now, settings.clone()), Some(0));
+    assert_eq!(gateway.add_portal_peer(now, settings), Some(0), "it is there");
+    run(&mut net, 10);
+    let stream = open(&mut net, "plc");
+    let events = run(&mut net, 3);
+    assert_eq!(events, [SessionEvent::Opened { stream }]);
+
+    // Without outlets nobody new is let in.
+    net.hosts[COLLECTOR].node.set_portal_outlets(None);
+    let key = net.pipes.keys().find(|(index, _)| *index == GATEWAY).unwrap().1;
+    net.disconnect(GATEWAY, key);
+    run(&mut net, 15);
+    let session = net.hosts[GATEWAY].node.portal(INLET).unwrap();
+    assert!(matches!(session.state(), SessionState::Down { .. }));
+}
+
+#[test]
 fn streams_go_on_after_each_link_was_cut() {
     let mut net = net();
     let stream = open(&mut net, "plc");
