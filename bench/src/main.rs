@@ -62,6 +62,9 @@ enum What {
     Clients(clients::Options),
     /// Streams through portals beside loopback, stunnel, ssh and nebula: Gbit/s, CPU, latency, connections, memory
     Portal(portal::Options),
+    /// Copies from one TCP connection to another, for `portal`
+    #[command(hide = true)]
+    PlainRelay(portal::plain::Options),
     /// Thousands of members on one relay: registrations/s, memory, and how soon all are back after a crash
     Relay(relay::Options),
     /// Streams through portals while the relay in use is killed, or its cable pulled, again and again: how long they pause
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         What::Channel(options) => channel::run(options),
         What::Clients(options) => clients::run(options),
         What::Portal(options) => portal::run(options),
+        What::PlainRelay(options) => portal::plain::run(options),
         What::Relay(options) => relay::run(options),
         What::Kills(options) => kills::run(options),
         What::Programs(options) => programs::run(options),

@@ -1,5 +1,7 @@
 //! `portal`: streams through fieldgate beside loopback, stunnel, ssh and nebula, in one run.
 
+mod iperf3;
+pub(crate) mod plain;
 mod report;
 mod rivals;
 mod server;
@@ -111,10 +113,12 @@ pub(crate) enum System {
     Ssh,
     /// Two nebula nodes in namespaces; needs root
     Nebula,
+    /// Three processes that copy from one TCP connection to the next: what the four hops over one relay cost alone
+    Hops,
 }
 
 impl System {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Loopback,
         Self::Direct,
         Self::Relay,
@@ -122,6 +126,7 @@ impl System {
         Self::Stunnel,
         Self::Ssh,
         Self::Nebula,
+        Self::Hops,
     ];
 
     /// Returns the name on the command line.
@@ -134,6 +139,7 @@ impl System {
             Self::Stunnel => "stunnel",
             Self::Ssh => "ssh",
             Self::Nebula => "nebula",
+            Self::Hops => "hops",
         }
     }
 
@@ -147,6 +153,7 @@ impl System {
             Self::Stunnel => "stunnel",
             Self::Ssh => "ssh -L",
             Self::Nebula => "nebula",
+            Self::Hops => "3 plain TCP relays",
         }
     }
 }
@@ -157,6 +164,8 @@ impl System {
 pub(crate) enum Kind {
     /// One stream as fast as it goes
     Bulk,
+    /// The same from iperf3 to iperf3, 64 KiB per write
+    Iperf3,
     /// 64 bytes there and back
     Ping,
     /// Streams opened, used for a byte, closed
@@ -166,7 +175,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Bulk, Self::Ping, Self::Connects, Self::Many];
+    const ALL: [Self; 5] = [Self::Bulk, Self::Iperf3, Self::Ping, Self::Connects, Self::Many];
 }
 
 /// What one system did in one round; what was not asked for is `None`.
@@ -177,6 +186,7 @@ pub(crate) struct Measured {
     gbit_per_sec: Option<f64>,
     /// Processor time of the tunnel's processes, in seconds per 10^9 bytes.
     cpu_secs_per_gb: Option<f64>,
+    iperf3_gbit_per_sec: Option<f64>,
     ping: Option<Summary>,
     connects_per_sec: Option<f64>,
     /// From the first connect to the first message back through the last of many streams.
@@ -197,7 +207,7 @@ struct Rig {
     /// Between clients and servers.
     wire: Option<Wire>,
     /// Below it are the system's files.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// Measures, prints.
@@ -265,9 +275,12 @@ impl Rig {
         let serves: SocketAddr = match system {
             System::Nebula => (Ipv4Addr::UNSPECIFIED, rivals::SERVER_PORT).into(),
             System::Loopback => (outside, 0).into(),
-            System::Direct | System::Relay | System::Relays | System::Stunnel | System::Ssh => {
-                (Ipv4Addr::LOCALHOST, 0).into()
-            }
+            System::Direct
+            | System::Relay
+            | System::Relays
+            | System::Stunnel
+            | System::Ssh
+            | System::Hops => (Ipv4Addr::LOCALHOST, 0).into(),
         };
         let server = Server::start(&far, serves)?;
         let ground = Ground {
@@ -289,6 +302,7 @@ impl Rig {
             System::Stunnel => rivals::stunnel(&ground)?,
             System::Ssh => rivals::ssh(&ground)?,
             System::Nebula => rivals::nebula(folder.path(), &near, &far)?,
+            System::Hops => plain::start(&ground)?,
         };
         Ok(Self {
             system,
@@ -296,7 +310,7 @@ impl Rig {
             server,
             tunnel,
             wire,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -315,6 +329,7 @@ impl Rig {
             near,
             server,
             tunnel,
+            folder,
             ..
         } = self;
         let way = Way {
@@ -326,6 +341,14 @@ impl Rig {
         let bulk = wants(Kind::Bulk)
             .then(|| way.bulk(seconds, || tunnel.usage()))
             .transpose()?;
+        let iperf3 = wants(Kind::Iperf3)
+            .then(|| iperf3::run(near, tunnel.entry, server, folder.path(), options.seconds))
+            .transpose()?;
+        let way = Way {
+            near,
+            entry: tunnel.entry,
+            server,
+        };
         let ping = wants(Kind::Ping).then(|| way.ping(seconds)).transpose()?;
         let connects = wants(Kind::Connects).then(|| way.connects(seconds)).transpose()?;
         let many = wants(Kind::Many)
@@ -342,6 +365,7 @@ impl Rig {
                 let cpu = bulk.after.cpu.saturating_sub(bulk.before.cpu);
                 cpu.as_secs_f64() * 1e9 / bulk.bytes.max(1) as f64
             }),
+            iperf3_gbit_per_sec: iperf3,
             ping,
             connects_per_sec: connects,
             many_opened_ms: many.as_ref().map(|many| many.opened_nanos as f64 / 1e6),

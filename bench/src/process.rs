@@ -1,7 +1,7 @@
 //! Measured processes: started from here, known by their process identifier, ended from here.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::clock;
 use crate::failure::Failure;
+use crate::place::Place;
 
 /// A process that runs until it is stopped; dropping it kills it.
 #[derive(Debug)]
@@ -50,8 +51,13 @@ impl Running {
 
     /// Waits until the process accepts connections at `address`.
     pub(crate) fn await_listener(&mut self, address: SocketAddr) -> Result<(), Failure> {
+        self.await_listener_at(&Place::here(), address)
+    }
+
+    /// Waits until the process accepts connections at `address` of a place.
+    pub(crate) fn await_listener_at(&mut self, place: &Place, address: SocketAddr) -> Result<(), Failure> {
         let until = clock::now() + READY_MAX;
-        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+        while place.connect(address).is_err() {
             self.check_alive()?;
             if clock::now() > until {
                 return Err(self.broken(format!("does not listen at {address}")));

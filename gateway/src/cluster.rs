@@ -85,6 +85,16 @@ pub(crate) struct StoreHealth {
     pub(crate) sessions: u64,
 }
 
+impl StoreHealth {
+    /// Notes that the store is not reached; says whether that is news. That it took no writes while it was reached is another thing.
+    fn lose(&mut self, reason: &str) -> bool {
+        let is_new = self.server.is_some() || self.problem.is_none();
+        self.server = None;
+        self.problem = Some(reason.to_owned());
+        is_new
+    }
+}
+
 /// Shared with whoever tells the status.
 pub(crate) type SharedHealth = Arc<Mutex<StoreHealth>>;
 
@@ -96,7 +106,7 @@ pub(crate) async fn run<S: ClusterStore>(
     health: SharedHealth,
 ) {
     let mut back_off = BackOff::new();
-    let note = |change: &dyn Fn(&mut StoreHealth)| {
+    let note = |change: &mut dyn FnMut(&mut StoreHealth)| {
         change(&mut health.lock().unwrap_or_else(PoisonError::into_inner));
     };
     loop {
@@ -104,7 +114,7 @@ pub(crate) async fn run<S: ClusterStore>(
             Ok(session) => {
                 let server = session.server();
                 tracing::info!(server, "store of the cluster reached");
-                note(&|health| {
+                note(&mut |health| {
                     health.server = Some(server.clone());
                     health.problem = None;
                     health.sessions += 1;
@@ -117,10 +127,8 @@ pub(crate) async fn run<S: ClusterStore>(
             }
             Err(reason) => reason,
         };
-        let is_new = {
-            let health = health.lock().unwrap_or_else(PoisonError::into_inner);
-            health.problem.is_none()
-        };
+        let mut is_new = false;
+        note(&mut |health| is_new = health.lose(&reason));
         if is_new {
             tracing::warn!(
                 reason,
@@ -129,10 +137,6 @@ pub(crate) async fn run<S: ClusterStore>(
         } else {
             tracing::debug!(reason, "the store of the cluster is still not reached");
         }
-        note(&|health| {
-            health.server = None;
-            health.problem = Some(reason.clone());
-        });
         if refuse(&mut writes, &trunk, &mut back_off).await.is_none() {
             return;
         }

@@ -57,7 +57,7 @@ impl Iperf3 {
         command.args(["--server", "--bind", "127.0.0.1", "--port"]);
         command.arg(SERVER.port().to_string());
         let mut server = Running::start("iperf3-server", &mut command, folder)?;
-        await_listener(&network.hall, &mut server)?;
+        server.await_listener_at(&network.hall, SERVER)?;
         // The inlet may not listen, its channel may not be up: the client ends with the first refusal.
         let mut command = network.desk.command("sh");
         command.args(["-c", "until \"$@\"; do sleep 0.2; done", "sh", "iperf3"]);
@@ -83,19 +83,6 @@ fn run_limited(command: &mut Command) -> Result<(), Failure> {
         .args(["--kill-after", "5", "120"])
         .arg(command.get_program());
     complete(limited.args(command.get_args())).map(drop)
-}
-
-/// Waits until something listens behind the tap.
-fn await_listener(place: &Place, server: &mut Running) -> Result<(), Failure> {
-    let until = clock::now() + PATIENCE;
-    while let Err(failure) = place.connect(SERVER) {
-        server.check_alive()?;
-        if clock::now() > until {
-            return Err(failure);
-        }
-        clock::pause(STEP);
-    }
-    Ok(())
 }
 
 impl Load for Iperf3 {
@@ -159,7 +146,7 @@ impl Rsync {
         command.arg(SERVER.port().to_string());
         command.arg("--config").arg(file);
         let mut daemon = Running::start("rsyncd", &mut command, folder)?;
-        await_listener(&network.hall, &mut daemon)?;
+        daemon.await_listener_at(&network.hall, SERVER)?;
         // Answers as soon as the portal leads somewhere.
         let list = format!("rsync://{ENTRY}/");
         let mut command = network.desk.command("sh");

@@ -21,12 +21,13 @@ pub(crate) struct Report {
     measured: Vec<Measured>,
 }
 
-/// The bulk rate of one system by another's of the same round.
+/// The rate of one system by another's of the same round.
 #[derive(Debug, Serialize)]
 struct Ratio {
+    load: &'static str,
     system: System,
     by: System,
-    bulk: Spread,
+    rate: Spread,
 }
 
 impl Report {
@@ -77,13 +78,16 @@ impl Report {
                 let _ = writeln!(text, "  {:<20} {spread}", system.name());
             }
         }
-        for by in [System::Loopback, System::Stunnel] {
-            let of = self.ratios.iter().filter(|ratio| ratio.by == by);
-            for (index, ratio) in of.enumerate() {
+        for ratios in self
+            .ratios
+            .chunk_by(|one, next| (one.load, one.by) == (next.load, next.by))
+        {
+            for (index, ratio) in ratios.iter().enumerate() {
                 if index == 0 {
-                    let _ = writeln!(text, "\nbulk by that of {} in the same round", by.name());
+                    let (load, by) = (ratio.load, ratio.by.name());
+                    let _ = writeln!(text, "\n{load} by that of {by} in the same round");
                 }
-                let _ = writeln!(text, "  {:<20} {}", ratio.system.name(), ratio.bulk);
+                let _ = writeln!(text, "  {:<20} {}", ratio.system.name(), ratio.rate);
             }
         }
         text
@@ -92,24 +96,40 @@ impl Report {
 
 fn ratios(measured: &[Measured]) -> Vec<Ratio> {
     let mut ratios = Vec::new();
-    for by in [System::Loopback, System::Stunnel] {
-        for system in System::ALL.into_iter().filter(|system| *system != by) {
-            let quotients = measured
-                .iter()
-                .filter(|one| one.system == system)
-                .filter_map(|one| {
-                    let other = measured
-                        .iter()
-                        .find(|other| other.system == by && other.round == one.round)?;
-                    Some(one.gbit_per_sec? / other.gbit_per_sec?)
-                });
-            if let Some(bulk) = Spread::of(quotients) {
-                ratios.push(Ratio { system, by, bulk });
+    for (load, rate) in LOADS {
+        for by in [System::Loopback, System::Stunnel, System::Hops] {
+            for system in System::ALL.into_iter().filter(|system| *system != by) {
+                let quotients = measured
+                    .iter()
+                    .filter(|one| one.system == system)
+                    .filter_map(|one| {
+                        let other = measured
+                            .iter()
+                            .find(|other| other.system == by && other.round == one.round)?;
+                        Some(rate(one)? / rate(other)?)
+                    });
+                if let Some(rate) = Spread::of(quotients) {
+                    ratios.push(Ratio {
+                        load,
+                        system,
+                        by,
+                        rate,
+                    });
+                }
             }
         }
     }
     ratios
 }
+
+/// How fast a system was with a load.
+type Rate = fn(&Measured) -> Option<f64>;
+
+/// What is compared in ratios.
+const LOADS: [(&str, Rate); 2] = [
+    ("bulk", |one| one.gbit_per_sec),
+    ("iperf3", |one| one.iperf3_gbit_per_sec),
+];
 
 /// A figure of a system in a round.
 struct Figure {
@@ -117,7 +137,7 @@ struct Figure {
     read: fn(&Measured) -> Option<f64>,
 }
 
-const FIGURES: [Figure; 9] = [
+const FIGURES: [Figure; 10] = [
     Figure {
         name: "bulk Mbit/s",
         read: |one| one.gbit_per_sec.map(|rate| rate * 1e3),
@@ -125,6 +145,10 @@ const FIGURES: [Figure; 9] = [
     Figure {
         name: "CPU of the tunnel, s/GB",
         read: |one| one.cpu_secs_per_gb.filter(|_| one.system != System::Loopback),
+    },
+    Figure {
+        name: "iperf3 Mbit/s",
+        read: |one| one.iperf3_gbit_per_sec.map(|rate| rate * 1e3),
     },
     Figure {
         name: "64 bytes there and back, p50 µs",
@@ -173,6 +197,7 @@ mod tests {
             round,
             gbit_per_sec: Some(gbit_per_sec),
             cpu_secs_per_gb: None,
+            iperf3_gbit_per_sec: None,
             ping: None,
             connects_per_sec: None,
             many_opened_ms: None,
@@ -194,6 +219,6 @@ mod tests {
             (ratios[0].system, ratios[0].by),
             (System::Relay, System::Loopback)
         );
-        assert_eq!((ratios[0].bulk.lowest, ratios[0].bulk.highest), (0.25, 0.5));
+        assert_eq!((ratios[0].rate.lowest, ratios[0].rate.highest), (0.25, 0.5));
     }
 }

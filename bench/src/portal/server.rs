@@ -26,22 +26,49 @@ pub(crate) const ECHO: u8 = b'E';
 impl Server {
     /// Listens at `address` of a place.
     pub(crate) fn start(place: &Place, address: SocketAddr) -> Result<Self, Failure> {
-        let listener = place.listen(address)?;
-        let address = listener.local_addr().map_err(Failure::io("asking for a port"))?;
-        let swallowed = Arc::new(AtomicU64::new(0));
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (count, over) = (Arc::clone(&swallowed), Arc::clone(&is_over));
+        let mut server = Self {
+            address,
+            place: place.clone(),
+            swallowed: Arc::default(),
+            is_over: Arc::default(),
+            acceptor: None,
+        };
+        server.listen()?;
+        Ok(server)
+    }
+
+    fn listen(&mut self) -> Result<(), Failure> {
+        let listener = self.place.listen(self.address)?;
+        self.address = listener.local_addr().map_err(Failure::io("asking for a port"))?;
+        self.is_over = Arc::default();
+        let (count, over) = (Arc::clone(&self.swallowed), Arc::clone(&self.is_over));
         let acceptor = thread::Builder::new()
             .name("far-end".to_owned())
             .spawn(move || accept(&listener, &count, &over))
             .map_err(Failure::io("starting a thread"))?;
-        Ok(Self {
-            address,
-            place: place.clone(),
-            swallowed,
-            is_over,
-            acceptor: Some(acceptor),
-        })
+        self.acceptor = Some(acceptor);
+        Ok(())
+    }
+
+    /// Leaves its address to something else while `act` runs.
+    pub(crate) fn make_way<T>(
+        &mut self,
+        act: impl FnOnce(&Place, SocketAddr) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.close();
+        let outcome = act(&self.place, self.address);
+        self.listen()?;
+        outcome
+    }
+
+    fn close(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        // Wakes the acceptor; if that cannot be, it ends with the process.
+        if let Some(acceptor) = self.acceptor.take()
+            && self.place.connect(self.address).is_ok()
+        {
+            let _ = acceptor.join();
+        }
     }
 
     /// Returns where it listens.
@@ -57,13 +84,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        // Wakes the acceptor; if that cannot be, it ends with the process.
-        if self.place.connect(self.address).is_ok()
-            && let Some(acceptor) = self.acceptor.take()
-        {
-            let _ = acceptor.join();
-        }
+        self.close();
     }
 }
 
@@ -139,5 +160,20 @@ mod tests {
         swallow.read_exact(&mut total).unwrap();
         assert_eq!(u64::from_be_bytes(total), 100_000);
         assert_eq!(server.swallowed(), 100_000);
+    }
+
+    #[test]
+    fn another_can_listen_meanwhile() {
+        let here = Place::here();
+        let mut server = Server::start(&here, ([127, 0, 0, 1], 0).into()).unwrap();
+        let address = server.address();
+        server
+            .make_way(|place, address| place.listen(address).map(drop))
+            .unwrap();
+        let mut echo = here.connect(address).unwrap();
+        echo.write_all(&[ECHO, 5]).unwrap();
+        let mut back = [0];
+        echo.read_exact(&mut back).unwrap();
+        assert_eq!(back, [5]);
     }
 }

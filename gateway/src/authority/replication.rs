@@ -131,9 +131,12 @@ pub(super) enum Step {
     },
     /// There is no log: it may be founded.
     Found,
-    /// To write these, in this order, each with the position it leads to.
-    Apply(Vec<(Zeroizing<Vec<u8>>, Position)>),
+    /// To write these, in this order.
+    Apply(Writes),
 }
+
+/// The writes of transactions, each with the position it leads to.
+pub(super) type Writes = Vec<(Zeroizing<Vec<u8>>, Position)>;
 
 impl Position {
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -228,15 +231,34 @@ impl Replication {
             return Ok(Step::Current);
         }
         let to = newest.min(head + READ_MAX);
-        let Some(entries) = self.settings.log.range(head + 1, to)? else {
-            return Err(StoreError::Dropped {
-                name: name(),
-                sequence: head + 1,
-            });
-        };
-        let mut writes = Vec::new();
+        // The newest one is here already.
+        let up_to = to.min(newest - 1);
+        let mut entries = Vec::new();
+        if up_to > head {
+            let Some(between) = self.settings.log.range(head + 1, up_to)? else {
+                return Err(StoreError::Dropped {
+                    name: name(),
+                    sequence: head + 1,
+                });
+            };
+            entries = between;
+        }
+        if up_to < to {
+            entries.push(bytes);
+        }
+        let taken = self.take_all(position, &entries);
+        if taken.is_err() {
+            // What was understood of them was not written either: it is read again with the rest.
+            self.reset(Some(position));
+        }
+        taken.map(Step::Apply)
+    }
+
+    /// Takes the entries behind the head.
+    fn take_all(&mut self, position: &Position, entries: &[Vec<u8>]) -> Result<Writes, StoreError> {
+        let mut writes = Writes::new();
         for entry in entries {
-            if let Some(bytes) = self.take(&entry)? {
+            if let Some(bytes) = self.take(entry)? {
                 let (sequence, hash) = self.head;
                 let to = Position {
                     sequence,
@@ -247,7 +269,7 @@ impl Replication {
             }
         }
         self.stats.taken += writes.len() as u64;
-        Ok(Step::Apply(writes))
+        Ok(writes)
     }
 
     /// Takes the entry behind the head; returns the writes of a transaction that is complete with it.

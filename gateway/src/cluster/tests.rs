@@ -298,3 +298,21 @@ fn a_refused_write_is_answered_and_everything_is_read_again_when_that_is_asked()
         assert_eq!(trunk.next().await, StoreEvent::Current);
     });
 }
+
+#[test]
+fn a_store_that_is_lost_is_news_once_also_when_it_took_no_writes_before() {
+    let mut health = StoreHealth::default();
+    assert!(health.lose("never reached"));
+    assert!(!health.lose("still not"));
+    health = StoreHealth {
+        server: Some("memory".to_owned()),
+        problem: Some("no majority".to_owned()),
+        sessions: 1,
+    };
+    assert!(health.lose("it went away"));
+    assert_eq!(
+        (&health.server, health.problem.as_deref()),
+        (&None, Some("it went away"))
+    );
+    assert!(!health.lose("still away"));
+}

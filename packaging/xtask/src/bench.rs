@@ -38,6 +38,7 @@ const RIVALS: &[&str] = &[
     "openssh-server",
     "openssh-client",
     "nebula",
+    "iperf3",
     "iproute2",
     "ethtool",
 ];

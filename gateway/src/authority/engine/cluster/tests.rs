@@ -228,6 +228,35 @@ fn a_log_that_was_set_back_or_emptied_or_forged_is_refused() {
 }
 
 #[test]
+fn what_stands_before_a_forged_entry_is_taken_when_the_log_is_right_again() {
+    let (log, mut first, mut second) = pair();
+    let node = first.member(|_| ());
+    look(&mut second);
+    let seen = log.kept().entries.len();
+    first.revoke(&node.id().to_string());
+    first.member(|_| ());
+    let whole = log.kept().entries.clone();
+    assert!(whole.len() > seen + 1, "several entries come at once");
+
+    let last = whole.len() - 1;
+    log.kept().entries[last][40] ^= 1;
+    for _ in 0..2 {
+        look(&mut second);
+        assert!(
+            halted(&second).contains("does not continue"),
+            "{}",
+            halted(&second)
+        );
+    }
+    log.kept().entries = whole;
+    look(&mut second);
+    assert_eq!(second.renew(&node), AuthorityAnswer::Denied);
+    second.verify_log();
+    look(&mut first);
+    assert_eq!(first.log().len(), second.log().len());
+}
+
+#[test]
 fn who_begins_is_said_and_who_comes_late_needs_a_copy() {
     let log = SharedLog::default();
     let mut early = Rig::following(&log, NAME, false);
