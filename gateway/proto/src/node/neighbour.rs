@@ -1,5 +1,7 @@
 //! Nodes that this node dials and keeps a link to.
 
+use std::net::SocketAddr;
+
 use super::{
     ConnectionKey, Event, ForwardingSettings, NeighbourSettings, Node, Output, Use, Wire,
     drain::{Leaving, Rest},
@@ -39,6 +41,10 @@ pub(super) struct Neighbour {
     /// Set while its relay wants to be left.
     pub(super) leaving: Option<Leaving>,
     pub(super) rest: Rest,
+    /// Dialled only at addresses that the peer has told.
+    on_demand: bool,
+    /// Where its relay says that this node's link comes from.
+    pub(super) observed: Option<SocketAddr>,
 }
 
 /// Where a neighbour stands.
@@ -69,7 +75,7 @@ pub enum NeighbourState {
 }
 
 impl Neighbour {
-    pub(super) fn new(now: Instant, settings: &NeighbourSettings) -> Self {
+    pub(super) fn new(now: Instant, settings: &NeighbourSettings, on_demand: bool) -> Self {
         let registrations = settings.registrations.iter().map(|registration| {
             Registration::new(&registration.name).expect("names were checked when the settings were made")
         });
@@ -85,6 +91,8 @@ impl Neighbour {
             backoff: Backoff::new(BACKOFF),
             leaving: None,
             rest: Rest::new(),
+            on_demand,
+            observed: None,
         }
     }
 
@@ -124,6 +132,7 @@ impl Neighbour {
         self.attached = None;
         self.channel = None;
         self.leaving = None;
+        self.observed = None;
         self.rest.is_resting = false;
         for registration in &mut self.registrations {
             registration.handle_channel_down();
@@ -133,7 +142,7 @@ impl Neighbour {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let dial = match self.state {
-            NeighbourState::Down { retry_at } => Some(retry_at),
+            NeighbourState::Down { retry_at } => Some(retry_at).filter(|_| !self.on_demand),
             NeighbourState::Dialling
             | NeighbourState::Greeting { .. }
             | NeighbourState::Attaching { .. }
@@ -155,6 +164,7 @@ impl Node {
             let neighbour = &mut self.neighbours[index];
             if let NeighbourState::Down { retry_at } = neighbour.state
                 && now.instant >= retry_at
+                && !neighbour.on_demand
             {
                 neighbour.state = NeighbourState::Dialling;
                 neighbour.rest.is_resting = false;
@@ -192,6 +202,7 @@ impl Node {
             self.wake_uplinks(now);
             self.portals.wake(now.instant);
             self.wake_authority(now);
+            self.look_at_direct(now, entropy, index, wire);
             return;
         };
         neighbour.state = NeighbourState::Attaching { connection };
@@ -277,6 +288,9 @@ impl Node {
         let Some(frame) = frame else { return true };
         if let RegistrarFrame::Drain { within_secs } = frame {
             self.neighbour_drains(now, index, within_secs);
+        }
+        if let RegistrarFrame::Observed { address } = frame {
+            self.take_observed(now, index, address, wire);
         }
         for registration in &mut self.neighbours[index].registrations {
             registration.handle_frame(now.instant, &frame, entropy);

@@ -17,7 +17,7 @@ use std::{
 use super::{
     ChannelFacts, Event, Links, Node, PathOwner, PathReason, PathView, ReadingSink, Use, WaySettings, Wire,
     failover::Failover,
-    settings::PORTAL,
+    settings::{PORTAL, direct_way},
     way::{Attempts, BACKOFF, Destination},
 };
 use crate::{
@@ -176,12 +176,12 @@ pub(super) struct Portals {
 }
 
 impl Portals {
-    pub(super) fn new(now: Instant, settings: PortalSettings) -> Self {
+    pub(super) fn new(now: Instant, settings: PortalSettings, on_demand: &BTreeSet<usize>) -> Self {
         let session = settings.session;
         let inlets = settings.peers.into_iter().map(|settings| Inlet {
-            settings,
             attempts: Attempts::new(now, BACKOFF),
-            failover: Failover::new(now),
+            failover: Failover::new(now, direct_way(&settings.ways, on_demand)),
+            settings,
             channel: None,
             session: Session::new(Role::Inlet, session),
         });
@@ -471,7 +471,7 @@ impl Node {
             }
             inlet
                 .failover
-                .prefer_reserve(&mut inlet.channel, &mut inlet.attempts);
+                .prefer_reserve(now.instant, &mut inlet.channel, &mut inlet.attempts);
         }
         inlet.failover.handle_up(now.instant);
         inlet.attempts.backoff.handle_success(now.instant);
