@@ -1,17 +1,18 @@
 //! The file's words in the core's: what a node is made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fieldgate_config::{
-    address::LinkAddress,
+    address::{LinkAddress, Network},
     settings::{Pq, Registration, Relay, Settings, UplinkPath, portal::Portal},
 };
 use fieldgate_proto::{
+    candidates::Range,
     channel::{ChannelSettings, Padding, PqPolicy},
     delivery::{LaneSettings, PerLane, ReceiverSettings, Shares},
     identity::Identifier,
     node::{
-        AccessPolicy, CollectSettings, ForwardingSettings, NeighbourSettings, NodeSettings,
+        AccessPolicy, CollectSettings, DirectSettings, ForwardingSettings, NeighbourSettings, NodeSettings,
         PortalPeerSettings, PortalSettings, RegistrationSettings, UplinkSettings, WaySettings,
     },
     relay::RelaySettings,
@@ -38,6 +39,8 @@ const fn pq_policy(pq: Pq) -> PqPolicy {
 struct Neighbours {
     settings: Vec<NeighbourSettings>,
     addresses: Vec<Neighbour>,
+    /// Those of them that are dialled at addresses that peers tell.
+    direct: BTreeSet<usize>,
 }
 
 impl Neighbours {
@@ -62,7 +65,10 @@ impl Neighbours {
         known.unwrap_or_else(|| {
             let mut addresses = vec![address.clone()];
             addresses.extend_from_slice(also);
-            self.addresses.push(Neighbour { addresses });
+            self.addresses.push(Neighbour {
+                addresses,
+                on_demand: false,
+            });
             self.settings.push(NeighbourSettings {
                 relay,
                 pq,
@@ -91,6 +97,23 @@ impl Neighbours {
                 vec![WaySettings::direct(self.index((address, also), None, pq))]
             }
         }
+    }
+
+    /// Appends a way that needs no relay, at addresses that the peer tells.
+    fn on_demand(&mut self, ways: &mut Vec<WaySettings>, pq: PqPolicy) {
+        let index = self.settings.len();
+        self.addresses.push(Neighbour {
+            addresses: Vec::new(),
+            on_demand: true,
+        });
+        self.settings.push(NeighbourSettings {
+            relay: None,
+            pq,
+            registrations: Vec::new(),
+            forwarding: None,
+        });
+        self.direct.insert(index);
+        ways.push(WaySettings::direct(index));
     }
 
     fn register(&mut self, registrations: &[Registration], pq: PqPolicy) {
@@ -130,11 +153,15 @@ impl Neighbours {
 fn portal_settings(portal: &Portal, neighbours: &mut Neighbours) -> PortalSettings {
     let peers = peers_of(&portal.inlets).into_iter().map(|inlet| {
         let pq = pq_policy(inlet.pq);
+        let mut ways = neighbours.ways(&inlet.path, pq);
+        if inlet.direct_path {
+            neighbours.on_demand(&mut ways, pq);
+        }
         PortalPeerSettings {
             peer: inlet.node,
             pq,
             live_proof: inlet.live_proof,
-            ways: neighbours.ways(&inlet.path, pq),
+            ways,
         }
     });
     let allowed = portal.outlets.iter().flat_map(|outlet| &outlet.allow);
@@ -143,6 +170,13 @@ fn portal_settings(portal: &Portal, neighbours: &mut Neighbours) -> PortalSettin
         outlets: (!portal.outlets.is_empty()).then(|| allowed.copied().collect()),
         sessions_max: PORTAL_SESSIONS_MAX,
         ..PortalSettings::default()
+    }
+}
+
+fn range(network: &Network) -> Range {
+    Range {
+        first: network.first(),
+        last: network.last(),
     }
 }
 
@@ -162,7 +196,10 @@ pub(super) fn node_settings(
     let mut neighbours = Neighbours::default();
     for (index, uplink) in settings.uplinks.iter().enumerate() {
         let pq = pq_policy(uplink.pq);
-        let ways = neighbours.ways(&uplink.path, pq);
+        let mut ways = neighbours.ways(&uplink.path, pq);
+        if uplink.direct_path {
+            neighbours.on_demand(&mut ways, pq);
+        }
         let Some(files) = journal else { continue };
         node.uplinks.push(UplinkSettings {
             collector: uplink.collector,
@@ -237,6 +274,15 @@ pub(super) fn node_settings(
         pq,
         padding: if padding { Padding::Buckets } else { Padding::Off },
         ..ChannelSettings::default()
+    };
+    node.direct = DirectSettings {
+        collector: settings
+            .collector
+            .as_ref()
+            .is_some_and(|collector| collector.direct_path),
+        outlets: settings.portal.as_ref().is_some_and(|portal| portal.direct_path),
+        ranges: settings.direct_allow.iter().map(range).collect(),
+        neighbours: neighbours.direct,
     };
     node.neighbours = neighbours.settings;
     let uplinks = settings

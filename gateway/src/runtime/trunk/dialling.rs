@@ -31,13 +31,16 @@ use crate::{
 /// A node that is dialled, by its addresses in the order of the file.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
-    /// At least one.
+    /// At least one, or those that the peer has told.
     pub(crate) addresses: Vec<LinkAddress>,
+    /// Whether the peer tells them.
+    pub(crate) on_demand: bool,
 }
 
 impl fmt::Display for Neighbour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.addresses.first() {
+            _ if self.on_demand => f.write_str("direct"),
             Some(address) => address.fmt(f),
             None => Ok(()),
         }
@@ -127,6 +130,11 @@ impl Dialling {
     /// Attempts to open a connection that failed, all neighbours together.
     pub(super) const fn failed(&self) -> u64 {
         self.failed
+    }
+
+    /// Forgets what was learned of a neighbour's addresses, which are others now.
+    pub(super) fn forget(&mut self, neighbour: usize) {
+        self.learned.remove(&neighbour);
     }
 
     pub(super) fn chosen(&self, key: ConnectionKey) -> Option<&Chosen> {
@@ -544,6 +552,7 @@ mod tests {
                 .iter()
                 .map(|text| text.parse().expect("an address"))
                 .collect(),
+            on_demand: false,
         };
         let both = addresses(&["relay:4433", "wss://relay/"]);
         let mut dialling = Dialling::default();
