@@ -43,7 +43,7 @@ impl UnknownBackend {
 /// How this process does its I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Backend {
-    /// Completions from a ring: multishot accept and receive, provided buffers, one system call per turn.
+    /// Completions from a ring: multishot accept and receive, provided buffers, one system call per turn under load.
     Uring,
     /// Readiness, edge-triggered.
     Epoll,

@@ -1,4 +1,4 @@
-//! The backend that gets completions from a ring: multishot accept and receive into provided buffers, one system call per turn.
+//! The backend that gets completions from a ring: multishot accept and receive into provided buffers, one system call per turn under load.
 #![expect(
     unsafe_code,
     reason = "entries of the submission queue carry pointers the kernel uses later"
@@ -79,7 +79,6 @@ pub(crate) struct Ring {
     in_flight: usize,
     /// Sockets in slots below this are used through the table of registered files, which saves looking them up.
     registered_max: u32,
-    min_wait: bool,
     enter_flags: u32,
     writes: WriteTable,
     /// How datagrams are received; the kernel reads it when a receive is submitted, and maybe later.
@@ -138,7 +137,6 @@ impl Ring {
         let registered_max = setup::register_files(&ring, settings.connections_max);
         setup::enable(&ring)?;
         let ring = Self {
-            min_wait: ring.params().is_feature_min_timeout(),
             enter_flags: setup::enter_flags(ring.params()),
             ring,
             waker: waker.clone(),

@@ -121,9 +121,6 @@ fn describe(ring: &Ring) -> String {
     if ring.registered_max > 0 {
         features.push("registered files");
     }
-    if ring.min_wait {
-        features.push("min_wait");
-    }
     features.join(", ")
 }
 

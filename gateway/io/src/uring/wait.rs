@@ -21,7 +21,7 @@ use crate::{
 impl Ring {
     /// Submits what is queued without waiting.
     pub(crate) fn submit(&mut self) -> io::Result<()> {
-        self.enter(0, None, Duration::ZERO)
+        self.enter(0, None)
     }
 
     /// Submits and waits at most `timeout`; the first `window` of it without being disturbed by less than a full batch.
@@ -35,39 +35,36 @@ impl Ring {
         inbox.completions.clear();
         inbox.completions.append(&mut self.spill);
         if !inbox.completions.is_empty() || timeout == Some(Duration::ZERO) {
-            self.enter(0, None, Duration::ZERO)?;
+            self.enter(0, None)?;
         } else if window.is_zero() {
-            self.enter(1, timeout, Duration::ZERO)?;
-        } else if self.min_wait {
-            self.enter(BATCH, timeout, window)?;
+            self.enter(1, timeout)?;
         } else {
-            self.enter(0, None, Duration::ZERO)?;
-            sys::sleep(window);
-            stats.system_calls += 2;
-            self.enter(
-                1,
-                timeout.map(|timeout| timeout.saturating_sub(window)),
-                Duration::ZERO,
-            )?;
+            self.enter(BATCH, Some(window))?;
+            // Not the kernel's `min_wait`, which is both in one call: Linux 6.18 sometimes leaves a thread asleep in it that has
+            // work, until its timeout.
+            let rest = timeout.map(|timeout| timeout.saturating_sub(window));
+            if self.ring.completion().is_empty() && rest != Some(Duration::ZERO) {
+                stats.system_calls += 1;
+                self.enter(1, rest)?;
+            }
         }
         let mut count = self.reap(&mut inbox.completions);
         // One wait for one completion runs a bounded number of deferred tasks. As long as it came back full there are more,
         // and a larger turn makes larger sends.
         while count >= TASKS_PER_WAIT && inbox.completions.len() < BATCH {
             stats.system_calls += 1;
-            self.enter(0, None, Duration::ZERO)?;
+            self.enter(0, None)?;
             count = self.reap(&mut inbox.completions);
         }
         Ok(())
     }
 
     /// Enters the kernel. That time is up, a signal came, or completions must be taken first, is no error.
-    fn enter(&mut self, want: usize, timeout: Option<Duration>, min_wait: Duration) -> io::Result<()> {
+    fn enter(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
         let queued = u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX);
         let want = u32::try_from(want).unwrap_or(u32::MAX);
-        let min_wait = u32::try_from(min_wait.as_micros()).unwrap_or(u32::MAX);
         let time = timeout.map(Timespec::from);
-        let arguments = SubmitArgs::new().min_wait_usec(min_wait);
+        let arguments = SubmitArgs::new();
         let arguments = time.as_ref().map_or(arguments, |time| arguments.timespec(time));
         // SAFETY: the arguments are of the type that EXT_ARG announces and, with the time in them, outlive the call; the
         // queued entries were pushed under the promise `push` asks for.
@@ -122,10 +119,7 @@ impl Ring {
             self.push_plain(&entry.user_data(Operation::CancelAny.token_of(0)));
             let mut completions = std::mem::take(&mut self.spill);
             // Wait for everything; a write that has begun cannot be cancelled and takes as long as the disk does.
-            if self
-                .enter(self.in_flight, Some(SHUT_DOWN_ROUND), Duration::ZERO)
-                .is_err()
-            {
+            if self.enter(self.in_flight, Some(SHUT_DOWN_ROUND)).is_err() {
                 break;
             }
             self.reap(&mut completions);

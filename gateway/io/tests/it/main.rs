@@ -23,6 +23,7 @@ mod limits;
 mod local;
 mod streams;
 mod traffic;
+mod windows;
 mod work;
 
 /// Declares tests that take a backend, once for each.
