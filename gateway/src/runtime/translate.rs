@@ -99,8 +99,12 @@ impl Neighbours {
         }
     }
 
-    /// Appends a way that needs no relay, at addresses that the peer tells.
-    fn on_demand(&mut self, ways: &mut Vec<WaySettings>, pq: PqPolicy) {
+    /// The same, and behind them one that needs no relay, at addresses that the peer tells, if that is wanted.
+    fn all_ways(&mut self, path: &UplinkPath, direct_path: bool, pq: PqPolicy) -> Vec<WaySettings> {
+        let mut ways = self.ways(path, pq);
+        if !direct_path {
+            return ways;
+        }
         let index = self.settings.len();
         self.addresses.push(Neighbour {
             addresses: Vec::new(),
@@ -114,6 +118,7 @@ impl Neighbours {
         });
         self.direct.insert(index);
         ways.push(WaySettings::direct(index));
+        ways
     }
 
     fn register(&mut self, registrations: &[Registration], pq: PqPolicy) {
@@ -153,10 +158,7 @@ impl Neighbours {
 fn portal_settings(portal: &Portal, neighbours: &mut Neighbours) -> PortalSettings {
     let peers = peers_of(&portal.inlets).into_iter().map(|inlet| {
         let pq = pq_policy(inlet.pq);
-        let mut ways = neighbours.ways(&inlet.path, pq);
-        if inlet.direct_path {
-            neighbours.on_demand(&mut ways, pq);
-        }
+        let ways = neighbours.all_ways(&inlet.path, inlet.direct_path, pq);
         PortalPeerSettings {
             peer: inlet.node,
             pq,
@@ -170,6 +172,19 @@ fn portal_settings(portal: &Portal, neighbours: &mut Neighbours) -> PortalSettin
         outlets: (!portal.outlets.is_empty()).then(|| allowed.copied().collect()),
         sessions_max: PORTAL_SESSIONS_MAX,
         ..PortalSettings::default()
+    }
+}
+
+/// Turns the file's words about paths without relays into the core's, with the neighbours that are dialled for them.
+fn direct_settings(settings: &Settings, neighbours: BTreeSet<usize>) -> DirectSettings {
+    DirectSettings {
+        collector: settings
+            .collector
+            .as_ref()
+            .is_some_and(|collector| collector.direct_path),
+        outlets: settings.portal.as_ref().is_some_and(|portal| portal.direct_path),
+        ranges: settings.direct_allow.iter().map(range).collect(),
+        neighbours,
     }
 }
 
@@ -196,10 +211,7 @@ pub(super) fn node_settings(
     let mut neighbours = Neighbours::default();
     for (index, uplink) in settings.uplinks.iter().enumerate() {
         let pq = pq_policy(uplink.pq);
-        let mut ways = neighbours.ways(&uplink.path, pq);
-        if uplink.direct_path {
-            neighbours.on_demand(&mut ways, pq);
-        }
+        let ways = neighbours.all_ways(&uplink.path, uplink.direct_path, pq);
         let Some(files) = journal else { continue };
         node.uplinks.push(UplinkSettings {
             collector: uplink.collector,
@@ -275,21 +287,10 @@ pub(super) fn node_settings(
         padding: if padding { Padding::Buckets } else { Padding::Off },
         ..ChannelSettings::default()
     };
-    node.direct = DirectSettings {
-        collector: settings
-            .collector
-            .as_ref()
-            .is_some_and(|collector| collector.direct_path),
-        outlets: settings.portal.as_ref().is_some_and(|portal| portal.direct_path),
-        ranges: settings.direct_allow.iter().map(range).collect(),
-        neighbours: neighbours.direct,
-    };
+    node.direct = direct_settings(settings, neighbours.direct);
     node.neighbours = neighbours.settings;
-    let uplinks = settings
-        .uplinks
-        .iter()
-        .map(|uplink| uplink.name.clone())
-        .collect();
+    let uplinks = settings.uplinks.iter();
+    let uplinks = uplinks.map(|uplink| uplink.name.clone()).collect();
     let members = settings.relay.iter().flat_map(|relay| &relay.members);
     let members = members.map(|member| (member.identifier, member.name.clone()));
     (
