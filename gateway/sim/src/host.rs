@@ -354,6 +354,28 @@ impl Host {
         }
     }
 
+    /// Has the members of a running relay leave it.
+    pub(crate) fn drain(&mut self, at: u64, within: Duration) {
+        let now = self.now(at);
+        if let Some(machine) = &mut self.machine {
+            machine.node.drain(now, within);
+        }
+    }
+
+    /// Takes that back.
+    pub(crate) fn undrain(&mut self, at: u64) {
+        let now = self.now(at);
+        if let Some(machine) = &mut self.machine {
+            machine.node.undrain(now, &mut machine.buffers);
+        }
+    }
+
+    /// Returns how many members are left at a relay that is being drained, and whether some may still leave.
+    pub(crate) fn members_left(&self) -> Option<(usize, bool)> {
+        let view = self.machine.as_ref()?.node.drain_view(0)?;
+        Some((view.left, view.is_waiting))
+    }
+
     pub(crate) fn handle_connected(&mut self, at: u64, key: ConnectionKey, neighbour: Option<usize>) {
         let now = self.now(at);
         if let Some(machine) = &mut self.machine {

@@ -35,6 +35,10 @@ pub struct Report {
     pub restores_noticed: u64,
     /// Starts after a stop: of gateways, relays, collectors.
     pub restarts: [u64; 3],
+    /// Relays that stopped after they had their members leave.
+    pub drains: u64,
+    /// Members that had not left then.
+    pub left_behind: u64,
     /// Connections cut with both ends running.
     pub resets: u64,
     /// Times nothing passed between two nodes for a while.
@@ -117,6 +121,8 @@ pub struct StreamReport {
     pub resumed: u64,
     /// Sessions that were lost.
     pub lost: u64,
+    /// Times that a side gave its session up.
+    pub given_up: u64,
     /// Times that packets were sent again.
     pub went_back: u64,
     /// Packets that came twice.
@@ -130,6 +136,7 @@ impl StreamReport {
         self.ended_well = model.ended_well;
         self.broken_off = model.broken_off;
         self.bytes = model.bytes;
+        self.given_up = model.given_up;
     }
 
     fn add(&mut self, other: &Self) {
@@ -140,6 +147,7 @@ impl StreamReport {
         }
         self.bytes += other.bytes;
         self.resumed += other.resumed;
+        self.given_up += other.given_up;
         self.lost += other.lost;
         self.went_back += other.went_back;
         self.duplicates += other.duplicates;
@@ -219,6 +227,8 @@ impl Report {
         let restarts = self.restarts.iter_mut().zip(other.restarts);
         let refused = self.records_refused.iter_mut().zip(other.records_refused);
         restarts.chain(refused).for_each(|(sum, part)| *sum += part);
+        self.drains += other.drains;
+        self.left_behind += other.left_behind;
         self.resets += other.resets;
         self.partitions += other.partitions;
         self.one_ways += other.one_ways;

@@ -264,6 +264,15 @@ pub enum Fault {
         /// For how long it is away.
         lasting: Duration,
     },
+    /// A relay has its members leave, and stops once nobody is left who may still leave, or when the time is over.
+    Drain {
+        /// Which relay.
+        host: usize,
+        /// How much time there is.
+        within: Duration,
+        /// For how long it is away.
+        lasting: Duration,
+    },
     /// A host's clock is days wrong and it believes it.
     WrongClock {
         /// Which host.

@@ -67,6 +67,7 @@ struct Seen {
     began: u64,
     /// Since when it has no channel.
     down_since: Option<Instant>,
+    is_up: bool,
 }
 
 /// The local end of a stream.
@@ -81,6 +82,8 @@ struct End {
     has_finished: bool,
     /// The session said that nothing could be written.
     waits: bool,
+    /// The other side may have heard of the stream.
+    is_told: bool,
     unread: usize,
     next_write: Instant,
     next_read: Instant,
@@ -124,7 +127,8 @@ impl Streams {
         for (key, stream, bytes) in std::mem::take(&mut self.arrivals.0) {
             self.take(key, stream, &bytes, model);
         }
-        self.take_events((now, at), node, model);
+        self.look_for_given_up((now, at), node, model);
+        self.take_events(now, node, model);
         self.look(at, node);
         self.connect(now, node, model);
         while let Some((key, stream)) = node.poll_portal_writable() {
@@ -142,7 +146,8 @@ impl Streams {
         for id in over {
             self.ends.remove(&id);
         }
-        self.take_events((now, at), node, model);
+        self.look_for_given_up((now, at), node, model);
+        self.take_events(now, node, model);
         self.look(at, node);
         self.check(node, model);
     }
@@ -156,7 +161,7 @@ impl Streams {
         model.came(self.host, tag, bytes);
     }
 
-    fn take_events(&mut self, (now, at): (Instant, u64), node: &mut Node, model: &mut Model) {
+    fn take_events(&mut self, now: Instant, node: &mut Node, model: &mut Model) {
         while let Some((key, event)) = node.poll_portal_event() {
             match event {
                 SessionEvent::Requested {
@@ -196,10 +201,8 @@ impl Streams {
                     let Some(end) = self.ends.remove(&(key, stream)) else {
                         continue;
                     };
-                    let seen = self.sessions.get(&key).copied().unwrap_or_default();
-                    let patience = self.plan.session.resume_within;
-                    let gave_up = seen.down_since.is_some_and(|since| now >= since + patience);
-                    model.was_reset((end.tag, end.place), reason, (gave_up, seen.began, at));
+                    let began = self.sessions.get(&key).map_or(0, |seen| seen.began);
+                    model.was_reset((end.tag, end.place), reason, (end.is_told, began));
                 }
             }
         }
@@ -214,7 +217,28 @@ impl Streams {
         self.peers.get(&view.peer).copied()
     }
 
-    /// Notes which sessions there are, and which have no channel.
+    /// Notes which sessions were given up because they had no channel for too long.
+    fn look_for_given_up(&self, (now, at): (Instant, u64), node: &Node, model: &mut Model) {
+        for view in node.portals() {
+            let Some(seen) = self.sessions.get(&view.key) else {
+                continue;
+            };
+            let patience = self.plan.session.resume_within;
+            let is_late = seen.down_since.is_some_and(|since| now >= since + patience);
+            if !is_late || seen.id.is_none() || view.session.id().is_some() {
+                continue;
+            }
+            let pair = match view.key {
+                PortalKey::Inlet(index) => self.inlets.get(index).map(|(to, _)| (self.host, *to)),
+                PortalKey::Outlet(_) => self.peers.get(&view.peer).map(|from| (*from, self.host)),
+            };
+            if let Some(pair) = pair {
+                model.session_given_up(pair, at);
+            }
+        }
+    }
+
+    /// Notes which sessions there are, and which have a channel.
     fn look(&mut self, at: u64, node: &Node) {
         for view in node.portals() {
             let seen = self.sessions.entry(view.key).or_default();
@@ -222,10 +246,14 @@ impl Streams {
             if seen.id != id {
                 (seen.id, seen.began) = (id, at);
             }
+            seen.is_up = view.session.state() == SessionState::Up;
             seen.down_since = match view.session.state() {
                 SessionState::Down { since } => since,
                 SessionState::Beginning | SessionState::Up => None,
             };
+        }
+        for ((key, _), end) in &mut self.ends {
+            end.is_told |= self.sessions.get(key).is_some_and(|seen| seen.is_up);
         }
     }
 
@@ -290,6 +318,7 @@ impl Streams {
             left,
             has_finished: false,
             waits: false,
+            is_told: place == Place::Outlet,
             unread: 0,
             next_write: now + dice.millis(0, 300),
             next_read,

@@ -68,6 +68,13 @@ enum Event {
     },
     /// A host starts.
     Start { host: usize },
+    /// A relay that is being drained looks whether it may stop.
+    Drained {
+        host: usize,
+        life: u32,
+        until: u64,
+        lasting: Duration,
+    },
     /// Somebody has decided about a peer.
     Decided {
         host: usize,
@@ -228,6 +235,12 @@ impl World<'_, '_> {
             Event::End { fault } => self.end_fault(fault),
             Event::Stop { host, how, lasting } => self.stop(host, how, lasting),
             Event::Start { host } => self.start(host),
+            Event::Drained {
+                host,
+                life,
+                until,
+                lasting,
+            } => self.drained((host, life), until, lasting),
             Event::Decided {
                 host,
                 life,

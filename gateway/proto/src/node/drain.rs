@@ -41,6 +41,8 @@ pub(super) struct Drain {
     stays: BTreeMap<ChannelId, StaysReason>,
     /// When those who wait for peers behind other relays lose these; `None` once that is done.
     cut_at: Option<Instant>,
+    /// Until when they may notice, and leave.
+    parted_until: Option<Instant>,
 }
 
 /// What can be seen of a relay that is being drained.
@@ -152,6 +154,7 @@ impl Node {
             tell_at: now.instant,
             stays: BTreeMap::new(),
             cut_at: Some(now.instant + within / 2),
+            parted_until: None,
         });
     }
 
@@ -189,7 +192,7 @@ impl Node {
         let is_waiting = relay.leavers().any(|(link, _)| match stays.get(&link) {
             None | Some(StaysReason::Moving) => true,
             // Those behind other relays are parted from them in the middle of the time.
-            Some(StaysReason::Peers) => drain.cut_at.is_some(),
+            Some(StaysReason::Peers) => drain.cut_at.or(drain.parted_until).is_some(),
             Some(StaysReason::NoOtherWay) => false,
         });
         let members = relay
@@ -248,7 +251,8 @@ impl Node {
     pub(super) fn poll_drain_timeout(&self) -> Option<Instant> {
         let drain = self.drain.as_ref()?;
         let telling = (!drain.untold.is_empty()).then_some(drain.tell_at);
-        [telling, drain.cut_at].into_iter().flatten().min()
+        let moments = [telling, drain.cut_at, drain.parted_until];
+        moments.into_iter().flatten().min()
     }
 
     /// Tells members that are to leave; parts those who wait from peers that nobody has told.
@@ -270,8 +274,10 @@ impl Node {
             }
         }
         let Some(drain) = &mut self.drain else { return };
+        drain.parted_until.take_if(|until| now.instant >= *until);
         if drain.cut_at.is_some_and(|at| now.instant >= at) {
             drain.cut_at = None;
+            drain.parted_until = Some(now.instant + PARTED_WITHIN);
             let waiting = drain.stays.iter();
             let waiting: Vec<ChannelId> = waiting
                 .filter(|(_, reason)| **reason == StaysReason::Peers)
@@ -510,6 +516,8 @@ impl Neighbour {
 const TELL_EVERY: Duration = Duration::from_millis(50);
 /// How many of them at least: a small relay tells all at once.
 const TELL_MIN: usize = 100;
+/// How long members may take to notice that they were parted from peers behind other relays: a few round trips.
+const PARTED_WITHIN: Duration = Duration::from_secs(5);
 /// How often a member looks what is still over a relay that it is to leave.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a relay that was left is not dialled while there is another; twice as long each time.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! For each node that inlets lead to there is one channel that this node opens and keeps; a node whose inlets lead here opens one
-//! to this node's service. A session stays while there are streams in it, whatever happens to its channels.
+//! to this node's service. A session outlives its channels; without one it is given up after a while.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -308,18 +308,20 @@ impl Portals {
     }
 
     fn place_for(&mut self, peer: Identifier) -> Option<usize> {
-        let free = self.outlets.iter().position(|outlet| match outlet {
-            None => true,
-            // One that is of no use to anybody makes room.
-            Some(outlet) => outlet.channel.is_none() && outlet.session.streams().len() == 0,
-        });
-        let place = match free {
+        let is_idle = |outlet: &Outlet| outlet.channel.is_none() && outlet.session.streams().len() == 0;
+        let find = |fits: &dyn Fn(&Outlet) -> bool| {
+            let mut outlets = self.outlets.iter();
+            outlets.position(|outlet| outlet.as_ref().is_none_or(fits))
+        };
+        // One that was given up is of no use to anybody; one that its inlet may resume makes room only where there is none.
+        let given_up = find(&|outlet| is_idle(outlet) && outlet.session.id().is_none());
+        let place = match given_up {
             Some(place) => place,
             None if self.outlets.len() < self.sessions_max => {
                 self.outlets.push(None);
                 self.outlets.len() - 1
             }
-            None => return None,
+            None => find(&is_idle)?,
         };
         let outlet = Outlet {
             peer,
@@ -646,3 +648,119 @@ impl Node {
 const LINK_BYTES_MAX: usize = 256 << 10;
 /// Channels of one peer: the one in use, one in reserve, and some that it has lost and could not close.
 const CHANNELS_PER_PEER_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::START;
+
+    /// The first `count` peers, and a node with room for two of them.
+    fn portals(count: u8) -> (Vec<Identifier>, Portals) {
+        let peers: Vec<_> = (1..=count)
+            .map(|byte| Identifier::from_bytes([byte; 32]))
+            .collect();
+        let settings = PortalSettings {
+            outlets: Some(peers.iter().copied().collect()),
+            sessions_max: 2,
+            ..PortalSettings::default()
+        };
+        (peers, Portals::new(NOW, settings))
+    }
+
+    fn admit(portals: &mut Portals, peer: Identifier, channel: u32) -> Option<usize> {
+        let channel = (ChannelId::from_wire(channel), FlowId::from_number(1));
+        portals.admit(NOW, channel, peer).map(|(place, _)| place)
+    }
+
+    fn leave(portals: &mut Portals, place: usize) {
+        let outlet = portals.outlets[place].as_mut().expect("it is there");
+        outlet.channels.clear();
+        outlet.channel = None;
+        outlet.session.handle_down(NOW);
+    }
+
+    /// Lets the peer of the first place begin in a channel. Returns whether that counts, and the channels that it has left.
+    fn begin(portals: &mut Portals, channel: u32, session: u8, term: u32) -> (bool, Vec<ChannelId>) {
+        let begin = Begin {
+            session: [session; 16],
+            taken: 0,
+            resumes: false,
+            term,
+        };
+        let outlet = portals.outlets[0].as_mut().expect("it is there");
+        let (counts, left) = outlet.begin(NOW, ChannelId::from_wire(channel), &begin);
+        if counts {
+            let mut frame = Vec::new();
+            begin.put(BEGIN, &mut frame);
+            let taken = (outlet.session).handle_frame(NOW, &mut Nothing, BEGIN, &frame[3..], &mut Nothing);
+            assert_eq!(taken, Ok(()));
+        }
+        (counts, left)
+    }
+
+    #[test]
+    fn an_idle_session_makes_room_only_where_there_is_none() {
+        let (peers, mut portals) = portals(3);
+        assert_eq!(admit(&mut portals, peers[0], 1), Some(0));
+        assert!(begin(&mut portals, 1, 7, 1).0);
+        // Its inlet may come back to it.
+        leave(&mut portals, 0);
+        assert_eq!(admit(&mut portals, peers[1], 2), Some(1));
+        assert_eq!(admit(&mut portals, peers[0], 3), Some(0));
+        let known = portals.outlets[0].as_ref().and_then(|outlet| outlet.session.id());
+        assert_eq!(known, Some([7; 16]));
+        assert_eq!(admit(&mut portals, peers[2], 4), None);
+        // Nobody comes back to one that never began; it goes first.
+        leave(&mut portals, 0);
+        leave(&mut portals, 1);
+        assert_eq!(admit(&mut portals, peers[2], 5), Some(1));
+        assert_eq!(admit(&mut portals, peers[1], 6), Some(0));
+        assert_eq!(admit(&mut portals, peers[0], 7), None);
+    }
+
+    #[test]
+    fn the_latest_begin_says_which_channel_counts() {
+        let (peers, mut portals) = portals(1);
+        for channel in [1, 2] {
+            assert_eq!(admit(&mut portals, peers[0], channel), Some(0));
+        }
+        let in_use = |portals: &Portals| portals.channel(PortalKey::Outlet(0)).expect("one is").0.to_wire();
+        for (channel, term, counts) in [
+            (1, 1, true),
+            (2, 2, true),
+            // Said before, and come late; or said of another channel.
+            (1, 1, false),
+            (1, 2, false),
+            (2, 1, false),
+            // Said again.
+            (2, 2, true),
+            (1, 3, true),
+            (3, 4, false),
+        ] {
+            let before = in_use(&portals);
+            assert_eq!(
+                begin(&mut portals, channel, 7, term),
+                (counts, Vec::new()),
+                "{channel} {term}"
+            );
+            assert_eq!(in_use(&portals), if counts { channel } else { before });
+        }
+        // The peer was restarted: what it established before is of no use to it.
+        let left = ChannelId::from_wire(1);
+        assert_eq!(begin(&mut portals, 2, 8, 1), (true, vec![left]));
+        assert_eq!(begin(&mut portals, 1, 7, 9), (false, Vec::new()));
+        assert_eq!(in_use(&portals), 2);
+    }
+
+    /// An outlet draws nothing, and nothing comes out of streams here.
+    struct Nothing;
+
+    impl Entropy for Nothing {
+        fn fill(&mut self, _: &mut [u8]) {}
+    }
+
+    impl StreamSink for Nothing {
+        fn data(&mut self, _: StreamId, _: &[u8]) {}
+    }
+}

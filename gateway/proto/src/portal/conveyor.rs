@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    frame::{DATA_HEAD_LEN, ITEM_LEN_MAX, Item, PACKET_HEAD_LEN, PortalError, put_packet, put_taken},
+    frame::{DATA_HEAD_LEN, ITEM_LEN_MAX, Item, Items, PACKET_HEAD_LEN, PortalError, put_packet, put_taken},
     stream::StreamId,
 };
 use crate::{
@@ -35,6 +35,8 @@ pub(super) struct Conveyor {
     next: u64,
     /// Highest sequence sent in this channel.
     sent: u64,
+    /// Highest sequence sent in any.
+    said: u64,
     window: Window,
     round_trip: RoundTrip,
     wait: Duration,
@@ -61,6 +63,7 @@ impl Conveyor {
             taken: 0,
             next: 1,
             sent: 0,
+            said: 0,
             window: Window::new(),
             round_trip: RoundTrip::default(),
             wait: WAIT_FIRST,
@@ -242,6 +245,18 @@ impl Conveyor {
         true
     }
 
+    /// Shows the items that were never sent, in order: of those the other side cannot know.
+    pub(super) fn for_each_unsaid(&self, mut show: impl FnMut(StreamId, &Item<'_>)) {
+        let said = usize::try_from(self.said.saturating_sub(self.taken)).unwrap_or(usize::MAX);
+        let packets = self.packets.iter().skip(said);
+        for packet in packets.chain([&self.filling]) {
+            let mut items = Items::new(packet);
+            while let Ok(Some((stream, item))) = items.next_item() {
+                show(stream, &item);
+            }
+        }
+    }
+
     /// Returns whether [`write`](Self::write) has something to append.
     pub(super) fn has_something(&self) -> bool {
         self.is_taken_due || (self.has_unsent() && !self.window.is_full(Class::Normal))
@@ -277,6 +292,7 @@ impl Conveyor {
                     self.timed = Some((self.next, now));
                 }
                 self.sent = self.sent.max(self.next);
+                self.said = self.said.max(self.next);
                 self.next = self.next.saturating_add(1);
                 self.arm(now);
             }

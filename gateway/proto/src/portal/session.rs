@@ -56,7 +56,7 @@ impl Default for SessionSettings {
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
-    /// There is no channel, since then; `None` if there never was one, or nothing is to be resumed.
+    /// There is no channel, since then; `None` if there never was one, or the session was given up.
     Down {
         /// Since when.
         since: Option<Instant>,
@@ -137,7 +137,7 @@ pub struct SessionStats {
 /// ```text
 ///  Down ──handle_up──▶ Beginning ──Begin, Begun──▶ Up
 ///   ▲ │                     │ (inlet: Begin again after 1, 2, 4 … 10 s)
-///   │ └─ resume_within ─▶ lost: streams are reset, the next session is another
+///   │ └─ resume_within ─▶ lost: streams are reset, the next session is another, and has those never heard of
 ///   └──────────── handle_down ──────────┘
 /// ```
 ///
@@ -212,10 +212,13 @@ impl Session {
         }
     }
 
-    /// Takes the news that the channel is gone. Streams wait for the next one.
+    /// Takes the news that the channel is gone, or that another attempt to open one has failed. Streams wait for the next one; with none,
+    /// too, the other side has to find that it holds the session, or that neither does.
     pub fn handle_down(&mut self, now: Instant) {
-        let since = (!self.streams.is_empty()).then_some(now);
-        self.state = SessionState::Down { since };
+        if !matches!(self.state, SessionState::Down { .. }) {
+            let since = self.id.is_some().then_some(now);
+            self.state = SessionState::Down { since };
+        }
         self.begin_due = None;
         self.begin_at = None;
     }
@@ -480,17 +483,28 @@ impl Session {
         }
     }
 
-    /// Forgets the session: its streams are over.
+    /// Forgets the session: its streams are over. Those of which the other side cannot have heard are the next one's.
     fn lose(&mut self) {
         if self.id.take().is_some() && self.is_known {
             self.stats.lost = self.stats.lost.saturating_add(1);
         }
         self.is_known = false;
         self.keep_counts();
-        self.conveyor = Conveyor::new();
+        let before = std::mem::replace(&mut self.conveyor, Conveyor::new());
         self.turns.clear();
         self.growth = 0;
-        for (stream, _) in std::mem::take(&mut self.streams) {
+        let mut streams = std::mem::take(&mut self.streams);
+        before.for_each_unsaid(|id, item| {
+            if matches!(item, Item::Open(_))
+                && let Some(stream) = streams.remove(&id)
+            {
+                self.streams.insert(id, stream);
+            }
+            if self.streams.contains_key(&id) {
+                self.conveyor.put(id, item);
+            }
+        });
+        for stream in streams.into_keys() {
             let reason = ResetReason::Lost;
             self.events.push_back(SessionEvent::Reset { stream, reason });
         }

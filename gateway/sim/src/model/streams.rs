@@ -285,27 +285,31 @@ impl Model {
         }
     }
 
-    /// An end is told that the stream was broken off. `gave_up` says whether its session had no channel for too long, `began` when
-    /// that session did.
+    /// A side gave up a session that had no channel for too long.
+    pub(crate) fn session_given_up(&mut self, pair: Pair, at: u64) {
+        self.streams.breaks.insert(pair, at);
+        self.streams.report.given_up += 1;
+    }
+
+    /// An end is told that the stream was broken off. `is_told` says whether the other side can have heard of the stream, `began` when
+    /// its session did.
     pub(crate) fn was_reset(
         &mut self,
         (tag, place): (Tag, Place),
         reason: ResetReason,
-        (gave_up, began, at): (bool, u64, u64),
+        (is_told, began): (bool, u64),
     ) {
         let model = &mut self.streams;
         let Some(stream) = model.streams.get_mut(&tag) else {
             return;
         };
         let pair = stream.pair;
-        if reason == ResetReason::Lost && gave_up {
-            model.breaks.insert(pair, at);
-        }
         let stops = [pair.0, pair.1].map(|host| model.stops.get(&host));
         let breaks = stops.into_iter().flatten().chain(model.breaks.get(&pair));
         let last_break = breaks.max().copied();
         let explained = match reason {
-            ResetReason::Lost => last_break.is_some_and(|at| at >= began),
+            // One that nobody has heard of is no part of what was lost.
+            ResetReason::Lost => is_told && last_break.is_some_and(|at| at >= began),
             ResetReason::Limit => place == Place::Inlet && !stream.is_requested && model.full.contains(&pair),
             ResetReason::Broken
             | ResetReason::NotAllowed
@@ -519,16 +523,18 @@ mod tests {
     fn a_stream_that_breaks_off_for_no_reason_is_noticed() {
         let wanted = "a stream breaks off for a reason";
         for (reason, seen, explained) in [
-            (ResetReason::Lost, (false, 5, 9), false),
-            (ResetReason::Lost, (true, 5, 9), true),
-            (ResetReason::Lost, (false, 3, 9), true),
-            (ResetReason::Broken, (true, 5, 9), false),
-            (ResetReason::Unreachable, (false, 5, 9), true),
-            (ResetReason::Limit, (false, 5, 9), false),
+            (ResetReason::Lost, (true, 9), false),
+            (ResetReason::Lost, (true, 5), true),
+            (ResetReason::Lost, (true, 3), true),
+            (ResetReason::Lost, (false, 3), false),
+            (ResetReason::Broken, (true, 3), false),
+            (ResetReason::Unreachable, (false, 9), true),
+            (ResetReason::Limit, (true, 3), false),
         ] {
             let (mut model, tag) = model();
-            // Before one session, and after the beginning of the other.
+            // Before the last session, and after the beginning of the others.
             model.streams.stops.insert(1, 4);
+            model.session_given_up((0, 1), 6);
             model.resets(tag, Place::Outlet, ResetReason::Unreachable);
             model.was_reset((tag, Place::Inlet), reason, seen);
             assert_eq!(

@@ -110,6 +110,42 @@ impl Scenario {
         scenario.draw_steps(&mut dice);
         scenario.draw_attacker(&mut dice);
         scenario.draw_streams(&mut dice);
+        scenario.draw_drains(&mut dice);
+        scenario
+    }
+
+    /// Draws a network in which everybody dials every relay, and each relay is drained in its turn; nothing else happens to it.
+    #[must_use]
+    pub fn draw_drained(seed: u64) -> Self {
+        let mut dice = Dice::new(seed ^ 0x6472_6169_6e65_6421);
+        let relays = dice.pick(&[2, 3]);
+        let mut scenario = Self::chained(seed, relays);
+        scenario.gateways = dice.pick(&[1, 2, 3]);
+        scenario.collectors = dice.pick(&[1, 2]);
+        let chains = Chains {
+            links: if dice.one_in(2) { vec![(0, 1)] } else { Vec::new() },
+            homes: vec![(0..relays).collect(); scenario.gateways + scenario.collectors],
+        };
+        scenario.chains = Some(chains);
+        scenario.draw_wires(&mut dice);
+        scenario.bytes_per_sec.start = scenario.bytes_per_sec.start.max(256 << 10);
+        scenario.bytes_per_sec.end = scenario.bytes_per_sec.end.max(512 << 10);
+        scenario.draw_channels(&mut dice);
+        // Much of the time nothing happens.
+        scenario.devices.pause_millis = 500..3_000;
+        let mut at = Duration::from_secs(15);
+        for relay in 0..relays {
+            let within = dice.millis(20_000, 40_000);
+            let drain = Fault::Drain {
+                host: scenario.first_relay() + relay,
+                within,
+                lasting: dice.millis(1, 5_000),
+            };
+            scenario.faults.push((at, drain));
+            // Whoever has left looks in again.
+            at += within + Duration::from_secs(45);
+        }
+        scenario.chaos = at;
         scenario
     }
 
@@ -213,6 +249,18 @@ impl Scenario {
             let how = dice.pick(&[Stop::Kill, Stop::PowerCut]);
             let at = dice.millis(500, self.chaos_millis());
             self.faults.push((at, Fault::Stop { host, lasting, how }));
+        }
+    }
+
+    /// Draws relays that have their members leave before they stop. Drawn last: seeds that are kept stay what they are.
+    fn draw_drains(&mut self, dice: &mut Dice) {
+        while dice.one_in(3) {
+            let drain = Fault::Drain {
+                host: self.first_relay() + dice.index(self.relays),
+                within: dice.millis(500, 30_000),
+                lasting: dice.millis(1, 5_000),
+            };
+            self.faults.push((dice.millis(500, self.chaos_millis()), drain));
         }
     }
 

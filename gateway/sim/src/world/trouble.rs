@@ -77,6 +77,14 @@ impl World<'_, '_> {
                 self.restore(host);
                 None
             }
+            Fault::Drain {
+                host,
+                within,
+                lasting,
+            } => {
+                self.drain(host, within, lasting);
+                None
+            }
             Fault::WrongClock { host, lasting } => {
                 let wrong = Clock {
                     ahead_millis: self.dice.pick(&[-1, 1]) * WRONG_MILLIS,
@@ -121,6 +129,7 @@ impl World<'_, '_> {
             Fault::OneWay { from, to, .. } => self.unblock((from, to)),
             Fault::SinkStops { .. } => self.stop_sink(false),
             Fault::WrongClock { host, .. } => self.set_clock(host, Clock::RIGHT),
+            Fault::Drain { host, .. } => self.undrain(host),
             Fault::Stop { .. }
             | Fault::Reset { .. }
             | Fault::Rot { .. }
@@ -195,6 +204,51 @@ impl World<'_, '_> {
             self.stop_sink_of(index, true);
         }
         self.turn(index);
+    }
+
+    fn drain(&mut self, index: usize, within: Duration, lasting: Duration) {
+        let now = self.now;
+        let Some(host) = self.hosts.get_mut(index).filter(|host| host.machine.is_some()) else {
+            return;
+        };
+        host.drain(now, within);
+        let drained = Event::Drained {
+            host: index,
+            life: host.life,
+            until: now + super::nanos(within),
+            lasting,
+        };
+        self.turn(index);
+        self.schedule(DRAIN_LOOK, drained);
+    }
+
+    /// Stops a relay whose members have left, or whose time is over.
+    pub(super) fn drained(&mut self, (index, life): (usize, u32), until: u64, lasting: Duration) {
+        let host = self.hosts.get(index).filter(|host| host.life == life);
+        let Some((left, is_waiting)) = host.and_then(Host::members_left) else {
+            return;
+        };
+        if is_waiting && self.now < until {
+            let again = Event::Drained {
+                host: index,
+                life,
+                until,
+                lasting,
+            };
+            return self.schedule(DRAIN_LOOK, again);
+        }
+        self.report.drains += 1;
+        self.report.left_behind += left as u64;
+        self.tell(|world| format!("{} is drained, {left} members are left", world.name(index)));
+        self.stop(index, Stop::Kill, lasting);
+    }
+
+    fn undrain(&mut self, index: usize) {
+        let now = self.now;
+        if let Some(host) = self.hosts.get_mut(index) {
+            host.undrain(now);
+            self.turn(index);
+        }
     }
 
     fn is_impostor(&self, index: usize) -> bool {
@@ -294,5 +348,7 @@ impl World<'_, '_> {
 
 /// A link that is silent for so long is closed (PROTOCOL.md §3.1).
 const LINK_SILENCE_MAX: Duration = Duration::from_secs(45);
+/// Between two looks of a relay whether it may stop.
+const DRAIN_LOOK: Duration = Duration::from_millis(200);
 /// Three days: longer than an attestation.
 const WRONG_MILLIS: i64 = 3 * 86_400_000;

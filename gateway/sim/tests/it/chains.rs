@@ -23,6 +23,8 @@ fn everything_happened(total: &Report) {
         total.partitions,
         total.one_ways,
         total.clock_steps,
+        total.drains,
+        total.left_behind,
         total.wrong_clocks,
         total.rekeys,
         total.refused_peers,
@@ -30,6 +32,7 @@ fn everything_happened(total: &Report) {
         streams.ended_well,
         streams.resumed,
         streams.lost,
+        streams.given_up,
         streams.went_back,
         streams.duplicates,
     ];

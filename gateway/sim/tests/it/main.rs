@@ -1,6 +1,7 @@
 //! Whole networks, one seed each.
 
 mod chains;
+mod drains;
 mod lanes;
 mod malicious;
 mod paths;

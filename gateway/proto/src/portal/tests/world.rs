@@ -378,6 +378,69 @@ fn streams_are_lost_when_no_channel_comes() {
 }
 
 #[test]
+fn both_sides_give_up_a_session_without_streams_too() {
+    let mut world = World::new(9, 0);
+    (0..5).for_each(|_| world.turn());
+    let known = world.inlet.session.id();
+    assert!(known.is_some() && known == world.outlet.session.id());
+    world.cut();
+    let cut = world.now;
+    for side in [&mut world.inlet, &mut world.outlet] {
+        // An attempt that fails is no channel; nor is a stream that waits for one.
+        side.session.handle_down(cut + SETTINGS.resume_within / 2);
+        let early = side.session.open(to("plc"));
+        let at = cut + SETTINGS.resume_within;
+        assert_eq!(side.session.poll_timeout(), Some(at));
+        side.session.handle_timeout(at);
+        assert_eq!(side.session.id(), None);
+        assert_eq!(side.session.poll_timeout(), None);
+        // The other side has not heard of it: it is the next session's.
+        assert_eq!(side.session.poll_event(), None);
+        assert_eq!(side.session.streams().len(), usize::from(early.is_some()));
+    }
+    world.connect();
+    (0..5).for_each(|_| world.turn());
+    let next = world.inlet.session.id();
+    assert!(next.is_some() && next != known && next == world.outlet.session.id());
+    let streams: Vec<_> = world.inlet.session.streams().collect();
+    assert_eq!(streams, [(StreamId::new(1), StreamState::Open)]);
+}
+
+#[test]
+fn a_stream_nobody_has_heard_of_outlives_its_session() {
+    let mut world = World::new(10, 0);
+    let heard = world.inlet.session.open(to("plc")).expect("there is room");
+    (0..5).for_each(|_| world.turn());
+    // Asked for just before the channel is gone, and after.
+    let mut late = vec![world.inlet.session.open(to("plc")).expect("there is room")];
+    world.write(Role::Inlet, heard, 50_000);
+    world.cut();
+    world.write(Role::Inlet, heard, 50_000);
+    late.push(world.inlet.session.open(to("plc")).expect("there is room"));
+    world.inlet.session.finish(late[1]);
+    let dropped = world.inlet.session.open(to("plc")).expect("there is room");
+    world.inlet.session.reset(dropped, ResetReason::Closed);
+    world.outlet = Side::new(Role::Outlet, SETTINGS);
+    world.connect();
+    (0..10).for_each(|_| world.turn());
+    let (mut lost, mut asked) = (Vec::new(), Vec::new());
+    for event in world.inlet.events.iter().chain(&world.outlet.events) {
+        if let SessionEvent::Reset { stream, .. } = event {
+            lost.push(*stream);
+        } else if let SessionEvent::Requested { stream, .. } = event {
+            asked.push(*stream);
+        }
+    }
+    assert_eq!((lost, asked), (vec![heard], late.clone()));
+    let ended = SessionEvent::Finished { stream: late[1] };
+    assert!(world.outlet.events.contains(&ended));
+    let written = world.write(Role::Inlet, late[0], 10_000);
+    (0..5).for_each(|_| world.turn());
+    assert_eq!(world.outlet.arrived.bytes[&late[0]].len(), written);
+    assert!(!world.outlet.arrived.bytes.contains_key(&heard));
+}
+
+#[test]
 fn a_stream_that_nobody_reads_stands_still_and_holds_up_no_other() {
     let mut world = World::new(4, 0);
     let [slow, quick] = [(); 2].map(|()| world.inlet.session.open(to("plc")).expect("there is room"));
