@@ -479,6 +479,10 @@ tables! {
         identifier: Identifier = IDENTIFIER, Required;
         /// Names of further relays on the way, each as the relay before calls the next; `via` is then a name at the last one.
         through: Vec<Item<String>> = List { item: RELAY_NAME, min: 0, max: 6 }, Default("[]");
+        /// Who the relays of `through` are, in their order, at most 3. This node then opens a channel to each inside the one to the relay
+        /// before, and is a member of each itself: none of them can pretend to be the next, or sees whereto the way goes on. Empty: each
+        /// relay vouches for the next one.
+        through_identifiers: Vec<Item<Identifier>> = List { item: IDENTIFIER, min: 0, max: 3 }, Default("[]");
     }
 
     /// A node without a relay in between.

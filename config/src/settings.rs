@@ -597,6 +597,8 @@ pub struct RelayWay {
     pub relay: RelayAddress,
     /// Names of further relays, each at the one before; at most 6, none twice.
     pub through: Vec<String>,
+    /// Their identifiers, if this node authenticates each of them; as many as names then, and empty otherwise.
+    pub through_identifiers: Vec<Identifier>,
 }
 
 /// Policy for the post-quantum part of handshakes (`PROTOCOL.md` §4.2).

@@ -67,13 +67,14 @@ pub(super) fn check_relays(relays: Option<&[raw::RelayWay]>, findings: &mut Find
     }
 }
 
-/// Finds relays that stand in one way twice: nothing would come through.
+/// Finds relays that stand in one way twice, as nothing would come through, and those of which some have no identifier.
 pub(super) fn check_through<'r>(
     via: Option<&String>,
     relays: impl Iterator<Item = &'r raw::RelayWay>,
     findings: &mut Findings,
 ) {
     for relay in relays {
+        check_identifiers(relay, findings);
         let mut names = Unique::new("a name", "name each relay on the way once");
         for name in relay.through.value.iter().flatten() {
             names.add(&name.value, name.place(), findings);
@@ -89,6 +90,37 @@ pub(super) fn check_through<'r>(
                 findings.push(draft.help("give the last relay and the node behind it different names"));
             }
         }
+    }
+}
+
+/// Finds ways of which some relays are known and others are not.
+fn check_identifiers(relay: &raw::RelayWay, findings: &mut Findings) {
+    let (Some(names), Some(identifiers)) = (&relay.through.value, &relay.through_identifiers.value) else {
+        return;
+    };
+    if !identifiers.is_empty() && identifiers.len() != names.len() {
+        let place = relay.through_identifiers.place();
+        let draft = Draft::error(format!(
+            "`{}` has {} entries, and `through` has {}",
+            place.path,
+            identifiers.len(),
+            names.len()
+        ))
+        .key(place.path)
+        .at(place.span, "these");
+        findings.push(draft.help(
+            "give the identifier of every relay in `through`, in the same order (`fieldgate identity show` on each), or of none",
+        ));
+    }
+    let mut known = Unique::new("an identifier", "name each relay on the way once");
+    let first = relay
+        .identifier
+        .value
+        .iter()
+        .map(|identifier| (identifier, relay.identifier.place()));
+    let others = identifiers.iter().map(|item| (&item.value, item.place()));
+    for (identifier, place) in first.chain(others) {
+        known.add(*identifier, place, findings);
     }
 }
 
@@ -121,6 +153,7 @@ fn relay_way(raw: raw::RelayWay) -> Option<settings::RelayWay> {
             identifier: raw.identifier.value?,
         },
         through: values(raw.through.value?),
+        through_identifiers: values(raw.through_identifiers.value?),
     })
 }
 

@@ -131,7 +131,12 @@ fn variants() -> Vec<String> {
     let key = "key = { credential = \"journal-key\" }";
     let relay = "relay = { address = \"relay.example.net:4433\", identifier = \"$RELAY\" }";
     let via = format!("via = \"authority\"\n{relay}");
-    let through = |text: &str| text.replace(" }", ", through = [\"x\"] }");
+    let through = |text: &str| {
+        text.replace(
+            " }",
+            ", through = [\"x\"], through_identifiers = [\"$GATEWAY\"] }",
+        )
+    };
     let other = "identifier = \"$OTHER\" },";
     let shared = "key = { credential = \"authority-cluster\" }";
     let logins = ["relay", "authority"].into_iter().flat_map(|user| {

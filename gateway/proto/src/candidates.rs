@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Kind of [`Candidates`] in a record.
-pub const CANDIDATES: u8 = 0x50;
+pub const CANDIDATES: u8 = 0x60;
 
 /// Addresses that one node tells another.
 pub const CANDIDATES_MAX: usize = 8;

@@ -36,8 +36,8 @@ pub use frame::{
 };
 pub use output::{ChannelStats, ChannelsStats, CloseCode, CloseReason, Output, Role};
 pub use record::{
-    EPOCHS_AHEAD_MAX, NumberLen, Opener, PLAINTEXT_LEN_MAX, RECORD_OVERHEAD_MAX, RecordHeader, RecordStart,
-    Sealer,
+    EPOCHS_AHEAD_MAX, NumberLen, Opener, PLAINTEXT_CARRIED_MAX, PLAINTEXT_LEN_MAX, RECORD_OVERHEAD_MAX,
+    RecordHeader, RecordStart, Sealer,
 };
 pub use replay::{REPLAY_WINDOW, ReplayWindow, Verdict};
 pub use settings::{

@@ -11,6 +11,7 @@
 //! are sealed where they are copied to.
 
 mod access;
+mod carried;
 mod cluster;
 mod collect;
 mod command;
@@ -32,6 +33,7 @@ mod way;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use access::{Access, AccessPolicy, ChannelFacts, Verdict};
+pub use carried::CARRIED_DEPTH_MAX;
 pub use cluster::ClusterRelayView;
 pub use collect::{SourceIndex, SourceInfo, SourceView, Trouble};
 pub use command::CommandAccess;
@@ -61,7 +63,8 @@ use crate::{
     trust::Trust,
 };
 
-/// A connection of the caller: any number that is not used again while the node knows it.
+/// A connection of the caller: any number below 2⁶³ that is not used again while the node knows it. The others are the node's own, for
+/// links that lie in channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionKey(pub u64);
 
@@ -166,6 +169,8 @@ enum Use {
     Inlet { inlet: usize },
     /// From a node whose streams lead here.
     Outlet { outlet: usize },
+    /// A link lies in it: to the relay that is this neighbour, or from another node.
+    Carrier { neighbour: Option<usize> },
     /// It came for a service, and the peer is not authenticated, or not authorised yet.
     Unknown { service: Service },
 }
@@ -181,6 +186,8 @@ pub enum Service {
     Authority,
     /// That of a node with outlets: takes streams.
     Portal,
+    /// A relay's: takes links that lie in channels.
+    Link,
 }
 
 impl Service {
@@ -192,13 +199,19 @@ impl Service {
             Self::Uplink => settings::UPLINK,
             Self::Authority => settings::AUTHORITY,
             Self::Portal => settings::PORTAL,
+            Self::Link => settings::LINK,
         }
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        [Self::Registrar, Self::Uplink, Self::Authority, Self::Portal]
-            .into_iter()
-            .find(|service| service.as_str() == name)
+        let all = [
+            Self::Registrar,
+            Self::Uplink,
+            Self::Authority,
+            Self::Portal,
+            Self::Link,
+        ];
+        all.into_iter().find(|service| service.as_str() == name)
     }
 }
 
@@ -219,6 +232,7 @@ pub struct Node {
     connections: BTreeMap<ConnectionKey, Box<connection::Connection>>,
     /// By [`LinkId::index`].
     connection_of: Vec<Option<ConnectionKey>>,
+    carried: carried::CarriedLinks,
     by_channel: BTreeMap<ChannelId, ChannelEntry>,
     by_flow: BTreeMap<FlowId, ChannelId>,
     neighbours: Vec<neighbour::Neighbour>,
@@ -285,14 +299,17 @@ impl Node {
             channels: Channels::new(settings.channels, local),
             connections: BTreeMap::new(),
             connection_of: Vec::new(),
+            carried: carried::CarriedLinks::default(),
             by_channel: BTreeMap::new(),
             by_flow: BTreeMap::new(),
             neighbours: settings
                 .neighbours
                 .iter()
                 .enumerate()
-                .map(|(index, settings)| {
-                    neighbour::Neighbour::new(now.instant, settings, on_demand.contains(&index))
+                .map(|(index, neighbour)| {
+                    let over = settings.carried.get(&index).cloned();
+                    let on_demand = on_demand.contains(&index);
+                    neighbour::Neighbour::new(now.instant, neighbour, over, on_demand)
                 })
                 .collect(),
             uplinks: settings
@@ -338,12 +355,14 @@ impl Node {
             now.instant,
             &mut Links {
                 connection_of: &self.connection_of,
+                carried: &mut self.carried,
                 wire,
             },
         );
         self.channels.handle_timeout(now, entropy);
         self.settle(now, entropy, wire);
         self.time_out_neighbours(now, entropy, wire);
+        self.time_out_carried(now, wire);
         self.time_out_uplinks(now, entropy, wire);
         self.time_out_portals(now, entropy, wire);
         self.time_out_direct(now, entropy, wire);
@@ -375,6 +394,7 @@ impl Node {
             self.portals.poll_timeout(),
             self.poll_drain_timeout(),
             self.poll_direct_timeout(),
+            self.carried.poll_timeout(),
         ];
         neighbours.chain(uplinks).chain(own.into_iter().flatten()).min()
     }
@@ -395,6 +415,7 @@ impl Node {
     ) {
         self.router.flush(&mut Links {
             connection_of: &self.connection_of,
+            carried: &mut self.carried,
             wire,
         });
         if let Some(journal) = journal {
@@ -404,6 +425,7 @@ impl Node {
         self.flush_commands(now, wire);
         self.flush_portals(now, wire);
         self.settle(now, entropy, wire);
+        self.flush_carried(now, wire);
     }
 
     /// Deals with what the parts have to say until none has anything.
@@ -423,6 +445,7 @@ impl Node {
     fn send(&mut self, now: Now, flow: FlowId, message: &[u8], wire: &mut dyn Wire) {
         let mut links = Links {
             connection_of: &self.connection_of,
+            carried: &mut self.carried,
             wire,
         };
         // A flow that is gone was or will be reported; the channel repeats what matters over the next.
@@ -449,6 +472,7 @@ impl Node {
         };
         let mut links = Links {
             connection_of: &self.connection_of,
+            carried: &mut self.carried,
             wire,
         };
         let Some(link) = self.router.link_of(entry.flow) else {
@@ -524,18 +548,25 @@ impl Node {
 /// The send buffers by link, on top of those by connection.
 struct Links<'a> {
     connection_of: &'a [Option<ConnectionKey>],
+    carried: &'a mut carried::CarriedLinks,
     wire: &'a mut dyn Wire,
 }
 
 impl LinkWriter for Links<'_> {
     fn buffer(&mut self, link: LinkId) -> Option<&mut Vec<u8>> {
         let connection = (*self.connection_of.get(link.index())?)?;
-        self.wire.buffer(connection)
+        carried::buffer(self.carried, self.wire, connection)
     }
 
     fn queued_bytes(&self, link: LinkId) -> usize {
         let connection = self.connection_of.get(link.index()).copied().flatten();
-        connection.map_or(0, |connection| self.wire.queued_bytes(connection))
+        connection.map_or(0, |connection| {
+            if carried::CarriedLinks::is_one(connection) {
+                self.carried.queued_bytes(connection, self.wire)
+            } else {
+                self.wire.queued_bytes(connection)
+            }
+        })
     }
 }
 

@@ -101,7 +101,7 @@ impl HostTrust {
             (Service::Registrar, None) if Some(access.peer) == self.settings.authority => {
                 permit(&open, &[], false)
             }
-            (Service::Portal, None) => Verdict::Refuse,
+            (Service::Portal | Service::Link, None) => Verdict::Refuse,
             (Service::Registrar | Service::Authority, None) => permit(&[], &open, true),
         }
     }

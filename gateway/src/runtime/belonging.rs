@@ -132,6 +132,7 @@ fn paths(ways: &[Way]) -> Result<Vec<UplinkPath>, StartError> {
                             identifier: *relay,
                         },
                         through: Vec::new(),
+                        through_identifiers: Vec::new(),
                     }],
                 },
                 Way::Direct { address: at } => UplinkPath::Direct {

@@ -200,7 +200,7 @@ impl Doorkeeper {
 
     fn demands_proof(&self, wall: WallTime, service: node::Service, peer: Identifier) -> bool {
         let resource = match service {
-            node::Service::Registrar => Service::Registrar,
+            node::Service::Registrar | node::Service::Link => Service::Registrar,
             node::Service::Uplink => Service::Uplink,
             node::Service::Authority => Service::Authority,
             node::Service::Portal => Service::Portal,
@@ -236,7 +236,8 @@ impl Doorkeeper {
     /// Decides what the peer of a channel may do.
     pub(crate) fn decide(&self, wall: WallTime, access: &Access) -> Verdict {
         match access.service {
-            node::Service::Registrar => self.registrar(wall, access),
+            // Who may be a member may have its link in a channel, too.
+            node::Service::Registrar | node::Service::Link => self.registrar(wall, access),
             node::Service::Uplink => self.uplink(wall, access),
             node::Service::Authority => self.authority(wall, access),
             node::Service::Portal => self.portal(wall, access),

@@ -41,6 +41,8 @@ struct Neighbours {
     addresses: Vec<Neighbour>,
     /// Those of them that are dialled at addresses that peers tell.
     direct: BTreeSet<usize>,
+    /// Those whose links lie in channels, by index.
+    carried: BTreeMap<usize, WaySettings>,
 }
 
 impl Neighbours {
@@ -50,7 +52,7 @@ impl Neighbours {
         relay: Option<Identifier>,
         pq: PqPolicy,
     ) -> usize {
-        let is_same = |known: &Neighbour| known.addresses.first() == Some(address);
+        let is_same = |known: &Neighbour| known.addresses.first() == Some(address) && known.over.is_none();
         let known = self
             .addresses
             .iter()
@@ -68,6 +70,7 @@ impl Neighbours {
             self.addresses.push(Neighbour {
                 addresses,
                 on_demand: false,
+                over: None,
             });
             self.settings.push(NeighbourSettings {
                 relay,
@@ -84,13 +87,23 @@ impl Neighbours {
         match path {
             UplinkPath::Relays { via, relays } => relays
                 .iter()
-                .map(|way| WaySettings {
-                    neighbour: self.index(
+                .map(|way| {
+                    let first = self.index(
                         (&way.relay.address, &way.relay.also),
                         Some(way.relay.identifier),
                         pq,
-                    ),
-                    names: way.through.iter().chain([via]).cloned().collect(),
+                    );
+                    if way.through_identifiers.is_empty() {
+                        return WaySettings {
+                            neighbour: first,
+                            names: way.through.iter().chain([via]).cloned().collect(),
+                        };
+                    }
+                    let behind = way.through.iter().zip(&way.through_identifiers);
+                    let last = behind.fold(first, |before, (name, relay)| {
+                        self.behind(before, name, *relay, pq)
+                    });
+                    WaySettings::relayed(last, via)
                 })
                 .collect(),
             UplinkPath::Direct { address, also } => {
@@ -99,7 +112,35 @@ impl Neighbours {
         }
     }
 
-    /// The same, and behind them one that needs no relay, at addresses that the peer tells, if that is wanted.
+    /// Returns a relay behind another, to which a link lies in a channel.
+    fn behind(&mut self, before: usize, name: &str, relay: Identifier, pq: PqPolicy) -> usize {
+        let way = WaySettings::relayed(before, name);
+        let known = self.carried.iter().find(|(index, known)| {
+            let settings = self.settings.get(**index);
+            **known == way && settings.is_some_and(|settings| settings.relay == Some(relay))
+        });
+        if let Some((index, _)) = known {
+            return *index;
+        }
+        let index = self.settings.len();
+        let over = format!("{name} over {}", self.addresses[before]);
+        self.addresses.push(Neighbour {
+            addresses: Vec::new(),
+            over: Some(over),
+            on_demand: false,
+        });
+        self.settings.push(NeighbourSettings {
+            relay: Some(relay),
+            pq,
+            registrations: Vec::new(),
+            forwarding: None,
+        });
+        self.carried.insert(index, way);
+        index
+    }
+
+    /// Returns the ways that a path allows, and behind them one that needs no relay, at addresses that the peer tells, if that is
+    /// wanted.
     fn all_ways(&mut self, path: &UplinkPath, direct_path: bool, pq: PqPolicy) -> Vec<WaySettings> {
         let mut ways = self.ways(path, pq);
         if !direct_path {
@@ -108,6 +149,7 @@ impl Neighbours {
         let index = self.settings.len();
         self.addresses.push(Neighbour {
             addresses: Vec::new(),
+            over: None,
             on_demand: true,
         });
         self.settings.push(NeighbourSettings {
@@ -289,6 +331,7 @@ pub(super) fn node_settings(
     };
     node.direct = direct_settings(settings, neighbours.direct);
     node.neighbours = neighbours.settings;
+    node.carried = neighbours.carried;
     let uplinks = settings.uplinks.iter();
     let uplinks = uplinks.map(|uplink| uplink.name.clone()).collect();
     let members = settings.relay.iter().flat_map(|relay| &relay.members);

@@ -1,6 +1,6 @@
 //! The trunk: what one shard of each node owns beside its clients. Links, channels, relay, journal, delivery.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use fieldgate_config::address::HostPort;
 use fieldgate_io::{ConnectionId, Io, LocalPeer};
@@ -313,7 +313,7 @@ impl Trunk {
                 if was_open && !bytes.is_empty() {
                     self.take_bytes(io, now, key, &mut bytes);
                 }
-                tracing::debug!(peer = self.peer(key), error, "link closed");
+                tracing::debug!(peer = %self.peer(key), error, "link closed");
                 io.close(id);
                 if !self.lost(io, now, id, &error) {
                     self.handle_closed(io, now, id);
@@ -624,8 +624,16 @@ impl Trunk {
             .unwrap_or_default()
     }
 
-    fn peer(&self, connection: ConnectionKey) -> &str {
-        self.peers.get(&connection).map_or("gone", String::as_str)
+    /// Returns the other end of a connection, in words.
+    fn peer(&self, connection: ConnectionKey) -> Cow<'_, str> {
+        match (
+            self.peers.get(&connection),
+            self.node.connection_below(connection),
+        ) {
+            (Some(peer), _) => Cow::Borrowed(peer),
+            (None, Some(below)) => Cow::Owned(format!("in a channel over {}", self.peer(below))),
+            (None, None) => Cow::Borrowed("gone"),
+        }
     }
 
     fn uplink(&self, index: usize) -> &str {

@@ -25,16 +25,25 @@ fn address() -> SocketAddr {
 }
 
 impl Chain {
-    fn new() -> Self {
+    /// `carried`: the gateway authenticates the second relay itself, and the first has no right there but its name.
+    fn new(carried: bool) -> Self {
         let site = Site::new().without_broker();
         let [gateway, first, collector] = [&site.gateway, &site.relay, &site.collector].map(Node::identifier);
         let (link, inlet) = (address(), address());
         let second = Node::new(site.dir(), "relay-2", address());
+        let (relay_reach, member) = if carried {
+            let member = format!(
+                "[[relay.member]]\nname = \"gateway-1\"\nidentifier = \"{gateway}\"\nhold = []\nreach = [\"collector-1\"]\n"
+            );
+            ("", member)
+        } else {
+            ("\"collector-1\"", String::new())
+        };
         second.write(&format!(
             "[node]\nname = \"relay-2\"\nstate_dir = \"state\"\ncontrol_socket = \"control.sock\"\nio = \"{}\"\n\
              [identity]\nfile = \"identity.key\"\npassphrase = {{ file = \"passphrase\" }}\n\
              [metrics]\nlisten = \"{}\"\n[link.tcp]\nlisten = [\"{link}\"]\n\
-             [[relay.member]]\nname = \"relay-1\"\nidentifier = \"{first}\"\nhold = [\"relay-a\"]\nreach = [\"collector-1\"]\n\
+             [[relay.member]]\nname = \"relay-1\"\nidentifier = \"{first}\"\nhold = [\"relay-a\"]\nreach = [{relay_reach}]\n{member}\
              [[relay.member]]\nname = \"collector-1\"\nidentifier = \"{collector}\"\nhold = [\"collector-1\"]\nreach = [\"relay-a\"]\n",
             backend(),
             second.metrics
@@ -49,7 +58,12 @@ impl Chain {
              register = [\"relay-a\"]\nreach = [\"gateway-1\"]\n"
         ));
         let way = format!("identifier = \"{first}\" }}");
-        let longer = format!("identifier = \"{first}\", through = [\"relay-b\"] }}");
+        let known = if carried {
+            format!(", through_identifiers = [\"{other}\"]")
+        } else {
+            String::new()
+        };
+        let longer = format!("identifier = \"{first}\", through = [\"relay-b\"]{known} }}");
         site.gateway.edit(&way, &longer);
         site.gateway.append(&format!(
             "[portal]\nregister = [{{ relay = {{ address = \"{}\", identifier = \"{first}\" }}, name = \"gateway-1\" }}]\n\
@@ -89,7 +103,7 @@ impl Chain {
 
 #[test]
 fn readings_and_streams_cross_two_relays_in_both_directions() {
-    let mut chain = Chain::new();
+    let mut chain = Chain::new(false);
     chain.second.start();
     chain.site.start();
     chain.delivers(0..3);
@@ -132,4 +146,36 @@ fn readings_and_streams_cross_two_relays_in_both_directions() {
         })
     });
     assert_eq!(status["health"], "degraded");
+}
+
+#[test]
+fn a_relay_behind_another_is_authenticated_in_a_channel_of_its_own() {
+    let mut chain = Chain::new(true);
+    chain.second.start();
+    chain.site.start();
+    chain.delivers(0..3);
+    chain.site.wait_healthy();
+    let gateway = chain.site.gateway.identifier();
+    let is_carried = |link: &serde_json::Value| {
+        link["member"] == gateway.as_str()
+            && link["peer"]
+                .as_str()
+                .is_some_and(|peer| peer.starts_with("in a channel over"))
+    };
+    let status = chain.second.wait_status("healthy", |status| {
+        status["network"]["links"]
+            .as_array()
+            .is_some_and(|links| links.iter().any(is_carried))
+    });
+    assert_eq!(status["health"], "healthy");
+
+    // The link goes with what it lies on, and comes back with it.
+    chain.site.relay.kill();
+    chain.publish(3);
+    chain.site.relay.start();
+    chain.delivers(4..6);
+    chain.second.kill();
+    chain.publish(6);
+    chain.second.start();
+    chain.delivers(7..9);
 }

@@ -404,7 +404,7 @@ impl Peer {
     }
 }
 
-const SERVICES: [&str; 3] = ["registrar", "uplink", "authority"];
+const SERVICES: [&str; 4] = ["registrar", "uplink", "authority", "link"];
 const KEY: ConnectionKey = ConnectionKey(1);
 const PATH: PathId = PathId(1);
 const STEPS_MAX: usize = 48;

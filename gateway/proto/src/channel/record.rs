@@ -11,6 +11,8 @@ use crate::{
 
 /// Bytes of plaintext in a record.
 pub const PLAINTEXT_LEN_MAX: usize = 65_536;
+/// Bytes of plaintext with which a record still fits a link that lies in channels (PROTOCOL.md §3.6).
+pub const PLAINTEXT_CARRIED_MAX: usize = 65_280;
 /// Bytes a record may take beyond its plaintext: header, channel, number of up to 8 bytes, tag.
 pub const RECORD_OVERHEAD_MAX: usize = 1 + 4 + 8 + TAG_LEN;
 /// Epochs a receiver derives ahead: 16 million lost records in a row do not end a channel.
@@ -25,7 +27,15 @@ const KIND: u8 = 0x40;
 const KIND_MASK: u8 = 0xf0;
 const LABEL_KEY: [u8; 16] = label16("FG1 key v1");
 const LABEL_NEXT: [u8; 16] = label16("FG1 next v1");
-const BUCKETS: [usize; 6] = [64, 256, 1024, 4096, 16_384, PLAINTEXT_LEN_MAX];
+const BUCKETS: [usize; 7] = [
+    64,
+    256,
+    1024,
+    4096,
+    16_384,
+    PLAINTEXT_CARRIED_MAX,
+    PLAINTEXT_LEN_MAX,
+];
 
 /// How many bytes of a record's number are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

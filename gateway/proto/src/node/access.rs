@@ -239,7 +239,12 @@ impl Node {
             Use::Asker => Service::Authority,
             Use::Outlet { .. } => Service::Portal,
             Use::Unknown { service } => service,
-            Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority | Use::Inlet { .. } => return,
+            Use::Carrier { neighbour: None } => Service::Link,
+            Use::Registrar { .. }
+            | Use::Uplink { .. }
+            | Use::Authority
+            | Use::Inlet { .. }
+            | Use::Carrier { .. } => return,
         };
         if self.accesses.policy != AccessPolicy::Ask || !self.known.contains_key(&channel) {
             return;
@@ -278,7 +283,13 @@ impl Node {
         }
         self.commands.rights_changed();
         match self.by_channel.get(&channel).map(|entry| entry.used_for) {
-            Some(Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority | Use::Inlet { .. }) => {
+            Some(
+                Use::Registrar { .. }
+                | Use::Uplink { .. }
+                | Use::Authority
+                | Use::Inlet { .. }
+                | Use::Carrier { neighbour: Some(_) },
+            ) => {
                 self.own_ready(now, channel, wire);
             }
             Some(_) => {
@@ -318,6 +329,8 @@ impl Node {
         let listed = match service {
             // The registry knows its members.
             Service::Registrar | Service::Authority => true,
+            // As any link: it is nobody's until its registrar's channel is there.
+            Service::Link => true,
             Service::Uplink => self
                 .collector
                 .as_ref()
@@ -354,6 +367,7 @@ impl Node {
         if service == Service::Registrar {
             let mut links = Links {
                 connection_of: &self.connection_of,
+                carried: &mut self.carried,
                 wire: &mut *wire,
             };
             self.router.grant(peer, rights, &mut links);
@@ -424,6 +438,7 @@ impl Node {
                 true
             }
             Service::Portal => self.outlet_established(now, (channel, flow), peer),
+            Service::Link => self.carrier_established(now, channel, None, wire),
         };
         if served {
             self.note_linked(channel, peer, flow);
@@ -462,7 +477,7 @@ impl Node {
             // What the channel has to say goes before the link does.
             self.settle(now, entropy, wire);
             self.forget_connection(now, entropy, connection, wire);
-            self.outputs.push_back(Output::CloseConnection { connection });
+            self.close_connection(connection);
         }
     }
 

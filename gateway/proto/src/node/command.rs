@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{AccessPolicy, ChannelFacts, Node, Output, UplinkState, Use, Wire};
 use crate::{
-    channel::{ChannelId, PLAINTEXT_LEN_MAX, frames, put_frame},
+    channel::{ChannelId, PLAINTEXT_CARRIED_MAX, frames, put_frame},
     command::{COMMAND, Commander, CommanderOutput, Executor, ExecutorOutput, Permission, QUERY},
     identity::Identifier,
     time::{Instant, Now},
@@ -241,7 +241,7 @@ impl Node {
         };
         let mut record = Vec::new();
         for (kind, body) in frames(all).flatten() {
-            if !record.is_empty() && record.len() + FRAME_OVERHEAD + body.len() > PLAINTEXT_LEN_MAX {
+            if !record.is_empty() && record.len() + FRAME_OVERHEAD + body.len() > PLAINTEXT_CARRIED_MAX {
                 self.send_frames(now, channel, &record, wire);
                 record.clear();
             }

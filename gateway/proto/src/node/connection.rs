@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{ConnectionKey, Event, Links, Node, Output, Wire, neighbour::NeighbourState};
+use super::{ConnectionKey, Event, Links, Node, Wire, carried, neighbour::NeighbourState};
 use crate::{
     entropy::Entropy,
     identity::Identifier,
@@ -29,6 +29,8 @@ pub(super) struct Connection {
 pub struct ConnectionView {
     /// Which one.
     pub connection: ConnectionKey,
+    /// The caller's connection that it goes over, if the link lies in a channel.
+    pub below: Option<ConnectionKey>,
     /// Index of the neighbour, if this node dialled.
     pub neighbour: Option<usize>,
     /// Whether Hello came.
@@ -105,6 +107,7 @@ impl Node {
                 id,
                 &mut Links {
                     connection_of: &self.connection_of,
+                    carried: &mut self.carried,
                     wire,
                 },
             );
@@ -133,7 +136,7 @@ impl Node {
         self.stats.bad_links += 1;
         self.forget_connection(now, entropy, connection, wire);
         self.event(Event::LinkBroken { connection, error });
-        self.outputs.push_back(Output::CloseConnection { connection });
+        self.close_connection(connection);
     }
 
     /// Sends pings, and closes connections that are silent.
@@ -150,7 +153,9 @@ impl Node {
             if link.poll_timeout().is_none_or(|deadline| now.instant < deadline) {
                 continue;
             }
-            let Some(out) = wire.buffer(*key) else { continue };
+            let Some(out) = carried::buffer(&mut self.carried, wire, *key) else {
+                continue;
+            };
             if let Err(error) = link.handle_timeout(now.instant, out) {
                 broken.push((*key, error));
             }
@@ -160,10 +165,17 @@ impl Node {
         }
     }
 
+    /// Returns the caller's connection that a link which lies in a channel goes over; `None` for one of the caller's.
+    #[must_use]
+    pub fn connection_below(&self, connection: ConnectionKey) -> Option<ConnectionKey> {
+        self.carried.below(connection)
+    }
+
     /// Returns what can be seen of each connection.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionView> + '_ {
         self.connections.iter().map(|(key, connection)| ConnectionView {
             connection: *key,
+            below: self.connection_below(*key),
             neighbour: connection.neighbour,
             up: connection.id.is_some(),
             member: connection.id.and_then(|id| self.router.member(id)),

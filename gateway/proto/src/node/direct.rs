@@ -390,6 +390,7 @@ impl Node {
             | Use::Member { .. }
             | Use::Authority
             | Use::Asker
+            | Use::Carrier { .. }
             | Use::Unknown { .. } => return false,
         }
         true
@@ -558,7 +559,7 @@ impl Node {
             .and_then(super::neighbour::Neighbour::connection);
         if let Some(connection) = connection {
             self.forget_connection(now, entropy, connection, wire);
-            self.outputs.push_back(Output::CloseConnection { connection });
+            self.close_connection(connection);
         }
     }
 

@@ -290,6 +290,7 @@ impl Node {
                 };
                 let mut links = Links {
                     connection_of: &self.connection_of,
+                    carried: &mut self.carried,
                     wire: &mut *wire,
                 };
                 self.router.cut_from_relays(link, &mut links);
@@ -496,7 +497,7 @@ impl Node {
         }
         if self.neighbours[index].connection() == Some(connection) {
             self.forget_connection(now, entropy, connection, wire);
-            self.outputs.push_back(Output::CloseConnection { connection });
+            self.close_connection(connection);
         }
         let neighbour = &mut self.neighbours[index];
         let rest = neighbour.rest.begin();

@@ -551,6 +551,7 @@ impl Node {
             | Use::Authority
             | Use::Asker
             | Use::Outlet { .. }
+            | Use::Carrier { .. }
             | Use::Unknown { .. } => return None,
         };
         let owned = self.owned(owner)?;

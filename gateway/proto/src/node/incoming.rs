@@ -2,7 +2,7 @@
 
 use super::{
     ChannelEntry, ConnectionKey, Event, Links, Node, Output, PortalKey, ReadingSink, Service, Use, Wire,
-    candidate_path, command::is_command, flow_path,
+    candidate_path, carried, command::is_command, flow_path,
 };
 use crate::{
     candidates::CANDIDATES,
@@ -52,7 +52,9 @@ impl Node {
                 Err(error) => break Err(error),
             }
         };
-        if let Some(out) = wire.buffer(key) {
+        if !control.is_empty()
+            && let Some(out) = carried::buffer(&mut self.carried, wire, key)
+        {
             out.extend_from_slice(&control);
         }
         self.scratch = control;
@@ -78,8 +80,7 @@ impl Node {
         let Ok(link) = self.router.link_up(now.instant, entropy, hello.frame_len_max) else {
             // At the bound of links the newcomer has to go; it is told nothing.
             self.forget_connection(now, entropy, key, wire);
-            self.outputs
-                .push_back(Output::CloseConnection { connection: key });
+            self.close_connection(key);
             return None;
         };
         if self.connection_of.len() <= link.index() {
@@ -113,6 +114,7 @@ impl Node {
     ) {
         let mut links = Links {
             connection_of: &self.connection_of,
+            carried: &mut self.carried,
             wire: &mut *wire,
         };
         match self.router.handle_frame(now.instant, link, frame, &mut links) {
@@ -156,6 +158,7 @@ impl Node {
                 } => {
                     let mut links = Links {
                         connection_of: &self.connection_of,
+                        carried: &mut self.carried,
                         wire: &mut *wire,
                     };
                     // A cookie that finds its link gone has nobody to go to.
@@ -267,6 +270,7 @@ impl Node {
                 let portal = (channel, PortalKey::Outlet(outlet));
                 self.portal_frame(now, entropy, portal, frame, sink)
             }
+            Use::Carrier { .. } => self.carrier_frame(now, entropy, channel, frame, wire, sink),
             Use::Unknown { .. } => self.keep_frame(channel, frame.0, frame.1),
         }
     }
@@ -359,7 +363,11 @@ impl Node {
             "roles fit uses"
         );
         match entry.used_for {
-            Use::Registrar { .. } | Use::Uplink { .. } | Use::Authority | Use::Inlet { .. } => {
+            Use::Registrar { .. }
+            | Use::Uplink { .. }
+            | Use::Authority
+            | Use::Inlet { .. }
+            | Use::Carrier { .. } => {
                 self.own_established(now, channel, wire);
             }
             Use::Unknown { service } => self.authorise(now, channel, service, wire),
@@ -435,6 +443,7 @@ impl Node {
             entry.flow,
             &mut Links {
                 connection_of: &self.connection_of,
+                carried: &mut self.carried,
                 wire: &mut *wire,
             },
         );
@@ -456,6 +465,7 @@ impl Node {
                     link,
                     &mut Links {
                         connection_of: &self.connection_of,
+                        carried: &mut self.carried,
                         wire,
                     },
                 );
@@ -472,6 +482,7 @@ impl Node {
                 self.inlet_closed(now, entropy, inlet, channel);
             }
             Use::Outlet { outlet } => self.outlet_closed(now, channel, outlet),
+            Use::Carrier { neighbour } => self.carrier_closed(now, entropy, channel, neighbour, wire),
             Use::Gateway { gateway: None, .. } | Use::Asker | Use::Unknown { .. } => {}
         }
     }

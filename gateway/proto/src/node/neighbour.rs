@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{
-    ConnectionKey, Event, ForwardingSettings, NeighbourSettings, Node, Output, Use, Wire,
+    ConnectionKey, Event, ForwardingSettings, NeighbourSettings, Node, Output, Use, WaySettings, Wire,
     drain::{Leaving, Rest},
     settings::REGISTRAR,
     way::BACKOFF,
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Neighbour {
     pub(super) relay: Option<Identifier>,
-    pq: PqPolicy,
+    pub(super) pq: PqPolicy,
     pub(super) state: NeighbourState,
     pub(super) link: Option<LinkId>,
     pub(super) channel: Option<ChannelId>,
@@ -38,6 +38,10 @@ pub(super) struct Neighbour {
     /// The link that is attached for that.
     pub(super) attached: Option<LinkId>,
     backoff: Backoff,
+    /// The way to it, if its link lies in a channel.
+    pub(super) over: Option<WaySettings>,
+    /// That channel, from the beginning of its handshake on.
+    pub(super) carrier: Option<ChannelId>,
     /// Set while its relay wants to be left.
     pub(super) leaving: Option<Leaving>,
     pub(super) rest: Rest,
@@ -75,7 +79,12 @@ pub enum NeighbourState {
 }
 
 impl Neighbour {
-    pub(super) fn new(now: Instant, settings: &NeighbourSettings, on_demand: bool) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        settings: &NeighbourSettings,
+        over: Option<WaySettings>,
+        on_demand: bool,
+    ) -> Self {
         let registrations = settings.registrations.iter().map(|registration| {
             Registration::new(&registration.name).expect("names were checked when the settings were made")
         });
@@ -89,6 +98,8 @@ impl Neighbour {
             forwarding: settings.forwarding.clone(),
             attached: None,
             backoff: Backoff::new(BACKOFF),
+            over,
+            carrier: None,
             leaving: None,
             rest: Rest::new(),
             on_demand,
@@ -131,6 +142,7 @@ impl Neighbour {
         self.link = None;
         self.attached = None;
         self.channel = None;
+        self.carrier = None;
         self.leaving = None;
         self.observed = None;
         self.rest.is_resting = false;
@@ -166,9 +178,13 @@ impl Node {
                 && now.instant >= retry_at
                 && !neighbour.on_demand
             {
-                neighbour.state = NeighbourState::Dialling;
                 neighbour.rest.is_resting = false;
-                self.outputs.push_back(Output::Dial { neighbour: index });
+                if neighbour.over.is_some() {
+                    self.dial_carried(now, entropy, index, wire);
+                } else {
+                    neighbour.state = NeighbourState::Dialling;
+                    self.outputs.push_back(Output::Dial { neighbour: index });
+                }
             }
             for registration in &mut self.neighbours[index].registrations {
                 registration.handle_timeout(now.instant, entropy);
@@ -249,6 +265,7 @@ impl Node {
         self.attach_cluster_relay(index, link);
         self.event(Event::Attached { neighbour: index });
         self.settle_registrations(now, index, wire);
+        self.wake_carried(now);
         self.wake_uplinks(now);
         self.portals.wake(now.instant);
         self.wake_authority(now);
@@ -269,7 +286,7 @@ impl Node {
         }
         if let Some(connection) = neighbour.connection() {
             self.forget_connection(now, entropy, connection, wire);
-            self.outputs.push_back(Output::CloseConnection { connection });
+            self.close_connection(connection);
         }
     }
 

@@ -616,6 +616,7 @@ impl Node {
         };
         let mut links = Links {
             connection_of: &self.connection_of,
+            carried: &mut self.carried,
             wire,
         };
         let Some(link) = self.router.link_of(flow) else {
@@ -665,7 +666,7 @@ mod tests {
             sessions_max: 2,
             ..PortalSettings::default()
         };
-        (peers, Portals::new(NOW, settings))
+        (peers, Portals::new(NOW, settings, &BTreeSet::new()))
     }
 
     fn admit(portals: &mut Portals, peer: Identifier, channel: u32) -> Option<usize> {

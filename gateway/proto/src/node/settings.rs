@@ -20,6 +20,9 @@ pub struct NodeSettings {
     pub channels: ChannelSettings,
     /// Nodes this node dials, and keeps a link to.
     pub neighbours: Vec<NeighbourSettings>,
+    /// Of these, by index, the relays that are not dialled: the link to one lies in a channel to it, which goes this way over a
+    /// neighbour before it (PROTOCOL.md §3.6).
+    pub carried: BTreeMap<usize, WaySettings>,
     /// Collectors the journal is delivered to.
     pub uplinks: Vec<UplinkSettings>,
     /// Forwarding for others.
@@ -58,6 +61,7 @@ impl NodeSettings {
             software: software.to_owned(),
             channels: ChannelSettings::default(),
             neighbours: Vec::new(),
+            carried: BTreeMap::new(),
             uplinks: Vec::new(),
             relay: None,
             collect: None,
@@ -91,6 +95,7 @@ impl NodeSettings {
         let mut services = BTreeSet::new();
         if self.relay.is_some() {
             services.insert(REGISTRAR.to_owned());
+            services.insert(LINK.to_owned());
         }
         if self.collect.is_some() {
             services.insert(UPLINK.to_owned());
@@ -219,3 +224,5 @@ pub(super) const UPLINK: &str = "uplink";
 pub(super) const AUTHORITY: &str = "authority";
 /// Service of a node with outlets.
 pub(super) const PORTAL: &str = "portal";
+/// Service of a relay that takes links in channels.
+pub(super) const LINK: &str = "link";

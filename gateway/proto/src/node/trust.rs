@@ -377,7 +377,11 @@ impl Node {
 const fn is_own(used_for: Use) -> bool {
     matches!(
         used_for,
-        Use::Authority | Use::Registrar { .. } | Use::Uplink { .. } | Use::Inlet { .. }
+        Use::Authority
+            | Use::Registrar { .. }
+            | Use::Uplink { .. }
+            | Use::Inlet { .. }
+            | Use::Carrier { neighbour: Some(_) }
     )
 }
 

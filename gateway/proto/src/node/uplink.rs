@@ -10,11 +10,11 @@ use super::{
     way::{Attempts, BACKOFF, Destination},
 };
 use crate::{
-    channel::{ChannelId, PLAINTEXT_LEN_MAX},
+    channel::{ChannelId, PLAINTEXT_CARRIED_MAX, PLAINTEXT_LEN_MAX, RECORD_OVERHEAD_MAX},
     delivery::{Allowed, BatchWriter, LaneView, PerLane, SEAL_KEY_SEEN, Sender, SenderEvent},
     entropy::Entropy,
     link::Class,
-    route::{FlowId, LinkWriter as _},
+    route::{FlowId, LinkWriter as _, Router},
     time::{Instant, Now},
 };
 
@@ -419,8 +419,17 @@ impl Node {
         if uplink.yields(lane, absent) {
             return false;
         }
+        let record_len_max = record_len_max(&self.router, flow);
+        // With the longest reading beside it, the key would not fit everywhere.
+        let shows_apart = record_len_max < PLAINTEXT_LEN_MAX && self.shows_key(now, index);
+        if shows_apart {
+            let shown = self.proving.shown().to_vec();
+            self.send_frames_of(now, (channel, lane), &shown, wire);
+        }
+        let uplink = &mut self.uplinks[index];
         let mut links = Links {
             connection_of: &self.connection_of,
+            carried: &mut self.carried,
             wire,
         };
         let Some(link) = self.router.link_of(flow) else {
@@ -442,7 +451,7 @@ impl Node {
         };
         let sealed = uplink.settings.verifiable && self.proving.is_usable(now.instant);
         let (writer, room) = if sealed {
-            let shown = if uplink.key_seen {
+            let shown = if uplink.key_seen || shows_apart {
                 &[]
             } else {
                 self.proving.shown()
@@ -450,12 +459,12 @@ impl Node {
             out.extend_from_slice(shown);
             (
                 BatchWriter::begin_sealed(out, lane, first),
-                PLAINTEXT_LEN_MAX - BatchWriter::OVERHEAD_SEALED - shown.len(),
+                record_len_max - BatchWriter::OVERHEAD_SEALED - shown.len(),
             )
         } else {
             (
                 BatchWriter::begin(out, lane, first),
-                PLAINTEXT_LEN_MAX - BatchWriter::OVERHEAD,
+                record_len_max - BatchWriter::OVERHEAD,
             )
         };
         match journal.copy_records(lane, first, room, count.min(u64::from(u16::MAX)), out) {
@@ -502,6 +511,13 @@ impl Node {
         }
     }
 
+    /// Returns whether the collector of an uplink has to be shown the key of the seals.
+    fn shows_key(&self, now: Now, index: usize) -> bool {
+        self.uplinks.get(index).is_some_and(|uplink| {
+            uplink.settings.verifiable && !uplink.key_seen && self.proving.is_usable(now.instant)
+        })
+    }
+
     /// Returns what can be seen of the ways of an uplink, or of the inlets that lead to one node, and how often another was taken
     /// into use while the other end could be reached.
     #[must_use]
@@ -535,6 +551,16 @@ impl Node {
 const YIELD_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(250);
 /// Readings that are company enough for a record to be sealed without waiting for more.
 const COMPANY: u64 = 256;
+
+/// Returns how much plaintext a record of a conversation can have: less where its link lies in channels.
+fn record_len_max(router: &Router, flow: FlowId) -> usize {
+    let room = router.payload_len_max(flow).unwrap_or(0);
+    if room >= PLAINTEXT_LEN_MAX + RECORD_OVERHEAD_MAX {
+        PLAINTEXT_LEN_MAX
+    } else {
+        PLAINTEXT_CARRIED_MAX
+    }
+}
 
 /// Returns the bytes queued on a link from which on nothing more of a lane is sealed for it: what is sealed cannot be overtaken any
 /// more. Alarms find some room behind what others may fill.

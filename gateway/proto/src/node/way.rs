@@ -136,6 +136,7 @@ impl Node {
         let Ok(channel) = connected else {
             let mut links = Links {
                 connection_of: &self.connection_of,
+                carried: &mut self.carried,
                 wire,
             };
             self.router.close(flow, &mut links);

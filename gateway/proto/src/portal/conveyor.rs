@@ -8,7 +8,7 @@ use super::{
     stream::StreamId,
 };
 use crate::{
-    channel::PLAINTEXT_LEN_MAX,
+    channel::PLAINTEXT_CARRIED_MAX,
     delivery::window::Window,
     link::{Class, RoundTrip},
     time::Instant,
@@ -345,7 +345,7 @@ pub(super) enum Restart {
 pub(super) const PACKET_ITEMS_MAX: usize = 65_000;
 /// Plaintext that [`Conveyor::write`] appends at the most.
 pub(super) const RECORD_MAX: usize = PACKET_ITEMS_MAX + 4 * PACKET_HEAD_LEN;
-const _: () = assert!(RECORD_MAX <= PLAINTEXT_LEN_MAX);
+const _: () = assert!(RECORD_MAX <= PLAINTEXT_CARRIED_MAX);
 /// Bytes kept until they are taken: as much as is on its way at 1 Gbit/s in an eighth of a second. A bound for data; the few bytes
 /// that open, credit and end streams are bounded by the number of streams.
 pub(super) const BYTES_MAX: usize = 16 << 20;

@@ -31,18 +31,21 @@ use crate::{
 /// A node that is dialled, by its addresses in the order of the file.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
-    /// At least one, or those that the peer has told.
+    /// At least one, if it is dialled; those that the peer has told, if it tells them.
     pub(crate) addresses: Vec<LinkAddress>,
-    /// Whether the peer tells them.
+    /// How it is reached, in words, if the link to it lies in a channel.
+    pub(crate) over: Option<String>,
+    /// Whether the peer tells its addresses.
     pub(crate) on_demand: bool,
 }
 
 impl fmt::Display for Neighbour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.addresses.first() {
+        match (self.addresses.first(), &self.over) {
             _ if self.on_demand => f.write_str("direct"),
-            Some(address) => address.fmt(f),
-            None => Ok(()),
+            (Some(address), _) => address.fmt(f),
+            (None, Some(over)) => over.fmt(f),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -553,6 +556,7 @@ mod tests {
                 .map(|text| text.parse().expect("an address"))
                 .collect(),
             on_demand: false,
+            over: None,
         };
         let both = addresses(&["relay:4433", "wss://relay/"]);
         let mut dialling = Dialling::default();

@@ -54,7 +54,7 @@ impl Trunk {
         };
         Some(DirectPathStatus {
             state: state.to_owned(),
-            peer: view.connection.map(|key| self.peer(key).to_owned()),
+            peer: view.connection.map(|key| self.peer(key).to_string()),
             up_secs: since,
             retry_in_secs: retry,
             failure: view.failure.map(|failure| failure.name().to_owned()),

@@ -38,7 +38,7 @@ impl Trunk {
             identifier: leaver.member.to_string(),
             peer: leaver
                 .connection
-                .map_or_else(String::new, |connection| self.peer(connection).to_owned()),
+                .map_or_else(String::new, |connection| self.peer(connection).into_owned()),
             names: leaver.names,
             reason: leaver.stays.map(StaysReason::name).map(ToOwned::to_owned),
         });

@@ -29,10 +29,10 @@ impl Trunk {
                 if dialled {
                     self.layers.trust(connection);
                 }
-                tracing::info!(peer = self.peer(connection), dialled, software, "link up");
+                tracing::info!(peer = %self.peer(connection), dialled, software, "link up");
             }
             Event::LinkBroken { connection, error } => {
-                tracing::info!(peer = self.peer(connection), %error, hint = error.hint(), "link closed");
+                tracing::info!(peer = %self.peer(connection), %error, hint = error.hint(), "link closed");
             }
             Event::Attached { neighbour } => {
                 tracing::info!(relay = self.neighbour(neighbour), "attached to relay")
@@ -100,11 +100,11 @@ impl Trunk {
             ),
             Event::MemberAttached { member, connection } => {
                 self.layers.trust(connection);
-                tracing::info!(%member, peer = self.peer(connection), "member attached");
+                tracing::info!(%member, peer = %self.peer(connection), "member attached");
             }
             Event::PeerLinked { peer, connection } => {
                 self.layers.trust(connection);
-                tracing::info!(%peer, at = self.peer(connection), "peer reached this node without a relay");
+                tracing::info!(%peer, at = %self.peer(connection), "peer reached this node without a relay");
             }
             Event::NameRegistered { member, name } => {
                 tracing::info!(%member, name, "name registered by member")

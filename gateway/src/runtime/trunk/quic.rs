@@ -77,7 +77,7 @@ impl Trunk {
 
     fn quic_closed(&mut self, io: &mut Io, now: Now, id: ConnectionId, was_open: bool, reason: &str) {
         tracing::debug!(
-            peer = self.peer(ConnectionKey(id.as_u64())),
+            peer = %self.peer(ConnectionKey(id.as_u64())),
             reason,
             "link closed"
         );

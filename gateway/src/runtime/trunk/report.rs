@@ -66,7 +66,7 @@ impl Trunk {
         let channels = self.node.channel_stats();
         let router = self.node.router_stats();
         let links = self.node.connections().map(|view| LinkStatus {
-            peer: self.peer(view.connection).to_owned(),
+            peer: self.peer(view.connection).into_owned(),
             origin: if view.neighbour.is_some() {
                 "dialled"
             } else {

@@ -56,7 +56,7 @@ impl Node {
             return false;
         };
         let (service, in_settings) = match used_for {
-            Use::Registrar { .. } => (Service::Registrar, false),
+            Use::Registrar { .. } | Use::Carrier { neighbour: Some(_) } => (Service::Registrar, false),
             Use::Authority => (Service::Authority, false),
             Use::Uplink { uplink } => {
                 let settings = self.uplinks.get(uplink).map(|uplink| &uplink.settings);
@@ -76,6 +76,7 @@ impl Node {
             | Use::Gateway { .. }
             | Use::Asker
             | Use::Outlet { .. }
+            | Use::Carrier { neighbour: None }
             | Use::Unknown { .. } => return false,
         };
         let peer = self.known.get(&channel).map(|known| known.peer);
@@ -116,8 +117,18 @@ impl Node {
                 self.inlet_established(now, inlet, channel);
                 self.admitted(now, channel, wire);
             }
+            Some(Use::Carrier {
+                neighbour: Some(neighbour),
+            }) => {
+                if self.carrier_established(now, channel, Some(neighbour), wire) {
+                    self.admitted(now, channel, wire);
+                } else {
+                    self.close_channel(channel, CloseCode::LIMIT);
+                }
+            }
             Some(
-                Use::Member { .. }
+                Use::Carrier { neighbour: None }
+                | Use::Member { .. }
                 | Use::Gateway { .. }
                 | Use::Asker
                 | Use::Outlet { .. }

@@ -200,7 +200,7 @@ pub(super) fn standard(authority: Identifier) -> Policy {
                 permit(&patterns(&["authority"]), &[], false)
             }
             (Service::Registrar | Service::Authority, None) => permit(&[], &patterns(&["authority"]), true),
-            (Service::Uplink | Service::Portal, None) => Verdict::Refuse,
+            (Service::Uplink | Service::Portal | Service::Link, None) => Verdict::Refuse,
         })
     })
 }

@@ -448,11 +448,12 @@ impl Node {
         self.next_list_push = now.instant + PUSH_EVERY;
     }
 
-    fn has_room_for_part(&self, channel: ChannelId, wire: &mut dyn Wire) -> bool {
+    fn has_room_for_part(&mut self, channel: ChannelId, wire: &mut dyn Wire) -> bool {
         let flow = self.by_channel.get(&channel).map(|entry| entry.flow);
         let link = flow.and_then(|flow| self.router.link_of(flow));
         let links = Links {
             connection_of: &self.connection_of,
+            carried: &mut self.carried,
             wire,
         };
         link.is_some_and(|link| links.queued_bytes(link) <= LINK_BYTES_MAX)
