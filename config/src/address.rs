@@ -284,6 +284,27 @@ impl Network {
         self.is_ipv4() == address.is_ipv4() && Self::of(address, self.prefix_len).base == self.base
     }
 
+    /// Returns the lowest address of the range.
+    #[must_use]
+    pub const fn first(&self) -> IpAddr {
+        self.base
+    }
+
+    /// Returns the highest address of the range.
+    #[must_use]
+    pub fn last(&self) -> IpAddr {
+        match self.base {
+            IpAddr::V4(base) => {
+                let rest = u32::MAX.checked_shr(u32::from(self.prefix_len)).unwrap_or(0);
+                IpAddr::V4((base.to_bits() | rest).into())
+            }
+            IpAddr::V6(base) => {
+                let rest = u128::MAX.checked_shr(u32::from(self.prefix_len)).unwrap_or(0);
+                IpAddr::V6((base.to_bits() | rest).into())
+            }
+        }
+    }
+
     /// Returns whether it is a range of IPv4 addresses.
     #[must_use]
     pub const fn is_ipv4(&self) -> bool {
@@ -348,6 +369,24 @@ const NAME_LEN_MAX: usize = 253;
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn networks_have_a_first_and_a_last_address() {
+        for (text, first, last) in [
+            ("10.77.0.0/24", "10.77.0.0", "10.77.0.255"),
+            ("10.77.0.9", "10.77.0.9", "10.77.0.9"),
+            ("0.0.0.0/0", "0.0.0.0", "255.255.255.255"),
+            ("fd00::/8", "fd00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("::1/128", "::1", "::1"),
+        ] {
+            let network: Network = text.parse().expect(text);
+            assert_eq!(
+                (network.first().to_string(), network.last().to_string()),
+                (first.into(), last.into())
+            );
+        }
+    }
 
     #[test]
     fn links_have_addresses_of_several_forms() {

@@ -92,8 +92,7 @@ fn whole(
     let journal = journal::journal(raw.journal, has_journal, &state_dir, context);
     let mqtt = raw.mqtt.value.and_then(|raw| mqtt::mqtt(raw, context.findings));
     let uplinks = uplink::uplinks(raw.uplink.value.unwrap_or_default(), context.findings);
-    let links = raw.link.value.map(|raw| link::links(raw, context.findings));
-    let links = links.unwrap_or_default();
+    let links = link::links(raw.link.value, context.findings);
     let relay = raw
         .relay
         .value
@@ -140,6 +139,7 @@ fn whole(
         uplinks: uplinks?,
         link_tcp: links.tcp,
         link_quic: links.quic,
+        direct_allow: links.direct_allow,
         link_websocket: links.websocket,
         link_unix: links.unix,
         relay,
@@ -148,6 +148,19 @@ fn whole(
         portal,
         metrics,
     })
+}
+
+/// Whether any part of the file wants paths without relays, or allows them.
+fn wants_direct_paths(raw: &raw::Root) -> bool {
+    let portal = raw.portal.value.as_ref();
+    let inlets = portal.and_then(|portal| portal.inlet.value.as_ref());
+    let mut inlets = inlets.into_iter().flatten();
+    let mut uplinks = raw.uplink.value.iter().flatten();
+    let collector = raw.collector.value.as_ref();
+    uplinks.any(|uplink| uplink.direct_path.value == Some(true))
+        || inlets.any(|inlet| inlet.direct_path.value == Some(true))
+        || portal.is_some_and(|portal| portal.direct_path.value == Some(true))
+        || collector.is_some_and(|collector| collector.direct_path.value == Some(true))
 }
 
 /// Sees to it that the sections make a whole.
@@ -173,6 +186,20 @@ fn check_purpose(raw: &raw::Root, findings: &mut Findings) {
             .header()
             .warning("nothing fills the journal: only what it already holds is delivered");
         findings.push(draft.help("add [mqtt], where devices publish"));
+    }
+    if let Some(direct) = raw
+        .link
+        .value
+        .as_ref()
+        .and_then(|link| link.direct.value.as_ref())
+        && !wants_direct_paths(raw)
+    {
+        let draft = direct
+            .header()
+            .warning("`link.direct` is not used: nothing in this file has `direct_path`");
+        findings.push(draft.help(
+            "add direct_path = true to [[uplink]], [[portal.inlet]], [collector] or [portal]; or take the section out",
+        ));
     }
     let idle = raw.link.value.iter().flat_map(link::tables);
     for (header, name) in idle.filter(|_| !answers) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::relay::NamePattern;
 
-use crate::address::{HostPort, LinkAddress};
+use crate::address::{HostPort, LinkAddress, Network};
 use crate::reader::{Field, Header, Item, RawTable, Reader};
 use crate::settings::{
     AfterGrace, IoBackend, JsonValue, LogFormat, LogLevel, Number, PasswordHash, Pq, ReadingClass,
@@ -26,7 +26,7 @@ use crate::spec::{Key, Spec, When};
 use crate::template::TopicTemplate;
 use crate::text::{
     CONTENT_TYPE, CREDENTIAL, DEVICE_NAME, DEVICE_PATTERN, HOST_PORT, IDENTIFIER, JSON_PATH, LINK_ADDRESS,
-    LISTEN, LISTEN_LOOPBACK, NAME, NAME_PATTERN, PASSWORD_HASH, PKCS11_URI, PROXY, PROXY_USERNAME,
+    LISTEN, LISTEN_LOOPBACK, NAME, NAME_PATTERN, NETWORK, PASSWORD_HASH, PKCS11_URI, PROXY, PROXY_USERNAME,
     RELAY_NAME, SOCKET_MODE, TOPIC_FILTER, TOPIC_TEMPLATE, URL_PATH, USERNAME, VARIABLE,
 };
 
@@ -445,6 +445,9 @@ tables! {
         /// Whether the collector has to prove with each channel that it holds its identity key at that moment, instead of an
         /// attestation of up to a day.
         live_proof: bool = Boolean, Default("false");
+        /// Whether the two nodes may leave the relay for a path of their own over UDP, found by telling each other their addresses in
+        /// the channel. The collector has to allow it as well.
+        direct_path: bool = Boolean, Default("false"), if When::With(&["relay", "relays"]);
         /// Whether this file grants the collector to command this node's devices; a policy may permit or forbid it besides.
         commands: bool = Boolean, Default("false");
         /// How long in milliseconds readings may wait for company before a record is sealed.
@@ -497,6 +500,8 @@ tables! {
         tcp: LinkTcp = section::<LinkTcp>(), Optional("off");
         /// Links over QUIC: a lost packet holds up its own class only, and a link lives on when an address changes.
         quic: LinkQuic = section::<LinkQuic>(), Optional("off");
+        /// Paths without relays; those who shall have some say so by `direct_path`.
+        direct: LinkDirect = section::<LinkDirect>(), Optional("as an empty section");
         /// Links over WebSockets, for networks that let out port 443 only.
         websocket: LinkWebSocket = section::<LinkWebSocket>(), Optional("off");
         /// Links of nodes on this machine.
@@ -513,6 +518,13 @@ tables! {
     LinkQuic {
         /// Addresses, of UDP. An IPv6 address takes IPv6 only.
         listen: Vec<Item<SocketAddr>> = List { item: LISTEN, min: 1, max: 16 }, Default("[\"0.0.0.0:4433\"]");
+    }
+
+    /// Paths between two nodes without a relay, over QUIC. Both say by `direct_path` for whom they want them.
+    LinkDirect {
+        /// Networks whose addresses are told to peers, and dialled when peers tell them. Never those of no single host; those of this
+        /// machine (127.0.0.0/8, ::1) only where a network of the list is of nothing else; no port below 1024.
+        allow: Vec<Item<Network>> = List { item: NETWORK, min: 0, max: 64 }, Default("[\"0.0.0.0/0\", \"::/0\"]");
     }
 
     /// Links over a UNIX socket, for nodes on this machine. Nodes that dial `unix:/…` need no section.
@@ -648,6 +660,8 @@ tables! {
         pq: Pq = PQ, Default("\"required\"");
         /// Where it registers, and under which name. Without it only direct uplinks reach the collector.
         register: Vec<Registration> = inlines::<Registration>(8), Optional("none");
+        /// Whether gateways that deliver here, and ask for it, may do so over a path without a relay, as for `[[uplink]]`.
+        direct_path: bool = Boolean, Default("false");
         /// Gateways that may deliver, beside members of `[trust]`. Everybody else is refused.
         gateway: Vec<CollectorGateway> = sections::<CollectorGateway>(65_536), Optional("none");
         /// Where readings go.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use fieldgate_proto::identity::Identifier;
 use fieldgate_proto::relay::NamePattern;
 
-use crate::address::{HostPort, LinkAddress};
+use crate::address::{HostPort, LinkAddress, Network};
 use crate::template::TopicTemplate;
 
 /// One node: everything its file switches on.
@@ -45,6 +45,8 @@ pub struct Settings {
     pub link_tcp: Option<LinkTcp>,
     /// `[link.quic]`.
     pub link_quic: Option<LinkQuic>,
+    /// `[link.direct]`: addresses that paths without relays may have.
+    pub direct_allow: Vec<Network>,
     /// `[link.websocket]`.
     pub link_websocket: Option<LinkWebSocket>,
     /// `[link.unix]`.
@@ -120,6 +122,22 @@ pub enum LogLevel {
     Debug,
     /// Each packet.
     Trace,
+}
+
+impl Settings {
+    /// Returns whether paths without relays are wanted, or allowed, by any part of the file.
+    #[must_use]
+    pub fn has_direct_paths(&self) -> bool {
+        let portal = self.portal.as_ref();
+        let mut inlets = portal.into_iter().flat_map(|portal| &portal.inlets);
+        self.uplinks.iter().any(|uplink| uplink.direct_path)
+            || inlets.any(|inlet| inlet.direct_path)
+            || portal.is_some_and(|portal| portal.direct_path)
+            || self
+                .collector
+                .as_ref()
+                .is_some_and(|collector| collector.direct_path)
+    }
 }
 
 impl LogLevel {
@@ -532,6 +550,8 @@ pub struct Uplink {
     pub padding: bool,
     /// Whether the collector has to prove in each channel that it holds its identity key.
     pub live_proof: bool,
+    /// Whether a path without a relay is looked for.
+    pub direct_path: bool,
     /// Whether the file grants the collector to command this node's devices.
     pub commands: bool,
     /// How long readings may wait for company before a record is sealed.
@@ -744,6 +764,8 @@ pub struct Collector {
     pub pq: Pq,
     /// Where it registers, and under which name.
     pub registrations: Vec<Registration>,
+    /// Whether peers may come over paths without a relay.
+    pub direct_path: bool,
     /// Who may deliver, beside members of the authority; names and identifiers unique.
     pub gateways: Vec<CollectorGateway>,
     /// Where readings go, at least one, names unique. A reading is confirmed when all have it.

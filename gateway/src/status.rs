@@ -9,6 +9,7 @@ pub(crate) use self::{
     cluster::{ClusterRelayStatus, ClusterStatus},
     commands::{CommandsStatus, GatewayCommands},
     delivery::{GapStatus, JournalStatus, LaneStatus, SourceStatus, UplinkLaneStatus, UplinkStatus},
+    direct::{DirectPathStatus, DirectStatus},
     drain::{DrainStatus, LeaverStatus},
     ledger::LedgerStatus,
     paths::{PathStatus, PathsStatus},
@@ -26,6 +27,7 @@ use crate::{authority::AuthorityStatus, runtime::clock::ClockStatus};
 mod cluster;
 mod commands;
 mod delivery;
+mod direct;
 mod drain;
 mod ledger;
 mod mqtt;
@@ -210,6 +212,9 @@ pub(crate) struct NetworkStatus {
     /// What has happened to links over QUIC since the start.
     #[serde(default)]
     pub(crate) quic: QuicStatus,
+    /// Direct paths, if this node has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) direct: Option<DirectStatus>,
     /// Frames dropped, by reason.
     pub(crate) dropped: Vec<(String, u64)>,
 }
@@ -434,6 +439,9 @@ impl NodeStatus {
         }
         for paths in &network.paths {
             paths.write_text(out)?;
+        }
+        if let Some(direct) = &network.direct {
+            direct.write_text(out)?;
         }
         if network.forwarded_frames > 0 {
             writeln!(

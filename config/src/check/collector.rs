@@ -54,6 +54,7 @@ pub(super) fn collector(
         ledger,
         state_dir,
         pq: raw.pq.value?,
+        direct_path: raw.direct_path.value?,
         registrations: raw
             .register
             .value

@@ -1,6 +1,7 @@
 //! `[link]`.
 
 use super::values;
+use crate::address::Network;
 use crate::problem::{Draft, Findings};
 use crate::raw;
 use crate::reader::{Header, RawTable};
@@ -31,6 +32,16 @@ fn quic(raw: raw::LinkQuic) -> Option<settings::LinkQuic> {
     })
 }
 
+/// Returns the networks of paths without relays; without the section its default, which is all there are.
+fn direct_allow(raw: Option<raw::LinkDirect>) -> Vec<Network> {
+    match raw {
+        Some(raw) => raw.allow.value.map(values).unwrap_or_default(),
+        None => ["0.0.0.0/0", "::/0"]
+            .map(|all| all.parse().expect("a network"))
+            .to_vec(),
+    }
+}
+
 fn unix(raw: raw::LinkUnix) -> Option<settings::LinkUnix> {
     Some(settings::LinkUnix {
         listen: raw.listen.value?,
@@ -43,14 +54,22 @@ fn unix(raw: raw::LinkUnix) -> Option<settings::LinkUnix> {
 pub(super) struct Links {
     pub(super) tcp: Option<settings::LinkTcp>,
     pub(super) quic: Option<settings::LinkQuic>,
+    pub(super) direct_allow: Vec<Network>,
     pub(super) websocket: Option<settings::LinkWebSocket>,
     pub(super) unix: Option<settings::LinkUnix>,
 }
 
-pub(super) fn links(raw: raw::Link, findings: &mut Findings) -> Links {
+pub(super) fn links(raw: Option<raw::Link>, findings: &mut Findings) -> Links {
+    let Some(raw) = raw else {
+        return Links {
+            direct_allow: direct_allow(None),
+            ..Links::default()
+        };
+    };
     Links {
         tcp: raw.tcp.value.and_then(tcp),
         quic: raw.quic.value.and_then(quic),
+        direct_allow: direct_allow(raw.direct.value),
         websocket: raw.websocket.value.and_then(|raw| websocket(raw, findings)),
         unix: raw.unix.value.and_then(unix),
     }

@@ -72,6 +72,7 @@ pub(super) fn portal(
             .map(registration)
             .collect::<Option<_>>()?,
         pq: raw.pq.value?,
+        direct_path: raw.direct_path.value?,
         audit,
         inlets: inlets?,
         outlets: outlets?,
@@ -221,16 +222,17 @@ fn inlets(raws: Vec<raw::PortalInlet>, findings: &mut Findings) -> Option<Vec<Po
             continue;
         };
         let other = first.entry(inlet.node).or_insert_with(|| inlet.clone());
-        if (&other.path, other.pq, other.live_proof) != (&inlet.path, inlet.pq, inlet.live_proof) {
+        let others = (&other.path, other.pq, other.live_proof, other.direct_path);
+        if others != (&inlet.path, inlet.pq, inlet.live_proof, inlet.direct_path) {
             let message = format!(
-                "`{}` is the node that inlet `{}` leads to, but the ways to it, `pq` or `live_proof` differ",
+                "`{}` is the node that inlet `{}` leads to, but the ways to it, `pq`, `live_proof` or `direct_path` differ",
                 place.0, other.name
             );
             let draft = crate::problem::Draft::error(message)
                 .key(place.0)
                 .at(place.1, "this value");
             findings.push(
-                draft.help("write the same ways, pq and live_proof: all streams to a node go by one channel"),
+                draft.help("write the same ways, pq, live_proof and direct_path: all streams to a node go by one channel"),
             );
         }
         if let Some(built) = &mut built {
@@ -252,6 +254,7 @@ fn inlet(raw: raw::PortalInlet) -> Option<PortalInlet> {
         path,
         pq: raw.pq.value?,
         live_proof: raw.live_proof.value?,
+        direct_path: raw.direct_path.value.unwrap_or(false),
         allow: values(raw.allow.value?),
         accept_proxy_from: values(raw.accept_proxy_from.value?),
         socks: match raw.socks.value {

@@ -35,6 +35,7 @@ fn uplink(raw: raw::Uplink) -> Option<settings::Uplink> {
         pq: raw.pq.value?,
         padding: raw.padding.value?,
         live_proof: raw.live_proof.value?,
+        direct_path: raw.direct_path.value.unwrap_or(false),
         commands: raw.commands.value?,
         latency: raw.latency_ms.value?,
         verifiable: raw.verifiable.value?,

@@ -52,6 +52,8 @@ tables! {
         /// Whether channels from inlets must be post-quantum, as for `[[uplink]]`. With `[relay]`, `[collector]` or `[authority]` in the
         /// same file theirs counts.
         pq: Pq = PQ, Default("\"required\"");
+        /// Whether nodes whose inlets lead here, and ask for it, may do so over a path without a relay, as for `[[uplink]]`.
+        direct_path: bool = Boolean, Default("false");
         /// Files in which every stream is written down: who, whereto, how much, how long, why it ended.
         audit: PortalAudit = section::<PortalAudit>(), Optional("the log alone has it");
         /// Listeners that lead to outlets of other nodes.
@@ -96,6 +98,9 @@ tables! {
         pq: Pq = PQ, Default("\"required\"");
         /// Whether that node has to prove with each channel that it holds its identity key at that moment, as for `[[uplink]]`.
         live_proof: bool = Boolean, Default("false");
+        /// Whether the two nodes may leave the relay for a path of their own over UDP, found by telling each other their addresses in
+        /// the channel. That node has to allow it as well.
+        direct_path: bool = Boolean, Default("false"), if When::With(&["relay", "relays"]);
         /// Networks whose addresses may connect.
         allow: Vec<Item<Network>> = List { item: NETWORK, min: 0, max: 256 }, Default("[\"127.0.0.0/8\", \"::1/128\"]");
         /// Load balancers in front of this inlet: addresses that have to say in a PROXY header (version 1 or 2) for whom they connect.

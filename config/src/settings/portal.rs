@@ -17,6 +17,8 @@ pub struct Portal {
     pub registrations: Vec<Registration>,
     /// Policy for the channels that inlets of others open, where no other role of the file has one.
     pub pq: Pq,
+    /// Whether peers may come over paths without a relay.
+    pub direct_path: bool,
     /// Where every stream is written down, beside the log.
     pub audit: Option<PortalAudit>,
     /// Listeners, names unique.
@@ -49,12 +51,15 @@ pub struct PortalInlet {
     pub node: Identifier,
     /// Name of the outlet there.
     pub outlet: String,
-    /// How that node is reached; the same for all inlets that lead to it, as are `pq` and `live_proof`.
+    /// How that node is reached; the same for all inlets that lead to it, as are `pq`, `live_proof` and
+    /// `direct_path`.
     pub path: UplinkPath,
     /// Whether the channel must be post-quantum.
     pub pq: Pq,
     /// Whether that node has to prove in each channel that it holds its identity key.
     pub live_proof: bool,
+    /// Whether a path without a relay is looked for.
+    pub direct_path: bool,
     /// Networks whose addresses may connect.
     pub allow: Vec<Network>,
     /// Load balancers that say in a PROXY header for whom they connect, and have to.

@@ -471,9 +471,9 @@ fn settings_hold_what_the_file_says() {
     let [a, b, c] = settings.uplinks.as_slice() else {
         panic!("three uplinks")
     };
-    assert_snapshot!(format!("{a:?}"), @r#"Uplink { name: "a", collector: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, path: Relays { via: "collector-1", relays: [RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "relay.example.net", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: [], through_identifiers: [] }] }, pq: Preferred, padding: true, live_proof: true, commands: true, latency: 2ms, verifiable: false }"#);
-    assert_snapshot!(format!("{b:?}"), @r#"Uplink { name: "b", collector: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc, path: Relays { via: "collector-2", relays: [RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "10.0.0.1", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: [], through_identifiers: [] }, RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "fd00::1", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: ["north", "west"], through_identifiers: [fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r, fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc] }] }, pq: Off, padding: false, live_proof: false, commands: false, latency: 1ms, verifiable: true }"#);
-    assert_snapshot!(format!("{c:?}"), @r#"Uplink { name: "c", collector: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r, path: Direct { address: Tcp(HostPort { host: "10.0.0.3", port: 4433 }), also: [WebSocket(WebSocketAddress { is_tls: true, address: HostPort { host: "collector.example.net", port: 443 }, path: "/links" })] }, pq: Required, padding: false, live_proof: false, commands: false, latency: 1ms, verifiable: true }"#);
+    assert_snapshot!(format!("{a:?}"), @r#"Uplink { name: "a", collector: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, path: Relays { via: "collector-1", relays: [RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "relay.example.net", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: [], through_identifiers: [] }] }, pq: Preferred, padding: true, live_proof: true, direct_path: true, commands: true, latency: 2ms, verifiable: false }"#);
+    assert_snapshot!(format!("{b:?}"), @r#"Uplink { name: "b", collector: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc, path: Relays { via: "collector-2", relays: [RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "10.0.0.1", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: [], through_identifiers: [] }, RelayWay { relay: RelayAddress { address: Tcp(HostPort { host: "fd00::1", port: 4433 }), also: [], identifier: fg1wrwssj5734a52879dr84mn8t0azmvgd87tt7revw5r6ry9zthgdserc5lc }, through: ["north", "west"], through_identifiers: [fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r, fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc] }] }, pq: Off, padding: false, live_proof: false, direct_path: false, commands: false, latency: 1ms, verifiable: true }"#);
+    assert_snapshot!(format!("{c:?}"), @r#"Uplink { name: "c", collector: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r, path: Direct { address: Tcp(HostPort { host: "10.0.0.3", port: 4433 }), also: [WebSocket(WebSocketAddress { is_tls: true, address: HostPort { host: "collector.example.net", port: 443 }, path: "/links" })] }, pq: Required, padding: false, live_proof: false, direct_path: false, commands: false, latency: 1ms, verifiable: true }"#);
     assert_snapshot!(format!("{:?} {:?}", settings.link_tcp, settings.relay), @r#"Some(LinkTcp { listen: [127.0.0.1:4434] }) Some(Relay { pq: Preferred, links_max: 10, links_per_member_max: 2, labels_max: 4096, queue_bytes_max: 139264, held_bytes_max: 1048576, drain: 0ns, open: ["authority"], guests_max: 1, members: [RelayMember { name: "c", identifier: fg1yyqndwc2q82mdq8h26sywqg9wvqrthy7l6p5kwcfrtzkz4tux94qy47c2a, hold: [Exact("collector-1"), Prefix("plant-")], reach: [Exact("collector-1"), Prefix("plant-")] }], cluster: Some(RelayCluster { relays: [RelayAddress { address: Tcp(HostPort { host: "a.example.net", port: 4433 }), also: [], identifier: fg1d582kw6m4ndcxy0lgpxzg9464jwwsrrw5xgcxgq5fshccu9qqqvqymxy6r }, RelayAddress { address: Tcp(HostPort { host: "b.example.net", port: 4433 }), also: [], identifier: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc }], store: NatsBucket { servers: [HostPort { host: "nats-1.example.net", port: 4222 }, HostPort { host: "nats-2.example.net", port: 4222 }], tls: Some(SinkTls { ca: Some("/etc/fieldgate/nats-ca.pem"), own: Some(("/etc/fieldgate/nats.pem", "/etc/fieldgate/nats.key")) }), auth: Login(Login { username: "relay", password: Some(Credential("nats")) }), bucket: "north", replicas: 5 }, lease: 5s, grace: 0ns, names_per_relay_max: 1, names_max: 4194304 }), neighbours: [RelayNeighbour { name: "north", relay: RelayAddress { address: Tcp(HostPort { host: "north.example.net", port: 4433 }), also: [WebSocket(WebSocketAddress { is_tls: true, address: HostPort { host: "north.example.net", port: 443 }, path: "/" })], identifier: fg1xr2mk6wxjjy9cc6d7lugvmrgnwqrhxy0qt0ljyqr7pu02n2fhc7qmqahhc }, register: ["south"], reach: [Prefix("plant-")] }] })"#);
     let collector = settings.collector.expect("a collector");
     assert_eq!(collector.state_dir, std::path::Path::new("/srv/collector"));
@@ -752,8 +752,8 @@ fn inlets_that_lead_to_one_node_share_the_way() {
     let second = INLET.replace("'i'", "'j'").replace("127.0.0.1:0", "127.0.0.1:1");
     assert_eq!(about_inlet(&second), "");
     assert_snapshot!(about_inlet(INLET), @r#"9:8 error: `portal.inlet[1].name` is "i", a name that is taken already"#);
-    assert_snapshot!(about_inlet(&second.replace("g:1", "g:2")), @r"11:8 error: `portal.inlet[1].node` is the node that inlet `i` leads to, but the ways to it, `pq` or `live_proof` differ");
-    assert_snapshot!(about_inlet(&format!("{second}pq = 'off'")), @r"11:8 error: `portal.inlet[1].node` is the node that inlet `i` leads to, but the ways to it, `pq` or `live_proof` differ");
+    assert_snapshot!(about_inlet(&second.replace("g:1", "g:2")), @r"11:8 error: `portal.inlet[1].node` is the node that inlet `i` leads to, but the ways to it, `pq`, `live_proof` or `direct_path` differ");
+    assert_snapshot!(about_inlet(&format!("{second}pq = 'off'")), @r"11:8 error: `portal.inlet[1].node` is the node that inlet `i` leads to, but the ways to it, `pq`, `live_proof` or `direct_path` differ");
     assert_snapshot!(about_inlet("via = 'g'"), @r"8:7 error: `portal.inlet[0].via` goes with `relay` or `relays`, which is not there");
     assert_snapshot!(about_inlet(&second.replace("127.0.0.1:1'", "127.0.0.1:1'\nstreams_max = 0\nidle_secs = 9")), @r"
     11:15 error: `portal.inlet[1].streams_max` is 0, outside 1..=1024
@@ -840,4 +840,23 @@ fn settings_of_links_hold_what_the_file_says() {
     let settings = load(include_str!("every_key.toml")).settings.expect("no errors");
     assert_snapshot!(format!("{:?} {:?}", settings.link_quic, settings.link_unix), @r#"Some(LinkQuic { listen: [127.0.0.1:4435] }) Some(LinkUnix { listen: "/run/links.sock", mode: 432 })"#);
     assert_snapshot!(format!("{:?}", settings.link_websocket), @r#"Some(LinkWebSocket { listen: [0.0.0.0:443], tls: Some(("/etc/fieldgate/relay.pem", "/etc/fieldgate/relay.key")), path: "/links", ca: Some("/etc/fieldgate/ca.pem"), proxy: Some(Proxy { address: HostPort { host: "proxy.example.net", port: 3128 }, login: Some(("plant", Environment("PROXY_PASSWORD"))) }) })"#);
+}
+
+#[test]
+fn paths_without_relays_are_off_unless_the_file_says_so() {
+    let settings = load(include_str!("every_key.toml")).settings.expect("no errors");
+    assert!(settings.has_direct_paths());
+    let allow: Vec<String> = settings.direct_allow.iter().map(ToString::to_string).collect();
+    assert_eq!(allow, ["10.0.0.0/8", "fd00::/8"]);
+    let settings = |more: &str| {
+        let text = format!("{IDENTITY}{UPLINK}{more}");
+        load(&text).settings.expect("no errors")
+    };
+    let plain = settings("");
+    assert!(!plain.has_direct_paths());
+    let allow: Vec<String> = plain.direct_allow.iter().map(ToString::to_string).collect();
+    assert_eq!(allow, ["0.0.0.0/0", "::/0"]);
+    assert_eq!(settings("[link.direct]\n").direct_allow, plain.direct_allow);
+    let unused = complaints(&format!("{IDENTITY}{UPLINK}[link.direct]\n"));
+    assert!(unused.contains("`link.direct` is not used"), "{unused}");
 }

@@ -244,6 +244,7 @@ const REQUIRED: &[(&str, &str)] = &[
     ),
     ("link.tcp", ""),
     ("link.quic", ""),
+    ("link.direct", ""),
     ("link.websocket", ""),
     ("link.unix", ""),
     ("relay", ""),

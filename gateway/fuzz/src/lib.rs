@@ -7,6 +7,7 @@
 mod authority;
 mod world;
 
+pub mod candidates;
 pub mod channel;
 pub mod cluster;
 pub mod command;
@@ -39,7 +40,8 @@ pub mod worker_protocol;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 29] = [
+pub const TARGETS: [Target; 30] = [
+    ("candidates", candidates::run),
     ("channel", channel::run),
     ("cluster", cluster::run),
     ("command", command::run),

@@ -21,6 +21,7 @@
 
 pub mod clock;
 pub mod files;
+pub mod interfaces;
 pub mod lock;
 pub mod mailbox;
 pub mod process;

@@ -16,6 +16,7 @@ use socket2::SockAddr;
 
 use crate::handler::LocalPeer;
 
+pub(crate) mod interfaces;
 pub(crate) mod messages;
 
 /// Turns the kernel's −1 into the error it left behind.

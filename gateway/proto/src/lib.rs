@@ -3,6 +3,7 @@
 //! Bytes, time and randomness go in, effects come out. No socket, file, thread, clock or lock is in here.
 #![forbid(unsafe_code)]
 
+pub mod candidates;
 pub mod channel;
 pub mod command;
 pub mod crypto;

@@ -16,6 +16,7 @@ mod cluster;
 mod collect;
 mod command;
 mod connection;
+mod direct;
 mod drain;
 mod failover;
 mod incoming;
@@ -37,6 +38,7 @@ pub use cluster::ClusterRelayView;
 pub use collect::{SourceIndex, SourceInfo, SourceView, Trouble};
 pub use command::CommandAccess;
 pub use connection::ConnectionView;
+pub use direct::{DirectFailure, DirectSettings, DirectState, DirectStats, DirectView};
 pub use drain::{DrainView, LeaverView};
 pub use failover::{PathOwner, PathReason, PathState, PathView};
 pub use neighbour::{NeighbourState, NeighbourView};
@@ -239,6 +241,7 @@ pub struct Node {
     commands: command::Commands,
     portals: portal::Portals,
     proving: proving::Proving,
+    direct: direct::Direct,
     accesses: access::Accesses,
     /// Peers of channels, from the end of the handshake on.
     known: BTreeMap<ChannelId, access::Known>,
@@ -287,7 +290,10 @@ impl Node {
         let link_settings = LinkSettings::new(&settings.software, entropy.u64());
         let router = Router::new(settings.router());
         let run = entropy.u64();
+        let direct = direct::Direct::new(now.instant, settings.direct.clone(), settings.direct_ways());
+        let on_demand = &settings.direct.neighbours;
         Self {
+            direct,
             link_settings,
             router,
             channels: Channels::new(settings.channels, local),
@@ -302,17 +308,18 @@ impl Node {
                 .enumerate()
                 .map(|(index, neighbour)| {
                     let over = settings.carried.get(&index).cloned();
-                    neighbour::Neighbour::new(now.instant, neighbour, over)
+                    let on_demand = on_demand.contains(&index);
+                    neighbour::Neighbour::new(now.instant, neighbour, over, on_demand)
                 })
                 .collect(),
             uplinks: settings
                 .uplinks
                 .into_iter()
-                .map(|settings| uplink::Uplink::new(now.instant, settings, run))
+                .map(|uplink| uplink::Uplink::new(now.instant, uplink, on_demand, run))
                 .collect(),
             collector: settings.collect.map(collect::Collector::new),
             commands: command::Commands::default(),
-            portals: portal::Portals::new(now.instant, settings.portals),
+            portals: portal::Portals::new(now.instant, settings.portals, on_demand),
             proving: proving::Proving::default(),
             accesses: access::Accesses::new(settings.access),
             known: BTreeMap::new(),
@@ -358,6 +365,7 @@ impl Node {
         self.time_out_carried(now, wire);
         self.time_out_uplinks(now, entropy, wire);
         self.time_out_portals(now, entropy, wire);
+        self.time_out_direct(now, entropy, wire);
         self.time_out_leaving(now, entropy, wire);
         self.time_out_drain(now, wire);
         self.time_out_trust(now, entropy, wire);
@@ -385,6 +393,7 @@ impl Node {
             self.commands.poll_timeout(),
             self.portals.poll_timeout(),
             self.poll_drain_timeout(),
+            self.poll_direct_timeout(),
             self.carried.poll_timeout(),
         ];
         neighbours.chain(uplinks).chain(own.into_iter().flatten()).min()

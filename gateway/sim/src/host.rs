@@ -668,7 +668,9 @@ fn drain(
             Output::Save { what, bytes } => wishes.saves.push((what, bytes.to_vec())),
             Output::Time(wall) => wishes.times.push(wall),
             // A request is repeated until there is a credential, and what a peer says about the time is believed by nobody here.
-            Output::Asked { .. }
+            Output::DialDirect { .. }
+            | Output::Punch { .. }
+            | Output::Asked { .. }
             | Output::Forgotten(_)
             | Output::AuthoriseCommand(_)
             | Output::Executor(_)

@@ -169,6 +169,21 @@ impl Layers {
         self.quic.dial(io, now, remote)
     }
 
+    /// Returns when the addresses of this node are to be looked at; `None` if it has no direct paths.
+    pub(crate) const fn poll_addresses(&self) -> Option<Instant> {
+        self.quic.poll_addresses()
+    }
+
+    /// Returns the addresses at which the sockets for QUIC are reached, as far as this machine knows.
+    pub(crate) fn look_at_addresses(&mut self, io: &mut Io, again_at: Instant) -> Vec<SocketAddr> {
+        self.quic.look_at_addresses(io, again_at)
+    }
+
+    /// Sends something to each address, and takes connections over QUIC from there for a while.
+    pub(crate) fn punch(&mut self, io: &mut Io, now: Instant, addresses: &[SocketAddr]) {
+        self.quic.punch(io, now, addresses);
+    }
+
     /// Takes a datagram; says whether it is one of links.
     pub(crate) fn handle_datagram(
         &mut self,

@@ -1,20 +1,21 @@
 //! The file's words in the core's: what a node is made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fieldgate_config::{
-    address::LinkAddress,
+    address::{LinkAddress, Network},
     settings::{
         Pq, Registration, Relay, Settings, UplinkPath,
         portal::{Portal, PortalInlet},
     },
 };
 use fieldgate_proto::{
+    candidates::Range,
     channel::{ChannelSettings, Padding, PqPolicy},
     delivery::{LaneSettings, PerLane, ReceiverSettings, Shares},
     identity::Identifier,
     node::{
-        AccessPolicy, CollectSettings, ForwardingSettings, NeighbourSettings, NodeSettings,
+        AccessPolicy, CollectSettings, DirectSettings, ForwardingSettings, NeighbourSettings, NodeSettings,
         PortalPeerSettings, PortalSettings, RegistrationSettings, UplinkSettings, WaySettings,
     },
     relay::RelaySettings,
@@ -41,6 +42,8 @@ const fn pq_policy(pq: Pq) -> PqPolicy {
 struct Neighbours {
     settings: Vec<NeighbourSettings>,
     addresses: Vec<Neighbour>,
+    /// Those of them that are dialled at addresses that peers tell.
+    direct: BTreeSet<usize>,
     /// Those whose links lie in channels, by index.
     carried: BTreeMap<usize, WaySettings>,
 }
@@ -69,6 +72,7 @@ impl Neighbours {
             addresses.extend_from_slice(also);
             self.addresses.push(Neighbour {
                 addresses,
+                on_demand: false,
                 over: None,
             });
             self.settings.push(NeighbourSettings {
@@ -126,6 +130,7 @@ impl Neighbours {
         self.addresses.push(Neighbour {
             addresses: Vec::new(),
             over: Some(over),
+            on_demand: false,
         });
         self.settings.push(NeighbourSettings {
             relay: Some(relay),
@@ -135,6 +140,30 @@ impl Neighbours {
         });
         self.carried.insert(index, way);
         index
+    }
+
+    /// Returns the ways that a path allows, and behind them one that needs no relay, at addresses that the peer tells, if that is
+    /// wanted.
+    fn all_ways(&mut self, path: &UplinkPath, direct_path: bool, pq: PqPolicy) -> Vec<WaySettings> {
+        let mut ways = self.ways(path, pq);
+        if !direct_path {
+            return ways;
+        }
+        let index = self.settings.len();
+        self.addresses.push(Neighbour {
+            addresses: Vec::new(),
+            over: None,
+            on_demand: true,
+        });
+        self.settings.push(NeighbourSettings {
+            relay: None,
+            pq,
+            registrations: Vec::new(),
+            forwarding: None,
+        });
+        self.direct.insert(index);
+        ways.push(WaySettings::direct(index));
+        ways
     }
 
     fn register(&mut self, registrations: &[Registration], pq: PqPolicy) {
@@ -198,10 +227,16 @@ impl KnownNeighbours {
     /// # Errors
     /// In words, to whom there is no link.
     pub(crate) fn peer(&self, inlet: &PortalInlet) -> Result<PortalPeerSettings, String> {
+        if inlet.direct_path {
+            return Err("`direct_path` is for inlets of the node's file".to_owned());
+        }
         let ways = match &inlet.path {
             UplinkPath::Relays { via, relays } => relays
                 .iter()
                 .map(|way| {
+                    if !way.through_identifiers.is_empty() {
+                        return Err("`through_identifiers` is for inlets of the node's file".to_owned());
+                    }
                     Ok(WaySettings {
                         neighbour: self.index(&way.relay.address, Some(way.relay.identifier))?,
                         names: way.through.iter().chain([via]).cloned().collect(),
@@ -222,11 +257,12 @@ impl KnownNeighbours {
 fn portal_settings(portal: &Portal, neighbours: &mut Neighbours) -> PortalSettings {
     let peers = peers_of(&portal.inlets).into_iter().map(|inlet| {
         let pq = pq_policy(inlet.pq);
+        let ways = neighbours.all_ways(&inlet.path, inlet.direct_path, pq);
         PortalPeerSettings {
             peer: inlet.node,
             pq,
             live_proof: inlet.live_proof,
-            ways: neighbours.ways(&inlet.path, pq),
+            ways,
         }
     });
     let allowed = portal.outlets.iter().flat_map(|outlet| &outlet.allow);
@@ -235,6 +271,26 @@ fn portal_settings(portal: &Portal, neighbours: &mut Neighbours) -> PortalSettin
         outlets: (!portal.outlets.is_empty()).then(|| allowed.copied().collect()),
         sessions_max: PORTAL_SESSIONS_MAX,
         ..PortalSettings::default()
+    }
+}
+
+/// Turns the file's words about paths without relays into the core's, with the neighbours that are dialled for them.
+fn direct_settings(settings: &Settings, neighbours: BTreeSet<usize>) -> DirectSettings {
+    DirectSettings {
+        collector: settings
+            .collector
+            .as_ref()
+            .is_some_and(|collector| collector.direct_path),
+        outlets: settings.portal.as_ref().is_some_and(|portal| portal.direct_path),
+        ranges: settings.direct_allow.iter().map(range).collect(),
+        neighbours,
+    }
+}
+
+fn range(network: &Network) -> Range {
+    Range {
+        first: network.first(),
+        last: network.last(),
     }
 }
 
@@ -254,7 +310,7 @@ pub(super) fn node_settings(
     let mut neighbours = Neighbours::default();
     for (index, uplink) in settings.uplinks.iter().enumerate() {
         let pq = pq_policy(uplink.pq);
-        let ways = neighbours.ways(&uplink.path, pq);
+        let ways = neighbours.all_ways(&uplink.path, uplink.direct_path, pq);
         let Some(files) = journal else { continue };
         node.uplinks.push(UplinkSettings {
             collector: uplink.collector,
@@ -331,13 +387,11 @@ pub(super) fn node_settings(
         ..ChannelSettings::default()
     };
     let known = KnownNeighbours::new(&neighbours);
+    node.direct = direct_settings(settings, neighbours.direct);
     node.neighbours = neighbours.settings;
     node.carried = neighbours.carried;
-    let uplinks = settings
-        .uplinks
-        .iter()
-        .map(|uplink| uplink.name.clone())
-        .collect();
+    let uplinks = settings.uplinks.iter();
+    let uplinks = uplinks.map(|uplink| uplink.name.clone()).collect();
     let members = settings.relay.iter().flat_map(|relay| &relay.members);
     let members = members.map(|member| (member.identifier, member.name.clone()));
     (

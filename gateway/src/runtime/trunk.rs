@@ -46,6 +46,7 @@ mod cluster;
 mod commands;
 mod complaints;
 pub(crate) mod dialling;
+mod direct;
 mod draining;
 mod events;
 mod portals;
@@ -382,6 +383,7 @@ impl Trunk {
         let now = self.judged(now);
         self.is_due = false;
         self.run_quic(io, now);
+        self.look_at_addresses(io, now);
         if self
             .node
             .poll_timeout()
@@ -476,6 +478,10 @@ impl Trunk {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Dial { neighbour } => self.dial(io, now, neighbour),
+                Output::DialDirect { neighbour, addresses } => {
+                    self.dial_direct(io, now, neighbour, &addresses);
+                }
+                Output::Punch { addresses } => self.punch(io, now.instant, &addresses),
                 Output::CloseConnection { connection } => {
                     let id = ConnectionId::from_u64(connection.0);
                     self.peers.remove(&connection);
@@ -647,6 +653,7 @@ impl Trunk {
             self.portals.poll_timeout(),
             self.dialling.poll_timeout(),
             self.layers.poll_timeout(),
+            self.layers.poll_addresses(),
         ]
         .into_iter()
         .flatten()

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::direct::DirectPathStatus;
+
 /// The ways to one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PathsStatus {
@@ -15,6 +17,9 @@ pub(crate) struct PathsStatus {
     pub(crate) switches: u64,
     /// Each way, in the order of the file.
     pub(crate) paths: Vec<PathStatus>,
+    /// That without a relay, if there shall be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) direct: Option<DirectPathStatus>,
 }
 
 /// One way.
@@ -32,7 +37,8 @@ pub(crate) struct PathStatus {
     pub(crate) rtt_us: Option<u64>,
     /// Lost probes in a thousand, smoothed.
     pub(crate) loss_permille: u16,
-    /// Why it is in use: `first`, `closed`, `silent` (the one before was), `better`.
+    /// Why it is in use: `first`, `closed`, `silent` (the one before was), `better`,
+    /// `drained`, `direct`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
 }
@@ -44,7 +50,8 @@ impl PathsStatus {
             "  paths      {} {}, changed {} times",
             self.kind, self.name, self.switches
         )?;
-        self.paths.iter().try_for_each(|path| path.write_text(out))
+        self.paths.iter().try_for_each(|path| path.write_text(out))?;
+        self.direct.iter().try_for_each(|direct| direct.write_text(out))
     }
 }
 
@@ -69,6 +76,7 @@ impl PathStatus {
             Some("silent") => writeln!(out, ", taken since the one before was silent"),
             Some("closed") => writeln!(out, ", taken since the one before was closed"),
             Some("better") => writeln!(out, ", taken since it is better"),
+            Some("direct") => writeln!(out, ", taken since it needs no relay"),
             Some("drained") => writeln!(out, ", taken since the relay before was about to stop"),
             _ => writeln!(out),
         }
@@ -101,6 +109,7 @@ mod tests {
                     ..PathStatus::default()
                 },
             ],
+            direct: None,
         };
         let mut text = String::new();
         status.write_text(&mut text).expect("memory");

@@ -16,6 +16,7 @@ mod cluster;
 mod commands;
 mod custody;
 mod demo;
+mod direct;
 mod doctor;
 mod drain;
 mod failover;

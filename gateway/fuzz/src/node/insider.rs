@@ -254,6 +254,8 @@ impl Scene {
                             .handle_signature(now, entropy, channel, signature, buffers);
                     }
                     Output::Dial { .. }
+                    | Output::DialDirect { .. }
+                    | Output::Punch { .. }
                     | Output::Released { .. }
                     | Output::Asked { .. }
                     | Output::Save { .. }

@@ -25,6 +25,7 @@ use crate::{
     entropy::Entropy,
     identity::Identifier,
     relay::MemberRights,
+    route::FlowId,
     time::Now,
     trust::{Credential, Freshness, Standing},
 };
@@ -418,7 +419,7 @@ impl Node {
             return;
         };
         let served = match service {
-            Service::Registrar => self.member_established(channel, peer, flow),
+            Service::Registrar => self.member_established(now, channel, peer, flow, wire),
             Service::Uplink => {
                 let admitted = self
                     .collector
@@ -440,9 +441,24 @@ impl Node {
             Service::Link => self.carrier_established(now, channel, None, wire),
         };
         if served {
+            self.note_linked(channel, peer, flow);
             self.admitted(now, channel, wire);
         } else {
             self.refuse(channel, peer, service.as_str());
+        }
+    }
+
+    /// Tells the caller of a peer that has come straight over its link for what a collector or outlets have.
+    fn note_linked(&mut self, channel: ChannelId, peer: Identifier, flow: FlowId) {
+        let used_for = self.by_channel.get(&channel).map(|entry| entry.used_for);
+        if !matches!(used_for, Some(Use::Gateway { .. } | Use::Outlet { .. })) || !self.router.is_direct(flow)
+        {
+            return;
+        }
+        let link = self.router.link_of(flow);
+        let connection = link.and_then(|link| self.connection_of.get(link.index()).copied().flatten());
+        if let Some(connection) = connection {
+            self.event(Event::PeerLinked { peer, connection });
         }
     }
 

@@ -210,6 +210,7 @@ impl Node {
                 link: Some(link),
                 id: None,
                 neighbour,
+                address: None,
             }),
         );
         match neighbour {

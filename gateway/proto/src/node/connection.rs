@@ -1,6 +1,6 @@
 //! The caller's connections and the links on them.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use super::{ConnectionKey, Event, Links, Node, Wire, carried, neighbour::NeighbourState};
 use crate::{
@@ -20,6 +20,8 @@ pub(super) struct Connection {
     pub(super) id: Option<LinkId>,
     /// Index of the neighbour, if this node dialled.
     pub(super) neighbour: Option<usize>,
+    /// Where it comes from, if the caller has said so.
+    pub(super) address: Option<SocketAddr>,
 }
 
 /// What can be seen of a connection.
@@ -62,6 +64,7 @@ impl Node {
                 link,
                 id: None,
                 neighbour,
+                address: None,
             }),
         );
         if let Some(neighbour) = neighbour.and_then(|neighbour| self.neighbours.get_mut(neighbour)) {

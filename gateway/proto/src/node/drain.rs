@@ -368,7 +368,7 @@ impl Node {
         }
     }
 
-    fn path_owners(&self) -> Vec<PathOwner> {
+    pub(super) fn path_owners(&self) -> Vec<PathOwner> {
         let uplinks = (0..self.uplinks.len()).map(PathOwner::Uplink);
         uplinks
             .chain((0..self.portals.inlet_count()).map(PathOwner::Inlet))

@@ -49,6 +49,8 @@ pub enum PathReason {
     Better,
     /// The relay of the one before wanted to be left.
     Drained,
+    /// It needs no relay.
+    Direct,
 }
 
 impl PathReason {
@@ -61,6 +63,7 @@ impl PathReason {
             Self::Silent => "silent",
             Self::Better => "better",
             Self::Drained => "drained",
+            Self::Direct => "direct",
         }
     }
 }
@@ -129,11 +132,45 @@ pub(super) struct Failover {
     better_since: Option<Instant>,
     /// How often another channel was taken into use while there was one.
     switches: u64,
+    /// The way that needs no relay, if there is one.
+    preferred: Option<Preferred>,
+}
+
+/// A way that is taken whenever it is up, unless it was left not long ago.
+#[derive(Clone, Copy, Debug)]
+struct Preferred {
+    way: usize,
+    not_before: Instant,
+    /// How long it is not taken after it is left the next time.
+    hold: Duration,
+    taken_at: Option<Instant>,
+}
+
+impl Preferred {
+    fn handle_taken(&mut self, now: Instant) {
+        self.taken_at = Some(now);
+    }
+
+    /// It was left since it was silent, closed, or worse.
+    fn handle_left(&mut self, now: Instant) {
+        let taken_at = self.taken_at.take();
+        if taken_at.is_some_and(|taken_at| now >= taken_at + HOLD_MAX) {
+            self.hold = HOLD_MIN;
+        }
+        self.not_before = now + self.hold;
+        self.hold = self.hold.saturating_mul(2).min(HOLD_MAX);
+    }
 }
 
 impl Failover {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, preferred: Option<usize>) -> Self {
         Self {
+            preferred: preferred.map(|way| Preferred {
+                way,
+                not_before: now,
+                hold: HOLD_MIN,
+                taken_at: None,
+            }),
             probe: Probe::new(now),
             reserve: None,
             begun_at: None,
@@ -198,11 +235,12 @@ impl Failover {
     /// Lets the channel in reserve, which is the first to be established, be the one in use, and the one without an answer the reserve.
     pub(super) fn prefer_reserve(
         &mut self,
+        now: Instant,
         active: &mut Option<(ChannelId, FlowId)>,
         attempts: &mut Attempts,
     ) {
         let switches = self.switches;
-        self.change_places(active, attempts, PathReason::First);
+        self.change_places(now, (active, attempts), PathReason::First);
         // None was in use before.
         self.switches = switches;
         if let Some(reserve) = &mut self.reserve {
@@ -237,6 +275,7 @@ impl Failover {
     ) -> Option<(ChannelId, FlowId, bool)> {
         self.begun_at = None;
         let reserve = self.reserve.take()?;
+        self.note_change(now, attempts.way, self.attempts.way);
         std::mem::swap(attempts, &mut self.attempts);
         // What failed is the way that was in use.
         self.attempts.handle_failure(now, entropy, ways);
@@ -251,8 +290,8 @@ impl Failover {
     /// Lets the channel in use and the one in reserve change places.
     fn change_places(
         &mut self,
-        active: &mut Option<(ChannelId, FlowId)>,
-        attempts: &mut Attempts,
+        now: Instant,
+        (active, attempts): (&mut Option<(ChannelId, FlowId)>, &mut Attempts),
         reason: PathReason,
     ) {
         let (Some(reserve), Some((channel, flow))) = (&mut self.reserve, active.as_mut()) else {
@@ -261,10 +300,56 @@ impl Failover {
         std::mem::swap(channel, &mut reserve.channel);
         std::mem::swap(flow, &mut reserve.flow);
         std::mem::swap(&mut self.probe, &mut reserve.probe);
+        let to = self.attempts.way;
         std::mem::swap(attempts, &mut self.attempts);
+        self.note_change(now, self.attempts.way, to);
         self.reason = reason;
         self.better_since = None;
         self.switches += 1;
+    }
+
+    /// Takes note of what the change from one way to another means for the preferred one.
+    fn note_change(&mut self, now: Instant, from: usize, to: usize) {
+        let Some(preferred) = &mut self.preferred else {
+            return;
+        };
+        if from == preferred.way {
+            preferred.handle_left(now);
+        } else if to == preferred.way {
+            preferred.handle_taken(now);
+        }
+    }
+
+    /// The neighbour of the preferred way was reached anew.
+    pub(super) fn handle_preferred_ready(&mut self, now: Instant) {
+        if let Some(preferred) = &mut self.preferred {
+            preferred.not_before = now;
+        }
+    }
+
+    /// Returns when the preferred way, which is the reserve, is to be taken into use; `None` if it is not good.
+    fn taken_from(&self) -> Option<Instant> {
+        let preferred = self.preferred?;
+        let reserve = self.reserve.as_ref().filter(|reserve| reserve.is_up)?;
+        let probe = &reserve.probe;
+        let is_good = self.attempts.way == preferred.way
+            && probe.round_trip().is_some()
+            && probe.silent_since().is_none()
+            && !is_better(&self.probe, probe);
+        is_good.then_some(preferred.not_before)
+    }
+
+    /// Has the reserve be opened over the preferred way, which is ready and not in use. Returns the channel that has to make room.
+    fn make_room(&mut self, now: Instant) -> Option<ChannelId> {
+        let preferred = self.preferred.filter(|preferred| now >= preferred.not_before)?;
+        match &self.reserve {
+            Some(_) if self.attempts.way == preferred.way => None,
+            Some(reserve) => Some(reserve.channel),
+            None => {
+                self.attempts.way = preferred.way;
+                None
+            }
+        }
     }
 
     fn probe_of(&mut self, active: Option<ChannelId>, channel: ChannelId) -> Option<&mut Probe> {
@@ -286,7 +371,10 @@ impl Failover {
         };
         let better = self.better_since.map(|since| since + BETTER_FOR);
         let active = Some(self.probe.poll_timeout(expectation));
-        [active, reserve, better].into_iter().flatten().min()
+        [active, reserve, better, self.taken_from()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Returns when, without a channel that is up, the handshake over a second way is to be begun beside that over the first.
@@ -304,11 +392,22 @@ impl Failover {
     }
 
     /// Does what is due, and says what the caller has to do.
-    fn handle_timeout(&mut self, now: Instant, active: ChannelId, expectation: Expectation) -> Steps {
+    fn handle_timeout(
+        &mut self,
+        now: Instant,
+        active: ChannelId,
+        expectation: Expectation,
+        wants_preferred: bool,
+    ) -> Steps {
         let mut steps = Steps::default();
         if self.probe.handle_timeout(now, expectation) {
             steps.pings.push(active);
         }
+        if wants_preferred && let Some(channel) = self.make_room(now) {
+            steps.replaces = Some(channel);
+            return steps;
+        }
+        let taken_from = self.taken_from();
         let expected = self.of_reserve();
         let Some(reserve) = &mut self.reserve else {
             steps.opens = self.attempts.is_due(now);
@@ -331,6 +430,10 @@ impl Failover {
         let lives = |since| reserve.probe.was_heard_since(since);
         if self.probe.is_dead(now) && self.probe.silent_since().is_some_and(lives) {
             steps.switches = Some(PathReason::Silent);
+            return steps;
+        }
+        if taken_from.is_some_and(|from| now >= from) {
+            steps.switches = Some(PathReason::Direct);
             return steps;
         }
         let is_better = !reserve.probe.is_silent(now) && is_better(&reserve.probe, &self.probe);
@@ -399,6 +502,8 @@ struct Steps {
     opens: bool,
     /// The channel in reserve, to be closed.
     closes: Option<ChannelId>,
+    /// The channel in reserve, to be closed for one over a better way.
+    replaces: Option<ChannelId>,
     /// Why the two are to change places.
     switches: Option<PathReason>,
 }
@@ -472,9 +577,12 @@ impl Node {
             }
             return;
         }
+        let expectation = owned.expectation;
+        let wants_preferred = self.wants_preferred(owner);
+        let Some(owned) = self.owned(owner) else { return };
         let steps = owned
             .failover
-            .handle_timeout(now.instant, active, owned.expectation);
+            .handle_timeout(now.instant, active, expectation, wants_preferred);
         for channel in steps.pings {
             // One that is just being closed says so itself.
             let _ = self.channels.ping(now, channel);
@@ -482,12 +590,83 @@ impl Node {
         if let Some(channel) = steps.closes {
             self.close_channel(channel, CloseCode::BROKEN);
         }
+        if let Some(channel) = steps.replaces {
+            self.close_channel(channel, CloseCode::DONE);
+        }
         if steps.opens {
             self.open_reserve(now, entropy, owner, wire);
         }
         if let Some(reason) = steps.switches {
             self.change_path(now, owner, reason);
         }
+    }
+
+    /// Returns whether an owner's preferred way is ready and another is in use.
+    fn wants_preferred(&mut self, owner: PathOwner) -> bool {
+        let Some(owned) = self.owned(owner) else {
+            return false;
+        };
+        let preferred = owned.failover.preferred.map(|preferred| preferred.way);
+        let other = preferred.filter(|way| *way != owned.attempts.way);
+        let Some(neighbour) = other.and_then(|way| owned.ways.get(way)).map(|way| way.neighbour) else {
+            return false;
+        };
+        self.ready_link(neighbour).is_some()
+    }
+
+    /// Goes on with whoever has a way over a neighbour that is there on demand, and is there now.
+    pub(super) fn look_at_direct(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        neighbour: usize,
+        wire: &mut dyn Wire,
+    ) {
+        for owner in self.path_owners() {
+            let Some(owned) = self.owned(owner) else { continue };
+            if owned.ways.iter().any(|way| way.neighbour == neighbour) {
+                owned.failover.handle_preferred_ready(now.instant);
+                self.time_out_paths(now, entropy, owner, wire);
+            }
+        }
+    }
+
+    /// Returns the channel of an owner that is in use.
+    pub(super) fn channel_up(&self, owner: PathOwner) -> Option<ChannelId> {
+        let (channel, is_up) = match owner {
+            PathOwner::Uplink(index) => {
+                let uplink = self.uplinks.get(index)?;
+                (uplink.channel?, uplink.state == super::UplinkState::Up)
+            }
+            PathOwner::Inlet(index) => {
+                let inlet = self.portals.inlets.get(index)?;
+                let is_down = matches!(inlet.session.state(), SessionState::Down { .. });
+                (inlet.channel?, !is_down)
+            }
+        };
+        is_up.then_some(channel.0)
+    }
+
+    /// Returns whether an owner has a channel that is up over one of its ways.
+    pub(super) fn is_up_over(&self, owner: PathOwner, way: usize) -> bool {
+        let parts = match owner {
+            PathOwner::Uplink(index) => self
+                .uplinks
+                .get(index)
+                .map(|uplink| (&uplink.attempts, &uplink.failover)),
+            PathOwner::Inlet(index) => {
+                let inlet = self.portals.inlets.get(index);
+                inlet.map(|inlet| (&inlet.attempts, &inlet.failover))
+            }
+        };
+        let Some((attempts, failover)) = parts else {
+            return false;
+        };
+        if attempts.way == way {
+            return self.channel_up(owner).is_some();
+        }
+        let reserve = failover.reserve.as_ref().filter(|reserve| reserve.is_up);
+        reserve.is_some() && failover.attempts.way == way
     }
 
     /// Opens a channel over another way than the one in use, or meant to be.
@@ -533,7 +712,7 @@ impl Node {
         let from = owned.ways.get(owned.attempts.way).map_or(0, |way| way.neighbour);
         owned
             .failover
-            .change_places(owned.channel, owned.attempts, reason);
+            .change_places(now.instant, (owned.channel, owned.attempts), reason);
         let to = owned.ways.get(owned.attempts.way).map_or(0, |way| way.neighbour);
         self.event(Event::PathChanged {
             owner,
@@ -617,5 +796,8 @@ impl super::portal::Inlet {
 const SECOND_AFTER: Duration = Duration::from_secs(1);
 /// How long the reserve has to be the better path before it is taken into use.
 const BETTER_FOR: Duration = Duration::from_secs(30);
+/// How long the preferred way is not taken after it was left for the first time in a while, and at most.
+const HOLD_MIN: Duration = Duration::from_secs(30);
+const HOLD_MAX: Duration = Duration::from_secs(600);
 /// How long the reserve may be silent before its channel is closed, and another opened after a while.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);

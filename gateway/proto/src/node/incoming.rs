@@ -5,6 +5,7 @@ use super::{
     candidate_path, carried, command::is_command, flow_path,
 };
 use crate::{
+    candidates::CANDIDATES,
     channel::{self, ChannelId, CloseCode, CloseReason, FIRST_APPLICATION_KIND, Received, Role, frames},
     crypto::Signature,
     delivery::SEAL_KEY,
@@ -242,6 +243,9 @@ impl Node {
         if (FIRST_KIND..=LAST_KIND).contains(&frame.0) && !matches!(entry.used_for, Use::Unknown { .. }) {
             return self.trust_frame(now, channel, entry.used_for, frame, wire);
         }
+        if frame.0 == CANDIDATES && !matches!(entry.used_for, Use::Unknown { .. }) {
+            return self.candidates_frame(now, entropy, (channel, entry.used_for), frame.1, wire);
+        }
         match entry.used_for {
             Use::Registrar { neighbour } => self.registrar_frame(now, entropy, neighbour, frame, wire),
             // What was on its way in a channel that was left.
@@ -374,9 +378,11 @@ impl Node {
     /// A member may use this relay: its link becomes its own, if its channel came straight over one.
     pub(super) fn member_established(
         &mut self,
+        now: Now,
         channel: ChannelId,
         member: Identifier,
         flow: FlowId,
+        wire: &mut dyn Wire,
     ) -> bool {
         let link = self.router.link_of(flow).filter(|_| self.router.is_direct(flow));
         let Some(link) = link.filter(|link| self.router.attach(*link, member).is_ok()) else {
@@ -386,6 +392,7 @@ impl Node {
         self.drain_attached(channel, link);
         if let Some(connection) = self.connection_of.get(link.index()).copied().flatten() {
             self.event(Event::MemberAttached { member, connection });
+            self.tell_observed(now, channel, connection, wire);
         }
         true
     }
@@ -426,6 +433,7 @@ impl Node {
     ) {
         self.forget_access(channel);
         self.forget_lists(channel);
+        self.direct.forget(channel);
         self.commands.gateway_down(now, channel);
         let Some(entry) = self.by_channel.remove(&channel) else {
             return;

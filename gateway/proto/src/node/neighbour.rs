@@ -1,5 +1,7 @@
 //! Nodes that this node dials and keeps a link to.
 
+use std::net::SocketAddr;
+
 use super::{
     ConnectionKey, Event, ForwardingSettings, NeighbourSettings, Node, Output, Use, WaySettings, Wire,
     drain::{Leaving, Rest},
@@ -43,6 +45,10 @@ pub(super) struct Neighbour {
     /// Set while its relay wants to be left.
     pub(super) leaving: Option<Leaving>,
     pub(super) rest: Rest,
+    /// Dialled only at addresses that the peer has told.
+    on_demand: bool,
+    /// Where its relay says that this node's link comes from.
+    pub(super) observed: Option<SocketAddr>,
 }
 
 /// Where a neighbour stands.
@@ -73,7 +79,12 @@ pub enum NeighbourState {
 }
 
 impl Neighbour {
-    pub(super) fn new(now: Instant, settings: &NeighbourSettings, over: Option<WaySettings>) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        settings: &NeighbourSettings,
+        over: Option<WaySettings>,
+        on_demand: bool,
+    ) -> Self {
         let registrations = settings.registrations.iter().map(|registration| {
             Registration::new(&registration.name).expect("names were checked when the settings were made")
         });
@@ -91,6 +102,8 @@ impl Neighbour {
             carrier: None,
             leaving: None,
             rest: Rest::new(),
+            on_demand,
+            observed: None,
         }
     }
 
@@ -131,6 +144,7 @@ impl Neighbour {
         self.channel = None;
         self.carrier = None;
         self.leaving = None;
+        self.observed = None;
         self.rest.is_resting = false;
         for registration in &mut self.registrations {
             registration.handle_channel_down();
@@ -140,7 +154,7 @@ impl Neighbour {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let dial = match self.state {
-            NeighbourState::Down { retry_at } => Some(retry_at),
+            NeighbourState::Down { retry_at } => Some(retry_at).filter(|_| !self.on_demand),
             NeighbourState::Dialling
             | NeighbourState::Greeting { .. }
             | NeighbourState::Attaching { .. }
@@ -162,6 +176,7 @@ impl Node {
             let neighbour = &mut self.neighbours[index];
             if let NeighbourState::Down { retry_at } = neighbour.state
                 && now.instant >= retry_at
+                && !neighbour.on_demand
             {
                 neighbour.rest.is_resting = false;
                 if neighbour.over.is_some() {
@@ -203,6 +218,7 @@ impl Node {
             self.wake_uplinks(now);
             self.portals.wake(now.instant);
             self.wake_authority(now);
+            self.look_at_direct(now, entropy, index, wire);
             return;
         };
         neighbour.state = NeighbourState::Attaching { connection };
@@ -289,6 +305,9 @@ impl Node {
         let Some(frame) = frame else { return true };
         if let RegistrarFrame::Drain { within_secs } = frame {
             self.neighbour_drains(now, index, within_secs);
+        }
+        if let RegistrarFrame::Observed { address } = frame {
+            self.take_observed(now, index, address, wire);
         }
         for registration in &mut self.neighbours[index].registrations {
             registration.handle_frame(now.instant, &frame, entropy);

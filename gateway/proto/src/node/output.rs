@@ -1,6 +1,6 @@
 //! What a node tells its caller.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     Access, Asked, AuthorityRequest, CommandAccess, ConnectionKey, PathOwner, PathReason, SourceIndex,
@@ -24,6 +24,18 @@ pub enum Output {
     Dial {
         /// Index in the settings.
         neighbour: usize,
+    },
+    /// Dial a neighbour that is there on demand, over QUIC, at these addresses, and report as after `Dial`.
+    DialDirect {
+        /// Index in the settings.
+        neighbour: usize,
+        /// At most [`CANDIDATES_MAX`](crate::candidates::CANDIDATES_MAX), the preferred first.
+        addresses: Vec<SocketAddr>,
+    },
+    /// Send a datagram that says nothing to each of these addresses, and take connections over QUIC from there for a while.
+    Punch {
+        /// At most [`CANDIDATES_MAX`](crate::candidates::CANDIDATES_MAX).
+        addresses: Vec<SocketAddr>,
     },
     /// Close this connection; the node has forgotten it.
     CloseConnection {
@@ -206,6 +218,13 @@ pub enum Event {
     MemberAttached {
         /// Who.
         member: Identifier,
+        /// The connection of its link.
+        connection: ConnectionKey,
+    },
+    /// A peer that may deliver here, or lead streams here, has a channel that came straight over its link.
+    PeerLinked {
+        /// Who.
+        peer: Identifier,
         /// The connection of its link.
         connection: ConnectionKey,
     },

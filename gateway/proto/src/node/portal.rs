@@ -17,7 +17,7 @@ use std::{
 use super::{
     ChannelFacts, Event, Links, Node, PathOwner, PathReason, PathView, ReadingSink, Use, WaySettings, Wire,
     failover::Failover,
-    settings::PORTAL,
+    settings::{PORTAL, direct_way},
     way::{Attempts, BACKOFF, Destination},
 };
 use crate::{
@@ -108,11 +108,17 @@ pub(super) struct Inlet {
 }
 
 impl Inlet {
-    fn new(now: Instant, settings: PortalPeerSettings, session: SessionSettings) -> Self {
+    /// `direct`: which of its ways is there on demand only.
+    fn new(
+        now: Instant,
+        settings: PortalPeerSettings,
+        session: SessionSettings,
+        direct: Option<usize>,
+    ) -> Self {
         Self {
             settings,
             attempts: Attempts::new(now, BACKOFF),
-            failover: Failover::new(now),
+            failover: Failover::new(now, direct),
             channel: None,
             session: Session::new(Role::Inlet, session),
             is_wanted: true,
@@ -191,10 +197,13 @@ pub(super) struct Portals {
 }
 
 impl Portals {
-    pub(super) fn new(now: Instant, settings: PortalSettings) -> Self {
+    pub(super) fn new(now: Instant, settings: PortalSettings, on_demand: &BTreeSet<usize>) -> Self {
         let session = settings.session;
         let peers = settings.peers.into_iter();
-        let inlets = peers.map(|settings| Inlet::new(now, settings, session));
+        let inlets = peers.map(|settings| {
+            let direct = direct_way(&settings.ways, on_demand);
+            Inlet::new(now, settings, session, direct)
+        });
         Self {
             settings: session,
             sessions_max: settings.sessions_max,
@@ -383,14 +392,14 @@ impl Node {
                 inlet.is_wanted = true;
                 inlet.settings = settings;
                 inlet.attempts = Attempts::new(now, BACKOFF);
-                inlet.failover = Failover::new(now);
+                inlet.failover = Failover::new(now, None);
             }
             return Some(index);
         }
         if inlets.len() >= PEERS_MAX {
             return None;
         }
-        inlets.push(Inlet::new(now, settings, session));
+        inlets.push(Inlet::new(now, settings, session, None));
         Some(inlets.len() - 1)
     }
 
@@ -530,7 +539,7 @@ impl Node {
             }
             inlet
                 .failover
-                .prefer_reserve(&mut inlet.channel, &mut inlet.attempts);
+                .prefer_reserve(now.instant, &mut inlet.channel, &mut inlet.attempts);
         }
         inlet.failover.handle_up(now.instant);
         inlet.attempts.backoff.handle_success(now.instant);
@@ -725,7 +734,7 @@ mod tests {
             sessions_max: 2,
             ..PortalSettings::default()
         };
-        (peers, Portals::new(NOW, settings))
+        (peers, Portals::new(NOW, settings, &BTreeSet::new()))
     }
 
     fn admit(portals: &mut Portals, peer: Identifier, channel: u32) -> Option<usize> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{AccessPolicy, PortalSettings};
+use super::{AccessPolicy, DirectSettings, PathOwner, PortalSettings};
 use crate::{
     channel::{ChannelSettings, PqPolicy},
     delivery::{JournalId, LaneSettings, PerLane, ReceiverSettings, Shares},
@@ -31,6 +31,8 @@ pub struct NodeSettings {
     pub collect: Option<CollectSettings>,
     /// Streams of others.
     pub portals: PortalSettings,
+    /// Paths without relays.
+    pub direct: DirectSettings,
     /// Who decides what peers may do.
     pub access: AccessPolicy,
     /// Ways to the authority of [`Node::trusting`](super::Node::trusting), in order of preference. Empty if this node is the
@@ -64,6 +66,7 @@ impl NodeSettings {
             relay: None,
             collect: None,
             portals: PortalSettings::default(),
+            direct: DirectSettings::default(),
             access: AccessPolicy::Lists,
             authority_ways: Vec::new(),
             authority_pq: PqPolicy::default(),
@@ -73,6 +76,18 @@ impl NodeSettings {
             labels_max: router.labels_max,
             link_bytes_max: router.link_bytes_max,
         }
+    }
+
+    /// Returns the ways that are there on demand only: whose, which of them, and over which neighbour.
+    pub(super) fn direct_ways(&self) -> impl Iterator<Item = (PathOwner, usize, usize)> {
+        let uplinks = self.uplinks.iter().enumerate();
+        let uplinks = uplinks.map(|(index, uplink)| (PathOwner::Uplink(index), &uplink.ways));
+        let inlets = self.portals.peers.iter().enumerate();
+        let inlets = inlets.map(|(index, peer)| (PathOwner::Inlet(index), &peer.ways));
+        uplinks.chain(inlets).filter_map(|(owner, ways)| {
+            let way = direct_way(ways, &self.direct.neighbours)?;
+            Some((owner, way, ways.get(way)?.neighbour))
+        })
     }
 
     /// Returns what of it concerns routing.
@@ -152,6 +167,11 @@ impl WaySettings {
             names: vec![name.to_owned()],
         }
     }
+}
+
+/// Returns which of the ways begins with a neighbour that is dialled on demand.
+pub(super) fn direct_way(ways: &[WaySettings], on_demand: &BTreeSet<usize>) -> Option<usize> {
+    ways.iter().position(|way| on_demand.contains(&way.neighbour))
 }
 
 /// Names in a way: with the service behind them they fill a route (PROTOCOL.md §3.2).

@@ -3,6 +3,7 @@
 mod access;
 mod chain;
 mod commands;
+mod direct;
 mod drain;
 mod failover;
 mod fleet;

@@ -1,10 +1,12 @@
 //! Delivery of the journal to a collector: the way there, the channel, and what is sent in it.
 
+use std::collections::BTreeSet;
+
 use super::{
     Copied, Event, Links, Node, Output, PathOwner, PathReason, PathView, RecordSource, UplinkSettings, Use,
     Wire,
     failover::Failover,
-    settings::UPLINK,
+    settings::{UPLINK, direct_way},
     way::{Attempts, BACKOFF, Destination},
 };
 use crate::{
@@ -81,7 +83,8 @@ pub struct UplinkView {
 }
 
 impl Uplink {
-    pub(super) fn new(now: Instant, settings: UplinkSettings, run: u64) -> Self {
+    pub(super) fn new(now: Instant, settings: UplinkSettings, on_demand: &BTreeSet<usize>, run: u64) -> Self {
+        let direct = direct_way(&settings.ways, on_demand);
         let mut sender = Sender::new(&settings.lanes, settings.shares);
         sender.set_run(run);
         Self {
@@ -90,7 +93,7 @@ impl Uplink {
             channel: None,
             sender,
             attempts: Attempts::new(now, BACKOFF),
-            failover: Failover::new(now),
+            failover: Failover::new(now, direct),
             company: Company::Nobody,
             yielding: None,
             key_seen: false,
@@ -250,7 +253,7 @@ impl Node {
             }
             uplink
                 .failover
-                .prefer_reserve(&mut uplink.channel, &mut uplink.attempts);
+                .prefer_reserve(now.instant, &mut uplink.channel, &mut uplink.attempts);
         }
         uplink.failover.handle_up(now.instant);
         uplink.state = UplinkState::Up;

@@ -2,7 +2,10 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::net::SocketAddr;
+
 use crate::{
+    candidates::{put_address, read_address},
     channel::put_frame,
     wire::{Reader, WireError, put_bytes8},
 };
@@ -13,6 +16,7 @@ const KIND_REFUSED: u8 = 0x12;
 const KIND_UNREGISTER: u8 = 0x13;
 const KIND_DRAIN: u8 = 0x14;
 const KIND_STAYS: u8 = 0x15;
+const KIND_OBSERVED: u8 = 0x16;
 
 /// Why a relay does not register a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,6 +155,11 @@ pub enum RegistrarFrame<'a> {
         /// Why.
         reason: StaysReason,
     },
+    /// The relay says where the member's link over QUIC comes from, as it sees it.
+    Observed {
+        /// The address, maybe a router's.
+        address: SocketAddr,
+    },
 }
 
 impl<'a> RegistrarFrame<'a> {
@@ -192,6 +201,9 @@ impl<'a> RegistrarFrame<'a> {
                 })?;
                 Self::Stays { reason }
             }
+            KIND_OBSERVED => Self::Observed {
+                address: read_address(&mut reader)?,
+            },
             _ => return Ok(None),
         };
         reader.finish()?;
@@ -231,6 +243,10 @@ impl<'a> RegistrarFrame<'a> {
             Self::Stays { reason } => {
                 body.push(reason.bits());
                 KIND_STAYS
+            }
+            Self::Observed { address } => {
+                put_address(&mut body, *address);
+                KIND_OBSERVED
             }
         };
         put_frame(out, kind, &body);

@@ -156,6 +156,7 @@ impl Registration {
             | RegistrarFrame::Register { .. }
             | RegistrarFrame::Unregister { .. }
             | RegistrarFrame::Drain { .. }
+            | RegistrarFrame::Observed { .. }
             | RegistrarFrame::Stays { .. } => {}
         }
     }

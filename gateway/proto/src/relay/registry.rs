@@ -473,10 +473,11 @@ impl Relay {
                 }
                 None
             }
-            // Only relays send the first three.
+            // Only relays send the first four.
             RegistrarFrame::Registered { .. }
             | RegistrarFrame::Refused { .. }
             | RegistrarFrame::Drain { .. }
+            | RegistrarFrame::Observed { .. }
             // The node takes note of it.
             | RegistrarFrame::Stays { .. } => None,
         }

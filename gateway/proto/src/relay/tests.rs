@@ -65,7 +65,7 @@ fn holders(relay: &Relay, name: &str) -> Vec<LinkId> {
 
 #[test]
 fn frames_have_the_bytes_of_the_protocol() {
-    let cases: [(RegistrarFrame<'_>, &[u8]); 6] = [
+    let cases: [(RegistrarFrame<'_>, &[u8]); 8] = [
         (
             RegistrarFrame::Register {
                 request: 1,
@@ -96,6 +96,20 @@ fn frames_have_the_bytes_of_the_protocol() {
             &[0x14, 0, 4, 0, 0, 0, 60],
         ),
         (
+            RegistrarFrame::Observed {
+                address: "203.0.113.7:61001".parse().unwrap(),
+            },
+            &[0x16, 0, 7, 4, 203, 0, 113, 7, 0xee, 0x49],
+        ),
+        (
+            RegistrarFrame::Observed {
+                address: "[2001:db8::7]:4433".parse().unwrap(),
+            },
+            &[
+                0x16, 0, 19, 6, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0x11, 0x51,
+            ],
+        ),
+        (
             RegistrarFrame::Stays {
                 reason: StaysReason::Peers,
             },
@@ -108,7 +122,7 @@ fn frames_have_the_bytes_of_the_protocol() {
         assert_eq!(out, bytes);
         assert_eq!(RegistrarFrame::decode(bytes[0], &bytes[3..]), Ok(Some(frame)));
     }
-    assert_eq!(RegistrarFrame::decode(0x16, b"later"), Ok(None));
+    assert_eq!(RegistrarFrame::decode(0x17, b"later"), Ok(None));
     assert!(RegistrarFrame::decode(0x12, &[0, 0, 0, 1, 5]).is_err());
 }
 

@@ -271,7 +271,8 @@ impl World<'_, '_> {
             | NodeEvent::RelayLeft { .. }
             | NodeEvent::PathChanged { .. }
             | NodeEvent::PortalUp { .. }
-            | NodeEvent::PortalDown { .. } => return,
+            | NodeEvent::PortalDown { .. }
+            | NodeEvent::PeerLinked { .. } => return,
         };
         *count += 1;
     }

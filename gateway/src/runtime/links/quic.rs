@@ -10,6 +10,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
+    time::Duration,
 };
 
 use fieldgate_config::settings::Settings;
@@ -27,6 +28,10 @@ pub(crate) struct Quic {
     /// What the node wrote in this turn.
     plain: BTreeMap<ConnectionKey, Vec<u8>>,
     dirty: BTreeSet<ConnectionKey>,
+    /// When the addresses of the sockets are to be looked at; `None` if nobody is told them.
+    look_at: Option<Instant>,
+    /// Who may connect until then, whatever the socket.
+    expected: BTreeMap<IpAddr, Instant>,
 }
 
 struct Socket {
@@ -59,7 +64,56 @@ impl Quic {
             sockets: Vec::new(),
             plain: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            look_at: settings.has_direct_paths().then_some(Instant::START),
+            expected: BTreeMap::new(),
         })
+    }
+
+    pub(super) const fn poll_addresses(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Returns the addresses of the sockets, with those of all interfaces for one that is bound to none.
+    pub(super) fn look_at_addresses(&mut self, io: &mut Io, again_at: Instant) -> Vec<SocketAddr> {
+        self.look_at = Some(again_at);
+        for any in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
+            // A machine without IPv6 has no use for its addresses.
+            if let Err(error) = self.dialling_socket(io, any.is_ipv4()) {
+                tracing::debug!(%any, %error, "no socket for direct paths");
+            }
+        }
+        let interfaces = fieldgate_io::interfaces::addresses().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the addresses of this machine are not known; direct paths need them");
+            Vec::new()
+        });
+        let mut addresses = Vec::new();
+        for socket in &self.sockets {
+            if socket.local.ip().is_unspecified() {
+                let own = interfaces
+                    .iter()
+                    .filter(|ip| ip.is_ipv4() == socket.local.is_ipv4());
+                addresses.extend(own.map(|ip| SocketAddr::new(*ip, socket.local.port())));
+            } else {
+                addresses.push(socket.local);
+            }
+        }
+        addresses
+    }
+
+    /// Sends something to each address, and takes connections from there for a while.
+    pub(super) fn punch(&mut self, io: &mut Io, now: Instant, addresses: &[SocketAddr]) {
+        self.expected.retain(|_, until| now < *until);
+        for address in addresses {
+            if self.expected.len() < EXPECTED_MAX || self.expected.contains_key(&address.ip()) {
+                self.expected.insert(address.ip(), now + EXPECTED_FOR);
+            }
+            for socket in &self.sockets {
+                if socket.local.is_ipv4() == address.is_ipv4() {
+                    // One that is lost is followed by another.
+                    let _ = io.send_datagram(socket.id, DatagramPath::from(*address), &PUNCH);
+                }
+            }
+        }
     }
 
     pub(crate) const fn stats(&self) -> Stats {
@@ -96,23 +150,27 @@ impl Quic {
         now: Instant,
         remote: SocketAddr,
     ) -> Result<ConnectionId, String> {
+        let socket = self
+            .dialling_socket(io, remote.is_ipv4())
+            .map_err(|error| error.to_string())?;
+        self.endpoint.dial(now, Dial { socket, remote }).map(connection)
+    }
+
+    /// Returns the socket from which this node dials.
+    fn dialling_socket(&mut self, io: &mut Io, is_ipv4: bool) -> std_io::Result<u64> {
         let own = self
             .sockets
             .iter()
-            .position(|socket| !socket.listens && socket.local.is_ipv4() == remote.is_ipv4());
-        let socket = match own {
-            Some(socket) => socket as u64,
-            None => {
-                let any: IpAddr = if remote.is_ipv4() {
-                    Ipv4Addr::UNSPECIFIED.into()
-                } else {
-                    Ipv6Addr::UNSPECIFIED.into()
-                };
-                let bound = self.bind(io, SocketAddr::new(any, 0), false);
-                bound.map_err(|error| error.to_string())?.0
-            }
+            .position(|socket| !socket.listens && socket.local.is_ipv4() == is_ipv4);
+        if let Some(socket) = own {
+            return Ok(socket as u64);
+        }
+        let any: IpAddr = if is_ipv4 {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
         };
-        self.endpoint.dial(now, Dial { socket, remote }).map(connection)
+        Ok(self.bind(io, SocketAddr::new(any, 0), false)?.0)
     }
 
     /// Takes a datagram; says whether its socket is one for links.
@@ -132,7 +190,8 @@ impl Quic {
             local: path.local,
             bytes,
         };
-        let listens = socket.listens;
+        let is_expected = |until: &Instant| now < *until;
+        let listens = socket.listens || self.expected.get(&path.remote.ip()).is_some_and(is_expected);
         self.endpoint.handle_datagram(now, &datagram, listens);
         true
     }
@@ -293,6 +352,13 @@ const MARK_BIT: u32 = 31;
 
 /// Bytes that the kernel keeps for a socket while the trunk does something else, as far as it lets us.
 const SOCKET_BUFFER: usize = 4 << 20;
+
+/// What opens a router: no packet of QUIC is that short (RFC 9000 §10.3), so whoever gets it drops it.
+const PUNCH: [u8; 1] = [0];
+
+/// Addresses whose nodes may connect for a while, and how long.
+const EXPECTED_MAX: usize = 512;
+const EXPECTED_FOR: Duration = Duration::from_secs(30);
 
 /// Memory that a link keeps for its next turn.
 const KEPT_BYTES: usize = 64 << 10;

@@ -31,15 +31,18 @@ use crate::{
 /// A node that is dialled, by its addresses in the order of the file.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
-    /// At least one, if it is dialled.
+    /// At least one, if it is dialled; those that the peer has told, if it tells them.
     pub(crate) addresses: Vec<LinkAddress>,
     /// How it is reached, in words, if the link to it lies in a channel.
     pub(crate) over: Option<String>,
+    /// Whether the peer tells its addresses.
+    pub(crate) on_demand: bool,
 }
 
 impl fmt::Display for Neighbour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.addresses.first(), &self.over) {
+            _ if self.on_demand => f.write_str("direct"),
             (Some(address), _) => address.fmt(f),
             (None, Some(over)) => over.fmt(f),
             (None, None) => Ok(()),
@@ -130,6 +133,11 @@ impl Dialling {
     /// Attempts to open a connection that failed, all neighbours together.
     pub(super) const fn failed(&self) -> u64 {
         self.failed
+    }
+
+    /// Forgets what was learned of a neighbour's addresses, which are others now.
+    pub(super) fn forget(&mut self, neighbour: usize) {
+        self.learned.remove(&neighbour);
     }
 
     pub(super) fn chosen(&self, key: ConnectionKey) -> Option<&Chosen> {
@@ -547,6 +555,7 @@ mod tests {
                 .iter()
                 .map(|text| text.parse().expect("an address"))
                 .collect(),
+            on_demand: false,
             over: None,
         };
         let both = addresses(&["relay:4433", "wss://relay/"]);

@@ -102,6 +102,10 @@ impl Trunk {
                 self.layers.trust(connection);
                 tracing::info!(%member, peer = %self.peer(connection), "member attached");
             }
+            Event::PeerLinked { peer, connection } => {
+                self.layers.trust(connection);
+                tracing::info!(%peer, at = %self.peer(connection), "peer reached this node without a relay");
+            }
             Event::NameRegistered { member, name } => {
                 tracing::info!(%member, name, "name registered by member")
             }
@@ -285,6 +289,7 @@ fn log_trust(event: Event) {
         | Event::UplinkDown { .. }
         | Event::SetBack { .. }
         | Event::MemberAttached { .. }
+        | Event::PeerLinked { .. }
         | Event::NameRegistered { .. }
         | Event::NotAuthorised { .. }
         | Event::PeerRevoked { .. }

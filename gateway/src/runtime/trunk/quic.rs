@@ -49,6 +49,7 @@ impl Trunk {
                         let key = ConnectionKey(id.as_u64());
                         self.peers.insert(key, over_quic(remote));
                         self.node.handle_connected(now, key, None, &mut wire!(self, io));
+                        self.node.handle_address(now, key, remote, &mut wire!(self, io));
                     }
                 }
                 Output::Received { id, mut frames } => {
@@ -61,6 +62,7 @@ impl Trunk {
                         tracing::info!(peer, to = %remote, "link goes on from another address");
                         *peer = over_quic(remote);
                     }
+                    self.node.handle_address(now, key, remote, &mut wire!(self, io));
                 }
                 Output::Closed { id, was_open, reason } => {
                     self.quic_closed(io, now, quic::connection(id), was_open, &reason)

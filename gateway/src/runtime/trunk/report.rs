@@ -105,6 +105,7 @@ impl Trunk {
             dials_failed: self.dialling.failed(),
             websockets_refused: self.layers.refused(),
             quic: QuicStatus::new(self.layers.quic().stats()),
+            direct: self.direct_status(),
             dropped: dropped.filter(|(_, count)| *count > 0).collect(),
         }
     }
@@ -133,6 +134,7 @@ impl Trunk {
                 name,
                 switches,
                 paths: paths.collect(),
+                direct: self.direct_path_status(now, owner),
             }
         });
         // Of a single way everything is said elsewhere.

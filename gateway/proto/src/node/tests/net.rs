@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -323,6 +324,8 @@ impl Host {
             | Output::Executor(_)
             | Output::Commander(_)) => self.outputs.push(other),
             Output::Dial { .. }
+            | Output::DialDirect { .. }
+            | Output::Punch { .. }
             | Output::CloseConnection { .. }
             | Output::Released { .. }
             | Output::Event(_) => unreachable!("the network deals with {output:?}"),
@@ -384,6 +387,12 @@ pub(super) struct Net {
     pub(super) stalled: BTreeSet<(usize, ConnectionKey)>,
     /// What is sent from the first of these hosts to the second is lost.
     pub(super) muted: BTreeSet<(usize, usize)>,
+    /// Who is found at which address without a relay.
+    pub(super) addresses: BTreeMap<SocketAddr, usize>,
+    /// Addresses that were dialled so, one attempt after the other.
+    pub(super) dialled: Vec<Vec<SocketAddr>>,
+    /// Which host sent something to which addresses.
+    pub(super) punched: Vec<(usize, Vec<SocketAddr>)>,
     /// Bytes carried from the first host to the second.
     pub(super) carried: BTreeMap<(usize, usize), usize>,
 }
@@ -489,6 +498,9 @@ impl Net {
             tamper: None,
             stalled: BTreeSet::new(),
             muted: BTreeSet::new(),
+            addresses: BTreeMap::new(),
+            dialled: Vec::new(),
+            punched: Vec::new(),
             carried: BTreeMap::new(),
         }
     }
@@ -540,7 +552,13 @@ impl Net {
                 let mut closes = Vec::new();
                 while let Some(output) = host.node.poll_output() {
                     match output {
-                        Output::Dial { neighbour } => dials.push(neighbour),
+                        Output::Dial { neighbour } => dials.push((neighbour, None)),
+                        Output::DialDirect { neighbour, addresses } => {
+                            let found = addresses.iter().find_map(|address| self.addresses.get(address));
+                            dials.push((neighbour, Some(found.copied())));
+                            self.dialled.push(addresses);
+                        }
+                        Output::Punch { addresses } => self.punched.push((index, addresses)),
                         Output::CloseConnection { connection } => closes.push(connection),
                         Output::Released {
                             lane: Class::Normal,
@@ -561,9 +579,10 @@ impl Net {
                         | Output::Commander(_)) => host.answer(now, &mut self.entropy, other),
                     }
                 }
-                for neighbour in dials {
+                for (neighbour, direct) in dials {
                     moved = true;
-                    match self.dials.get(&(index, neighbour)).copied() {
+                    let to = direct.unwrap_or_else(|| self.dials.get(&(index, neighbour)).copied());
+                    match to {
                         Some(to) => self.connect(index, neighbour, to),
                         None => {
                             self.hosts[index]
@@ -577,49 +596,55 @@ impl Net {
                     self.disconnect(index, connection);
                 }
             }
-            let mut in_transit = VecDeque::new();
-            for (&(from, key), &(to, other)) in &self.pipes {
-                if let Some(buffer) = self.hosts[from]
-                    .buffers
-                    .0
-                    .get_mut(&key)
-                    .filter(|buffer| !buffer.is_empty() && !self.stalled.contains(&(from, key)))
-                {
-                    in_transit.push_back((from, to, other, std::mem::take(buffer)));
-                }
-            }
-            for (from, to, key, mut bytes) in in_transit {
-                moved = true;
-                if self.muted.contains(&(from, to)) {
-                    continue;
-                }
-                *self.carried.entry((from, to)).or_default() += bytes.len();
-                if from == RELAY {
-                    self.tapped.extend_from_slice(&bytes);
-                    if let Some(tamper) = self.tamper {
-                        tamper(&mut bytes);
-                    }
-                }
-                let host = &mut self.hosts[to];
-                host.node.handle_bytes(
-                    host.clock.at(self.now),
-                    &mut self.entropy,
-                    key,
-                    &mut bytes,
-                    &mut host.buffers,
-                    &mut host.sink,
-                );
-                let taken = host.sink.0.len() as u64;
-                let sources = host.node.sources().map(|view| view.info);
-                let normal = sources.filter(|info| info.lane == Class::Normal).last();
-                if let Some(info) = normal.filter(|_| taken > 0) {
-                    host.node.handle_sinks_committed(info.index, taken);
-                }
-            }
+            moved |= self.carry();
             if !moved {
                 return;
             }
         }
+    }
+
+    /// Carries what is in the buffers to the other ends; says whether there was anything.
+    fn carry(&mut self) -> bool {
+        let mut in_transit = VecDeque::new();
+        for (&(from, key), &(to, other)) in &self.pipes {
+            if let Some(buffer) = self.hosts[from]
+                .buffers
+                .0
+                .get_mut(&key)
+                .filter(|buffer| !buffer.is_empty() && !self.stalled.contains(&(from, key)))
+            {
+                in_transit.push_back((from, to, other, std::mem::take(buffer)));
+            }
+        }
+        let moved = !in_transit.is_empty();
+        for (from, to, key, mut bytes) in in_transit {
+            if self.muted.contains(&(from, to)) {
+                continue;
+            }
+            *self.carried.entry((from, to)).or_default() += bytes.len();
+            if from == RELAY {
+                self.tapped.extend_from_slice(&bytes);
+                if let Some(tamper) = self.tamper {
+                    tamper(&mut bytes);
+                }
+            }
+            let host = &mut self.hosts[to];
+            host.node.handle_bytes(
+                host.clock.at(self.now),
+                &mut self.entropy,
+                key,
+                &mut bytes,
+                &mut host.buffers,
+                &mut host.sink,
+            );
+            let taken = host.sink.0.len() as u64;
+            let sources = host.node.sources().map(|view| view.info);
+            let normal = sources.filter(|info| info.lane == Class::Normal).last();
+            if let Some(info) = normal.filter(|_| taken > 0) {
+                host.node.handle_sinks_committed(info.index, taken);
+            }
+        }
+        moved
     }
 
     pub(super) fn pass(&mut self, secs: u64) {

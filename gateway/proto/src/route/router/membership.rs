@@ -119,6 +119,7 @@ impl Router {
             | RegistrarFrame::Refused { .. }
             | RegistrarFrame::Unregister { .. }
             | RegistrarFrame::Drain { .. }
+            | RegistrarFrame::Observed { .. }
             | RegistrarFrame::Stays { .. } => None,
         }
     }
