@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    ConnectionKey, Event, Links, Node, PathOwner, PathReason, Use, Wire,
+    ConnectionKey, Event, Links, Node, Output, PathOwner, PathReason, Use, Wire,
     neighbour::{Neighbour, NeighbourState},
 };
 use crate::{
@@ -361,10 +361,14 @@ impl Node {
         if rests && !(0..self.neighbours.len()).any(|other| other != index && self.is_staying(other)) {
             let neighbour = &mut self.neighbours[index];
             neighbour.rest.is_resting = false;
-            // Whoever dials knows how.
-            neighbour.state = NeighbourState::Down {
-                retry_at: now.instant,
-            };
+            if neighbour.over.is_some() {
+                neighbour.state = NeighbourState::Down {
+                    retry_at: now.instant,
+                };
+            } else {
+                neighbour.state = NeighbourState::Dialling;
+                self.outputs.push_back(Output::Dial { neighbour: index });
+            }
         }
     }
 
