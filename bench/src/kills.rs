@@ -134,13 +134,16 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             eprintln!("{} × {}", options.kills, phase.name());
         }
         let folder = tempfile::tempdir().map_err(Failure::io("making a private folder"))?;
-        outcomes.push(run_phase(options, *phase, &binary, folder.path())?);
+        let outcome = run_phase(options, *phase, &binary, folder.path())?;
+        // Each takes minutes: what one has shown is not lost with the next.
+        if !options.json {
+            print!("{}", Report::new(vec![outcome.clone()]).text());
+        }
+        outcomes.push(outcome);
     }
     let report = Report::new(outcomes);
     if options.json {
         println!("{}", report.json()?);
-    } else {
-        print!("{}", report.text());
     }
     report.verdict()
 }
